@@ -1,0 +1,1 @@
+"""The command `gastown-mail`, one file per group of commands."""

@@ -1,0 +1,1 @@
+"""What other programs see: requests, state, addresses, settings, keys and errors, as plain data."""

@@ -1,0 +1,77 @@
+"""The error family: the class says what the caller does, the text says what happened and what to do next.
+
+`exit_code` is what `gastown-mail` ends with (CONTRACTS section 9).
+"""
+
+from typing import ClassVar
+
+
+class GastownError(Exception):
+    """Something went wrong; the text says what happened and what to do next."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class SettingsError(GastownError):
+    """A setting or an argument is bad: tell the user, change nothing."""
+
+    exit_code = 2
+
+
+class AddressError(GastownError):
+    """A spelling names no agent of this town: refuse, with the reason."""
+
+
+class UndecodableElement(GastownError):
+    """An inbox element is not a request: keep its bytes as a dead letter and go on."""
+
+    def __init__(self, reason: str, raw: bytes) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.raw = raw
+
+
+class StateFileError(GastownError):
+    """`state.json` cannot be read as a state: tell the user which file and why."""
+
+
+class RedisUnavailable(GastownError):
+    """Redis did not answer or refused: nobody is touched; try again later."""
+
+    exit_code = 3
+
+
+class NotAccepted(RedisUnavailable):
+    """The request was not accepted: the sender still has it and may send it again."""
+
+
+class TownHeld(GastownError):
+    """Another daemon holds the town: leave it alone."""
+
+    exit_code = 4
+
+    def __init__(self, text: str, pid: int | None = None) -> None:
+        super().__init__(text)
+        self.pid = pid
+
+
+class TmuxMissing(GastownError):
+    """There is no tmux binary: nothing can be started or ended."""
+
+    exit_code = 5
+
+
+class Unknown(GastownError):
+    """The world did not answer, or not understandably: nobody is killed and nobody is started on it."""
+
+
+class NotOurs(GastownError):
+    """The session carries no token of ours: it is never killed or typed into; `adopt` gives it one."""
+
+
+class StartFailed(GastownError):
+    """A session could not be started: try again, or settle the request as failed with this text."""
+
+
+class SurvivorsLeft(GastownError):
+    """Processes of a session survived SIGKILL: start no successor, settle as failed with this text."""

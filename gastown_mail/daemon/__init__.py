@@ -1,0 +1,1 @@
+"""The decisions, and the processes that carry them out."""

@@ -1,0 +1,1 @@
+"""A request's way into the daemon: sending it, and the inbox."""

@@ -1,0 +1,1 @@
+"""Redis connections, the embedded server, files and locks, the log."""

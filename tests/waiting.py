@@ -1,0 +1,17 @@
+"""Waiting in tests: for a condition, with a deadline, never for a fixed time."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(condition: Callable[[], T], *, deadline: float = 10.0, step: float = 0.02) -> T:
+    """Return the condition's first true value; fail with its last one after `deadline` seconds."""
+    until = time.monotonic() + deadline
+    while not (value := condition()):
+        if time.monotonic() > until:
+            raise AssertionError(f"not within {deadline} s: {condition} last gave {value!r}")
+        time.sleep(step)
+    return value
