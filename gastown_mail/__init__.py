@@ -1,0 +1,77 @@
+"""Renews and wakes AI coding agents in tmux sessions: a dependable lifecycle daemon on Redis and rq.
+
+The names below are public. They are loaded when they are first used, so that an agent that only sends a
+request pays for no more than that.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gastown_mail.contracts.config import Config, default_config
+    from gastown_mail.contracts.errors import (
+        AddressError,
+        GastownError,
+        NotAccepted,
+        NotOurs,
+        RedisUnavailable,
+        SettingsError,
+        StartFailed,
+        StateFileError,
+        SurvivorsLeft,
+        TmuxMissing,
+        TownHeld,
+        UndecodableElement,
+        Unknown,
+    )
+    from gastown_mail.contracts.lifecycle import LifecycleAction
+    from gastown_mail.contracts.request import LifecycleRequest
+    from gastown_mail.contracts.state import State, load_state, save_state, state_file
+    from gastown_mail.mail.send import Receipt, send_lifecycle
+
+__all__ = [
+    "AddressError",
+    "Config",
+    "GastownError",
+    "LifecycleAction",
+    "LifecycleRequest",
+    "NotAccepted",
+    "NotOurs",
+    "Receipt",
+    "RedisUnavailable",
+    "SettingsError",
+    "StartFailed",
+    "State",
+    "StateFileError",
+    "SurvivorsLeft",
+    "TmuxMissing",
+    "TownHeld",
+    "UndecodableElement",
+    "Unknown",
+    "default_config",
+    "load_state",
+    "save_state",
+    "send_lifecycle",
+    "state_file",
+]
+
+_HOME = {
+    "Config": "contracts.config",
+    "default_config": "contracts.config",
+    "LifecycleAction": "contracts.lifecycle",
+    "LifecycleRequest": "contracts.request",
+    "State": "contracts.state",
+    "load_state": "contracts.state",
+    "save_state": "contracts.state",
+    "state_file": "contracts.state",
+    "Receipt": "mail.send",
+    "send_lifecycle": "mail.send",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME.get(name, 'contracts.errors')}"), name)
+    globals()[name] = value
+    return value

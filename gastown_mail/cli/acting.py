@@ -1,0 +1,87 @@
+"""`poke`, `run`, `attach`: what an operator does to one agent."""
+
+import os
+import time
+from datetime import UTC, datetime
+
+import click
+from rq.job import Job
+
+from gastown_mail.cli.here import open_town, town_option
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.errors import AddressError, GastownError
+from gastown_mail.contracts.lifecycle import new_request_id
+from gastown_mail.daemon import queues
+from gastown_mail.daemon.record import Desired
+from gastown_mail.daemon.rounds import enqueue_start
+from gastown_mail.daemon.town import Town
+from gastown_mail.mail.events import tell
+
+ANSWER_WAIT = 30.0
+"""Seconds in which a worker must have done what an operator asked for."""
+
+LOOK_PAUSE = 0.05
+
+
+@click.command()
+@town_option
+@click.argument("agent")
+@click.argument("text", default="")
+def poke(town: str | None, agent: str, text: str) -> None:
+    """Type AGENT's poke (or TEXT) into its session now."""
+    with open_town(town) as opened:
+        whom = opened.roster().resolve(agent)
+        job = queues.put(
+            opened.lifecycle_queue(whom.host), queues.POKE, whom.address, text,
+            job_id=opened.keys.job_id("poke", new_request_id()), about=f"poke {whom.address}",
+        )  # fmt: skip
+        _report(job, whom, "delivered")
+
+
+@click.command()
+@town_option
+@click.argument("agent")
+def run(town: str | None, agent: str) -> None:
+    """Start AGENT's session, and want it to run from now on."""
+    with open_town(town) as opened:
+        whom = opened.roster().resolve(agent)
+        opened.agents.write(whom.address, desired=Desired.RUNNING.value, changed_at=datetime.now(UTC))
+        tell(opened.redis, opened.keys, "run", agent=whom.address, detail="asked for by an operator")
+        job = enqueue_start(opened, whom, "an operator asked for it")
+        _report(job, whom, "started", "runs already")
+
+
+def _report(job: Job, agent: Agent, *good: str) -> None:
+    """Wait for the worker's answer and say it; raises GastownError unless it begins with a good word."""
+    until = time.monotonic() + ANSWER_WAIT
+    while not (job.is_finished or job.is_failed):
+        if time.monotonic() > until:
+            raise GastownError(
+                f"no worker of host {agent.host} answered within {ANSWER_WAIT:.0f} s; see gastown-mail status"
+            )
+        time.sleep(LOOK_PAUSE)
+        job.get_status(refresh=True)
+    answer = str(job.return_value(refresh=True) or "failed: see gastown-mail logs")
+    if not answer.startswith(good):
+        raise GastownError(f"{agent.address}: {answer}")
+    click.echo(f"{agent.address}: {answer}")
+
+
+@click.command()
+@town_option
+@click.argument("agent")
+def attach(town: str | None, agent: str) -> None:
+    """Show AGENT's session in this terminal (detach with Ctrl-B d)."""
+    with open_town(town) as opened:
+        whom = opened.roster().resolve(agent)
+        if whom.host != opened.host:
+            raise AddressError(f"{whom.address} lives on host {whom.host}, not here")
+        _attach(opened, whom)
+
+
+def _attach(town: Town, agent: Agent) -> None:
+    session = town.sessions.look(agent.session)
+    if session is None:
+        raise GastownError(f"{agent.address} has no session; gastown-mail run {agent.address} starts one")
+    tmux = town.sessions.tmux
+    os.execvpe("tmux", ["tmux", *tmux.server_argv(), *commands.attach(session.id)], tmux.attach_environ(os.environ))

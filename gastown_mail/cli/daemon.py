@@ -1,0 +1,174 @@
+"""`init`, `up`, `start`, `stop`, `restart`: making a town, and the daemon that serves it."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import click
+from redis.exceptions import RedisError
+
+from gastown_mail.cli.facts import Follower, readable
+from gastown_mail.cli.here import settings_of, town_option
+from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.settings import Settings, load_settings
+from gastown_mail.contracts.state import load_state
+from gastown_mail.daemon import service
+from gastown_mail.daemon.pool import CUT_DEADLINE, STOP_DEADLINE
+from gastown_mail.daemon.roster import load_roster
+from gastown_mail.daemon.town import Town
+from gastown_mail.plumbing import log
+from gastown_mail.plumbing.files import TownLock
+
+START_WAIT = 20.0
+"""Seconds in which a daemon in the background must be up."""
+
+STOP_WAIT = STOP_DEADLINE + 2 * CUT_DEADLINE + 10.0
+"""Seconds in which a daemon that was asked to stop must be gone."""
+
+LOOK_PAUSE = 0.05
+TEMPLATE = Path(__file__).with_name("town.toml")
+
+
+@click.command()
+@click.argument("directory", default=".", type=click.Path(file_okay=False, path_type=Path))
+def init(directory: Path) -> None:
+    """Make a town: a commented town.toml and the folders. What is there already stays as it is."""
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "town.toml"
+    if not file.exists():
+        file.write_text(TEMPLATE.read_text())
+    settings = load_settings(directory, environ=os.environ)
+    settings.daemon_dir.mkdir(mode=0o755, exist_ok=True)
+    for folder in ("mayor", "deacon"):
+        (directory / folder).mkdir(exist_ok=True)
+    click.echo(
+        f"town {settings.town_name} is in {settings.town_root}; next: edit town.toml, then gastown-mail up"
+    )
+
+
+@click.command()
+@town_option
+@click.option("-q", "--quiet", is_flag=True, help="Do not show what happens.")
+def up(town: str | None, quiet: bool) -> None:
+    """Run the whole daemon in the foreground, until Ctrl-C; the agents' sessions go on after that."""
+    settings = settings_of(town)
+    load_roster(settings)
+    service.require_tmux()
+    with TownLock(settings.lock_file) as lock:
+        log.configure(log_file=settings.log_file, stream=False)
+        _serve(settings, lock, quiet)
+
+
+def _serve(settings: Settings, lock: TownLock, quiet: bool) -> None:
+    url = service.open_redis(settings)
+    children = [*service.workers(settings, url), service.scheduler(settings, url)]
+    if not quiet:
+        click.echo(f"town {settings.town_name}: redis {url}, tmux -L {settings.tmux_socket}; Ctrl-C stops")
+    try:
+        service.serve(settings, url, children, lock, _nothing if quiet else Shown(settings, url))
+    finally:
+        service.stop_embedded(settings)
+    if not quiet:
+        click.echo("stopped; the agents' sessions go on")
+
+
+def _nothing() -> None:
+    """Show nothing."""
+
+
+class Shown:
+    """Prints the facts that came since the last call; what Redis does not tell now comes later."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        self.follower = Follower(Town.open(settings, url))
+
+    def __call__(self) -> None:
+        try:
+            for event in self.follower.new():
+                click.echo(readable(event))
+        except RedisError as error:
+            click.echo(f"redis does not answer: {error}", err=True)
+
+
+@click.command()
+@town_option
+def start(town: str | None) -> None:
+    """Run the daemon in the background."""
+    settings = settings_of(town)
+    pid = start_in_background(settings)
+    click.echo(f"daemon of {settings.town_name} runs, pid {pid}; gastown-mail status shows it")
+
+
+def start_in_background(settings: Settings) -> int:
+    """Start `up` detached and wait until it serves; returns its pid. Raises what kept it from that."""
+    load_roster(settings)
+    service.require_tmux()
+    service.take_town(settings).release()
+    settings.daemon_dir.mkdir(mode=0o755, exist_ok=True)
+    with tempfile.TemporaryFile() as words:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gastown_mail", "--town", str(settings.town_root), "up", "--quiet"],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words,
+            start_new_session=True, cwd=settings.town_root,
+        )  # fmt: skip
+        if _comes_up(process, settings):
+            return process.pid
+        words.seek(0)
+        said = words.read().decode(errors="replace").strip() or f"see {settings.log_file}"
+    raise GastownError(f"the daemon did not come up: {said}")
+
+
+def _comes_up(process: "subprocess.Popen[bytes]", settings: Settings) -> bool:
+    until = time.monotonic() + START_WAIT
+    while process.poll() is None and time.monotonic() < until:
+        state = load_state(settings.town_root)
+        if state.running and state.pid == process.pid:
+            return True
+        time.sleep(LOOK_PAUSE)
+    if process.poll() is None:
+        process.terminate()
+    return False
+
+
+@click.command()
+@town_option
+def stop(town: str | None) -> None:
+    """Stop the daemon; the agents' sessions go on."""
+    settings = settings_of(town)
+    click.echo("stopped" if stop_daemon(settings) else "no daemon runs")
+
+
+def stop_daemon(settings: Settings) -> bool:
+    """End the daemon that holds the town and wait until it has gone; False when there is none.
+
+    A pid that only a file names is never signalled: it must be seen to hold the lock.
+    """
+    holder = TownLock.holder(settings.lock_file)
+    if holder is None:
+        return False
+    if holder.pid is None:
+        raise GastownError(
+            f"a daemon holds {settings.lock_file}, but its pid cannot be seen from here; stop it where it runs"
+        )
+    os.kill(holder.pid, signal.SIGTERM)
+    until = time.monotonic() + STOP_WAIT
+    while TownLock.holder(settings.lock_file) is not None:
+        if time.monotonic() > until:
+            raise GastownError(
+                f"the daemon, pid {holder.pid}, is not gone after {STOP_WAIT:.0f} s; see its log"
+            )
+        time.sleep(LOOK_PAUSE)
+    return True
+
+
+@click.command()
+@town_option
+def restart(town: str | None) -> None:
+    """Stop the daemon and run it in the background again; the agents' sessions go on."""
+    settings = settings_of(town)
+    stop_daemon(settings)
+    click.echo(f"daemon of {settings.town_name} runs, pid {start_in_background(settings)}")

@@ -1,0 +1,187 @@
+"""`status`, `agents`, `requests`, `inbox`: the town at a glance."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rq.worker_registration import get_keys
+
+from gastown_mail.cli.here import json_option, open_town, settings_of, show, table, town_option
+from gastown_mail.contracts.errors import RedisUnavailable, Unknown
+from gastown_mail.contracts.settings import Settings
+from gastown_mail.contracts.state import State, load_state
+from gastown_mail.contracts.times import ZERO_TIME, format_duration, format_time
+from gastown_mail.daemon.queues import queue
+from gastown_mail.daemon.record import AgentRecord
+from gastown_mail.daemon.town import Town
+from gastown_mail.mail.inbox import Inbox
+from gastown_mail.plumbing.files import TownLock
+from gastown_mail.sessions.session import Session
+
+STOPPED, DEGRADED = 3, 4
+LATE_AFTER = 2.0
+"""A heartbeat that is later than this many intervals degrades the town."""
+
+SHOWN = 50
+
+
+@click.command()
+@town_option
+@json_option
+def status(town: str | None, as_json: bool) -> int:
+    """Say whether the daemon serves: exit 0 healthy, 3 stopped, 4 degraded."""
+    report = examine(settings_of(town), town)
+    if as_json:
+        show(report)
+    else:
+        click.echo(_readable(report))
+    return {"running": 0, "stopped": STOPPED}.get(report["verdict"], DEGRADED)
+
+
+def examine(settings: Settings, town: str | None) -> dict[str, Any]:
+    """What `status` says, as plain data; a part that does not answer is named in `troubles`."""
+    state, holder = load_state(settings.town_root), TownLock.holder(settings.lock_file)
+    report: dict[str, Any] = {"town": settings.town_name, "troubles": [], "state": json.loads(state.encode())}
+    if holder is None and not state.running:
+        return report | {"verdict": "stopped"}
+    if holder is None:
+        report["troubles"].append(
+            "no process holds the town's lock: the daemon was killed, or runs elsewhere"
+        )
+    report["troubles"] += _late(state, settings)
+    try:
+        with open_town(town) as opened:
+            report |= _of_redis(opened)
+            report["agents"] = agent_rows(opened)
+    except (RedisUnavailable, Unknown) as error:
+        report["troubles"].append(str(error))
+    report["troubles"] += [
+        f"no worker listens on {name}" for name, n in report.get("workers", {}).items() if not n
+    ]
+    return report | {"verdict": "degraded" if report["troubles"] else "running"}
+
+
+def _late(state: State, settings: Settings) -> list[str]:
+    last = max(state.last_heartbeat, state.started_at)
+    age = (datetime.now(UTC) - last).total_seconds()
+    if age < LATE_AFTER * settings.daemon.heartbeat_interval:
+        return []
+    return [f"the last heartbeat was {format_duration(round(age))} ago"]
+
+
+def _of_redis(town: Town) -> dict[str, Any]:
+    names = (town.keys.lifecycle_queue(town.host), town.keys.heartbeat_queue(town.host))
+    return {
+        "workers": {name: len(get_keys(queue=queue(name, town.redis))) for name in names},
+        "inbox": Inbox(town.redis, town.keys).waiting(),
+        "taken": town.redis.llen(town.keys.taken),
+        "open": town.redis.zcard(town.keys.open),
+        "dead": town.redis.zcard(town.keys.dead),
+    }
+
+
+def _readable(report: dict[str, Any]) -> str:
+    state = report["state"]
+    lines = [f"{report['town']}: {report['verdict']}", *(f"  ! {trouble}" for trouble in report["troubles"])]
+    lines.append(f"  pid {state['pid']}, since {state['started_at']}")
+    lines.append(f"  heartbeats {state['heartbeat_count']}, the last at {state['last_heartbeat']}")
+    if "inbox" in report:
+        lines.append("  inbox {inbox}, taken {taken}, open {open}, dead letters {dead}".format(**report))
+        lines += [f"  workers on {name}: {count}" for name, count in report["workers"].items()]
+    if "agents" in report:
+        lines += ["", _agents_table(report["agents"])]
+    return "\n".join(lines)
+
+
+@click.command()
+@town_option
+@json_option
+def agents(town: str | None, as_json: bool) -> None:
+    """List the agents: what should be and what is."""
+    with open_town(town) as opened:
+        rows = agent_rows(opened)
+    if as_json:
+        show(rows)
+    else:
+        click.echo(_agents_table(rows))
+
+
+def agent_rows(town: Town) -> list[dict[str, Any]]:
+    """What is known of each agent, as plain data. Raises Unknown when tmux does not answer."""
+    roster = town.roster()
+    sessions = town.sessions.snapshot()
+    records = town.agents.read_all(list(roster.agents))
+    return [
+        {
+            "agent": agent.address,
+            "desired": record.desired.value if record.desired else "",
+            "observed": _observed(sessions.get(agent.session))
+            if agent.host == town.host
+            else "on another host",
+            "session": agent.session,
+            "host": agent.host,
+            "started_at": _moment(record.started_at),
+            "last_poke": _moment(record.last_poke),
+            "restarts": record.restarts,
+            "decision": record.decision,
+        }
+        for agent, record in zip(roster.agents.values(), records, strict=True)
+    ]
+
+
+def _observed(session: Session | None) -> str:
+    if session is None:
+        return "no session"
+    if not session.incarnation:
+        return "not ours"
+    return "ended" if session.dead else "alive"
+
+
+def _moment(moment: datetime) -> str:
+    return "" if moment == ZERO_TIME else format_time(moment)
+
+
+def _agents_table(rows: list[dict[str, Any]]) -> str:
+    headings = ("AGENT", "DESIRED", "OBSERVED", "SESSION", "LAST DECISION")
+    keys = ("agent", "desired", "observed", "session", "decision")
+    return table(headings, [[row[key] or "-" for key in keys] for row in rows], width=120)
+
+
+@click.command()
+@town_option
+@json_option
+@click.argument("request_ids", metavar="[ID]...", nargs=-1)
+def requests(town: str | None, as_json: bool, request_ids: tuple[str, ...]) -> None:
+    """List the requests that are not settled yet, or show those with these ids."""
+    with open_town(town) as opened:
+        ids = list(request_ids) or list(opened.requests.open())
+        records = [{"id": i, **record} for i, record in zip(ids, opened.requests.records(ids), strict=True)]
+    if as_json:
+        show(records)
+    elif records:
+        keys = ("id", "status", "agent", "action", "received_at", "detail")
+        click.echo(
+            table([k.upper() for k in keys], [[r.get(k, "") for k in keys] for r in records], width=200)
+        )
+    else:
+        click.echo("no open requests")
+
+
+@click.command()
+@town_option
+@json_option
+def inbox(town: str | None, as_json: bool) -> None:
+    """Show what waits in the inbox, oldest first, and leave it there."""
+    with open_town(town) as opened:
+        box = Inbox(opened.redis, opened.keys)
+        waiting, oldest = box.waiting(), [e.decode(errors="replace") for e in box.peek(SHOWN)]
+    if as_json:
+        show({"waiting": waiting, "oldest": oldest})
+    else:
+        click.echo(
+            "\n".join([f"{waiting} waiting", *(table((text[:200],), [], width=200) for text in oldest)])
+        )
+
+
+__all__ = ["AgentRecord", "agents", "examine", "inbox", "requests", "status"]

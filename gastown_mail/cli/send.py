@@ -1,0 +1,77 @@
+"""`send`: ask for a cycle, a restart or a shutdown. Inside a session it imports no more than it needs."""
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from gastown_mail.contracts.errors import GastownError, SettingsError
+from gastown_mail.contracts.lifecycle import FINAL_STATUSES, RequestStatus
+from gastown_mail.mail.send import Receipt, send_lifecycle
+
+
+@click.command()
+@click.argument("action")
+@click.option("--town", metavar="DIR", help="The town's folder.")
+@click.option("--agent", metavar="A", help="Who asks; inside a session that is known.")
+@click.option("--to", metavar="A", help="Whose session; default: the asker's own.")
+@click.option("--reason", metavar="T", default="", help="Why, for people.")
+@click.option(
+    "--handoff", metavar="T", default="", help="With cycle: text for the successor; - stdin, @FILE a file."
+)
+@click.option(
+    "--wait", metavar="SECONDS", type=float, help="Wait so long for the outcome; fail unless it is done."
+)
+def send(
+    action: str,
+    town: str | None,
+    agent: str | None,
+    to: str | None,
+    reason: str,
+    handoff: str,
+    wait: float | None,
+) -> None:
+    """Ask for ACTION (cycle, restart, shutdown); prints the request's id."""
+    url, name = _place(town or click.get_current_context().find_root().obj)
+    receipt = send_lifecycle(
+        action, agent=agent, to=to, reason=reason, handoff=_text(handoff), redis_url=url, town=name
+    )
+    click.echo(receipt.id)
+    if wait is not None:
+        _wait(receipt, wait)
+
+
+def _place(town: str | None) -> tuple[str | None, str | None]:
+    """The Redis and the name of the town; both None when the environment of the session says them."""
+    if not town and os.environ.get("GASTOWN_REDIS_URL") and os.environ.get("GASTOWN_TOWN_NAME"):
+        return None, None
+    from gastown_mail.cli.here import settings_of
+    from gastown_mail.daemon.service import redis_url
+
+    settings = settings_of(town)
+    return redis_url(settings), settings.town_name
+
+
+def _text(handoff: str) -> str:
+    try:
+        if handoff == "-":
+            return sys.stdin.read()
+        return Path(handoff[1:]).read_text() if handoff.startswith("@") else handoff
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"the request was not sent: the handoff {handoff} cannot be read: {error}"
+        ) from None
+
+
+def _wait(receipt: Receipt, seconds: float) -> None:
+    click.echo(f"waiting at most {seconds:g} s for the outcome", err=True)
+    status = receipt.wait(seconds)
+    if status not in FINAL_STATUSES:
+        raise GastownError(
+            f"still {status} after {seconds:g} s; gastown-mail requests {receipt.id} shows it later"
+        )
+    text = f"{status}: {receipt.detail()}"
+    if status != RequestStatus.DONE:
+        raise GastownError(text)
+    click.echo(text, err=True)

@@ -1,0 +1,109 @@
+"""Every Redis key, and the names of rq's queues and jobs. Standard library only.
+
+`{town}` is the town's name with the braces written, so that all keys of a town share one hash slot.
+
+| key                               | type   | public | holds                                               |
+|-----------------------------------|--------|--------|-----------------------------------------------------|
+| gastown:{town}:inbox              | list   | yes    | requests as JSON, pushed on the right               |
+| gastown:{town}:taken              | list   |        | elements the clerk has in its hands                 |
+| gastown:{town}:state              | hash   | yes    | what state.json says                                |
+| gastown:{town}:dead               | zset   | yes    | ids of dead letters by time                         |
+| gastown:{town}:events             | stream | yes    | one entry per fact, capped                          |
+| gastown:{town}:open               | zset   |        | ids of requests not yet settled, by time of receipt |
+| gastown:{town}:agents             | set    |        | canonical addresses that have an agent hash         |
+| gastown:{town}:agent:<address>    | hash   | yes    | what is wanted of an agent and what was seen        |
+| gastown:{town}:request:<id>       | hash   | yes    | a request and how it ended                          |
+| gastown:{town}:work:<id>          | hash   |        | its raw element, and how far the carrying out came  |
+| gastown:{town}:places             | string |        | counter: a request's place in the town's order      |
+| gastown:{town}:waiting:<address>  | zset   |        | ids of requests to an agent, by their place         |
+| gastown:{town}:handoff:<address>  | string |        | what the last cycle left the agent's successor      |
+| gastown:{town}:turn:<address>     | string |        | lock: one act per agent                             |
+| gastown:{town}:heartbeat:<host>   | string |        | lock: one heartbeat of a host at a time             |
+| gastown:{town}:sweep:<host>       | string |        | lock: one sweep of a host at a time                 |
+| gastown:{town}:clerk              | string |        | lock: one reader of the inbox                       |
+"""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of the town of this name (`Settings.town_name`)."""
+
+    town: str
+
+    @property
+    def inbox(self) -> str:
+        return self._key("inbox")
+
+    @property
+    def taken(self) -> str:
+        return self._key("taken")
+
+    @property
+    def state(self) -> str:
+        return self._key("state")
+
+    @property
+    def dead(self) -> str:
+        return self._key("dead")
+
+    @property
+    def events(self) -> str:
+        return self._key("events")
+
+    @property
+    def open(self) -> str:
+        return self._key("open")
+
+    @property
+    def agents(self) -> str:
+        return self._key("agents")
+
+    @property
+    def places(self) -> str:
+        return self._key("places")
+
+    def heartbeat(self, host: str) -> str:
+        return self._key("heartbeat", host)
+
+    def sweep(self, host: str) -> str:
+        return self._key("sweep", host)
+
+    @property
+    def clerk(self) -> str:
+        return self._key("clerk")
+
+    def agent(self, address: str) -> str:
+        return self._key("agent", address)
+
+    def request(self, ident: str) -> str:
+        return self._key("request", ident)
+
+    def work(self, ident: str) -> str:
+        return self._key("work", ident)
+
+    def handoff(self, address: str) -> str:
+        return self._key("handoff", address)
+
+    def waiting(self, address: str) -> str:
+        return self._key("waiting", address)
+
+    def turn(self, address: str) -> str:
+        return self._key("turn", address)
+
+    def lifecycle_queue(self, host: str) -> str:
+        """rq's queue of lifecycle jobs for the workers of one host."""
+        return f"gastown-{self.town}-{host}-lifecycle"
+
+    def heartbeat_queue(self, host: str) -> str:
+        """rq's queue of heartbeats; a queue of its own, so that neither kind waits for the other."""
+        return f"gastown-{self.town}-{host}-heartbeat"
+
+    def job_id(self, kind: str, ident: str) -> str:
+        """An id that rq takes: it allows `[A-Za-z0-9_-]` only."""
+        return re.sub(r"[^A-Za-z0-9_-]", "-", f"{self.town}_{kind}_{ident}")
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((f"gastown:{{{self.town}}}", *parts))

@@ -1,0 +1,86 @@
+"""The words of the lifecycle request and their bounds (CONTRACTS section 2). Standard library only."""
+
+import hashlib
+import re
+import secrets
+import time
+from enum import StrEnum
+
+OPERATOR = "operator"
+"""Who asks when a person does; never the address of an agent."""
+
+MAX_ELEMENT_BYTES = 128 * 1024
+MAX_HANDOFF_BYTES = 64 * 1024
+MAX_REASON_CHARS = 1000
+ID_PATTERN = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
+
+
+class LifecycleAction(StrEnum):
+    """What becomes of a session."""
+
+    CYCLE = "cycle"
+    """End it and start a successor that gets the handoff."""
+    RESTART = "restart"
+    """End it and start a fresh successor without a handoff."""
+    SHUTDOWN = "shutdown"
+    """End it and start nothing."""
+
+
+class RequestStatus(StrEnum):
+    """Where an accepted request stands."""
+
+    RECEIVED = "received"
+    CARRYING = "carrying"
+    DONE = "done"
+    SUPERSEDED = "superseded"
+    """Its session was already gone or replaced, or a later request decided."""
+    REFUSED = "refused"
+    """Unknown agent, not allowed, paused, or no successor could be started."""
+    EXPIRED = "expired"
+    """Older than `max_request_age`."""
+    FAILED = "failed"
+    """All tries used."""
+
+
+DEAD_STATUSES = frozenset({RequestStatus.REFUSED, RequestStatus.EXPIRED, RequestStatus.FAILED})
+FINAL_STATUSES = DEAD_STATUSES | {RequestStatus.DONE, RequestStatus.SUPERSEDED}
+
+
+def parse_action(text: str) -> LifecycleAction:
+    """The action of that name in any case; ValueError otherwise, nothing is guessed."""
+    try:
+        return LifecycleAction(text.lower())
+    except ValueError:
+        raise ValueError(f"{text[:40]!a} is not an action: expected cycle, restart or shutdown") from None
+
+
+def element_id(element: bytes) -> str:
+    """The id of an inbox element that carries none: the same bytes are the same request."""
+    return "sha-" + hashlib.sha256(element).hexdigest()[:32]
+
+
+def new_request_id() -> str:
+    """A fresh id; ids made later sort later (to the millisecond)."""
+    return f"{time.time_ns() // 10**6:012x}-{secrets.token_hex(10)}"
+
+
+def check_handoff(text: str, action: LifecycleAction) -> None:
+    """Raise ValueError unless this handoff may go with this action; an empty one goes with all."""
+    if text and action is not LifecycleAction.CYCLE:
+        raise ValueError(f"a handoff goes with cycle only, not with {action.value}")
+    if (size := len(_utf8(text, "handoff"))) > MAX_HANDOFF_BYTES:
+        raise ValueError(f"the handoff has {size} bytes, the limit is {MAX_HANDOFF_BYTES}: put it in a file")
+
+
+def check_reason(text: str) -> None:
+    """Raise ValueError for a reason that is too long or not text."""
+    _utf8(text, "reason")
+    if len(text) > MAX_REASON_CHARS:
+        raise ValueError(f"the reason has {len(text)} characters, the limit is {MAX_REASON_CHARS}")
+
+
+def _utf8(text: str, what: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"the {what} is not valid UTF-8 text") from None

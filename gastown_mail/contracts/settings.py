@@ -1,0 +1,183 @@
+"""A town's settings: arguments, then the environment, then `town.toml`, then defaults.
+
+The keys and their order are those of CONTRACTS section 6.
+"""
+
+import hashlib
+import os
+import re
+import socket
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .agent import ADDRESS_PATTERN, OTHER_ROLE, ROLES
+from .errors import SettingsError
+from .lifecycle import OPERATOR
+from .shape import complaints, not_known, shown
+from .tables import DaemonSettings, RoleSettings
+from .toml import TomlFile, read_toml
+
+__all__ = ["DaemonSettings", "RoleSettings", "Settings", "find_town", "load_settings", "town_name"]
+
+TOWN_FILE = "town.toml"
+_NOTHING: Mapping[str, object] = MappingProxyType({})
+M = TypeVar("M", bound=BaseModel)
+Way = tuple[str, ...]
+
+
+class Settings(BaseModel):
+    """What holds for one town; `town_root` is absolute and without symbolic links."""
+
+    model_config = ConfigDict(frozen=True)
+
+    town_root: Path
+    town_name: str
+    daemon: DaemonSettings = DaemonSettings()
+    roles: Mapping[str, RoleSettings] = {}
+    agents: Mapping[str, RoleSettings] = {}
+    """By address as it is spelled in `town.toml`."""
+    machine: str = Field(default_factory=socket.gethostname)
+    """The machine's own name, the default of `host`."""
+
+    @property
+    def daemon_dir(self) -> Path:
+        return self.town_root / "daemon"
+
+    @property
+    def log_file(self) -> Path:
+        return self.town_root / (self.daemon.log_file or self.daemon_dir / "daemon.log")
+
+    @property
+    def pid_file(self) -> Path:
+        return self.town_root / (self.daemon.pid_file or self.daemon_dir / "daemon.pid")
+
+    @property
+    def lock_file(self) -> Path:
+        return self.daemon_dir / "daemon.lock"
+
+    @property
+    def redis_dir(self) -> Path:
+        """The embedded server's folder."""
+        return self.daemon_dir / "redis"
+
+    @property
+    def handoff_dir(self) -> Path:
+        return self.daemon_dir / "handoff"
+
+    @property
+    def tmux_socket(self) -> str:
+        """A name (`tmux -L`) or an absolute path (`tmux -S`); by default no two towns have the same."""
+        digest = hashlib.sha256(os.fsencode(self.town_root)).hexdigest()
+        return self.daemon.tmux_socket or f"gastown-{self.town_name}-{digest[:6]}"
+
+    @property
+    def host(self) -> str:
+        """The name under which this machine's workers serve."""
+        return self.daemon.host or re.sub(r"[^A-Za-z0-9._-]", "-", self.machine) or "localhost"
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    town_name: str | None = Field(default=None, min_length=1, description="a name")
+    daemon: dict[str, Any] = Field(default={}, description="a table [daemon]")
+    roles: dict[str, dict[str, Any]] = Field(default={}, description="tables such as [roles.crew]")
+    agents: dict[str, dict[str, Any]] = Field(default={}, description='tables such as [agents."mayor/"]')
+
+
+def load_settings(
+    town_root: Path, *, arguments: Mapping[str, object] = _NOTHING, environ: Mapping[str, str]
+) -> Settings:
+    """The settings of the town in this folder; each key of `arguments` is one of `[daemon]`.
+
+    An argument that is None and an empty variable say nothing. Raises SettingsError for a key that does not
+    exist and for a bad value, wherever it stands, even where another place goes before it.
+    """
+    if not _there(town_root, Path.is_dir):
+        raise SettingsError(f"{town_root} is not a folder: gastown-mail init makes a town")
+    root = town_root.resolve()
+    file = read_toml(root / TOWN_FILE)
+    document = _checked(_Document, file.values, lambda path: f"{file.at(*path)}: {'.'.join(path)}")
+    return Settings(
+        town_root=root,
+        town_name=town_name(root, document.town_name),
+        daemon=_daemon(file, document.daemon, arguments, environ),
+        roles={role: _role(file, role, table) for role, table in document.roles.items()},
+        agents={address: _agent(file, address, table) for address, table in document.agents.items()},
+    )
+
+
+def find_town(start: Path, environ: Mapping[str, str]) -> Path:
+    """The root of the town that is meant in folder `start`: `GASTOWN_TOWN`, or the nearest with `town.toml`.
+
+    Raises SettingsError when there is none.
+    """
+    if named := environ.get("GASTOWN_TOWN"):
+        if not _there(start / named, Path.is_dir):
+            raise SettingsError(f"GASTOWN_TOWN = {shown(named)}: expected a folder that is there")
+        return (start / named).resolve()
+    folder = start.resolve()
+    for parent in (folder, *folder.parents):
+        if _there(parent / TOWN_FILE, Path.is_file):
+            return parent
+    raise SettingsError(
+        f"no {TOWN_FILE} in {folder} or above: say --town or GASTOWN_TOWN, or make one with gastown-mail init"
+    )
+
+
+def town_name(town_root: Path, declared: str | None) -> str:
+    """The town's name: the declared one or the folder's, lower-cased, with `-` for all but `[a-z0-9-]`."""
+    name = re.sub(r"[^a-z0-9-]", "-", (declared or town_root.name).lower())
+    if not name:
+        raise SettingsError(f"{town_root} gives the town no name: set town_name in {TOWN_FILE}")
+    return name
+
+
+def _daemon(
+    file: TomlFile, table: Mapping[str, object], arguments: Mapping[str, object], environ: Mapping[str, str]
+) -> DaemonSettings:
+    variables = {key: environ.get(f"GASTOWN_{key.upper()}") for key in DaemonSettings.model_fields}
+    from_environ = {key: text for key, text in variables.items() if text}
+    given = {key: value for key, value in arguments.items() if value is not None}
+    _checked(DaemonSettings, table, lambda path: f"{file.at('daemon', *path)}: [daemon] {path[0]}")
+    _checked(DaemonSettings, from_environ, lambda path: f"GASTOWN_{path[0].upper()}")
+    _checked(DaemonSettings, given, lambda path: f"argument {path[0]}")
+    return DaemonSettings.model_validate({**table, **from_environ, **given})
+
+
+def _role(file: TomlFile, role: str, table: Mapping[str, object]) -> RoleSettings:
+    known = (*ROLES, OTHER_ROLE)
+    if role not in known:
+        raise SettingsError(f"{file.at('roles', role)}: [roles.{role}] {not_known('a role', role, known)}")
+    return _said(file, ("roles", role), f"[roles.{role}]", table)
+
+
+def _agent(file: TomlFile, address: str, table: Mapping[str, object]) -> RoleSettings:
+    header = f"[agents.{shown(address)}]"
+    if not ADDRESS_PATTERN.match(address) or address.strip("/") == OPERATOR:
+        expected = "expected an address such as gastown/crew/max, out of A-Z a-z 0-9 _ - and /"
+        raise SettingsError(f"{file.at('agents', address)}: {header} is no address: {expected}, not operator")
+    return _said(file, ("agents", address), header, table)
+
+
+def _said(file: TomlFile, place: Way, header: str, table: Mapping[str, object]) -> RoleSettings:
+    return _checked(RoleSettings, table, lambda path: f"{file.at(*place, *path)}: {header} {'.'.join(path)}")
+
+
+def _checked(model: type[M], values: Mapping[str, object], named: Callable[[Way], str]) -> M:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        found = complaints(error, model)
+        raise SettingsError("\n".join(f"{named(path)} {text}" for path, text in found)) from None
+
+
+def _there(path: Path, kind: Callable[[Path], bool]) -> bool:
+    try:
+        return kind(path)
+    except OSError:  # a folder that may not be read
+        return False

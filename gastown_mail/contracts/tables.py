@@ -1,0 +1,113 @@
+"""The tables of `town.toml` with their defaults (CONTRACTS section 6). Durations are seconds."""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from .agent import NAME_PATTERN, fill
+from .times import parse_duration
+
+A_DURATION = 'a duration such as "5m", "90s" or a number of seconds'
+A_NAME = "a name out of A-Z a-z 0-9 . _ -"
+
+_SOCKET = re.compile(r"\A(?:/[^\x00-\x1f]+|[A-Za-z0-9_][A-Za-z0-9_.-]*)\Z")
+_HOST = re.compile(r"\A[A-Za-z0-9._-]+\Z")
+_REDIS_URL = re.compile(r"\A(?:redis|rediss|unix)://\S+\Z")
+_VARIABLE = re.compile(r"\A[^=\x00]+\Z")
+_TEXT = re.compile(r"\A[^\x00]*\Z")
+_FILLED = re.compile(r"\A(?=[\s\S]*\S)[^\x00]*\Z")
+
+
+def _duration(value: object) -> object:
+    return parse_duration(value) if isinstance(value, str | int | float) else value
+
+
+def _not_boolean(value: object) -> object:
+    if isinstance(value, bool):
+        raise ValueError("not a number")
+    return value
+
+
+def _session(template: str) -> str:
+    if not NAME_PATTERN.match(fill(template, {"town": "x", "rig": "x", "name": "x", "role": "x"})):
+        raise ValueError("tmux and file names cannot hold it")
+    return template
+
+
+Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0)]
+Text = Annotated[str, StringConstraints(strict=True, pattern=_TEXT)]
+FilledText = Annotated[str, StringConstraints(strict=True, pattern=_FILLED)]
+Host = Annotated[str, StringConstraints(strict=True, pattern=_HOST)]
+
+
+def _seconds(default: float, least: float = 0.0) -> float:
+    bound = f", at least {least:g} s" if least else ""
+    field: float = Field(default=default, ge=least, description=A_DURATION + bound)
+    return field
+
+
+class DaemonSettings(BaseModel):
+    """`[daemon]`: what the daemon itself goes by."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    heartbeat_interval: Duration = _seconds(300.0, least=1.0)
+    log_file: Path | None = Field(default=None, description="a path")
+    pid_file: Path | None = Field(default=None, description="a path")
+    redis_url: Annotated[str, StringConstraints(pattern=_REDIS_URL)] | None = Field(
+        default=None, description="a URL that begins with redis://, rediss:// or unix://"
+    )
+    tmux_socket: Annotated[str, StringConstraints(pattern=_SOCKET)] | None = Field(
+        default=None, description="a name out of A-Z a-z 0-9 . _ - or an absolute path"
+    )
+    host: Host | None = Field(default=None, description=A_NAME)
+    workers: Annotated[int, BeforeValidator(_not_boolean)] = Field(
+        default=2, ge=1, le=64, description="a whole number from 1 to 64"
+    )
+    sweep_interval: Duration = _seconds(30.0, least=0.1)
+    max_request_age: Duration = _seconds(3600.0)
+    fresh_after: Duration = _seconds(120.0)
+    poke_backoff_factor: Annotated[float, BeforeValidator(_not_boolean)] = Field(
+        default=1.5, ge=1, le=100, description="a number from 1 to 100"
+    )
+    poke_backoff_max: Duration = _seconds(1800.0)
+    restart_backoff: Duration = _seconds(30.0)
+    restart_backoff_max: Duration = _seconds(600.0)
+    crash_loop_count: Annotated[int, BeforeValidator(_not_boolean)] = Field(
+        default=5, ge=1, description="a whole number from 1 up"
+    )
+    crash_loop_window: Duration = _seconds(900.0)
+    quarantine: Duration = _seconds(1800.0)
+    require_incarnation: bool = Field(default=False, description="true or false")
+
+
+class RoleSettings(BaseModel):
+    """`[roles.<role>]` or `[agents."<address>"]`: what is said of an agent; None where nothing is said.
+
+    `poke = ""` means that the agent is not poked. Texts may hold `{town}`, `{rig}`, `{name}` and `{role}`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    command: FilledText | None = Field(default=None, description="a command for the shell")
+    work_dir: FilledText | None = Field(default=None, description="a folder, from the town's root on")
+    session: Annotated[str, StringConstraints(strict=True), AfterValidator(_session)] | None = Field(
+        default=None, description="a tmux session name out of A-Z a-z 0-9 _ -"
+    )
+    poke: Text | None = Field(default=None, description='a line of text, or "" for none')
+    keep_running: Annotated[bool, Field(strict=True)] | None = Field(
+        default=None, description="true or false"
+    )
+    stop_grace: Duration | None = Field(default=None, description=A_DURATION)
+    env: Mapping[Annotated[str, StringConstraints(pattern=_VARIABLE)], Text] = Field(
+        default={}, description="a table of variables, each a text"
+    )
+    host: Host | None = Field(default=None, description=A_NAME)
+
+    def over(self, base: "RoleSettings") -> "RoleSettings":
+        """What holds when this is said besides `base`: this goes before, `env` is merged."""
+        said = {key: value for key in self.model_fields_set if (value := getattr(self, key)) is not None}
+        return base.model_copy(update={**said, "env": {**base.env, **self.env}})

@@ -1,0 +1,127 @@
+"""The clerk, the only reader of the inbox: an element becomes a request with its rq job, or a dead letter.
+
+Booking is one transaction: the record, the job and the removal from `taken` happen together or not at all.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from redis.client import Pipeline
+from redis.exceptions import RedisError
+
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.errors import AddressError, GastownError, UndecodableElement
+from gastown_mail.contracts.lifecycle import ID_PATTERN, OPERATOR, element_id
+from gastown_mail.contracts.request import LifecycleRequest, decode_element
+from gastown_mail.daemon import queues
+from gastown_mail.daemon.roster import Roster
+from gastown_mail.daemon.town import Town
+from gastown_mail.daemon.turn import Turn
+from gastown_mail.daemon.verdict import may_ask
+from gastown_mail.mail.inbox import Inbox
+from gastown_mail.mail.requests import Booking
+from gastown_mail.plumbing.log import say
+
+WAIT = 1.0
+"""Seconds that one blocking read waits; a stopping clerk ends within it."""
+
+PAUSE_AFTER_TROUBLE = 0.5
+
+log = logging.getLogger(__name__)
+
+
+class Clerk:
+    """Reads the inbox of one town. `town.redis` must allow blocking reads of `WAIT` seconds."""
+
+    def __init__(self, town: Town) -> None:
+        self.town = town
+        self.inbox = Inbox(town.redis, town.keys)
+        self._desk = Turn(town.redis, town.keys.clerk, town.host)
+        self._tidy = False
+
+    def serve(self, stop: threading.Event) -> None:
+        """Book elements until `stop` is set; trouble is logged and waited out, never the end."""
+        while not stop.is_set():
+            try:
+                self.serve_once(WAIT)
+            except (RedisError, GastownError) as error:
+                self._tidy = False
+                say(log, "clerk_waits", level=logging.WARNING, detail=str(error))
+                stop.wait(PAUSE_AFTER_TROUBLE)
+        self._desk.give_back()
+
+    def serve_once(self, wait: float) -> int:
+        """Book what is there, waiting at most `wait` seconds for it; return how many elements that were."""
+        if not self._desk.mine:
+            self._tidy = False
+            if not self._desk.take():
+                time.sleep(wait)
+                return 0
+        elements = [] if self._tidy else self.inbox.left_over()
+        self._tidy = not elements
+        elements = elements or self.inbox.take(wait)
+        if elements:
+            self.book(elements)
+        return len(elements)
+
+    def book(self, elements: Sequence[bytes]) -> None:
+        """Book taken elements, in their order; booking one again changes nothing."""
+        bookings: dict[str, Booking] = {}
+        for element in elements:
+            booking = self.judge(element)
+            bookings.setdefault(booking.id, booking)
+        known = self.town.requests.booked(list(bookings))
+        new = [booking for booking, is_known in zip(bookings.values(), known, strict=True) if not is_known]
+        first = self.town.requests.places(len(new)) if new else 0
+        now = datetime.now(UTC)
+        with self.town.redis.pipeline() as pipe:
+            for place, booking in enumerate(new, start=first):
+                self.town.requests.book(pipe, booking, place, now)
+                if not booking.refusal:
+                    enqueue(self.town, booking.id, self.town.roster().agents[booking.agent], pipe)
+            for element in elements:
+                pipe.lrem(self.town.keys.taken, 1, element)  # type: ignore[arg-type]
+            pipe.execute()
+        for booking in new:
+            say(log, "booked", request_id=booking.id, agent=booking.agent, detail=booking.refusal)
+
+    def judge(self, element: bytes) -> Booking:
+        """Whose request an element is, or why it is refused."""
+        try:
+            request_id, request = decode_element(element)
+        except UndecodableElement as error:
+            return Booking(_readable_id(element), element, refusal=error.reason)
+        try:
+            agent, asker = parties(request, self.town.roster())
+        except AddressError as error:
+            return Booking(request_id, element, request, refusal=str(error))
+        refusal = "" if may_ask(asker, agent) else f"{asker} may not ask for {agent.address}"
+        return Booking(request_id, element, request, agent.address, refusal)
+
+
+def enqueue(town: Town, request_id: str, agent: Agent, pipe: Pipeline | None = None) -> None:
+    """Put the request's rq job on the queue of its agent's host; again is harmless."""
+    queues.put(
+        town.lifecycle_queue(agent.host), queues.CARRY_OUT, request_id,
+        job_id=town.keys.job_id("request", request_id), about=f"request {request_id} for {agent.address}",
+        grace=agent.stop_grace, pipe=pipe,
+    )  # fmt: skip
+
+
+def parties(request: LifecycleRequest, roster: Roster) -> tuple[Agent, str]:
+    """Whose session is meant, and who asks (canonical, or `operator`); raises AddressError."""
+    asker = OPERATOR if request.sender == OPERATOR else roster.resolve(request.sender).address
+    return roster.resolve(request.target), asker
+
+
+def _readable_id(element: bytes) -> str:
+    """The id that its sender waits for, if it can be read at all."""
+    try:
+        given = json.loads(element)["id"]
+    except (ValueError, TypeError, KeyError, RecursionError):
+        given = None
+    return given if isinstance(given, str) and ID_PATTERN.match(given) else element_id(element)

@@ -1,0 +1,118 @@
+"""The heartbeat's decision: whom to start, whom to poke, whom to leave alone and why. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.settings import DaemonSettings
+from gastown_mail.contracts.times import ZERO_TIME, format_duration
+from gastown_mail.daemon.record import AgentRecord, Desired
+from gastown_mail.sessions.session import Session
+
+ECHO = timedelta(seconds=3)
+"""Activity this soon after a poke is the poke's own echo, not an answer."""
+
+EARLY = 0.1
+"""Which part of the heartbeat's interval a poke may be early: heartbeats do not come to the millisecond."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One agent at the heartbeat: what it is, what is recorded, and its session (None: certainly none)."""
+
+    agent: Agent
+    record: AgentRecord
+    session: Session | None
+
+
+@dataclass(frozen=True)
+class Start:
+    """It must run and does not."""
+
+    agent: Agent
+    why: str
+
+
+@dataclass(frozen=True)
+class Poke:
+    """It is due. `misses` pokes before this one were not answered."""
+
+    agent: Agent
+    session: Session
+    text: str
+    misses: int
+
+    why = "poked: idle and due"
+
+
+@dataclass(frozen=True)
+class Leave:
+    """Nothing is to be done, and why."""
+
+    agent: Agent
+    why: str
+
+
+Act = Start | Poke | Leave
+
+
+def decide(seen: Iterable[Seen], now: datetime, settings: DaemonSettings) -> list[Act]:
+    """One act for each agent, from one snapshot."""
+    return [_decide_one(one, now, settings) for one in seen]
+
+
+def must_run(agent: Agent, record: AgentRecord) -> bool:
+    """Should a session of this agent be started when there is none?"""
+    return agent.keep_running and record.desired in (None, Desired.RUNNING)
+
+
+def _decide_one(one: Seen, now: datetime, settings: DaemonSettings) -> Act:
+    agent, record, session = one.agent, one.record, one.session
+    if record.desired in (Desired.STOPPED, Desired.PAUSED):
+        return Leave(agent, f"left alone: {record.desired.value}")
+    if session is None or (session.dead and session.incarnation):
+        state = "has ended" if session else "is not there"
+        if must_run(agent, record):
+            return Start(agent, f"its session {state} and it must keep running")
+        return Leave(agent, f"left alone: its session {state}, and keep_running is false")
+    if not session.incarnation:
+        return Leave(agent, "left alone: its session is not ours; adopt it")
+    return _poke_or_not(one, session, now, settings)
+
+
+def _poke_or_not(one: Seen, session: Session, now: datetime, settings: DaemonSettings) -> Act:
+    agent, record = one.agent, one.record
+    if not agent.poke:
+        return Leave(agent, "not poked: it has no poke")
+    if session.attached:
+        return Leave(agent, "not poked: a person is attached")
+    idle = now - _moment(session.activity)
+    if idle < timedelta(seconds=settings.fresh_after):
+        return Leave(agent, f"not poked: active {format_duration(max(0, round(idle.total_seconds())))} ago")
+    misses = _misses(record, session)
+    wait = due_at(record, misses, settings) - now
+    if wait > timedelta(seconds=settings.heartbeat_interval * EARLY):
+        return Leave(agent, f"not poked: due in {format_duration(round(wait.total_seconds()))}")
+    return Poke(agent, session, agent.poke, misses)
+
+
+def _misses(record: AgentRecord, session: Session) -> int:
+    """How many pokes in a row got no answer; another session's pokes do not count."""
+    if record.last_poke == ZERO_TIME or record.last_poke < _moment(session.started_at):
+        return 0
+    answered = _moment(session.activity) > record.last_poke + ECHO
+    return 0 if answered else record.misses + 1
+
+
+def due_at(record: AgentRecord, misses: int, settings: DaemonSettings) -> datetime:
+    """When the next poke is due: the heartbeat's interval after the last, longer after each miss, bounded."""
+    if record.last_poke == ZERO_TIME:
+        return record.last_poke
+    longest = max(settings.poke_backoff_max, settings.heartbeat_interval)
+    seconds = settings.heartbeat_interval * settings.poke_backoff_factor ** min(misses, 64)
+    return record.last_poke + timedelta(seconds=min(seconds, longest))
+
+
+def _moment(epoch: float) -> datetime:
+    return datetime.fromtimestamp(epoch, UTC)

@@ -1,0 +1,112 @@
+"""The only functions that an rq worker runs. A process serves one town, named with `bind`."""
+
+import logging
+from datetime import UTC, datetime
+
+from gastown_mail.contracts.errors import GastownError, StartFailed, Unknown
+from gastown_mail.daemon import lifecycle, rounds
+from gastown_mail.daemon.heartbeat import Poke
+from gastown_mail.daemon.record import Desired
+from gastown_mail.daemon.starting import preflight, search_path
+from gastown_mail.daemon.starting import start as start_session
+from gastown_mail.daemon.town import Town
+from gastown_mail.daemon.turn import turn
+from gastown_mail.mail.events import tell
+from gastown_mail.plumbing.log import say
+
+log = logging.getLogger(__name__)
+_served: list[Town] = []
+
+
+def bind(town: Town) -> None:
+    """Say which town this process serves."""
+    _served[:] = [town]
+
+
+def _town() -> Town:
+    if not _served:
+        raise GastownError("this worker serves no town; start it with worker.py or `gastown-mail up`")
+    return _served[0]
+
+
+def carry_out(request_id: str) -> str:
+    """Carry out one request; returns its status (see `lifecycle.carry_out`)."""
+    return lifecycle.carry_out(_town(), request_id)
+
+
+def start(address: str, why: str) -> str:
+    """Start the agent's session unless one lives or it shall not run; returns what came of it."""
+    town = _town()
+    agent = town.roster().resolve(address)
+    with turn(town.redis, town.keys.turn(agent.address), town.host) as mine:
+        if not mine:
+            return "busy"
+        try:
+            return _start(town, address, why)
+        except (StartFailed, Unknown) as error:
+            tell(town.redis, town.keys, "not_started", agent=address, detail=str(error))
+            return f"failed: {error}"
+
+
+def _start(town: Town, address: str, why: str) -> str:
+    agent = town.roster().resolve(address)
+    record, session = town.agents.read(address), town.sessions.look(agent.session)
+    if record.desired in (Desired.STOPPED, Desired.PAUSED):
+        return f"left alone: {record.desired.value}"
+    if session is not None and not session.incarnation:
+        return f"left alone: the session {session.name} is not ours; adopt it"
+    if session is not None and not session.dead:
+        return "runs already"
+    if fault := preflight(agent, search_path()):
+        raise StartFailed(fault)
+    tell(town.redis, town.keys, "starting", agent=address, detail=why)
+    if session is not None:
+        town.sessions.end(session, grace=agent.stop_grace)
+    elif record.incarnation:
+        town.sessions.end_remains(record.incarnation, grace=agent.stop_grace)
+    started = start_session(town, agent, why=why, handoff=None, announce=lambda _: None)
+    return f"started {started.name}, pid {started.pid}"
+
+
+def poke(address: str, text: str = "") -> str:
+    """Poke one agent now, at an operator's wish; returns `delivered` or why not."""
+    town = _town()
+    agent = town.roster().resolve(address)
+    session = town.sessions.look(agent.session)
+    if session is None:
+        return "failed: it has no session; `gastown-mail run` starts one"
+    message = text or agent.poke
+    if not message:
+        return "failed: it has no poke; give a text"
+    if town.agents.read(agent.address).desired is Desired.PAUSED:
+        return "held: paused"
+    return rounds.poke_all(town, [Poke(agent, session, message, 0)])[agent.address]
+
+
+def heartbeat() -> str:
+    """One heartbeat, unless one is running; returns what it did."""
+    town = _town()
+    with turn(town.redis, town.keys.heartbeat(town.host), town.host) as mine:
+        if not mine:
+            return "another heartbeat is running"
+        try:
+            return f"heartbeat {rounds.heartbeat(town).heartbeat_count}"
+        except Unknown as error:
+            tell(town.redis, town.keys, "heartbeat_failed", detail=str(error))
+            return f"failed: {error}"
+
+
+def sweep() -> str:
+    """Pick up what was left lying, unless a sweep is running."""
+    town = _town()
+    with turn(town.redis, town.keys.sweep(town.host), town.host) as mine:
+        if not mine:
+            return "another sweep is running"
+        began = datetime.now(UTC)
+        requeued = rounds.sweep(town)
+        say(log, "swept", level=logging.DEBUG, requeued=requeued, took_ms=_ms_since(began))
+        return f"{requeued} requeued"
+
+
+def _ms_since(began: datetime) -> int:
+    return round((datetime.now(UTC) - began).total_seconds() * 1000)

@@ -1,0 +1,199 @@
+"""Carrying out one request: look, judge, write down the intent, end the session, start the successor, settle.
+
+Every step looks at the world first and can be run again: whoever dies in between, the next one goes on.
+"""
+
+import logging
+import time
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.atomic import write_atomically
+from gastown_mail.contracts.errors import StartFailed, SurvivorsLeft, Unknown
+from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, RequestStatus
+from gastown_mail.contracts.request import decode_element
+from gastown_mail.daemon.clerk import enqueue, parties
+from gastown_mail.daemon.record import Desired
+from gastown_mail.daemon.starting import preflight, search_path, start, write_down
+from gastown_mail.daemon.town import Town
+from gastown_mail.daemon.turn import turn
+from gastown_mail.daemon.verdict import Carry, Case, Finished, Settle, decide
+from gastown_mail.mail.events import tell
+from gastown_mail.plumbing.answers import fields
+from gastown_mail.plumbing.log import say
+from gastown_mail.sessions.session import Session
+
+MOST_TRIES = 5
+"""How often a request may be begun: each try beyond the first follows the death of a worker."""
+
+SCREEN_LINES = 50
+WAITING = "waiting"
+
+log = logging.getLogger(__name__)
+
+
+def carry_out(town: Town, request_id: str) -> str:
+    """Carry out the request, and first settle older ones of its agent; return its status, or `waiting`."""
+    record = town.requests.record(request_id)
+    address = record.get("agent", "")
+    if not record or record.get("status") in FINAL_STATUSES:
+        return record.get("status", "unknown")
+    with turn(town.redis, town.keys.turn(address), town.host) as mine:
+        if not mine:
+            return WAITING
+        try:
+            _serve(town, address)
+        except Unknown as error:
+            _postpone(town, request_id, str(error))
+            return WAITING
+    _wake_next(town, address)
+    return town.requests.record(request_id).get("status", "unknown")
+
+
+def _serve(town: Town, address: str) -> None:
+    """Settle the agent's waiting requests, oldest first, until one of them has been acted on."""
+    for request_id in town.requests.waiting(address):
+        began = time.monotonic()
+        status, detail, acted = _settle_one(town, request_id, address)
+        town.requests.settle(request_id, address, status, detail, datetime.now(UTC))
+        say(log, "settled", request_id=request_id, agent=address, outcome=status.value, detail=detail,
+            took_ms=round((time.monotonic() - began) * 1000))  # fmt: skip
+        if acted:
+            return
+
+
+def _settle_one(town: Town, request_id: str, address: str) -> tuple[RequestStatus, str, bool]:
+    """The final status of one request, its reason, and whether anybody was touched."""
+    agent = town.roster().agents.get(address)
+    if agent is None:
+        return RequestStatus.REFUSED, f"{address} is no longer an agent of this town", False
+    case = _case(town, request_id, agent)
+    match decide(case):
+        case Settle(status, detail):
+            return status, detail, False
+        case Finished(successor):
+            if case.record.incarnation != successor.incarnation:
+                write_down(town, agent, successor)
+            return RequestStatus.DONE, f"started {successor.name}", True
+        case Carry(victim):
+            fault = preflight(agent, search_path()) if case.starts and not case.work.begun_at else None
+            if fault:
+                return RequestStatus.REFUSED, fault, False
+            return *_act(town, case, victim), True
+
+
+def _case(town: Town, request_id: str, agent: Agent) -> Case:
+    work = town.requests.work(request_id)
+    if work is None:
+        raise Unknown(f"the notes on request {request_id} are gone")
+    _, request = decode_element(work.element)
+    _, asker = parties(request, town.roster())
+    others = town.requests.waiting(agent.address)
+    actions = [LifecycleAction(record["action"]) for record in town.requests.records(others)]
+    return Case(
+        id=request_id, request=request, work=work, asker=asker, agent=agent,
+        record=town.agents.read(agent.address), session=town.sessions.look(agent.session),
+        now=datetime.now(UTC), max_age=timedelta(seconds=town.settings.daemon.max_request_age),
+        others=list(zip(others, actions, strict=True)), asker_incarnation=town.agents.read(asker).incarnation,
+    )  # fmt: skip
+
+
+def _act(town: Town, case: Case, victim: Session | None) -> tuple[RequestStatus, str]:
+    tries = int(town.redis.hincrby(town.keys.work(case.id), "tries", 1))
+    if tries > MOST_TRIES:
+        return RequestStatus.FAILED, f"given up after {MOST_TRIES} tries that ended in the middle"
+    handoff = handoff_file(town, case.agent)
+    if not case.work.begun_at:
+        _begin(town, case, victim, handoff)
+    try:
+        _end(town, case, victim)
+        if not case.starts:
+            return RequestStatus.DONE, f"ended {case.agent.session}"
+        why = _why(case)
+        cycle = case.request.action is LifecycleAction.CYCLE
+        session = start(town, case.agent, why=why, handoff=handoff if cycle else None,
+                        announce=lambda token: _announce(town, case.id, token))  # fmt: skip
+    except (StartFailed, SurvivorsLeft) as error:
+        return RequestStatus.FAILED, str(error)
+    return RequestStatus.DONE, f"started {session.name}, pid {session.pid}"
+
+
+def _begin(town: Town, case: Case, victim: Session | None, handoff: Path) -> None:
+    """Write down what is about to be done, before anybody is touched."""
+    text = _handoff_text(town, case, victim)
+    if text:
+        handoff.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_atomically(handoff, text.encode(), 0o600)
+    elif case.starts:
+        handoff.unlink(missing_ok=True)
+    now = datetime.now(UTC)
+    desired = Desired.RUNNING if case.starts else Desired.STOPPED
+    with town.redis.pipeline() as pipe:
+        if text:
+            pipe.set(town.keys.handoff(case.agent.address), text)
+        elif case.starts:
+            pipe.delete(town.keys.handoff(case.agent.address))
+        town.agents.write(case.agent.address, pipe=pipe, desired=desired.value, changed_at=now)
+        notes = {"begun_at": now.timestamp(), "victim": victim.incarnation if victim else ""}
+        pipe.hset(town.keys.work(case.id), mapping=fields(notes))
+        pipe.hset(town.keys.request(case.id), "status", RequestStatus.CARRYING.value)
+        tell(pipe, town.keys, "carrying", agent=case.agent.address, request=case.id,
+             action=case.request.action.value, session=case.agent.session)  # fmt: skip
+        pipe.execute()
+
+
+def _end(town: Town, case: Case, victim: Session | None) -> None:
+    """End the victim, and what an earlier try that died has left of anybody."""
+    grace = case.agent.stop_grace
+    if victim is not None:
+        town.sessions.end(victim, grace=grace)
+        tell(town.redis, town.keys, "ended", agent=case.agent.address, request=case.id, session=victim.name)
+    for token in filter(None, (case.work.victim, *case.work.successors)):
+        town.sessions.end_remains(token, grace=grace)
+
+
+def _announce(town: Town, request_id: str, incarnation: str) -> None:
+    known = town.requests.work(request_id)
+    successors = (*known.successors, incarnation) if known else (incarnation,)
+    town.redis.hset(town.keys.work(request_id), "successors", " ".join(successors))
+
+
+def _handoff_text(town: Town, case: Case, victim: Session | None) -> str:
+    """The agent's own words, else a short note of who asked, why, and what was on the screen."""
+    if case.request.action is not LifecycleAction.CYCLE:
+        return ""
+    if case.request.handoff:
+        return case.request.handoff
+    screen = town.sessions.screen(victim, SCREEN_LINES) if victim else ""
+    reason = case.request.reason or "none given"
+    return (
+        f"# Handoff for {case.agent.address}\n\nAsked for by: {case.asker}\nReason: {reason}\n\n"
+        f"The last {SCREEN_LINES} lines of the screen:\n\n```\n{screen}\n```\n"
+    )
+
+
+def handoff_file(town: Town, agent: Agent) -> Path:
+    """Where the handoff for the agent's successor lies (CONTRACTS section 4)."""
+    return town.settings.handoff_dir / f"{agent.session}.md"
+
+
+def _why(case: Case) -> str:
+    who = "you" if case.asker == case.agent.address else case.asker
+    reason = f" ({case.request.reason})" if case.request.reason else ""
+    return f"{who} asked for a {case.request.action.value}{reason}"
+
+
+def _postpone(town: Town, request_id: str, reason: str) -> None:
+    """Nobody is killed and nobody is started on a world that did not answer; the sweep comes back to it."""
+    town.redis.hset(town.keys.request(request_id), "detail", f"waiting: {reason}")
+    tell(town.redis, town.keys, "postponed", request=request_id, detail=reason)
+    say(log, "postponed", level=logging.WARNING, request_id=request_id, detail=reason)
+
+
+def _wake_next(town: Town, address: str) -> None:
+    """A request that came while the turn was taken had its job go away empty-handed: put it again."""
+    waiting = town.requests.waiting(address)
+    agent = town.roster().agents.get(address)
+    if waiting and agent:
+        enqueue(town, waiting[0], agent)

@@ -1,0 +1,115 @@
+"""rq as we use it: JSON payloads, only our own job functions, one queue per worker process.
+
+Nothing that anybody writes into Redis makes a worker run code: a job names one of `RUNNABLE` or it fails,
+and a job's callbacks and webhooks are ignored.
+"""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import uuid4
+
+from redis import Redis
+from redis.client import Pipeline
+from rq import Queue, Retry, Worker
+from rq.exceptions import StopRequested
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from gastown_mail.contracts.errors import GastownError
+
+JOBS = "gastown_mail.daemon.jobs"
+CARRY_OUT, START, POKE = f"{JOBS}.carry_out", f"{JOBS}.start", f"{JOBS}.poke"
+HEARTBEAT, SWEEP = f"{JOBS}.heartbeat", f"{JOBS}.sweep"
+RUNNABLE = frozenset({CARRY_OUT, START, POKE, HEARTBEAT, SWEEP})
+
+JOB_MARGIN = 60
+"""Seconds a job may take beyond the grace of the session it ends; every wait inside is shorter."""
+
+CRASH_TRIES = 3
+"""How often rq runs a job again whose process died."""
+
+RESULT_KEPT, FAILURE_KEPT = 3600, 7 * 24 * 3600
+WORKER_TTL = 30
+"""Seconds between an idle worker's signs of life; rq's 420 would hide a hung Redis for 7 min."""
+
+MAINTENANCE_INTERVAL = 30
+
+
+class TownJob(Job):
+    """A job that can only be one of ours."""
+
+    def __init__(
+        self, id: str | None = None, connection: Redis | None = None, serializer: Any = None
+    ) -> None:
+        super().__init__(id, connection, serializer or JSONSerializer)
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """The job function; raises GastownError for anything that is not in `RUNNABLE`."""
+        if self.func_name not in RUNNABLE or self.instance is not None:
+            raise GastownError(f"refused to run {self.func_name!r}: workers run only the functions of {JOBS}")
+        function: Callable[..., Any] = super().func
+        return function
+
+    @property
+    def success_callback(self) -> None:
+        """Ignored: it would name any function."""
+
+    @property
+    def failure_callback(self) -> None:
+        """Ignored: it would name any function."""
+
+    @property
+    def stopped_callback(self) -> None:
+        """Ignored: it would name any function."""
+
+    def send_webhooks(self, *_: object, **__: object) -> None:
+        """Ignored: it would name any address."""
+
+
+class TownQueue(Queue):
+    """A queue of `TownJob`s."""
+
+    job_class = TownJob
+
+
+def queue(name: str, redis: Redis) -> TownQueue:
+    """The rq queue of that name, JSON throughout."""
+    return TownQueue(name, connection=redis, serializer=JSONSerializer)
+
+
+def put(
+    target: TownQueue, function: str, *arguments: str, job_id: str, about: str, grace: float = 0.0,
+    pipe: "Pipeline | None" = None,
+) -> Job:  # fmt: skip
+    """Enqueue one of `RUNNABLE`; the same id again replaces the job and makes it due once more."""
+    return target.enqueue_call(
+        function, args=arguments, job_id=job_id, description=about, timeout=int(grace) + JOB_MARGIN,
+        result_ttl=RESULT_KEPT, failure_ttl=FAILURE_KEPT, retry=Retry(max=CRASH_TRIES), pipeline=pipe,
+    )  # fmt: skip
+
+
+class TownWorker(Worker):
+    """An rq worker that ends when Redis no longer knows it, so that its parent starts a new one."""
+
+    job_class = TownJob
+    queue_class = TownQueue
+
+    def heartbeat(self, timeout: int | None = None, pipeline: "Pipeline | None" = None) -> None:
+        """rq's sign of life; raises StopRequested when an emptied Redis has forgotten this worker."""
+        super().heartbeat(timeout, pipeline)
+        if pipeline is None and not self.is_horse and not self._registered():
+            self.log.warning("Worker %s: no longer registered, ending to be started anew", self.name)
+            raise StopRequested
+
+    def _registered(self) -> bool:
+        return bool(self.connection.sismember(self.redis_workers_keys, self.key))
+
+
+def worker(name: str, queue_name: str, redis: Redis, on_horse_death: Callable[..., None]) -> TownWorker:
+    """A worker of that one queue; `name` gets a random end because a fixed one blocks its successor."""
+    return TownWorker(
+        [queue(queue_name, redis)], name=f"{name}-{uuid4().hex[:8]}", connection=redis,
+        serializer=JSONSerializer, worker_ttl=WORKER_TTL, maintenance_interval=MAINTENANCE_INTERVAL,
+        default_result_ttl=RESULT_KEPT, log_job_description=False, work_horse_killed_handler=on_horse_death,
+    )  # fmt: skip

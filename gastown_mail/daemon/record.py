@@ -1,0 +1,138 @@
+"""What is wanted and known of each agent and of the town, in Redis, and its mirror `state.json`."""
+
+import enum
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from redis import Redis
+
+from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.state import State, save_state
+from gastown_mail.contracts.times import ZERO_TIME, format_time, parse_time
+from gastown_mail.plumbing.answers import fields, read_hash, text_hash
+from gastown_mail.plumbing.files import exclusively
+
+MIRROR_DEADLINE = 5.0
+"""Seconds to wait for another process that writes `state.json`."""
+
+
+class Desired(enum.StrEnum):
+    """What should be, whatever is observed."""
+
+    RUNNING = "running"
+    STOPPED = "stopped"
+    PAUSED = "paused"
+
+
+@dataclass(frozen=True)
+class AgentRecord:
+    """What Redis holds of an agent. `desired` is None as long as nobody has said; times may be ZERO_TIME."""
+
+    desired: Desired | None = None
+    session: str = ""
+    incarnation: str = ""
+    started_at: datetime = ZERO_TIME
+    changed_at: datetime = ZERO_TIME
+    host: str = ""
+    last_poke: datetime = ZERO_TIME
+    last_activity: datetime = ZERO_TIME
+    misses: int = 0
+    restarts: int = 0
+    decision: str = ""
+
+    @classmethod
+    def from_mapping(cls, text: Mapping[str, str]) -> "AgentRecord":
+        """Read the hash `agent:<address>`; fields that are not there keep their defaults."""
+        moments = {name: parse_time(text[name]) for name in _MOMENTS if text.get(name)}
+        counts = {name: int(text[name]) for name in ("misses", "restarts") if text.get(name)}
+        words = {name: text[name] for name in ("session", "incarnation", "host", "decision") if name in text}
+        desired = Desired(text["desired"]) if text.get("desired") else None
+        return cls(desired=desired, **moments, **counts, **words)  # type: ignore[arg-type]
+
+
+_MOMENTS = ("started_at", "changed_at", "last_poke", "last_activity")
+
+
+@dataclass(frozen=True)
+class Agents:
+    """The agents' records of one town."""
+
+    redis: Redis
+    keys: Keys
+
+    def read(self, address: str) -> AgentRecord:
+        """One agent's record."""
+        return AgentRecord.from_mapping(read_hash(self.redis, self.keys.agent(address)))
+
+    def read_all(self, addresses: Sequence[str]) -> list[AgentRecord]:
+        """Many agents' records, in one round trip."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for address in addresses:
+                pipe.hgetall(self.keys.agent(address))
+            return [AgentRecord.from_mapping(text_hash(answer)) for answer in pipe.execute()]
+
+    def write(self, address: str, *, pipe: Redis | None = None, **values: str | int | datetime) -> None:
+        """Write fields through; on a pipeline they become part of the transaction."""
+        texts = {name: format_time(v) if isinstance(v, datetime) else v for name, v in values.items()}
+        target = self.redis if pipe is None else pipe
+        target.hset(self.keys.agent(address), mapping=fields(texts))
+        target.sadd(self.keys.agents, address)
+
+    def next_generation(self, address: str) -> int:
+        """A number for the next start, greater than every one before it (see `Sessions.start`).
+
+        It follows the clock in milliseconds, because tmux remembers the last one and an emptied Redis does not.
+        """
+        key = self.keys.agent(address)
+
+        def advance(pipe: Any) -> int:
+            following = max(int(pipe.hget(key, "generation") or 0) + 1, time.time_ns() // 10**6)
+            pipe.multi()
+            pipe.hset(key, "generation", following)
+            return following
+
+        return int(self.redis.transaction(advance, key, value_from_callable=True))
+
+
+@dataclass(frozen=True)
+class TownRecord:
+    """The town's state: the hash in Redis is the original, `state.json` under `root` its mirror."""
+
+    redis: Redis
+    keys: Keys
+    root: Path
+
+    def read(self) -> State:
+        """The state as Redis has it; the zero state when it has none."""
+        return State.from_mapping(read_hash(self.redis, self.keys.state))
+
+    def started(self, pid: int, now: datetime) -> None:
+        """A daemon has begun: the count begins with it."""
+        self._write(State(running=True, pid=pid, started_at=now, heartbeat_count=0).to_mapping())
+
+    def stopped(self) -> None:
+        """The daemon has ended as it should."""
+        self._write({"running": "false"})
+
+    def beaten(self, now: datetime) -> State:
+        """One more heartbeat is complete; returns the state that is now in both places."""
+        with self.redis.pipeline() as pipe:
+            pipe.hincrby(self.keys.state, "heartbeat_count", 1)
+            pipe.hset(self.keys.state, "last_heartbeat", format_time(now))
+            pipe.execute()
+        return self.mirror()
+
+    def mirror(self) -> State:
+        """Make `state.json` say what Redis says."""
+        with exclusively(self.root / "daemon" / "state.lock", MIRROR_DEADLINE):
+            state = self.read()
+            save_state(self.root, state)
+        return state
+
+    def _write(self, values: Mapping[str, str]) -> None:
+        self.redis.hset(self.keys.state, mapping=fields(values))
+        self.mirror()

@@ -1,0 +1,162 @@
+"""What the periodic jobs do: a heartbeat's round over all agents of this host, and the sweep in between."""
+
+import logging
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from redis.client import Pipeline
+from rq.job import Job
+
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.lifecycle import RequestStatus
+from gastown_mail.contracts.state import State
+from gastown_mail.daemon import queues
+from gastown_mail.daemon.clerk import enqueue
+from gastown_mail.daemon.heartbeat import Act, Leave, Poke, Seen, Start, decide
+from gastown_mail.daemon.town import Town
+from gastown_mail.daemon.turn import is_held
+from gastown_mail.mail.events import tell
+from gastown_mail.plumbing.log import say
+from gastown_mail.sessions import poke as typing
+
+log = logging.getLogger(__name__)
+
+
+def heartbeat(town: Town) -> State:
+    """One round: start what must run, poke who is due, sweep, count, mirror.
+
+    Raises Unknown when tmux does not answer: then it does not count.
+    """
+    acts = look(town)
+    request_starts(town, acts)
+    results = poke_all(town, [act for act in acts if isinstance(act, Poke)])
+    _remember(town, acts, results)
+    requeued = sweep_requests(town)
+    state = town.record.beaten(datetime.now(UTC))
+    tell(
+        town.redis,
+        town.keys,
+        "heartbeat",
+        number=state.heartbeat_count,
+        **_tally(acts, results),
+        requeued=requeued,
+    )
+    return state
+
+
+def sweep(town: Town) -> int:
+    """Between heartbeats: what a dead worker left is queued again, and what must run is started."""
+    requeued = sweep_requests(town)
+    try:
+        request_starts(town, look(town))
+    except Unknown as error:
+        say(log, "not_looked", level=logging.WARNING, detail=str(error))
+    return requeued
+
+
+def look(town: Town) -> list[Act]:
+    """One snapshot of Redis and one of tmux, and what follows from them. Raises Unknown."""
+    agents = list(town.own_agents().values())
+    records = town.agents.read_all([agent.address for agent in agents])
+    sessions = town.sessions.snapshot()
+    seen = [
+        Seen(agent, record, sessions.get(agent.session))
+        for agent, record in zip(agents, records, strict=True)
+    ]
+    return decide(seen, datetime.now(UTC), town.settings.daemon)
+
+
+def request_starts(town: Town, acts: Sequence[Act]) -> None:
+    """Put a job for each start; the job looks again, so a second one finds nothing to do."""
+    with town.redis.pipeline() as pipe:
+        for act in acts:
+            if isinstance(act, Start):
+                enqueue_start(town, act.agent, act.why, pipe)
+        pipe.execute()
+
+
+def enqueue_start(town: Town, agent: Agent, why: str, pipe: Pipeline | None = None) -> Job:
+    """Put the job that starts the agent's session unless one lives."""
+    job_id = town.keys.job_id("start", agent.address)
+    return queues.put(
+        town.lifecycle_queue(agent.host), queues.START, agent.address, why,
+        job_id=job_id, about=f"start {agent.address}", grace=agent.stop_grace, pipe=pipe,
+    )  # fmt: skip
+
+
+def poke_all(town: Town, pokes: Sequence[Poke]) -> dict[str, str]:
+    """Type into all of them at once; what became of each, by address."""
+    if not pokes:
+        return {}
+    outcomes = town.sessions.poke([typing.Poke(act.session, act.text) for act in pokes])
+    results = {act.agent.address: outcomes[act.session.name] for act in pokes}
+    now = datetime.now(UTC)
+    with town.redis.pipeline() as pipe:
+        for act in pokes:
+            outcome = results[act.agent.address]
+            if outcome == "delivered":
+                town.agents.write(act.agent.address, pipe=pipe, last_poke=now, misses=act.misses)
+            tell(pipe, town.keys, "poke", agent=act.agent.address, outcome=outcome)
+        pipe.execute()
+    return results
+
+
+def sweep_requests(town: Town) -> int:
+    """Queue again every open request that nobody carries out and no queue holds; return how many."""
+    received = town.requests.open()
+    if not received:
+        return 0
+    records = dict(zip(received, town.requests.records(list(received)), strict=True))
+    mine = {rid: record["agent"] for rid, record in records.items() if record.get("agent")}
+    requeued = 0
+    for request_id, address in mine.items():
+        requeued += _sweep_one(town, request_id, address)
+    _expire(town, received, mine)
+    return requeued
+
+
+def _sweep_one(town: Town, request_id: str, address: str) -> bool:
+    agent = town.own_agents().get(address)
+    if agent is None or is_held(town.redis, town.keys.turn(address), town.host):
+        return False
+    queue = town.lifecycle_queue(agent.host)
+    if town.redis.lpos(queue.key, town.keys.job_id("request", request_id)) is not None:
+        return False
+    enqueue(town, request_id, agent)
+    say(log, "requeued", request_id=request_id, agent=address)
+    return True
+
+
+def _expire(town: Town, received: dict[str, float], agents: dict[str, str]) -> None:
+    """Settle what is too old and belongs to nobody's workers; carrying out finds the rest."""
+    now = datetime.now(UTC)
+    oldest = now.timestamp() - town.settings.daemon.max_request_age
+    known = town.roster().agents
+    for request_id, address in agents.items():
+        orphaned = address not in known or known[address].host != town.host
+        if orphaned and received[request_id] < oldest:
+            town.requests.settle(
+                request_id, address, RequestStatus.EXPIRED, "no worker of its host took it", now
+            )
+
+
+def _remember(town: Town, acts: Sequence[Act], results: dict[str, str]) -> None:
+    """Keep the reason of each decision, for the operator who asks why."""
+    with town.redis.pipeline(transaction=False) as pipe:
+        for act in acts:
+            why = results.get(act.agent.address, act.why) if isinstance(act, Poke) else act.why
+            fields: dict[str, str | int | datetime] = {"decision": why}
+            if isinstance(act, Poke):
+                fields["last_activity"] = datetime.fromtimestamp(act.session.activity, UTC)
+            town.agents.write(act.agent.address, pipe=pipe, **fields)
+        pipe.execute()
+
+
+def _tally(acts: Sequence[Act], results: dict[str, str]) -> dict[str, int]:
+    return {
+        "started": sum(isinstance(act, Start) for act in acts),
+        "poked": sum(outcome == "delivered" for outcome in results.values()),
+        "held": sum(outcome != "delivered" for outcome in results.values()),
+        "left": sum(isinstance(act, Leave) for act in acts),
+    }

@@ -1,0 +1,131 @@
+"""Heartbeat and sweep as periodic jobs: the only file that knows rq-scheduler.
+
+What rq-scheduler 0.14 leaves open is closed here: a schedule lost between its ZREM and ZADD is registered
+again; its lock is one with an owner; a job that still waits is not put into the queue a second time; the keys
+belong to the town alone, so other users of the same Redis are not touched.
+"""
+
+import logging
+import math
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from redis import Redis
+from redis.exceptions import LockError, RedisError
+from rq.job import Job
+from rq_scheduler import Scheduler
+
+from gastown_mail.daemon.queues import TownJob, TownQueue
+from gastown_mail.plumbing.log import say
+
+POLL = 1
+"""Seconds between two looks at the schedule; rq-scheduler counts in whole seconds."""
+
+LOCK_LEASE = 5.0
+
+PERIODIC_TIMEOUT = 120
+"""Seconds after which rq ends a heartbeat or sweep that does not come to its end."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Periodic:
+    """A job function that is due every `interval` seconds on a queue. `lock` is held while it runs."""
+
+    job_id: str
+    function: str
+    queue: str
+    interval: float
+    lock: str
+
+    @property
+    def seconds(self) -> int:
+        """The interval in whole seconds, at least one."""
+        return max(1, math.ceil(self.interval))
+
+
+class MeltingQueue(TownQueue):
+    """A queue that takes a periodic job only when it neither waits nor runs: missed ones melt into one."""
+
+    def enqueue_job(self, job: Job, *arguments: Any, **options: Any) -> Job:
+        """rq's enqueue_job, or nothing at all when the job is there already."""
+        waits = self.connection.lpos(self.key, job.id) is not None
+        if waits or self.connection.exists(job.meta["lock"]):
+            return job
+        return super().enqueue_job(job, *arguments, **options)
+
+
+class TownScheduler(Scheduler):  # type: ignore[misc]
+    """rq-scheduler on keys of one town, with JSON jobs and a lock that only its owner gives back."""
+
+    job_class = TownJob
+    queue_class = MeltingQueue
+
+    def __init__(self, town: str, redis: Redis) -> None:
+        prefix = f"rq:scheduler:gastown-{town}"
+        self.scheduled_jobs_key = f"{prefix}:scheduled_jobs"
+        self._lock = redis.lock(f"{prefix}:lock", timeout=LOCK_LEASE, blocking=False, thread_local=False)
+        super().__init__(connection=redis, interval=POLL)
+
+    def acquire_lock(self) -> bool:
+        """True when this scheduler may enqueue; a dead one's lock ends with its lease."""
+        return bool(self._lock.acquire())
+
+    def remove_lock(self) -> None:
+        """Give the lock back if it is still ours."""
+        try:
+            self._lock.release()
+        except LockError:
+            log.debug("the schedule's lock had ended by itself")
+
+
+def keep_schedule(town: str, redis: Redis, jobs: Sequence[Periodic], stop: threading.Event) -> None:
+    """Enqueue what is due until `stop` is set; an outage of Redis is waited out."""
+    scheduler = TownScheduler(town, redis)
+    while not stop.is_set():
+        try:
+            tick(scheduler, jobs)
+        except RedisError as error:
+            say(log, "schedule_waits", level=logging.WARNING, detail=str(error))
+        stop.wait(POLL)
+
+
+def tick(scheduler: TownScheduler, jobs: Sequence[Periodic]) -> None:
+    """Register what is missing, then enqueue what is due."""
+    if not scheduler.acquire_lock():
+        return
+    try:
+        for job in jobs:
+            if _registered_interval(scheduler, job) != job.seconds:
+                register(scheduler, job)
+        scheduler.enqueue_jobs()
+    finally:
+        scheduler.remove_lock()
+
+
+def register(scheduler: TownScheduler, job: Periodic, first: datetime | None = None) -> None:
+    """Put a periodic job on the schedule, due at once unless `first` says when."""
+    scheduler.schedule(
+        scheduled_time=first or datetime.now(UTC), func=job.function, interval=job.seconds, id=job.job_id,
+        queue_name=job.queue, description=job.function.rpartition(".")[2], meta={"lock": job.lock},
+        timeout=PERIODIC_TIMEOUT,
+    )  # fmt: skip
+    say(log, "scheduled", job=job.job_id, interval=job.seconds)
+
+
+def next_due(town: str, redis: Redis, job_id: str) -> datetime | None:
+    """When a periodic job is due next, None when it is not on the schedule."""
+    score = redis.zscore(TownScheduler(town, redis).scheduled_jobs_key, job_id)
+    return None if score is None else datetime.fromtimestamp(float(score), UTC)
+
+
+def _registered_interval(scheduler: TownScheduler, job: Periodic) -> int | None:
+    if job.job_id not in scheduler or not TownJob.exists(job.job_id, connection=scheduler.connection):
+        return None
+    found = TownJob.fetch(job.job_id, connection=scheduler.connection)
+    interval: int | None = found.meta.get("interval") if found.meta.get("lock") == job.lock else None
+    return interval

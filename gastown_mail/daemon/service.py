@@ -1,0 +1,178 @@
+"""The daemon: which processes serve a town, from taking the town's lock to giving it back."""
+
+import logging
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime
+
+from redis.exceptions import RedisError
+from rq.job import Job
+
+from gastown_mail.contracts.errors import RedisUnavailable, TmuxMissing, TownHeld
+from gastown_mail.contracts.settings import Settings
+from gastown_mail.daemon import jobs, queues
+from gastown_mail.daemon.clerk import WAIT, Clerk
+from gastown_mail.daemon.pool import Child, Pool
+from gastown_mail.daemon.schedule import Periodic, keep_schedule
+from gastown_mail.daemon.town import Town
+from gastown_mail.mail.events import tell
+from gastown_mail.plumbing.connections import connect, redis_errors, warnings_of
+from gastown_mail.plumbing.embedded import ensure_server, server_url, stop_server
+from gastown_mail.plumbing.files import TownLock, remove_pid, write_pid
+from gastown_mail.plumbing.log import say
+
+log = logging.getLogger(__name__)
+
+
+def redis_url(settings: Settings) -> str:
+    """Where the town's Redis is, whether it runs or not."""
+    return settings.daemon.redis_url or server_url(settings.redis_dir)
+
+
+def open_redis(settings: Settings) -> str:
+    """The url of the town's Redis, which answers; starts the embedded one. Raises RedisUnavailable.
+
+    Settings of the server that could lose a request are warned of, not refused.
+    """
+    url = settings.daemon.redis_url or ensure_server(settings.redis_dir)
+    with redis_errors(url), connect(url) as redis:
+        redis.ping()
+        for warning in warnings_of(redis):
+            say(log, "redis_warning", level=logging.WARNING, detail=warning)
+    return url
+
+
+def require_tmux() -> None:
+    """Raise TmuxMissing when there is no tmux to start sessions with."""
+    if shutil.which("tmux") is None:
+        raise TmuxMissing("tmux is not on the PATH: install it (apt install tmux, brew install tmux)")
+
+
+def periodic_jobs(town: Town) -> list[Periodic]:
+    """What the scheduler keeps due for the agents of this host."""
+    queue, ours = town.keys.heartbeat_queue(town.host), town.settings.daemon
+    heartbeat, sweep = town.keys.heartbeat(town.host), town.keys.sweep(town.host)
+    named = town.keys.job_id
+    return [
+        Periodic(named("heartbeat", town.host), queues.HEARTBEAT, queue, ours.heartbeat_interval, heartbeat),
+        Periodic(named("sweep", town.host), queues.SWEEP, queue, ours.sweep_interval, sweep),
+    ]
+
+
+def run_scheduler(settings: Settings, url: str, stop: threading.Event) -> None:
+    """Keep heartbeat and sweep due until `stop` is set."""
+    town = Town.open(settings, url)
+    keep_schedule(settings.town_name, town.redis, periodic_jobs(town), stop)
+
+
+def run_clerk(settings: Settings, url: str, stop: threading.Event) -> None:
+    """Read the inbox until `stop` is set."""
+    Clerk(Town.open(settings, url, blocking=WAIT)).serve(stop)
+
+
+def run_worker(settings: Settings, url: str, name: str, queue: str) -> None:
+    """Run the jobs of one queue until rq's SIGTERM."""
+    jobs.bind(Town.open(settings, url))
+    connection = connect(url, blocking=queues.WORKER_TTL)
+    queues.worker(f"{settings.town_name}-{name}", queue, connection, _horse_died).work(logging_level=None)
+
+
+def _horse_died(job: Job, pid: int, *_: object) -> None:
+    say(log, "job_process_died", level=logging.WARNING, job=job.id, pid=pid)
+
+
+def workers(settings: Settings, url: str) -> list[Child]:
+    """The clerk and the rq workers of this host."""
+    town = Town.open(settings, url)
+    lifecycle, heartbeat = town.keys.lifecycle_queue(town.host), town.keys.heartbeat_queue(town.host)
+    named = [(f"lifecycle-{number}", lifecycle) for number in range(1, settings.daemon.workers + 1)]
+    return [
+        Child("clerk", lambda stop: run_clerk(settings, url, stop)),
+        *(_worker(settings, url, name, queue) for name, queue in (*named, ("heartbeat", heartbeat))),
+    ]
+
+
+def scheduler(settings: Settings, url: str) -> Child:
+    """The process that keeps the periodic jobs due."""
+    return Child("scheduler", lambda stop: run_scheduler(settings, url, stop))
+
+
+def _worker(settings: Settings, url: str, name: str, queue: str) -> Child:
+    return Child(name, lambda _: run_worker(settings, url, name, queue))
+
+
+def serve(
+    settings: Settings, url: str, children: Sequence[Child], lock: TownLock | None,
+    tick: Callable[[], None] = lambda: None,
+) -> None:  # fmt: skip
+    """Run the children until SIGTERM or SIGINT. With the town's lock, keep its state and pid file too."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    town = Town.open(settings, url)
+    town.roster()
+    pool = Pool(
+        children,
+        in_child=lock.drop_in_child if lock else lambda: None,
+        on_death=lambda _: request_sweep(town),
+    )
+    with _recorded(town) if lock else _unrecorded():
+        request_sweep(town)
+        pool.run(stop, tick)
+
+
+def request_sweep(town: Town) -> None:
+    """Have what a dead process left picked up now, not at the next sweep."""
+    queue = queues.queue(town.keys.heartbeat_queue(town.host), town.redis)
+    try:
+        queues.put(queue, queues.SWEEP, job_id=town.keys.job_id("sweep-now", town.host), about="sweep now")
+    except RedisError as error:
+        say(log, "sweep_not_requested", level=logging.WARNING, detail=str(error))
+
+
+def take_town(settings: Settings) -> TownLock:
+    """Take the town's lock; raises TownHeld with the pid of the daemon that has it."""
+    lock = TownLock(settings.lock_file)
+    lock.acquire()
+    return lock
+
+
+def take_town_if_free(settings: Settings) -> TownLock | None:
+    """The town's lock, or None when another process keeps the town's state already."""
+    try:
+        return take_town(settings)
+    except TownHeld:
+        return None
+
+
+def stop_embedded(settings: Settings) -> None:
+    """End the embedded server, if the town has one; it is started again by the next `up`."""
+    if not settings.daemon.redis_url:
+        stop_server(settings.redis_dir)
+
+
+@contextmanager
+def _recorded(town: Town) -> Iterator[None]:
+    with redis_errors(town.redis_url):
+        town.record.started(os.getpid(), datetime.now().astimezone())
+        tell(town.redis, town.keys, "daemon_started", pid=os.getpid())
+    write_pid(town.settings.pid_file)
+    try:
+        yield
+    finally:
+        remove_pid(town.settings.pid_file)
+        try:
+            with redis_errors(town.redis_url):
+                tell(town.redis, town.keys, "daemon_stopped", pid=os.getpid())
+                town.record.stopped()
+        except RedisUnavailable as error:
+            say(log, "stop_not_recorded", level=logging.ERROR, detail=str(error))
+
+
+@contextmanager
+def _unrecorded() -> Iterator[None]:
+    yield

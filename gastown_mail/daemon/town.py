@@ -1,0 +1,84 @@
+"""One town as a daemon process sees it: its settings, its Redis, its tmux, its agents."""
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+
+from redis import Redis
+
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.settings import Settings, load_settings
+from gastown_mail.daemon.queues import TownQueue, queue
+from gastown_mail.daemon.record import Agents, TownRecord
+from gastown_mail.daemon.roster import Roster, load_roster
+from gastown_mail.mail.requests import Requests
+from gastown_mail.plumbing.connections import connect
+from gastown_mail.plumbing.log import say
+from gastown_mail.sessions.session import Sessions
+from gastown_mail.sessions.tmux import Tmux
+
+ROSTER_AGE = 1.0
+"""Seconds for which the roster is believed; a new agent is known after that at the latest."""
+
+log = logging.getLogger(__name__)
+
+
+class Town:
+    """Everything that the clerk, the jobs and the command line need to serve one town."""
+
+    def __init__(self, settings: Settings, redis_url: str, redis: Redis) -> None:
+        self.settings = settings
+        self.redis_url = redis_url
+        self.redis = redis
+        self.keys = Keys(settings.town_name)
+        self.requests = Requests(redis, self.keys)
+        self.agents = Agents(redis, self.keys)
+        self.record = TownRecord(redis, self.keys, settings.town_root)
+        self.sessions = Sessions(Tmux(settings.tmux_socket, environ=os.environ))
+        self._queues: dict[str, TownQueue] = {}
+        self._roster: Roster | None = None
+        self._read_at = -ROSTER_AGE
+
+    @classmethod
+    def open(cls, settings: Settings, redis_url: str, *, blocking: float = 0.0) -> "Town":
+        """The town with a connection of its own; `blocking` as in `plumbing.connections.connect`."""
+        return cls(settings, redis_url, connect(redis_url, blocking=blocking))
+
+    @property
+    def host(self) -> str:
+        """The name under which this machine's workers serve agents."""
+        return self.settings.host
+
+    def roster(self) -> Roster:
+        """The agents of the town, at most `ROSTER_AGE` old.
+
+        A town.toml that is broken while the daemon runs changes nothing but the log; at the start it
+        raises SettingsError.
+        """
+        if self._roster is None or time.monotonic() - self._read_at >= ROSTER_AGE:
+            self._roster = self._read_roster(self._roster)
+            self._read_at = time.monotonic()
+        return self._roster
+
+    def lifecycle_queue(self, host: str) -> TownQueue:
+        """The rq queue for the agents of that host."""
+        if host not in self._queues:
+            self._queues[host] = queue(self.keys.lifecycle_queue(host), self.redis)
+        return self._queues[host]
+
+    def own_agents(self) -> Mapping[str, Agent]:
+        """The agents that live on this host, by address."""
+        return {address: agent for address, agent in self.roster().agents.items() if agent.host == self.host}
+
+    def _read_roster(self, last_good: Roster | None) -> Roster:
+        try:
+            current = load_settings(self.settings.town_root, environ=os.environ)
+            return load_roster(current.model_copy(update={"daemon": self.settings.daemon}))
+        except GastownError as error:
+            if last_good is None:
+                raise
+            say(log, "roster_kept", level=logging.WARNING, detail=str(error))
+            return last_good

@@ -1,0 +1,137 @@
+"""One act per agent at a time: a lease in Redis that says who has it, kept alive while the act runs."""
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from redis import Redis
+from redis.client import Pipeline
+from redis.exceptions import LockError, RedisError
+
+from gastown_mail.plumbing.answers import text
+
+LEASE = 10.0
+"""Seconds after which the turn of a holder that no longer keeps it alive is free."""
+
+RENEW_EVERY = 2.0
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that has a turn, as far as another one can check it."""
+
+    host: str
+    namespace: str
+    pid: int
+    started: float
+
+    @classmethod
+    def me(cls, host: str) -> "Holder":
+        """This very process."""
+        return cls(host, _namespace(), os.getpid(), psutil.Process().create_time())
+
+    @classmethod
+    def parse(cls, token: str) -> "Holder | None":
+        """The holder that a token names; None when it cannot be read."""
+        try:
+            host, namespace, pid, started, _ = token.split("|")
+            return cls(host, namespace, int(pid), float(started))
+        except ValueError:
+            return None
+
+    def token(self) -> str:
+        """The text kept in Redis, different for each turn."""
+        return f"{self.host}|{self.namespace}|{self.pid}|{self.started}|{time.monotonic_ns()}"
+
+    def is_dead(self, host: str) -> bool:
+        """True only when it was a process that this one could see, and it is gone."""
+        if (self.host, self.namespace) != (host, _namespace()):
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            reborn = abs(process.create_time() - self.started) > 1
+            return bool(reborn) or process.status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+
+class Turn:
+    """The right to act on `key`, renewed by a thread as long as this process has it and runs."""
+
+    def __init__(self, redis: Redis, key: str, host: str) -> None:
+        self._redis, self._key, self._host = redis, key, host
+        self._lock = redis.lock(key, timeout=LEASE, blocking=False, thread_local=False)
+        self._over = threading.Event()
+        self._over.set()
+
+    @property
+    def mine(self) -> bool:
+        """Is it still this process's turn? False as soon as a renewal found another holder."""
+        return not self._over.is_set()
+
+    def take(self) -> bool:
+        """Take the turn; False when a holder that may be alive has it."""
+        drop_if_dead(self._redis, self._key, self._host)
+        if self._lock.acquire(token=Holder.me(self._host).token()):
+            self._over = threading.Event()
+            threading.Thread(target=self._keep, args=(self._over,), daemon=True).start()
+        return self.mine
+
+    def give_back(self) -> None:
+        """End the turn; nothing happens when it is over already."""
+        if self.mine:
+            self._over.set()
+            with suppress(RedisError):
+                self._lock.release()
+
+    def _keep(self, over: threading.Event) -> None:
+        while not over.wait(RENEW_EVERY):
+            try:
+                self._lock.extend(LEASE, replace_ttl=True)
+            except LockError:
+                over.set()
+            except RedisError:
+                continue
+
+
+@contextmanager
+def turn(redis: Redis, key: str, host: str) -> Iterator[bool]:
+    """Have the turn of `key` inside the block: True, or False when a holder that may be alive has it."""
+    right = Turn(redis, key, host)
+    taken = right.take()
+    try:
+        yield taken
+    finally:
+        right.give_back()
+
+
+def is_held(redis: Redis, key: str, host: str) -> bool:
+    """Does a holder that may be alive have this turn? A dead one's turn is freed on the way."""
+    drop_if_dead(redis, key, host)
+    return bool(redis.exists(key))
+
+
+def drop_if_dead(redis: Redis, key: str, host: str) -> None:
+    """Free the turn of a holder that is certainly dead, so that nobody waits for its lease."""
+    token: Any = redis.get(key)
+    holder = Holder.parse(text(token))
+    if holder and holder.is_dead(host):
+        redis.transaction(lambda pipe: _delete_if(pipe, key, token), key)
+
+
+def _delete_if(pipe: Pipeline, key: str, token: bytes) -> None:
+    unchanged = pipe.get(key) == token
+    pipe.multi()
+    if unchanged:
+        pipe.delete(key)
+
+
+def _namespace() -> str:
+    here = Path("/proc/self/ns/pid")
+    return str(here.readlink()) if here.exists() else ""

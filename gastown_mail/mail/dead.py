@@ -1,0 +1,54 @@
+"""Dead letters: refused, expired, failed and undecodable elements, with their reason, and revivable."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.keys import Keys
+from gastown_mail.mail.events import tell
+from gastown_mail.mail.requests import KEPT, Requests
+from gastown_mail.plumbing.answers import texts
+
+
+@dataclass(frozen=True)
+class DeadLetters:
+    """The dead letters of one town."""
+
+    redis: Redis
+    keys: Keys
+
+    def ids(self) -> list[str]:
+        """The ids of the dead letters still kept, oldest first."""
+        oldest = time.time() - KEPT.total_seconds()
+        found: list[Any] = self.redis.zrange(self.keys.dead, oldest, "+inf", byscore=True)
+        return texts(found)
+
+    def revive(self, request_id: str) -> None:
+        """Put a dead letter back into the inbox, as if asked for now; raises GastownError if it is none."""
+        element = self._element(request_id)
+        with self.redis.pipeline() as pipe:
+            pipe.zrem(self.keys.dead, request_id)
+            pipe.delete(self.keys.request(request_id), self.keys.work(request_id))
+            pipe.hset(self.keys.work(request_id), "revived_at", time.time())
+            pipe.rpush(self.keys.inbox, element)
+            tell(pipe, self.keys, "revived", request=request_id)
+            pipe.execute()
+
+    def drop(self, request_id: str) -> None:
+        """Take a dead letter off the list; its record stays until it expires. Raises as `revive`."""
+        self._element(request_id)
+        with self.redis.pipeline() as pipe:
+            pipe.zrem(self.keys.dead, request_id)
+            tell(pipe, self.keys, "dropped", request=request_id)
+            pipe.execute()
+
+    def _element(self, request_id: str) -> bytes:
+        if self.redis.zscore(self.keys.dead, request_id) is None:
+            raise GastownError(f"there is no dead letter {request_id}; `gastown-mail dead` lists them")
+        work = Requests(self.redis, self.keys).work(request_id)
+        if work is None:
+            raise GastownError(f"the dead letter {request_id} is no longer kept; send a new request instead")
+        return work.element

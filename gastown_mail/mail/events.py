@@ -1,0 +1,53 @@
+"""The events stream: one entry per fact, for people and programs that follow the town."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from redis import Redis
+
+from gastown_mail.contracts.keys import Keys
+from gastown_mail.plumbing.answers import fields, text, text_hash
+
+EVENTS_KEPT = 10_000
+"""About how many entries the stream keeps."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One fact: its place in the stream (milliseconds since the epoch, dash, number) and its fields."""
+
+    id: str
+    fields: Mapping[str, str]
+
+    @property
+    def epoch(self) -> float:
+        """When it was written down, in seconds since the epoch."""
+        return int(self.id.partition("-")[0]) / 1000
+
+
+def tell(redis: Redis, keys: Keys, event: str, **facts: object) -> None:
+    """Write one fact down; on a pipeline it becomes part of the transaction."""
+    entry = {"event": event} | {name: value for name, value in facts.items() if value != ""}
+    redis.xadd(keys.events, fields(entry), maxlen=EVENTS_KEPT, approximate=True)
+
+
+def newest(redis: Redis, keys: Keys) -> str:
+    """The place of the newest entry, to follow from; `0-0` when there is none."""
+    return next((event.id for event in latest(redis, keys, 1)), "0-0")
+
+
+def since(redis: Redis, keys: Keys, place: str, most: int = 500) -> list[Event]:
+    """The entries after `place`, oldest first, at most `most`."""
+    entries: Any = redis.xrange(keys.events, min=f"({place}", count=most)
+    return [_event(*entry) for entry in entries]
+
+
+def latest(redis: Redis, keys: Keys, most: int) -> list[Event]:
+    """The newest `most` entries, oldest first."""
+    entries: Any = redis.xrevrange(keys.events, count=most)
+    return [_event(*entry) for entry in reversed(entries)]
+
+
+def _event(place: bytes, found: Mapping[bytes, bytes]) -> Event:
+    return Event(text(place), text_hash(found))

@@ -1,0 +1,164 @@
+"""What became of each request: the public record, the daemon's own notes, and the dead letters.
+
+The record (`request:<id>`) is for everybody, so it holds no token and no handoff. What only the daemon needs,
+the element itself and how far its carrying out has come, is in `work:<id>`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from redis import Redis
+from redis.client import Pipeline
+
+from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
+from gastown_mail.contracts.request import LifecycleRequest
+from gastown_mail.contracts.times import format_time
+from gastown_mail.mail.events import tell
+from gastown_mail.plumbing.answers import fields, read_hash, text, text_hash, texts
+
+KEPT = timedelta(days=7)
+"""How long a settled request can be looked up (CONTRACTS section 2)."""
+
+
+@dataclass(frozen=True)
+class Booking:
+    """An element as the clerk judged it: a request for `agent`, or refused with a reason."""
+
+    id: str
+    element: bytes
+    request: LifecycleRequest | None = None
+    agent: str = ""
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What the daemon notes of a request it carries out. Times are seconds since the epoch, 0 = never."""
+
+    element: bytes
+    tries: int = 0
+    begun_at: float = 0.0
+    victim: str = ""
+    successors: tuple[str, ...] = ()
+    revived_at: float = 0.0
+
+
+@dataclass(frozen=True)
+class Requests:
+    """The requests of one town."""
+
+    redis: Redis
+    keys: Keys
+
+    def booked(self, ids: Sequence[str]) -> list[bool]:
+        """Which of these the clerk has booked already: a second copy of them is no second request."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for request_id in ids:
+                pipe.hexists(self.keys.request(request_id), "received_at")
+            return pipe.execute()
+
+    def places(self, count: int) -> int:
+        """Reserve `count` places in the order of the town; return the first."""
+        return int(self.redis.incrby(self.keys.places, count)) - count + 1
+
+    def book(self, pipe: Pipeline, booking: Booking, place: int, now: datetime) -> None:
+        """Write a new request down, as part of the clerk's transaction."""
+        record = _public(booking) | {"received_at": format_time(now), "status": RequestStatus.RECEIVED.value}
+        pipe.hset(self.keys.work(booking.id), "element", booking.element)
+        if booking.refusal:
+            record |= _end(RequestStatus.REFUSED, booking.refusal, now)
+            self._close(pipe, booking.id, booking.agent, record, now)
+        else:
+            pipe.hset(self.keys.request(booking.id), mapping=fields(record))
+            pipe.zadd(self.keys.waiting(booking.agent), {booking.id: place})
+            pipe.zadd(self.keys.open, {booking.id: now.timestamp()})
+        tell(pipe, self.keys, record["status"], agent=booking.agent, request=booking.id,
+             action=record["action"], detail=booking.refusal)  # fmt: skip
+
+    def record(self, request_id: str) -> dict[str, str]:
+        """The public record; empty when there is none (yet, or any more)."""
+        return read_hash(self.redis, self.keys.request(request_id))
+
+    def records(self, ids: Sequence[str]) -> list[dict[str, str]]:
+        """The public records of many, in one round trip."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for request_id in ids:
+                pipe.hgetall(self.keys.request(request_id))
+            return [text_hash(answer) for answer in pipe.execute()]
+
+    def work(self, request_id: str) -> Work | None:
+        """The daemon's notes on a request, None when there is no such request."""
+        found: dict[Any, Any] = self.redis.hgetall(self.keys.work(request_id))
+        if b"element" not in found:
+            return None
+        notes = text_hash(found)
+        return Work(
+            element=found[b"element"],
+            tries=int(notes.get("tries", 0)),
+            begun_at=float(notes.get("begun_at", 0)),
+            victim=notes.get("victim", ""),
+            successors=tuple(notes.get("successors", "").split()),
+            revived_at=float(notes.get("revived_at", 0)),
+        )
+
+    def waiting(self, agent: str) -> list[str]:
+        """The ids that wait for the agent or are being carried out, oldest first."""
+        return texts(self.redis.zrange(self.keys.waiting(agent), 0, -1))
+
+    def open(self) -> dict[str, float]:
+        """All ids without a final status, with the time they were received (seconds since the epoch)."""
+        found: list[Any] = self.redis.zrange(self.keys.open, 0, -1, withscores=True)
+        return {text(member): float(score) for member, score in found}
+
+    def settle(self, request_id: str, agent: str, status: RequestStatus, detail: str, now: datetime) -> bool:
+        """Give a request its one final status; False when it already has one (and nothing is changed)."""
+        key = self.keys.request(request_id)
+
+        def unless_final(pipe: Any) -> Any:
+            found: Any = pipe.hmget(key, ["status", "action"])
+            before, action = texts(found)
+            pipe.multi()
+            if not before or before in FINAL_STATUSES:
+                return False
+            self._close(pipe, request_id, agent, _end(status, detail, now), now)
+            tell(pipe, self.keys, status.value, agent=agent, request=request_id, action=action, detail=detail)
+            return True
+
+        return bool(self.redis.transaction(unless_final, key, value_from_callable=True))
+
+    def _close(self, pipe: Pipeline, request_id: str, agent: str, end: dict[str, str], now: datetime) -> None:
+        pipe.hset(self.keys.request(request_id), mapping=fields(end))
+        pipe.zrem(self.keys.waiting(agent), request_id)
+        pipe.zrem(self.keys.open, request_id)
+        if end["status"] in DEAD_STATUSES:
+            self._bury(pipe, request_id, now)
+        self._forget_later(pipe, request_id)
+
+    def _bury(self, pipe: Pipeline, request_id: str, now: datetime) -> None:
+        pipe.zadd(self.keys.dead, {request_id: now.timestamp()})
+        pipe.zremrangebyscore(self.keys.dead, "-inf", (now - KEPT).timestamp())
+
+    def _forget_later(self, pipe: Pipeline, request_id: str) -> None:
+        pipe.expire(self.keys.request(request_id), KEPT)
+        pipe.expire(self.keys.work(request_id), KEPT)
+
+
+def _public(booking: Booking) -> dict[str, str]:
+    request = booking.request
+    if request is None:
+        return {"from": "", "to": "", "action": "", "timestamp": "", "reason": ""}
+    return {
+        "from": request.sender,
+        "to": request.target,
+        "action": request.action.value,
+        "timestamp": format_time(request.timestamp),
+        "reason": request.reason,
+        "agent": booking.agent,
+    }
+
+
+def _end(status: RequestStatus, detail: str, now: datetime) -> dict[str, str]:
+    return {"status": status.value, "detail": detail, "finished_at": format_time(now)}

@@ -1,0 +1,136 @@
+"""Sending a request: one RPUSH of JSON. It imports redis and the contract, no more: agents pay for it."""
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from redis import Redis
+
+from gastown_mail.contracts.errors import NotAccepted, RedisUnavailable, SettingsError
+from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.lifecycle import (
+    FINAL_STATUSES,
+    MAX_ELEMENT_BYTES,
+    check_handoff,
+    check_reason,
+    new_request_id,
+    parse_action,
+)
+from gastown_mail.contracts.times import format_time
+from gastown_mail.plumbing.answers import read_hash
+from gastown_mail.plumbing.connections import connect, redis_errors
+
+SEND_DEADLINE = 6.0
+"""Seconds in which a request must be accepted, all tries together."""
+
+PAUSE_BETWEEN_TRIES = 0.2
+FIRST_LOOK, LONGEST_PAUSE = 0.002, 0.1
+
+ACCEPTED = "accepted"
+"""The status of a request that Redis holds and no clerk has read yet."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Proof that a request was accepted, and the way to what became of it."""
+
+    id: str
+    redis_url: str
+    town: str
+
+    def status(self) -> str:
+        """`accepted`, `received`, `carrying`, or a final status; raises RedisUnavailable."""
+        return self._record().get("status", ACCEPTED)
+
+    def detail(self) -> str:
+        """What the daemon says of the request, for people; raises RedisUnavailable."""
+        return self._record().get("detail", "")
+
+    def wait(self, timeout: float) -> str:
+        """Wait at most `timeout` seconds for a final status; return the last status seen."""
+        until, pause = time.monotonic() + timeout, FIRST_LOOK
+        while (status := self.status()) not in FINAL_STATUSES and time.monotonic() < until:
+            time.sleep(min(pause, max(0.0, until - time.monotonic())))
+            pause = min(pause * 1.5, LONGEST_PAUSE)
+        return status
+
+    def _record(self) -> Mapping[str, str]:
+        with redis_errors(self.redis_url), connect(self.redis_url) as redis:
+            return read_hash(redis, Keys(self.town).request(self.id))
+
+
+def send_lifecycle(
+    action: str,
+    *,
+    agent: str | None = None,
+    to: str | None = None,
+    reason: str = "",
+    handoff: str = "",
+    redis_url: str | None = None,
+    town: str | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Receipt:
+    """Ask the daemon to `cycle`, `restart` or `shutdown` a session; inside a session who and where are known.
+
+    `agent` is who asks, `to` whose session is meant (the asker's own if not given); `town` is the town's
+    name. Raises SettingsError when a word is wrong or missing and NotAccepted when Redis did not take it:
+    then nothing will happen, and sending again is safe.
+    """
+    url = redis_url or _given(environ, "GASTOWN_REDIS_URL", "redis_url")
+    name = town or _given(environ, "GASTOWN_TOWN_NAME", "town")
+    asker = agent or _given(environ, "GASTOWN_AGENT", "agent")
+    token = environ.get("GASTOWN_INCARNATION", "") if asker == environ.get("GASTOWN_AGENT") else ""
+    request_id = new_request_id()
+    element = compose(request_id, action, asker, to=to, token=token, reason=reason, handoff=handoff)
+    push(url, Keys(name).inbox, element)
+    return Receipt(request_id, url, name)
+
+
+def compose(
+    request_id: str, action: str, asker: str, *, to: str | None, token: str, reason: str, handoff: str
+) -> bytes:
+    """The element of CONTRACTS section 2; raises SettingsError naming what is wrong."""
+    try:
+        chosen = parse_action(action)
+        check_reason(reason)
+        check_handoff(handoff, chosen)
+        optional = {"id": request_id, "to": to, "incarnation": token, "reason": reason, "handoff": handoff}
+        request = {"from": asker, "action": chosen.value, "timestamp": format_time(datetime.now(UTC))}
+        request.update({key: value for key, value in optional.items() if value})
+        element = json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()
+    except ValueError as error:
+        raise SettingsError(f"the request was not sent: {error}") from None
+    if len(element) > MAX_ELEMENT_BYTES:
+        raise SettingsError(
+            f"the request was not sent: {len(element)} bytes, at most {MAX_ELEMENT_BYTES} fit"
+        )
+    return element
+
+
+def push(url: str, inbox: str, element: bytes) -> None:
+    """RPUSH, again after a lost answer: the element carries its id, so a second copy is no second request."""
+    until = time.monotonic() + SEND_DEADLINE
+    while True:
+        try:
+            with redis_errors(url), connect(url) as redis:
+                return _rpush(redis, inbox, element)
+        except RedisUnavailable as error:
+            if time.monotonic() + PAUSE_BETWEEN_TRIES > until:
+                raise NotAccepted(f"the request was not accepted: {error}") from error
+            time.sleep(PAUSE_BETWEEN_TRIES)
+
+
+def _rpush(redis: Redis, inbox: str, element: bytes) -> None:
+    redis.rpush(inbox, element)
+
+
+def _given(environ: Mapping[str, str], variable: str, argument: str) -> str:
+    if value := environ.get(variable):
+        return value
+    raise SettingsError(
+        f"the request was not sent: {variable} is not set, and {argument} was not given;"
+        f" run it inside an agent's session, or say {argument}"
+    )

@@ -1,0 +1,195 @@
+"""The log: one event per line with stable keys, ours and rq's alike, in a file of bounded size.
+
+Several processes append to one file. Each line is one write in append mode, so lines never mix; whoever finds
+the file full rotates it under a lock, and the others notice that another file is behind the name and follow.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TextIO
+
+from gastown_mail.contracts.errors import SettingsError
+
+FILE_BYTES = 2_000_000
+FILES = 5
+
+# rq and rq-scheduler give these loggers handlers of their own unless somebody else handles their records.
+FOREIGN_LOGGERS = ("rq.worker", "rq.job", "rq_scheduler.scheduler")
+_FIELDS = "gastown_fields"
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+
+
+def configure(*, log_file: Path | None, level: str = "INFO", stream: bool | TextIO = False) -> None:
+    """Send every record of this process to `log_file` (JSON lines, rotated) and, if wanted, to `stream`.
+
+    `stream`: True is stderr. On a terminal a record is a readable line, elsewhere a JSON line. Calling it
+    again replaces what the last call set up. Raises SettingsError (unknown level, file cannot be opened).
+    """
+    number = logging.getLevelNamesMapping().get(level.upper())
+    if number is None:
+        raise SettingsError(f"unknown log level {level!r}: use DEBUG, INFO, WARNING, ERROR or CRITICAL")
+    wanted: list[logging.Handler] = [] if log_file is None else [SharedFileHandler(log_file)]
+    if stream:
+        wanted.append(_StreamHandler(sys.stderr if stream is True else stream))
+    root = logging.getLogger()
+    for old in [handler for handler in root.handlers if isinstance(handler, _OURS)]:
+        root.removeHandler(old)
+        old.close()
+    for handler in wanted:
+        root.addHandler(handler)
+    root.setLevel(number)
+    for name in FOREIGN_LOGGERS:
+        _hand_over(logging.getLogger(name))
+
+
+def say(logger: logging.Logger, event: str, level: int = logging.INFO, **fields: object) -> None:
+    """Log one event with its fields (`request_id`, `agent`, `took_ms`, ...); None leaves a field out."""
+    given = {name: value for name, value in fields.items() if value is not None}
+    logger.log(level, "%s", event, extra={_FIELDS: given})
+
+
+class JsonLines(logging.Formatter):
+    """A record as one JSON object: time, level, logger, event, then the event's own fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": _moment(record).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname,
+            "logger": record.name,
+            "event": _COLOUR.sub("", record.getMessage()),
+        }
+        for name, value in _fields(record).items():
+            line[f"{name}_" if name in line else name] = value
+        if record.exc_info:
+            line["trace"] = self.formatException(record.exc_info)
+        return _CONTROL.sub(_as_json, json.dumps(line, ensure_ascii=False, default=str))
+
+
+class ReadableLines(logging.Formatter):
+    """A record as a line for people; nothing that an agent wrote can steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = _moment(record).astimezone().strftime("%H:%M:%S")
+        event = _COLOUR.sub("", record.getMessage())
+        fields = "".join(f" {name}={_plain(value)}" for name, value in _fields(record).items())
+        line = _CONTROL.sub(_as_json, f"{moment} {record.levelname:<7} {record.name}  {event}{fields}")
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+class SharedFileHandler(logging.Handler):
+    """Appends JSON lines to a file that other processes append to as well, and keeps it and its past bounded.
+
+    At most `files` files of about `size` bytes: `path`, then `path.1` (younger) to `path.N` (oldest).
+    """
+
+    def __init__(self, path: Path, *, size: int = FILE_BYTES, files: int = FILES) -> None:
+        super().__init__()
+        self.path, self.size, self.files = path, size, files
+        self.setFormatter(JsonLines())
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = self._open()
+        except OSError as error:
+            raise SettingsError(
+                f"the log file {path} cannot be opened ({error.strerror}): give this user the right to write "
+                "there, or set log_file"
+            ) from error
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = (self.format(record) + "\n").encode(errors="backslashreplace")
+            self._follow()
+            if os.fstat(self._fd).st_size + len(line) > self.size:
+                self._rotate()
+                self._follow()
+            os.write(self._fd, line)
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        self.acquire()
+        try:
+            if self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
+        finally:
+            self.release()
+        super().close()
+
+    def _open(self) -> int:
+        return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+
+    def _follow(self) -> None:
+        """Open the file anew if the one behind the name is no longer ours (rotated, removed)."""
+        if self._fd < 0 or not _is_behind(self._fd, self.path):
+            fresh = self._open()
+            if self._fd >= 0:
+                os.close(self._fd)
+            self._fd = fresh
+
+    def _rotate(self) -> None:
+        # A file opened anew: a fork shares our own one, and so would share a lock on it.
+        fd = self._open()
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Another process may have rotated between our look at the size and our lock.
+            if _is_behind(fd, self.path) and os.path.samestat(os.fstat(fd), os.fstat(self._fd)):
+                self._shift()
+        except BlockingIOError:
+            # Another process is rotating; this one line goes into the full file.
+            return
+        finally:
+            os.close(fd)
+
+    def _shift(self) -> None:
+        past = [self.path, *(self.path.with_name(f"{self.path.name}.{n}") for n in range(1, self.files))]
+        for older, younger in zip(reversed(past), reversed(past[:-1]), strict=False):
+            if younger.exists():
+                younger.replace(older)
+
+
+class _StreamHandler(logging.StreamHandler[TextIO]):
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self.setFormatter(ReadableLines() if stream.isatty() else JsonLines())
+
+
+_OURS = (SharedFileHandler, _StreamHandler)
+
+
+def _hand_over(logger: logging.Logger) -> None:
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+    logger.propagate = True
+
+
+def _as_json(control: re.Match[str]) -> str:
+    return f"\\u{ord(control[0]):04x}"
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    given = getattr(record, _FIELDS, None)
+    return given if isinstance(given, dict) else {}
+
+
+def _moment(record: logging.LogRecord) -> datetime:
+    return datetime.fromtimestamp(record.created, UTC)
+
+
+def _plain(value: object) -> str:
+    text = str(value)
+    return json.dumps(text, ensure_ascii=False) if re.search(r"[\s\"=]|^$", text) else text
+
+
+def _is_behind(fd: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(fd), path.stat())
+    except FileNotFoundError:
+        return False

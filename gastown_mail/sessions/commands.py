@@ -1,0 +1,183 @@
+"""Every tmux command that is sent, built in one place: as argv, or as one line of a script.
+
+`-t` gets only ids (`$1`, `%1`) or `=name:`. A plain name would match by prefix and by pattern too; `=name`
+without the colon is not understood by `set-option`, and is a window's name to `list-panes`.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+
+NAME = re.compile(r"[A-Za-z0-9_-]+")
+TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
+WIDTH, HEIGHT = 200, 50
+
+_ID = re.compile(r"[$@%][0-9]+")
+_SPECIAL = set("\\\"$~#;{}'%")
+_SHELLS = "^-?(ba|da|z|fi|k|mk|a|tc|c)?sh$"
+_ENTER_COMMAND = 'cd -- "$1" && exec /bin/sh -c "$2"'
+
+
+def quote(text: str) -> str:
+    """Return the word of tmux's command language that means exactly `text` (which holds no NUL)."""
+    return '"' + "".join(map(_escape, text)) + '"'
+
+
+def _escape(char: str) -> str:
+    if char in _SPECIAL:
+        return "\\" + char
+    if char < " " or char == "\x7f":
+        return f"\\{ord(char):03o}"
+    return char
+
+
+def line(*words: str) -> str:
+    """One command as text, each word quoted."""
+    return " ".join(map(quote, words))
+
+
+def block(*lines: str) -> str:
+    """Commands as one text; tmux stops at the first that fails."""
+    return " ; ".join(lines)
+
+
+def by_name(session: str) -> str:
+    """The target that is this session alone. Raises ValueError for a name that tmux could read otherwise."""
+    if not NAME.fullmatch(session):
+        raise ValueError(f"session name {session!r} is not of letters, digits, - and _")
+    return f"={session}:"
+
+
+def by_id(ident: str) -> str:
+    """The target of an id that tmux gave. Raises ValueError when it is none."""
+    if not _ID.fullmatch(ident):
+        raise ValueError(f"{ident!r} is no id of tmux")
+    return ident
+
+
+def source_stdin() -> list[str]:
+    return ["source-file", "-"]
+
+
+def start_server() -> list[str]:
+    """Start a server that stays when its last session ends: it remembers the generations."""
+    return ["start-server", ";", "set-option", "-s", "exit-empty", "off"]
+
+
+def show_global_environment() -> list[str]:
+    return ["show-environment", "-g"]
+
+
+def show_server_pid() -> list[str]:
+    return ["display-message", "-p", "#{pid}"]
+
+
+def list_all(form: str) -> list[str]:
+    return ["list-panes", "-a", "-F", form]
+
+
+def list_session(target: str, form: str) -> list[str]:
+    return ["list-panes", "-s", "-t", target, "-F", form]
+
+
+def capture(pane: str, lines: int) -> list[str]:
+    return ["capture-pane", "-p", "-S", f"-{lines}", "-t", by_id(pane)]
+
+
+def is_incarnation(token: str) -> str:
+    """The condition that holds in a session of this token only; without a target it is false."""
+    if not TOKEN.fullmatch(token):
+        raise ValueError(f"{token!r} is no incarnation token")
+    return f"#{{==:#{{@gastown_incarnation}},{token}}}"
+
+
+def both(first: str, *rest: str) -> str:
+    return f"#{{&&:{first},{both(*rest)}}}" if rest else first
+
+
+def guarded(target: str, condition: str, action: str, otherwise: str) -> list[str]:
+    """Do `action` if the condition holds in the target, in one step of the server."""
+    return ["if-shell", "-F", "-t", target, condition, action, otherwise]
+
+
+def say(word: str) -> str:
+    """Print a word; used to learn how far a guarded command came."""
+    return line("display-message", "-p", word)
+
+
+def kill(session_id: str, token: str) -> list[str]:
+    """End the session of this id if it carries this token; prints `killed` or `kept`."""
+    target = by_id(session_id)
+    action = block(line("kill-session", "-t", target), say("killed"))
+    return guarded(target, is_incarnation(token), action, say("kept"))
+
+
+def create(
+    session: str,
+    *,
+    generation: int,
+    environ: Mapping[str, str],
+    removed: Iterable[str],
+    options: Mapping[str, str],
+    work_dir: str,
+    command: str,
+) -> str:
+    """Create a session and start `command` in it, at most once per generation; prints `started` or `stale`.
+
+    A placeholder holds the pane until all options are set, so that a command that ends at once stays visible.
+    """
+    target, counter = by_name(session), f"@gastown_generation_{session}"
+    variables = [word for key, value in environ.items() for word in ("-e", f"{key}={value}")]
+    size = ("-x", str(WIDTH), "-y", str(HEIGHT))
+    action = block(
+        line("set-option", "-s", counter, str(generation)),
+        line("new-session", "-d", "-s", session, "-n", session, *size, *variables, "/bin/sh", "-c", "read _"),
+        *(line("set-option", "-t", target, "--", f"@gastown_{key}", value) for key, value in options.items()),
+        line("set-option", "-F", "-t", target, "@gastown_pane", "#{pane_id}"),
+        line("set-option", "-t", target, "destroy-unattached", "off"),
+        line("set-option", "-w", "-t", target, "remain-on-exit", "on"),
+        line("set-option", "-w", "-t", target, "automatic-rename", "off"),
+        line("set-option", "-w", "-t", target, "allow-rename", "off"),
+        *(line("set-environment", "-t", target, "-r", "--", name) for name in removed),
+        line("respawn-pane", "-k", "-t", target, "/bin/sh", "-c", _ENTER_COMMAND, "sh", work_dir, command),
+        say("started"),
+    )
+    return line("if-shell", "-F", f"#{{e|<:#{{{counter}}},{generation}}}", action, say("stale"))
+
+
+def may_type(token: str, *, shell_seen: bool) -> str:
+    """The condition to type into a pane: our token, nobody there, no shell in front unless seen before."""
+    conditions = [
+        is_incarnation(token),
+        "#{==:#{session_attached},0}",
+        "#{==:#{window_active_clients},0}",
+        "#{!=:#{pane_dead},1}",
+        "#{!=:#{pane_input_off},1}",
+    ]
+    if not shell_seen:
+        conditions.append(f"#{{?#{{m/r:{_SHELLS},#{{pane_current_command}}}},0,1}}")
+    return both(*conditions)
+
+
+def set_buffer(buffer: str, text: str) -> str:
+    return line("set-buffer", "-b", buffer, "--", text)
+
+
+def delete_buffer(buffer: str) -> str:
+    return line("delete-buffer", "-b", buffer)
+
+
+def paste(pane: str, buffer: str, condition: str) -> str:
+    """Type a buffer into a pane (bracketed if its program asks for that); prints `typed N` for pane `%N`."""
+    typing = line("paste-buffer", "-p", "-r", "-b", buffer, "-t", by_id(pane))
+    return _into(pane, condition, typing)
+
+
+def enter(pane: str, condition: str) -> str:
+    """Press Enter in a pane; prints `typed N` for pane `%N`."""
+    return _into(pane, condition, line("send-keys", "-t", by_id(pane), "Enter"))
+
+
+def _into(pane: str, condition: str, typing: str) -> str:
+    leave_modes = line("copy-mode", "-q", "-t", by_id(pane))
+    action = block(leave_modes, typing, say(f"typed {pane[1:]}"))
+    return line(*guarded(pane, condition, action, say(f"kept {pane[1:]}")))

@@ -1,0 +1,148 @@
+"""What the kernel says about processes: from /proc on Linux, through psutil elsewhere."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+LINUX = sys.platform.startswith("linux")
+PS_DEADLINE = 2.0
+_CHUNK = 1 << 17
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One process for good: a pid may be given to another, a pid with its start time is not."""
+
+    pid: int
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A living process (no zombie), its parent, and its process group."""
+
+    process: Process
+    parent: int
+    group: int
+
+
+def pids() -> list[int]:
+    """Return the pids of all processes there are."""
+    if not LINUX:
+        return list(psutil.pids())
+    with os.scandir("/proc") as entries:
+        return [int(entry.name) for entry in entries if entry.name.isdecimal()]
+
+
+def row(pid: int) -> Row | None:
+    """Return what is known of a pid; None when nothing lives there."""
+    return _linux_row(pid) if LINUX else _other_row(pid)
+
+
+def table() -> dict[int, Row]:
+    """Return all living processes by pid."""
+    rows = {pid: row(pid) for pid in pids()}
+    return {pid: found for pid, found in rows.items() if found is not None}
+
+
+def front(pid: int) -> int:
+    """Return the process group in front on a process's terminal; 0 or less when it cannot be told."""
+    if not LINUX:
+        return _other_front(pid)
+    fields = _stat(pid)
+    return int(fields[5]) if len(fields) > 5 else 0
+
+
+def environment(pid: int) -> bytes:
+    """Return a process's environment as it was started, entries between NULs; no entries if unreadable."""
+    return b"\0" + (_read(f"/proc/{pid}/environ") if LINUX else _other_environment(pid))
+
+
+def arguments(pid: int) -> list[str]:
+    """Return a process's argv; empty when there is none to be read."""
+    if not LINUX:
+        return _other_arguments(pid)
+    words = _read(f"/proc/{pid}/cmdline").decode(errors="replace").split("\0")
+    return words[:-1] if words[-1] == "" else words
+
+
+def owned_by(pid: int, uid: int) -> bool:
+    """Say whether a process is of this user; other users' environments cannot be ours to read."""
+    try:
+        return (
+            Path(f"/proc/{pid}").stat().st_uid == uid
+            if LINUX
+            else bool(psutil.Process(pid).uids().real == uid)
+        )
+    except (OSError, psutil.Error):
+        return False
+
+
+def _read(path: str) -> bytes:
+    # Raw calls: a scan opens a file per process of the machine.
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        parts = []
+        while part := os.read(file, _CHUNK):
+            parts.append(part)
+        return b"".join(parts)
+    except OSError:
+        return b""
+    finally:
+        os.close(file)
+
+
+def _stat(pid: int) -> list[bytes]:
+    # The name in parentheses may hold spaces and parentheses: what follows the last one is fixed (proc(5)).
+    stat = _read(f"/proc/{pid}/stat")
+    return stat[stat.rfind(b")") + 2 :].split()
+
+
+def _linux_row(pid: int) -> Row | None:
+    fields = _stat(pid)
+    if len(fields) < 20 or fields[0] in b"ZXx":
+        return None
+    return Row(Process(pid, float(fields[19])), parent=int(fields[1]), group=int(fields[2]))
+
+
+def _other_row(pid: int) -> Row | None:
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return Row(Process(pid, process.create_time()), process.ppid(), os.getpgid(pid))
+    except (OSError, psutil.Error):
+        return None
+
+
+def _other_front(pid: int) -> int:
+    # psutil does not tell the terminal's foreground group; ps does, everywhere.
+    try:
+        answer = subprocess.run(
+            ["/bin/ps", "-o", "tpgid=", "-p", str(pid)], capture_output=True, timeout=PS_DEADLINE, check=True
+        )
+        return int(answer.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return 0
+
+
+def _other_environment(pid: int) -> bytes:
+    try:
+        environ = psutil.Process(pid).environ()
+    except (OSError, psutil.Error):
+        return b""
+    return b"".join(f"{key}={value}\0".encode(errors="surrogateescape") for key, value in environ.items())
+
+
+def _other_arguments(pid: int) -> list[str]:
+    try:
+        return list(psutil.Process(pid).cmdline())
+    except (OSError, psutil.Error):
+        return []

@@ -1,0 +1,194 @@
+"""The poke wave: one line typed into many sessions at once, and only where it is welcome.
+
+Text and Enter are separate, with one shared pause between them: programs with a screen of their own take what
+arrives together for one paste. All is looked at just before the text, and again just before the Enter.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+from gastown_mail.contracts.errors import Unknown
+from gastown_mail.sessions import commands
+from gastown_mail.sessions.foreground import SHELLS, shell_in_front
+from gastown_mail.sessions.panes import Session
+from gastown_mail.sessions.tmux import Tmux
+
+PASTE_PAUSE = 0.5
+MAX_POKE_BYTES = 100 * 1024
+WAVE_LENGTH = 100
+
+DELIVERED = "delivered"
+
+
+@dataclass(frozen=True, slots=True)
+class Poke:
+    """A text for a session, as it was seen when the poke was decided."""
+
+    session: Session
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    poke: Poke
+    condition: str
+
+    @property
+    def pane(self) -> str:
+        return self.poke.session.pane
+
+
+def poke_all(
+    tmux: Tmux,
+    snapshot: Callable[[], Mapping[str, Session]],
+    pokes: Sequence[Poke],
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> dict[str, str]:
+    """Type each text and Enter; return `delivered`, `held: why` or `failed: why` per session name.
+
+    Raises Unknown or TmuxMissing when nothing was typed at all.
+    """
+    outcomes: dict[str, str] = {}
+    clean = [Poke(poke.session, printable(poke.text)) for poke in pokes]
+    fit = [poke for poke in clean if _note(outcomes, poke, unfit(poke))]
+    typed = _step(outcomes, tmux, _welcome(outcomes, snapshot(), fit), _paste_script)
+    if typed:
+        sleep(PASTE_PAUSE)
+        entered = _enter(outcomes, tmux, snapshot, typed)
+        outcomes.update({poke.session.name: DELIVERED for poke in entered})
+    return outcomes
+
+
+def printable(text: str) -> str:
+    """Return the text without control characters; newlines and tabs stay, CR LF becomes a newline."""
+    return "".join(char for char in text.replace("\r\n", "\n") if char in "\n\t" or not _is_control(char))
+
+
+def _is_control(char: str) -> bool:
+    return char < " " or "\x7f" <= char <= "\x9f"
+
+
+def unfit(poke: Poke) -> str:
+    """Say why a poke is never sent; "" when it may be."""
+    if not poke.session.incarnation:
+        return "failed: the session carries no token of ours; adopt it first"
+    if not poke.text.strip():
+        return "failed: the text is empty"
+    size = len(poke.text.encode(errors="surrogatepass"))
+    if size > MAX_POKE_BYTES:
+        return f"failed: the text has {size} bytes, at most {MAX_POKE_BYTES} are typed"
+    if any("\ud800" <= char <= "\udfff" for char in poke.text):
+        return "failed: the text is not valid Unicode"
+    return ""
+
+
+def unwelcome(seen: Session, now: Session | None, shell: str | None) -> str:
+    """Say why a session is not typed into now; "" when it is. `shell` is what `shell_in_front` found."""
+    if now is None:
+        return "failed: the session is gone"
+    if (now.id, now.incarnation) != (seen.id, seen.incarnation):
+        return "failed: the session was replaced"
+    if now.dead:
+        return "held: its program has ended"
+    if now.attached:
+        return "held: somebody is attached"
+    if shell is None:
+        return "held: what is in front of the terminal cannot be told"
+    return f"held: a bare shell ({shell}) is in front and would run the text" if shell else ""
+
+
+def _welcome(
+    outcomes: dict[str, str], now: Mapping[str, Session], pokes: Iterable[Poke], prefix: str = ""
+) -> list[_Ready]:
+    ready = []
+    for poke in pokes:
+        fresh = now.get(poke.session.name)
+        shell = shell_in_front(fresh.pid) if fresh is not None and not fresh.dead else None
+        reason = unwelcome(poke.session, fresh, shell)
+        if _note(outcomes, poke, _explain(reason, prefix)) and fresh is not None:
+            condition = commands.may_type(
+                fresh.incarnation, shell_seen=fresh.foreground.removeprefix("-") in SHELLS
+            )
+            ready.append(_Ready(Poke(fresh, poke.text), condition))
+    return ready
+
+
+def _explain(reason: str, prefix: str) -> str:
+    kind, _, why = reason.partition(": ")
+    return f"{kind}: {prefix}{why}" if reason else ""
+
+
+def _note(outcomes: dict[str, str], poke: Poke, reason: str) -> bool:
+    if reason:
+        outcomes[poke.session.name] = reason
+    return not reason
+
+
+_TYPED_ONLY = "the text was typed, but not Enter: "
+
+
+def _enter(
+    outcomes: dict[str, str],
+    tmux: Tmux,
+    snapshot: Callable[[], Mapping[str, Session]],
+    typed: Sequence[Poke],
+) -> list[Poke]:
+    try:
+        now = snapshot()
+    except Unknown as error:
+        outcomes.update({poke.session.name: f"failed: {_TYPED_ONLY}{error}" for poke in typed})
+        return []
+    ready = _welcome(outcomes, now, typed, _TYPED_ONLY)
+    return _step(outcomes, tmux, ready, _enter_script, _TYPED_ONLY)
+
+
+def _step(
+    outcomes: dict[str, str],
+    tmux: Tmux,
+    ready: Iterable[_Ready],
+    script: Callable[[Sequence[_Ready]], Iterable[str]],
+    prefix: str = "",
+) -> list[Poke]:
+    """Run one script per wave; note whom it did not reach, return whom it did."""
+    reached = []
+    for wave in _waves(ready):
+        try:
+            answer = tmux.script(script(wave))
+            said, errors = set(answer.lines), answer.errors
+        except Unknown as error:
+            said, errors = set(), str(error)
+        for one in wave:
+            if _note(outcomes, one.poke, _explain(_missed(one, said, errors), prefix)):
+                reached.append(one.poke)
+    return reached
+
+
+def _missed(one: _Ready, said: set[str], errors: str) -> str:
+    if f"typed {one.pane[1:]}" in said:
+        return ""
+    if f"kept {one.pane[1:]}" in said:
+        return "held: the session changed just now, or takes no input"
+    return f"failed: {errors or 'tmux did not say that it was done'}"
+
+
+def _waves(ready: Iterable[_Ready]) -> Iterator[list[_Ready]]:
+    rest = iter(ready)
+    while wave := list(islice(rest, WAVE_LENGTH)):
+        yield wave
+
+
+def _paste_script(wave: Sequence[_Ready]) -> Iterator[str]:
+    buffers: dict[str, str] = {}
+    for one in wave:
+        buffers.setdefault(one.poke.text, f"gastown-{uuid.uuid4().hex}")
+    yield from (commands.set_buffer(name, text) for text, name in buffers.items())
+    yield from (commands.paste(one.pane, buffers[one.poke.text], one.condition) for one in wave)
+    yield from map(commands.delete_buffer, buffers.values())
+
+
+def _enter_script(wave: Sequence[_Ready]) -> Iterator[str]:
+    return (commands.enter(one.pane, one.condition) for one in wave)

@@ -1,0 +1,187 @@
+"""Finding and ending the processes of one incarnation: the whole tree, and nobody else.
+
+A session's processes carry its token in their environment, however they detached themselves; what dropped its
+environment is found as a descendant of one that did not. Signals go through a pidfd where there are pidfds,
+else to a pid whose start time was looked at just before.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Protocol
+
+from gastown_mail.sessions import kernel
+from gastown_mail.sessions.kernel import Process
+
+KILL_DEADLINE = 5.0
+KILL_LOOK = 0.5
+POLL_STEP = 0.02
+
+VARIABLE = "GASTOWN_INCARNATION"
+
+
+class Clock(Protocol):
+    """Seconds that never step back."""
+
+    def __call__(self) -> float: ...
+
+
+def carriers(token: str) -> set[Process]:
+    """Return every living process that carries this incarnation. Raises ValueError for an empty token."""
+    if not token:
+        raise ValueError("an empty token would be carried by nobody")
+    entry = f"\0{VARIABLE}={token}\0".encode()
+    mine = os.geteuid()
+    found = (
+        kernel.row(pid)
+        for pid in kernel.pids()
+        if (mine == 0 or kernel.owned_by(pid, mine)) and entry in kernel.environment(pid)
+    )
+    return {row.process for row in found if row is not None}
+
+
+def family(roots: Collection[Process], *, spare: Collection[int] = ()) -> set[Process]:
+    """Return these processes and all their descendants that live; never `spare`, nor through it."""
+    if not any(alive(root) for root in roots):
+        return set()
+    rows = kernel.table()
+    children: dict[int, list[Process]] = {}
+    for row in rows.values():
+        children.setdefault(row.parent, []).append(row.process)
+    waiting = [root for root in roots if root.pid in rows and rows[root.pid].process == root]
+    found: set[Process] = set()
+    while waiting:
+        process = waiting.pop()
+        if process not in found and process.pid not in spare:
+            found.add(process)
+            waiting.extend(children.get(process.pid, ()))
+    return found
+
+
+def child_of(parent: int, pid: int) -> Process | None:
+    """Return the process `pid` if it is a living child of `parent`: a pid alone may have been given away."""
+    row = kernel.row(pid) if pid > 1 else None
+    return row.process if row is not None and row.parent == parent else None
+
+
+def alive(process: Process) -> bool:
+    """Say whether this very process lives; a zombie does not."""
+    row = kernel.row(process.pid)
+    return row is not None and row.process == process
+
+
+def protected() -> frozenset[int]:
+    """Return the pids that are never signalled: 0, 1, this process, and its ancestors."""
+    pid, found = os.getpid(), {0, 1}
+    while pid not in found:
+        found.add(pid)
+        row = kernel.row(pid)
+        pid = row.parent if row is not None else 1
+    return frozenset(found)
+
+
+def end_all(
+    find: Callable[[], set[Process]],
+    *,
+    grace: float,
+    spare: Collection[int] = (),
+    before_kill: Callable[[], None] = lambda: None,
+    clock: Clock = time.monotonic,
+) -> set[Process]:
+    """End what `find` finds and all its descendants; return what survived SIGKILL for KILL_DEADLINE seconds.
+
+    SIGTERM, then at most `grace` seconds (less if all end sooner), then `before_kill()`, then SIGKILL to what
+    is left or came since. `find` is called again after each step.
+    """
+    spared = protected() | set(spare)
+    told: set[Process] = set()
+
+    def left() -> set[Process]:
+        found = {process for process in find() | told if process.pid not in spared}
+        return family(found, spare=spared)
+
+    _ask(left, told, until=clock() + grace, clock=clock)
+    before_kill()
+    return _kill(left, told, until=clock() + KILL_DEADLINE, clock=clock)
+
+
+def _ask(left: Callable[[], set[Process]], told: set[Process], *, until: float, clock: Clock) -> None:
+    while remaining := left():
+        send(remaining - told, signal.SIGTERM)
+        told |= remaining
+        if wait_gone(remaining, timeout=max(0.0, until - clock())) or clock() >= until:
+            return
+
+
+def _kill(
+    left: Callable[[], set[Process]], told: set[Process], *, until: float, clock: Clock
+) -> set[Process]:
+    while remaining := left():
+        if clock() >= until:
+            return remaining
+        send(remaining, signal.SIGKILL)
+        told |= remaining
+        wait_gone(remaining, timeout=KILL_LOOK)
+    return set()
+
+
+def send(processes: Iterable[Process], number: signal.Signals) -> None:
+    """Send a signal to each of these very processes; one that is gone, or another user's, is left out."""
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError, PermissionError), _handle(process) as handle:
+            if not alive(process) or process.pid <= 1:
+                continue
+            if handle is None:
+                os.kill(process.pid, number)
+            else:
+                signal.pidfd_send_signal(handle, number)
+
+
+def wait_gone(processes: Iterable[Process], *, timeout: float) -> set[Process]:
+    """Wait until all of these have ended, at most `timeout` seconds; return those that have not."""
+    until = time.monotonic() + timeout
+    waiting = {process for process in processes if alive(process)}
+    while waiting and (rest := until - time.monotonic()) > 0:
+        _wait_for_one(next(iter(waiting)), rest)
+        waiting = {process for process in waiting if alive(process)}
+    return waiting
+
+
+def _wait_for_one(process: Process, timeout: float) -> None:
+    try:
+        with _handle(process) as handle:
+            if handle is None:
+                time.sleep(min(timeout, POLL_STEP))
+            else:
+                poll = select.poll()
+                poll.register(handle, select.POLLIN)
+                poll.poll(timeout * 1000)
+    except ProcessLookupError:
+        return
+
+
+@contextlib.contextmanager
+def _handle(process: Process) -> Iterator[int | None]:
+    if not hasattr(os, "pidfd_open"):
+        yield None
+        return
+    try:
+        handle = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        raise
+    except OSError:  # a kernel without pidfds
+        yield None
+        return
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def describe(processes: Iterable[Process]) -> str:
+    """Name processes for people: pid and command."""
+    named = sorted((process.pid, " ".join(kernel.arguments(process.pid))[:80]) for process in processes)
+    return ", ".join(f"{pid} ({words})" for pid, words in named)

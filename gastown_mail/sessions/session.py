@@ -1,0 +1,221 @@
+"""One session of an agent: look at it, start it, end it, read its screen. The fence is in every act.
+
+Whatever is done to a session is done by the server to the one that carries the token, in the same step as the
+check; what is done to processes is done to those that carry it.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.errors import NotOurs, StartFailed, SurvivorsLeft, Unknown
+from gastown_mail.sessions import commands, processes
+from gastown_mail.sessions.kernel import Process
+from gastown_mail.sessions.panes import PANE_FORMAT, Session, parse_panes, sessions_of
+from gastown_mail.sessions.poke import Poke, poke_all
+from gastown_mail.sessions.tmux import Answer, NoServer, NoTarget, Tmux
+
+LOOKS_AFTER_START = (0.05, 0.2)
+"""Pauses in seconds before each look at a new session: 50 and 250 ms after its start."""
+FAILED_START_GRACE = 1.0
+LAST_LINES = 10
+
+__all__ = ["Poke", "Session", "Sessions"]
+
+
+class Sessions:
+    """The sessions of one tmux server. All of it raises Unknown or TmuxMissing when tmux does not answer."""
+
+    def __init__(
+        self,
+        tmux: Tmux,
+        *,
+        now: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.tmux = tmux
+        self._now = now
+        self._sleep = sleep
+
+    def snapshot(self) -> dict[str, Session]:
+        """Return all sessions by name, ours or not, from one call; none when there is no server."""
+        return sessions_of(self.tmux.panes())
+
+    def look(self, name: str) -> Session | None:
+        """Return the session of exactly this name; None when there is certainly none."""
+        if not commands.NAME.fullmatch(name):
+            return self.snapshot().get(name)
+        return self._look_at(commands.by_name(name))
+
+    def start(
+        self, agent: Agent, *, incarnation: str, generation: int, environ: Mapping[str, str], command: str
+    ) -> Session:
+        """Start `command` in a new session of the agent, at most once per generation, and see that it stays.
+
+        The session's environment is `environ` over a clean one (`clean_environment`) and nothing else. Raises
+        StartFailed with the reason when the generation was started before, when a session of that name exists
+        (it is not touched), when the work dir is missing, or when the command ends at once (nothing of it
+        stays).
+        """
+        _check(agent, incarnation, environ, command)
+        variables = _session_environment(self.tmux.environ, environ)
+        removed = [name for name in self.tmux.global_environment() if name not in variables]
+        creation = commands.create(
+            agent.session,
+            generation=generation,
+            environ=variables,
+            removed=removed,
+            options={
+                "incarnation": incarnation,
+                "generation": str(generation),
+                "agent": agent.address,
+                "started": f"{self._now():.6f}",
+            },
+            work_dir=os.fspath(agent.work_dir),
+            command=command,
+        )
+        try:
+            answer = self.tmux.script([creation], cwd=agent.work_dir)
+        except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
+            raise StartFailed(
+                f"the work dir of {agent.address} cannot be entered: {error}; create it, then start again"
+            ) from None
+        if "started" not in answer.lines:
+            raise self._not_started(agent, incarnation, generation, answer)
+        return self._verified(agent, incarnation)
+
+    def end(self, session: Session, *, grace: float) -> None:
+        """End this very session and its whole tree of processes: SIGTERM, `grace` seconds, kill, SIGKILL.
+
+        Harmless when it has ended or was replaced: then only what is left of it ends. Raises NotOurs for a
+        session without token, SurvivorsLeft when something survives SIGKILL.
+        """
+        if not session.incarnation:
+            raise NotOurs(
+                f"session {session.name} carries no token of ours and is left alone; adopt it first"
+            )
+        live = self._same(session)
+        agent_process = processes.child_of(live.server, live.pid) if live and not live.dead else None
+        self._end_processes(session.incarnation, agent_process, live, grace)
+        if self._same(session) is not None:
+            raise Unknown(f"tmux did not remove session {session.name} ({session.id}); look again")
+
+    def end_remains(self, incarnation: str, *, grace: float) -> None:
+        """End the processes that still carry an incarnation whose session is gone. Raises SurvivorsLeft."""
+        self._end_processes(incarnation, None, None, grace)
+
+    def screen(self, session: Session, lines: int = 50) -> str:
+        """Return the screen's last lines, without blank ones at the end; "" when the session is gone."""
+        try:
+            text = self.tmux.run(*commands.capture(session.pane, lines))
+        except (NoServer, NoTarget):
+            return ""
+        return "\n".join(text.rstrip().splitlines()[-lines:])
+
+    def poke(self, pokes: Sequence[Poke]) -> dict[str, str]:
+        """Type texts into sessions; return `delivered`, `held: why` or `failed: why` per session name."""
+        return poke_all(self.tmux, self.snapshot, pokes, sleep=self._sleep)
+
+    def _look_at(self, target: str) -> Session | None:
+        try:
+            text = self.tmux.run(*commands.list_session(target, PANE_FORMAT))
+        except (NoServer, NoTarget):
+            return None
+        return next(iter(sessions_of(parse_panes(text)).values()), None)
+
+    def _same(self, session: Session) -> Session | None:
+        found = self._look_at(commands.by_id(session.id))
+        return found if found is not None and found.incarnation == session.incarnation else None
+
+    def _end_processes(
+        self, incarnation: str, agent_process: Process | None, live: Session | None, grace: float
+    ) -> None:
+        root = {agent_process} if agent_process else set()
+        server = live.server if live else self.tmux.server_pid()
+
+        def kill_session() -> None:
+            if live is not None:
+                self._kill(live)
+
+        survivors = processes.end_all(
+            lambda: processes.carriers(incarnation) | root,
+            grace=grace,
+            spare={server},
+            before_kill=kill_session,
+        )
+        if survivors:
+            raise SurvivorsLeft(
+                f"processes of incarnation {incarnation} survived SIGKILL: {processes.describe(survivors)}; "
+                "end them by hand, then try again"
+            )
+
+    def _kill(self, session: Session) -> None:
+        try:
+            self.tmux.run(*commands.kill(session.id, session.incarnation))
+        except (NoServer, NoTarget):
+            return
+
+    def _verified(self, agent: Agent, incarnation: str) -> Session:
+        session = self._own(agent.session, incarnation)
+        for pause in LOOKS_AFTER_START:
+            if session is None or session.dead:
+                break
+            self._sleep(pause)
+            session = self._own(agent.session, incarnation)
+        if session is None or session.dead:
+            raise self._ended_at_once(agent, incarnation, session)
+        return session
+
+    def _own(self, name: str, incarnation: str) -> Session | None:
+        found = self.look(name)
+        return found if found is not None and found.incarnation == incarnation else None
+
+    def _ended_at_once(self, agent: Agent, incarnation: str, session: Session | None) -> StartFailed:
+        if session is None:
+            self.end_remains(incarnation, grace=FAILED_START_GRACE)
+            return StartFailed(
+                f"the session of {agent.address} vanished right after its start; start it again"
+            )
+        screen = [row for row in self.screen(session).splitlines() if row.strip()][-LAST_LINES:]
+        self.end(session, grace=FAILED_START_GRACE)
+        return StartFailed(
+            f"the command of {agent.address} ended at once with status {session.exit_status}; "
+            f"run it by hand in {agent.work_dir} to see why. Its last lines:\n" + "\n".join(screen)
+        )
+
+    def _not_started(self, agent: Agent, incarnation: str, generation: int, answer: Answer) -> StartFailed:
+        if "stale" in answer.lines:
+            return StartFailed(
+                f"generation {generation} of session {agent.session} is not newer than the last one started: "
+                "somebody else started it; look at what lives now"
+            )
+        half_made = self._own(agent.session, incarnation)
+        if half_made is not None:
+            self.end(half_made, grace=FAILED_START_GRACE)
+        return StartFailed(
+            f"tmux did not start session {agent.session}: {answer.errors or 'it does not say why'}; "
+            "look at what lives now, then start again"
+        )
+
+
+def _check(agent: Agent, incarnation: str, environ: Mapping[str, str], command: str) -> None:
+    """Raise StartFailed for what tmux or the kernel could not take exactly."""
+    texts = [command, os.fspath(agent.work_dir), *environ, *environ.values()]
+    checks = {
+        f"{agent.session!r} is no session name of letters, digits, - and _": commands.NAME.fullmatch(
+            agent.session
+        ),
+        f"{incarnation!r} is no incarnation token": commands.TOKEN.fullmatch(incarnation),
+        f"the work dir {agent.work_dir} is not absolute": agent.work_dir.is_absolute(),
+        "a variable's name is empty or holds =": all(name and "=" not in name for name in environ),
+        "a NUL is in the command, the work dir, or the environment": not any("\0" in text for text in texts),
+    }
+    for problem, fine in checks.items():
+        if not fine:
+            raise StartFailed(f"{agent.address} cannot be started: {problem}; correct it in town.toml")
+
+
+def _session_environment(base: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
+    # TERM is the pane's own, from tmux; what the worker's terminal is does not matter.
+    return {key: value for key, value in base.items() if key != "TERM"} | dict(own)

@@ -1,0 +1,220 @@
+"""Calls to one tmux server: each with a deadline, from a clean environment, and with three answers.
+
+An answer is either what tmux says, or `NoServer` / `NoTarget` (certainly not there), or `Unknown`. Both
+certain ones are kinds of `Unknown`: who forgets to tell them apart does nothing rather than something wrong.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from gastown_mail.contracts.errors import TmuxMissing, Unknown
+from gastown_mail.sessions import commands
+from gastown_mail.sessions.panes import PANE_FORMAT, Pane, parse_panes
+
+CALL_DEADLINE = 5.0
+REAP_DEADLINE = 1.0
+
+_ALLOWED = frozenset(
+    (
+        "HOME",
+        "PATH",
+        "SHELL",
+        "USER",
+        "LOGNAME",
+        "LANG",
+        "TZ",
+        "TMPDIR",
+        "TMUX_TMPDIR",
+        "XDG_RUNTIME_DIR",
+        "TERM",
+    )
+)
+_UTF8 = re.compile(r"utf-?8", re.IGNORECASE)
+_NO_TARGET = re.compile(
+    r"can't find (session|window|pane): |no such (session|window|pane): |no current target"
+)
+_NOT_CONNECTED = re.compile(
+    r"no server running on (?P<refused>.+)"
+    r"|error connecting to (?P<path>.+) \((No such file or directory|Connection refused)\)"
+)
+_LISTENING = "00010000"
+
+
+class NoServer(Unknown):
+    """No tmux server listens on this socket, so certainly none of its sessions lives."""
+
+
+class NoTarget(Unknown):
+    """The server lives and says that the session, window or pane is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one tmux client printed, and its exit status. A script may have failed in part only."""
+
+    status: int
+    output: str
+    errors: str
+
+    @property
+    def lines(self) -> list[str]:
+        return self.output.splitlines()
+
+
+class Tmux:
+    """One tmux server, named by a socket name (`tmux -L`) or by an absolute path (`tmux -S`).
+
+    `deadline` is in seconds and holds for each call. `environ` is whose HOME, PATH and so on are used;
+    nothing else of it reaches tmux. `calls` counts the tmux processes started.
+    """
+
+    def __init__(self, socket: str, *, deadline: float = CALL_DEADLINE, environ: Mapping[str, str]) -> None:
+        self.socket = socket
+        self.deadline = deadline
+        self.environ = clean_environment(environ)
+        self.calls = 0
+
+    def run(self, *argv: str, stdin: str | None = None, cwd: str | os.PathLike[str] = "/") -> str:
+        """Run tmux commands and return what they print.
+
+        Raises TmuxMissing, NoServer, NoTarget, or Unknown with tmux's own words.
+        """
+        answer = self.call(argv, stdin=stdin, cwd=cwd)
+        if answer.status:
+            raise self._error(answer.errors)
+        return answer.output
+
+    def script(self, lines: Iterable[str], *, cwd: str | os.PathLike[str] = "/") -> Answer:
+        """Run many command lines in one tmux process; one that fails does not stop the others.
+
+        The answer says what they printed, and in `errors` what failed: a script has to print how far it came.
+        Raises NoServer, TmuxMissing, Unknown at the deadline.
+        """
+        answer = self.call(commands.source_stdin(), stdin="\n".join(lines) + "\n", cwd=cwd)
+        if answer.status and isinstance(error := self._error(answer.errors), NoServer):
+            raise error
+        return answer
+
+    def call(
+        self, argv: Iterable[str], *, stdin: str | None = None, cwd: str | os.PathLike[str] = "/"
+    ) -> Answer:
+        """Start one tmux client in `cwd`, wait at most the deadline, return its answer whatever it says.
+
+        Raises TmuxMissing, FileNotFoundError or NotADirectoryError for `cwd`, Unknown at the deadline.
+        """
+        client = subprocess.Popen(
+            [self._binary(), *self._server(), *argv],
+            stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            cwd=cwd,
+            env=self.environ | {"PWD": os.fspath(cwd)},
+            start_new_session=True,
+        )
+        self.calls += 1
+        try:
+            output, errors = client.communicate(
+                None if stdin is None else stdin.encode(errors="surrogateescape"), timeout=self.deadline
+            )
+        except subprocess.TimeoutExpired:
+            raise Unknown(
+                f"tmux did not answer within {self.deadline:g} s on socket {self.socket}: "
+                "its server is stopped or overloaded; nothing is concluded from that, look again later"
+            ) from None
+        finally:
+            _discard(client)
+        return Answer(
+            client.returncode, output.decode(errors="replace"), errors.decode(errors="replace").strip()
+        )
+
+    def panes(self) -> list[Pane]:
+        """Return every pane of the server, from one call; none when there is no server."""
+        try:
+            return parse_panes(self.run(*commands.list_all(PANE_FORMAT)))
+        except (NoServer, NoTarget):
+            return []
+
+    def server_pid(self) -> int:
+        """Return the server's pid; 0 when there is no server."""
+        try:
+            return int(self.run(*commands.show_server_pid()))
+        except NoServer:
+            return 0
+        except ValueError:
+            raise Unknown(f"tmux on socket {self.socket} did not tell its server's pid") from None
+
+    def global_environment(self) -> list[str]:
+        """Start the server if need be, and return the names in the environment it would give to sessions.
+
+        A value of several lines may add names that are not there.
+        """
+        try:
+            text = self.run(*commands.show_global_environment())
+        except NoServer:
+            text = self.run(*commands.start_server(), ";", *commands.show_global_environment())
+        return [line.partition("=")[0] for line in text.splitlines() if line.find("=") > 0]
+
+    def _binary(self) -> str:
+        found = shutil.which("tmux", path=self.environ.get("PATH"))
+        if found is None:
+            raise TmuxMissing("no tmux on PATH: install tmux 3.2 or newer")
+        return found
+
+    def _server(self) -> list[str]:
+        return ["-S" if self.socket.startswith("/") else "-L", self.socket, "-u", "-f", "/dev/null"]
+
+    def _error(self, text: str) -> Unknown:
+        if unconnected := _NOT_CONNECTED.match(text):
+            return self._no_server(text, unconnected["refused"] or unconnected["path"])
+        if _NO_TARGET.match(text):
+            return NoTarget(text)
+        return Unknown(f"tmux on socket {self.socket} says: {text or 'nothing, but it failed'}")
+
+    def _no_server(self, text: str, path: str) -> Unknown:
+        folder = Path(path).parent
+        if self.socket.startswith("/") and not os.access(folder, os.R_OK | os.X_OK):
+            return Unknown(
+                f"{text}: the folder {folder} is missing or unreadable, so a server may live there"
+            )
+        if _listens(path):
+            return Unknown(
+                f"{text}: a tmux server still lives there, but its socket file is gone; "
+                "send SIGUSR1 to that server and it makes the file anew"
+            )
+        return NoServer(text)
+
+
+def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what of `environ` tmux and every session may see: no identity, no secrets, a UTF-8 locale."""
+    kept = {key: value for key, value in environ.items() if key in _ALLOWED or key.startswith("LC_")}
+    kept = {"PATH": os.defpath, "TERM": "xterm"} | kept
+    if _UTF8.search(kept.get("LC_ALL") or kept.get("LC_CTYPE") or kept.get("LANG") or ""):
+        return kept
+    kept.pop("LC_ALL", None)
+    return kept | {"LC_CTYPE": "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"}
+
+
+def _listens(path: str) -> bool:
+    # Linux only: a socket whose file was deleted (by a cleaner of /tmp) still shows here.
+    try:
+        table = Path("/proc/net/unix").read_text(errors="replace")
+    except OSError:
+        return False
+    rows = (line.split(maxsplit=7) for line in table.splitlines())
+    return any(len(row) == 8 and row[3] == _LISTENING and row[7] == path for row in rows)
+
+
+def _discard(client: "subprocess.Popen[bytes]") -> None:
+    # Not communicate() again: whoever inherited the pipes could hold them open for ever.
+    if client.poll() is None:
+        client.kill()
+        client.wait(REAP_DEADLINE)
+    for pipe in (client.stdin, client.stdout, client.stderr):
+        if pipe is not None:
+            pipe.close()

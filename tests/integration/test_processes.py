@@ -1,0 +1,207 @@
+"""Processes of one incarnation: all of them are found and ended, and nobody else's."""
+
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from gastown_mail.sessions import kernel, processes
+from gastown_mail.sessions.kernel import Process
+from tests.waiting import eventually
+
+Children = list["subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def token() -> str:
+    return secrets.token_hex(8)
+
+
+@pytest.fixture
+def children() -> Iterator[Children]:
+    started: Children = []
+    yield started
+    for child in started:
+        child.kill()
+        child.wait()
+        for pipe in (child.stdin, child.stdout):
+            if pipe:
+                pipe.close()
+
+
+def spawn(children: Children, token: str | None, *argv: str) -> Process:
+    environ = {**os.environ, **({"GASTOWN_INCARNATION": token} if token else {})}
+    child = subprocess.Popen(argv or ("sleep", "600"), env=environ)
+    children.append(child)
+    row = eventually(lambda: kernel.row(child.pid))
+    if token:
+        eventually(lambda: row.process in processes.carriers(token))
+    return row.process
+
+
+def test_carriers_are_those_of_exactly_this_token(children: Children, token: str) -> None:
+    carrier = spawn(children, token)
+    spawn(children, token + "x")
+    spawn(children, "x" + token)
+    spawn(children, None)
+
+    assert processes.carriers(token) == {carrier}
+
+
+def test_no_token_finds_nobody() -> None:
+    with pytest.raises(ValueError, match="empty token"):
+        processes.carriers("")
+
+
+def test_a_zombie_is_not_alive(children: Children, token: str) -> None:
+    process = spawn(children, token)
+    os.kill(process.pid, signal.SIGKILL)
+
+    eventually(lambda: not processes.alive(process))
+    assert processes.carriers(token) == set()
+    assert processes.family([process]) == set()
+
+
+def test_a_family_without_the_token_is_found_and_a_spared_branch_is_not(
+    children: Children, token: str
+) -> None:
+    root = spawn(children, None, "sh", "-c", "sleep 600 & env -i sh -c 'sleep 601; :' & wait")
+    found = eventually(lambda: len(family := processes.family([root])) == 4 and family)
+    (inner,) = [one for one in found if kernel.arguments(one.pid)[:2] == ["sh", "-c"] and one != root]
+
+    assert len(processes.family([root], spare=[inner.pid])) == 2
+    assert processes.family([root], spare=[root.pid]) == set()
+    assert processes.end_all(lambda: {root}, grace=1.0) == set()
+    assert not any(processes.alive(one) for one in found)
+
+
+def test_a_pid_with_another_start_time_is_another_process(children: Children, token: str) -> None:
+    process = spawn(children, token)
+    stranger = Process(process.pid, process.started - 1)
+
+    processes.send([stranger], signal.SIGKILL)
+
+    assert not processes.alive(stranger)
+    assert processes.family([stranger]) == set()
+    assert processes.wait_gone([stranger], timeout=5.0) == set()
+    assert processes.alive(process)
+    assert processes.child_of(os.getpid(), process.pid) == process
+    assert processes.child_of(1, process.pid) is None
+    assert processes.child_of(os.getppid(), 0) is None
+
+
+def test_without_pidfds_it_ends_all_the_same(
+    children: Children, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(os, "pidfd_open", raising=False)
+    process = spawn(children, token)
+    processes.send([Process(process.pid, process.started - 1)], signal.SIGKILL)
+    assert processes.wait_gone([process], timeout=0.05) == {process}
+
+    assert processes.end_all(lambda: processes.carriers(token), grace=5.0) == set()
+    assert not processes.alive(process)
+
+
+def test_who_ends_on_term_is_not_waited_for_longer(children: Children, token: str) -> None:
+    spawn(children, token)
+    begun = time.monotonic()
+
+    assert processes.end_all(lambda: processes.carriers(token), grace=30.0) == set()
+    assert time.monotonic() - begun < 5
+
+
+def test_who_ignores_term_and_hup_gets_the_grace_and_then_is_killed(children: Children, token: str) -> None:
+    stubborn = spawn(children, token, "sh", "-c", "trap '' TERM HUP; while :; do sleep 0.05; done")
+    eventually(lambda: b"\nSigIgn:\t0000000000004001" in open(f"/proc/{stubborn.pid}/status", "rb").read())
+    begun = time.monotonic()
+    order: list[bool] = []
+
+    left = processes.end_all(
+        lambda: processes.carriers(token),
+        grace=0.4,
+        before_kill=lambda: order.append(processes.alive(stubborn)),
+    )
+
+    assert left == set()
+    assert order == [True]
+    assert 0.4 <= time.monotonic() - begun < 5
+    assert not processes.alive(stubborn)
+
+
+def test_what_is_started_while_others_end_ends_too(children: Children, token: str) -> None:
+    saver = "trap 'setsid sleep 600 & exit 0' TERM; while :; do sleep 0.05; done"
+    spawn(children, token, "sh", "-c", saver)
+
+    assert processes.end_all(lambda: processes.carriers(token), grace=2.0) == set()
+    assert processes.carriers(token) == set()
+
+
+def test_this_process_its_ancestors_and_the_spared_are_never_signalled(
+    children: Children, token: str
+) -> None:
+    spared = spawn(children, token)
+    ended = spawn(children, token)
+    own = {row.process for pid in (os.getpid(), os.getppid()) if (row := kernel.row(pid))}
+    assert {0, 1, os.getpid(), os.getppid()} <= processes.protected()
+
+    left = processes.end_all(lambda: own | {spared, ended}, grace=5.0, spare=[spared.pid])
+
+    assert left == set()
+    assert processes.alive(spared)
+    assert not processes.alive(ended)
+
+
+def test_an_ancestor_that_carries_the_token_lives_and_so_does_who_ends_it(token: str) -> None:
+    program = (
+        "import sys; from gastown_mail.sessions import processes as p;"
+        f"left = p.end_all(lambda: p.carriers({token!r}), grace=1.0);"
+        "print(len(left), flush=True)"
+    )
+    shell = f'sleep 600 & {sys.executable} -c "{program}"; echo lived'
+    done = subprocess.run(
+        ["sh", "-c", shell],
+        env={**os.environ, "GASTOWN_INCARNATION": token},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+    assert done.stdout == "0\nlived\n"
+    assert processes.carriers(token) == set()
+
+
+def test_survivors_are_named() -> None:
+    row = kernel.row(os.getpid())
+    assert row is not None
+    assert str(os.getpid()) in processes.describe([row.process])
+
+
+@pytest.mark.skipif(not kernel.LINUX, reason="measured on Linux")
+def test_a_scan_is_cheap(children: Children, token: str) -> None:
+    for _ in range(200):
+        children.append(subprocess.Popen(["sleep", "600"]))
+    begun = time.process_time()
+
+    assert processes.carriers(token) == set()
+    assert time.process_time() - begun < 0.0005 * len(kernel.pids())
+
+
+def test_other_systems_path_through_psutil_tells_the_same(
+    children: Children, token: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = spawn(children, token, "sleep", "600.5")
+    monkeypatch.setattr(kernel, "LINUX", False)
+
+    (found,) = processes.carriers(token)
+    assert found.pid == process.pid
+    assert processes.alive(found)
+    assert not processes.alive(Process(found.pid, found.started - 1))
+    assert kernel.arguments(found.pid) == ["sleep", "600.5"]
+    assert processes.child_of(os.getpid(), found.pid) == found
+    assert processes.end_all(lambda: processes.carriers(token), grace=5.0) == set()

@@ -1,0 +1,94 @@
+"""A tmux server of one test's own, agents that run in it, and the proof that nothing of them stays."""
+
+import contextlib
+import os
+import secrets
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.sessions.processes import Process, carriers, describe, end_all, wait_gone
+from gastown_mail.sessions.session import Session, Sessions
+from gastown_mail.sessions.tmux import NoServer, Tmux
+from tests.waiting import eventually
+
+STAY = "exec sleep 600"
+HANG_UP_DEADLINE = 5.0
+
+
+class TmuxWorld:
+    """One socket, used by nobody else; `close()` ends its server and fails if an agent of it lives on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.socket = f"gmt-{os.getpid()}-{secrets.token_hex(4)}"
+        self.environ = dict(os.environ)
+        self.tmux = Tmux(self.socket, environ=self.environ)
+        self.sessions = Sessions(self.tmux)
+        self.tokens: list[str] = []
+        self._generation = 0
+
+    def token(self) -> str:
+        """A new incarnation; `close()` will look for its processes."""
+        self.tokens.append(secrets.token_hex(8))
+        return self.tokens[-1]
+
+    def agent(self, session: str = "gt-rig-crew-max", *, work_dir: Path | None = None) -> Agent:
+        return Agent(
+            address=f"rig/crew/{session}",
+            role="crew",
+            rig="rig",
+            name=session,
+            session=session,
+            work_dir=work_dir or self.folder,
+            command=STAY,
+            poke=None,
+            keep_running=False,
+            stop_grace=1.0,
+            env={},
+            host="here",
+        )
+
+    def start(
+        self,
+        command: str = STAY,
+        session: str = "gt-rig-crew-max",
+        *,
+        work_dir: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+        generation: int | None = None,
+        token: str | None = None,
+    ) -> Session:
+        """Start a session with a new token in its environment."""
+        token = token or self.token()
+        self._generation += 1
+        return self.sessions.start(
+            self.agent(session, work_dir=work_dir),
+            incarnation=token,
+            generation=generation or self._generation,
+            environ={"GASTOWN_INCARNATION": token, **(environ or {})},
+            command=command,
+        )
+
+    def wait_for(self, path: Path) -> Path:
+        """Wait until a program has written `path`."""
+        eventually(path.exists)
+        return path
+
+    def close(self) -> None:
+        with contextlib.suppress(NoServer):
+            self.tmux.run("kill-server")
+        left: set[Process] = set()
+        for token in self.tokens:
+            wait_gone(carriers(token), timeout=HANG_UP_DEADLINE)
+            left |= carriers(token)
+        text = describe(left)
+        assert end_all(lambda: left, grace=0.0) == set()
+        assert not text, f"left over: {text}"
+
+
+def python(program: str, *arguments: object) -> str:
+    """A shell command that becomes this Python program."""
+    return shlex.join(["exec", sys.executable, "-S", "-c", program, *map(str, arguments)])

@@ -1,0 +1,137 @@
+"""What one line of `list-panes` means, whatever programs write into the texts of it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gastown_mail.contracts.errors import Unknown
+from gastown_mail.sessions.panes import PANE_FORMAT, Session, parse_panes, sessions_of
+
+FIELDS = {
+    "session_id": "$1",
+    "pane_id": "%1",
+    "pane_pid": "4711",
+    "pane_dead": "0",
+    "pane_dead_status": "",
+    "pane_dead_signal": "",
+    "session_attached": "0",
+    "window_active_clients": "0",
+    "pane_in_mode": "0",
+    "window_activity": "1766225541",
+    "session_created": "1766225500",
+    "active": "1",
+    "pid": "99",
+    "generation": "7",
+    "started": "1766225500.250000",
+    "agent_pane": "%1",
+    "incarnation": "t0ken",
+    "command": "claude",
+    "agent": "mayor/",
+    "session_name": "gt-mayor",
+}
+
+
+def row(**changes: str) -> str:
+    return "|".join((FIELDS | changes).values())
+
+
+def session(*rows: str) -> Session:
+    (found,) = sessions_of(parse_panes("\n".join(rows) + "\n")).values()
+    return found
+
+
+def test_the_format_has_as_many_fields_as_are_read() -> None:
+    assert PANE_FORMAT.replace("\x1f|", "").count("|") == len(FIELDS) - 1
+
+
+def test_a_living_session() -> None:
+    assert session(row()) == Session(
+        name="gt-mayor",
+        id="$1",
+        pane="%1",
+        pid=4711,
+        incarnation="t0ken",
+        generation=7,
+        agent="mayor/",
+        dead=False,
+        exit_status=None,
+        attached=0,
+        activity=1766225541.0,
+        started_at=1766225500.25,
+        foreground="claude",
+        in_mode=False,
+        server=99,
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "ended_by", "expected"), [("3", "", 3), ("", "9", 137), ("", "TERM", 143), ("", "SIGHUP", 129)]
+)
+def test_a_dead_pane_tells_how_it_ended(status: str, ended_by: str, expected: int) -> None:
+    found = session(row(pane_dead="1", pane_dead_status=status, pane_dead_signal=ended_by))
+
+    assert (found.dead, found.exit_status) == (True, expected)
+
+
+def test_the_agents_pane_counts_not_the_active_one() -> None:
+    found = session(row(active="0"), row(pane_id="%2", pane_pid="1234", active="1"))
+
+    assert (found.pane, found.pid, found.dead) == ("%1", 4711, False)
+
+
+def test_without_the_agents_pane_the_session_is_dead_and_no_pid_is_told() -> None:
+    found = session(row(pane_id="%2", pane_pid="1234"))
+
+    assert (found.pane, found.pid, found.dead, found.incarnation) == ("%1", 0, True, "t0ken")
+
+
+def test_a_session_that_is_not_ours() -> None:
+    bare = {"generation": "", "started": "", "agent_pane": "", "incarnation": "", "agent": ""}
+    found = session(row(active="0", **bare), row(pane_id="%2", pane_pid="1234", active="1", **bare))
+
+    assert (found.incarnation, found.generation, found.started_at) == ("", 0, 1766225500.0)
+    assert (found.pane, found.pid) == ("%2", 1234)
+
+
+@pytest.mark.parametrize("token", ["a b", "a" * 129, "x,#{y}", "ä"])
+def test_a_token_that_is_none_makes_the_session_not_ours(token: str) -> None:
+    assert session(row(incarnation=token)).incarnation == ""
+
+
+@pytest.mark.parametrize("options", [{"generation": "soon"}, {"started": "nan"}, {"started": "-1"}])
+def test_spoiled_options_of_one_session_do_not_blind_the_town(options: dict[str, str]) -> None:
+    found = session(row(**options))
+
+    assert (found.generation, found.started_at) in [(0, 1766225500.25), (7, 1766225500.0)]
+
+
+def test_who_looks_at_the_window_from_another_session_is_attached_too() -> None:
+    assert session(row(session_attached="0", window_active_clients="2")).attached == 2
+
+
+def test_sessions_are_told_apart_by_their_id() -> None:
+    found = sessions_of(parse_panes(row() + "\n" + row(session_id="$2", session_name="gt-mayor-2") + "\n"))
+
+    assert {name: one.id for name, one in found.items()} == {"gt-mayor": "$1", "gt-mayor-2": "$2"}
+
+
+def test_no_text_is_no_session() -> None:
+    assert sessions_of(parse_panes("")) == {}
+
+
+@pytest.mark.parametrize(
+    "text", ["lost server", row(pane_pid=""), row(session_attached="many"), "|".join(["1"] * 3), row(pid="x")]
+)
+def test_a_line_that_is_not_understood_is_unknown(text: str) -> None:
+    with pytest.raises(Unknown, match="not understood"):
+        parse_panes(text)
+
+
+printable = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="|"))
+
+
+@given(command=printable, agent=printable, name=st.text(st.characters(exclude_categories=["Cc", "Cs"])))
+def test_texts_arrive_as_they_are(command: str, agent: str, name: str) -> None:
+    (pane,) = parse_panes(row(command=command, agent=agent, session_name=name) + "\n")
+
+    assert (pane.command, pane.agent, pane.session) == (command, agent, name)

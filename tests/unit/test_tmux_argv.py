@@ -1,0 +1,154 @@
+"""Every `-t` that is ever sent is an id or `=name:`; every text is quoted; nothing of the starter leaks."""
+
+import inspect
+import re
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gastown_mail.sessions import commands
+from gastown_mail.sessions.tmux import clean_environment
+
+SAMPLES: dict[str, Callable[[], str | list[str]]] = {
+    "quote": lambda: commands.quote("a"),
+    "line": lambda: commands.line("a", "b"),
+    "block": lambda: commands.block("a", "b"),
+    "by_name": lambda: commands.by_name("gt-crew-max"),
+    "by_id": lambda: commands.by_id("$1"),
+    "source_stdin": commands.source_stdin,
+    "start_server": commands.start_server,
+    "show_global_environment": commands.show_global_environment,
+    "show_server_pid": commands.show_server_pid,
+    "list_all": lambda: commands.list_all("#{pid}"),
+    "list_session": lambda: commands.list_session(commands.by_name("gt-crew-max"), "#{pid}"),
+    "capture": lambda: commands.capture("%1", 50),
+    "is_incarnation": lambda: commands.is_incarnation("t0ken"),
+    "both": lambda: commands.both("1", "0"),
+    "guarded": lambda: commands.guarded("$1", "1", "a", "b"),
+    "say": lambda: commands.say("done"),
+    "kill": lambda: commands.kill("$1", "t0ken"),
+    "create": lambda: commands.create(
+        "gt-crew-max",
+        generation=3,
+        environ={"A": "1"},
+        removed=["SECRET"],
+        options={"agent": "mayor/"},
+        work_dir="/tmp",
+        command="cat",
+    ),
+    "may_type": lambda: commands.may_type("t0ken", shell_seen=False),
+    "set_buffer": lambda: commands.set_buffer("b", "text"),
+    "delete_buffer": lambda: commands.delete_buffer("b"),
+    "paste": lambda: commands.paste("%1", "b", "1"),
+    "enter": lambda: commands.enter("%1", "1"),
+}
+EXACT = re.compile(r"[$%][0-9]+|=[A-Za-z0-9_-]+:")
+
+
+def targets(built: str | list[str]) -> list[str]:
+    text = built if isinstance(built, str) else " ".join(built)
+    return re.findall(r"(?<!\S)-t\s+(\S+)", re.sub(r'[\\"]', "", text))
+
+
+def test_every_builder_has_a_sample() -> None:
+    builders = {name for name, value in vars(commands).items() if inspect.isfunction(value)}
+    public = {name for name in builders if not name.startswith("_")}
+
+    assert public == set(SAMPLES)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_every_target_is_exact(name: str) -> None:
+    assert [target for target in targets(SAMPLES[name]()) if not EXACT.fullmatch(target)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("kill", 2),
+        ("create", 8),
+        ("paste", 3),
+        ("enter", 3),
+        ("capture", 1),
+        ("list_session", 1),
+        ("guarded", 1),
+    ],
+)
+def test_targets_inside_of_guarded_commands_are_seen_by_this_test(name: str, count: int) -> None:
+    assert len(targets(SAMPLES[name]())) == count
+
+
+@pytest.mark.parametrize(
+    "name", ["", "a b", "a:b", "a.b", "$1", "=a", "a*", "#{x}", "ä", "a\n", "gt;kill-server"]
+)
+def test_a_name_that_tmux_could_read_otherwise_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="session name"):
+        commands.by_name(name)
+
+
+@pytest.mark.parametrize("ident", ["", "1", "gt-crew-max", "=a", "$", "$1;", "%1 ", "$1\n", "{marked}"])
+def test_what_is_no_id_is_refused(ident: str) -> None:
+    with pytest.raises(ValueError, match="no id"):
+        commands.by_id(ident)
+
+
+@pytest.mark.parametrize("token", ["", "a b", "a,b", "#{x}", "}", "a" * 129, "a\n"])
+def test_a_token_that_could_change_the_condition_is_refused(token: str) -> None:
+    with pytest.raises(ValueError, match="token"):
+        commands.is_incarnation(token)
+
+
+@given(st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
+def test_a_quoted_text_is_one_line_of_plain_quotes(text: str) -> None:
+    quoted = commands.quote(text)
+
+    assert "\n" not in quoted
+    assert re.sub(r"\\[0-7]{3}|\\.", "", quoted[1:-1]).find('"') == -1
+    assert (quoted[0], quoted[-1]) == ('"', '"')
+
+
+def test_the_guard_of_a_kill_stands_around_the_kill() -> None:
+    condition, action = commands.kill("$7", "t0ken")[4:6]
+
+    assert condition == "#{==:#{@gastown_incarnation},t0ken}"
+    assert action.startswith('"kill-session" "-t" "\\$7" ;')
+
+
+def test_nothing_of_the_starter_but_the_allowed_reaches_tmux() -> None:
+    starter = {
+        "HOME": "/h",
+        "PATH": "/p",
+        "LANG": "de_DE.UTF-8",
+        "LC_TIME": "C",
+        "SECRET": "1",
+        "GASTOWN_INCARNATION": "x",
+        "GT_ROLE": "mayor",
+        "TMUX": "/tmp/s,1,0",
+        "TMUX_PANE": "%3",
+        "CLAUDECODE": "1",
+    }
+
+    assert clean_environment(starter) == {
+        "HOME": "/h",
+        "PATH": "/p",
+        "LANG": "de_DE.UTF-8",
+        "LC_TIME": "C",
+        "TERM": "xterm",
+    }
+
+
+@pytest.mark.parametrize(
+    "environ", [{}, {"LANG": "C"}, {"LC_ALL": "POSIX", "LANG": "en_US.UTF-8"}, {"LC_ALL": ""}]
+)
+def test_the_locale_is_always_utf8(environ: dict[str, str]) -> None:
+    cleaned = clean_environment(environ)
+
+    assert "LC_ALL" not in cleaned or cleaned["LC_ALL"] == ""
+    assert cleaned["LC_CTYPE"].endswith("UTF-8")
+
+
+@pytest.mark.parametrize("environ", [{"LANG": "C.utf8"}, {"LC_ALL": "en_US.UTF-8", "LANG": "C"}])
+def test_a_locale_that_is_utf8_stays(environ: dict[str, str]) -> None:
+    assert clean_environment(environ).items() >= environ.items()
