@@ -84,4 +84,6 @@ def _attach(town: Town, agent: Agent) -> None:
     if session is None:
         raise GastownError(f"{agent.address} has no session; gastown-mail run {agent.address} starts one")
     tmux = town.sessions.tmux
-    os.execvpe("tmux", ["tmux", *tmux.server_argv(), *commands.attach(session.id)], tmux.attach_environ(os.environ))
+    os.execvpe(
+        "tmux", ["tmux", *tmux.server_argv(), *commands.attach(session.id)], tmux.attach_environ(os.environ)
+    )

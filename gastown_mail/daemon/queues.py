@@ -83,10 +83,12 @@ def put(
     pipe: "Pipeline | None" = None,
 ) -> Job:  # fmt: skip
     """Enqueue one of `RUNNABLE`; the same id again replaces the job and makes it due once more."""
-    return target.enqueue_call(
+    wish = target.prepare_data(
         function, args=arguments, job_id=job_id, description=about, timeout=int(grace) + JOB_MARGIN,
-        result_ttl=RESULT_KEPT, failure_ttl=FAILURE_KEPT, retry=Retry(max=CRASH_TRIES), pipeline=pipe,
+        result_ttl=RESULT_KEPT, failure_ttl=FAILURE_KEPT, retry=Retry(max=CRASH_TRIES),
     )  # fmt: skip
+    # enqueue_call would begin a transaction of its own on the pipeline.
+    return target.enqueue_many([wish], pipeline=pipe)[0]
 
 
 class TownWorker(Worker):

@@ -147,7 +147,9 @@ def _runs(folder: Path, url: str, until: float) -> bool:
 
 
 def _lives(folder: Path) -> bool:
-    if not (folder / LOCK_NAME).exists():
+    with said_plainly(folder):
+        known = (folder / LOCK_NAME).exists()
+    if not known:
         return False
     with _lock(folder) as lock:
         return lock is None

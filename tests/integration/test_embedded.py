@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -49,12 +50,20 @@ def kill(process: psutil.Process) -> None:
     eventually(lambda: gone(process))
 
 
+@contextmanager
+def ended(folder: Path) -> Iterator[Path]:
+    """Whatever became of the test, no server of the folder is left."""
+    try:
+        yield folder
+    finally:
+        for process in servers_of(folder):
+            kill(process)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    place = tmp_path / "r"
-    yield place
-    for process in servers_of(place):
-        kill(process)
+    with ended(tmp_path / "r") as place:
+        yield place
 
 
 def the_server(folder: Path) -> psutil.Process:
@@ -97,13 +106,10 @@ def test_the_server_is_durable_private_and_has_no_port(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a b", "q\"uo'te", "ü#%?{}", "back\\slash", "-x"])
 def test_a_folder_with_a_strange_name(tmp_path: Path, name: str) -> None:
-    place = tmp_path / name
-    try:
+    with ended(tmp_path / name) as place:
         with connect(ensure_server(place)) as connection:
             assert connection.ping()
         assert (place / SOCKET_NAME).is_socket()
-    finally:
-        stop_server(place)
 
 
 def test_stop_ends_it_and_the_data_stays(folder: Path) -> None:
@@ -269,11 +275,8 @@ def test_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
 
 def test_the_longest_path_works(tmp_path: Path) -> None:
     spare = 107 - len(os.fsencode(tmp_path / "x" / SOCKET_NAME))
-    place = tmp_path / ("x" * (spare + 1))
-    try:
+    with ended(tmp_path / ("x" * (spare + 1))) as place:
         assert ensure_server(place)
-    finally:
-        stop_server(place)
 
 
 def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
@@ -282,11 +285,28 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
         ensure_server(tmp_path / "file" / "r")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(RedisUnavailable, match=r"cannot use its folder .*Permission denied"):
-        ensure_server(tmp_path / "r")
+@contextmanager
+def without_rights(folder: Path) -> Iterator[None]:
+    """Nothing in the folder may be read or written; root may everything, so it becomes somebody else."""
+    user = os.geteuid()
+    folder.chmod(0o000)
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+        folder.chmod(0o700)
+
+
+@pytest.mark.parametrize("act", [ensure_server, stop_server, server_pid])
+def test_a_folder_that_may_not_be_used(folder: Path, act: Callable[[Path], object]) -> None:
+    ensure_server(folder)
+    with (
+        without_rights(folder),
+        pytest.raises(RedisUnavailable, match=r"cannot use its folder .*Permission denied.*right to write"),
+    ):
+        act(folder)
 
 
 @pytest.mark.parametrize(

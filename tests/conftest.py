@@ -1,0 +1,32 @@
+"""The real parts that many tests share."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from gastown_mail.daemon.town import Town
+from gastown_mail.plumbing.embedded import ensure_server, stop_server
+from tests.towns import TWO_AGENTS, a_town
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """One real Valkey for all tests of a process; towns keep apart by their names."""
+    folder = tmp_path_factory.mktemp("redis")
+    yield ensure_server(folder)
+    stop_server(folder)
+
+
+@pytest.fixture
+def make_town(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., Town]]:
+    """Make towns that are gone after the test."""
+    with ExitStack() as towns:
+        yield lambda toml=TWO_AGENTS: towns.enter_context(a_town(tmp_path, redis_url, toml))
+
+
+@pytest.fixture
+def town(make_town: Callable[..., Town]) -> Town:
+    """A town with `gastown/witness` and `gastown/crew/max`, nothing running."""
+    return make_town()
