@@ -129,7 +129,7 @@ def decode_element(element: bytes) -> tuple[str, LifecycleRequest]:
     """
     try:
         values = _known_values(element)
-        request = LifecycleRequest.model_validate(values, by_alias=True, by_name=False)
+        request = LifecycleRequest.model_validate(values)
     except ValueError as error:
         raise UndecodableElement(plain(error, LifecycleRequest), element) from None
     return request.id or element_id(element), request

@@ -111,7 +111,8 @@ def _options(folder: Path) -> list[str]:
         "pidfile": str(folder / PID_NAME),
         "logfile": str(folder / LOG_NAME),
         "appendonly": "yes",
-        "appendfsync": "everysec",
+        # With everysec a write can wait in memory for a slow fsync: SIGKILL then loses what was acknowledged.
+        "appendfsync": "always",
         "save": "",
         "maxmemory-policy": "noeviction",
     }

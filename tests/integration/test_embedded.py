@@ -93,7 +93,7 @@ def test_the_server_is_durable_private_and_has_no_port(folder: Path) -> None:
     with connect(ensure_server(folder), decode=True) as connection:
         wanted = {
             "appendonly": "yes",
-            "appendfsync": "everysec",
+            "appendfsync": "always",
             "save": "",
             "maxmemory-policy": "noeviction",
             "port": "0",

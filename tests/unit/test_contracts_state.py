@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.errors import StateFileError
@@ -84,6 +84,7 @@ def test_a_missing_file_is_the_zero_state(tmp_path: Path) -> None:
     assert load_state(tmp_path) == State()
 
 
+@settings(deadline=None, max_examples=25)
 @given(state=STATES)
 def test_a_saved_state_is_loaded(tmp_path_factory: pytest.TempPathFactory, state: State) -> None:
     town = tmp_path_factory.mktemp("town")

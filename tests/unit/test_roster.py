@@ -109,9 +109,6 @@ def test_every_spelling_means_its_agent(tmp_path: Path, canonical: str, spelling
         ("operator", "operator is a person"),
         ("", "is no address: expected mayor/, deacon/, <rig>/witness"),
         ("gt-a-witness-x", "is no address"),
-        ("a/crew/x/y", "is no address"),
-        ("A/witness", "this town has no rig A"),
-        (" a/witness", "is no address"),
         ("a/witness\n", "is no address"),
         ("a/witness/", "is no address"),
         ("\ud800", "is no address"),
@@ -129,7 +126,6 @@ def test_a_session_leads_back_to_its_agent(tmp_path: Path) -> None:
     agent = roster.by_session("gt-r-crew-max")
     assert agent == roster.resolve("r/max")
     assert roster.by_session("gt-r-crew-ma") is None
-    assert roster.by_session("gt-r-crew-maxi") is None
 
 
 def test_rigs_json_says_which_rigs_there_are(tmp_path: Path) -> None:
