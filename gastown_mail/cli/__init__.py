@@ -14,6 +14,7 @@ COMMANDS = {
     "dead": "dead", "events": "facts", "logs": "facts",
     "send": "send",
     "poke": "acting", "run": "acting", "attach": "acting",
+    "pause": "wishes", "resume": "wishes", "clear": "wishes", "adopt": "wishes",
     "demo": "demo",
 }  # fmt: skip
 """Which file of this folder holds which command, in the order of `--help`."""

@@ -2,7 +2,6 @@
 
 import os
 import time
-from datetime import UTC, datetime
 
 import click
 from rq.job import Job
@@ -15,7 +14,6 @@ from gastown_mail.daemon import queues
 from gastown_mail.daemon.record import Desired
 from gastown_mail.daemon.rounds import enqueue_start
 from gastown_mail.daemon.town import Town
-from gastown_mail.mail.events import tell
 
 ANSWER_WAIT = 30.0
 """Seconds in which a worker must have done what an operator asked for."""
@@ -45,9 +43,8 @@ def run(town: str | None, agent: str) -> None:
     """Start AGENT's session, and want it to run from now on."""
     with open_town(town) as opened:
         whom = opened.roster().resolve(agent)
-        opened.agents.write(whom.address, desired=Desired.RUNNING.value, changed_at=datetime.now(UTC))
-        tell(opened.redis, opened.keys, "run", agent=whom.address, detail="asked for by an operator")
-        job = enqueue_start(opened, whom, "an operator asked for it")
+        opened.wishes.want(whom.address, Desired.RUNNING)
+        job = enqueue_start(opened, whom, "an operator asked for it", by="operator")
         _report(job, whom, "started", "runs already")
 
 
@@ -83,7 +80,6 @@ def _attach(town: Town, agent: Agent) -> None:
     session = town.sessions.look(agent.session)
     if session is None:
         raise GastownError(f"{agent.address} has no session; gastown-mail run {agent.address} starts one")
-    tmux = town.sessions.tmux
-    os.execvpe(
-        "tmux", ["tmux", *tmux.server_argv(), *commands.attach(session.id)], tmux.attach_environ(os.environ)
-    )
+    argv = town.sessions.tmux.attach_argv(session.id)
+    # Without TMUX, so that it works from inside another session too.
+    os.execve(argv[0], argv, {key: value for key, value in os.environ.items() if key != "TMUX"})

@@ -69,15 +69,11 @@ def _serve(settings: Settings, lock: TownLock, quiet: bool) -> None:
     if not quiet:
         click.echo(f"town {settings.town_name}: redis {url}, tmux -L {settings.tmux_socket}; Ctrl-C stops")
     try:
-        service.serve(settings, url, children, lock, _nothing if quiet else Shown(settings, url))
+        service.serve(settings, url, children, lock, None if quiet else Shown(settings, url))
     finally:
         service.stop_embedded(settings)
     if not quiet:
         click.echo("stopped; the agents' sessions go on")
-
-
-def _nothing() -> None:
-    """Show nothing."""
 
 
 class Shown:
@@ -152,7 +148,7 @@ def stop_daemon(settings: Settings) -> bool:
         return False
     if holder.pid is None:
         raise GastownError(
-            f"a daemon holds {settings.lock_file}, but its pid cannot be seen from here; stop it where it runs"
+            f"a daemon holds {settings.lock_file}, but its pid is not seen from here; stop it where it runs"
         )
     os.kill(holder.pid, signal.SIGTERM)
     until = time.monotonic() + STOP_WAIT

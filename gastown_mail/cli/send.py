@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from gastown_mail.contracts.errors import GastownError, SettingsError
-from gastown_mail.contracts.lifecycle import FINAL_STATUSES, RequestStatus
-from gastown_mail.mail.send import Receipt, send_lifecycle
+from gastown_mail.contracts.lifecycle import FINAL_STATUSES, OPERATOR, RequestStatus, new_request_id
+from gastown_mail.mail.send import Receipt, compose, send_lifecycle
 
 
 @click.command()
@@ -33,10 +33,15 @@ def send(
     wait: float | None,
 ) -> None:
     """Ask for ACTION (cycle, restart, shutdown); prints the request's id."""
-    url, name = _place(town or click.get_current_context().find_root().obj)
-    receipt = send_lifecycle(
-        action, agent=agent, to=to, reason=reason, handoff=_text(handoff), redis_url=url, town=name
-    )
+    said = town or click.get_current_context().find_root().obj
+    text = _text(handoff)
+    if agent == OPERATOR and not _inside(said):
+        receipt = _as_operator(said, action, to=to, reason=reason, handoff=text)
+    else:
+        url, name = _place(said)
+        receipt = send_lifecycle(
+            action, agent=agent, to=to, reason=reason, handoff=text, redis_url=url, town=name
+        )
     click.echo(receipt.id)
     if wait is not None:
         _wait(receipt, wait)
@@ -44,13 +49,35 @@ def send(
 
 def _place(town: str | None) -> tuple[str | None, str | None]:
     """The Redis and the name of the town; both None when the environment of the session says them."""
-    if not town and os.environ.get("GASTOWN_REDIS_URL") and os.environ.get("GASTOWN_TOWN_NAME"):
+    if _inside(town):
         return None, None
     from gastown_mail.cli.here import settings_of
     from gastown_mail.daemon.service import redis_url
 
     settings = settings_of(town)
     return redis_url(settings), settings.town_name
+
+
+def _inside(town: str | None) -> bool:
+    """Does the environment of a session say where the town is?"""
+    return not town and bool(os.environ.get("GASTOWN_REDIS_URL") and os.environ.get("GASTOWN_TOWN_NAME"))
+
+
+def _as_operator(town: str | None, action: str, *, to: str | None, reason: str, handoff: str) -> Receipt:
+    """Where agents must prove themselves, nobody is the operator by saying so in the inbox."""
+    from gastown_mail.cli.here import open_town
+    from gastown_mail.daemon.clerk import Clerk
+
+    with open_town(town) as opened:
+        url, name = opened.redis_url, opened.settings.town_name
+        if not opened.settings.daemon.require_incarnation:
+            return send_lifecycle(
+                action, agent=OPERATOR, to=to, reason=reason, handoff=handoff, redis_url=url, town=name
+            )
+        request_id = new_request_id()
+        element = compose(request_id, action, OPERATOR, to=to, token="", reason=reason, handoff=handoff)
+        Clerk(opened).book([element], trusted=True)
+        return Receipt(request_id, url, name)
 
 
 def _text(handoff: str) -> str:

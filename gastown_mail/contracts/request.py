@@ -128,11 +128,20 @@ def decode_element(element: bytes) -> tuple[str, LifecycleRequest]:
     Raises UndecodableElement, and nothing else, for whatever is not a request.
     """
     try:
-        values = _known_values(element)
-        request = LifecycleRequest.model_validate(values)
+        request = _request(element)
     except ValueError as error:
-        raise UndecodableElement(plain(error, LifecycleRequest), element) from None
+        raise UndecodableElement(str(error), element) from None
+    except RecursionError:
+        # what the parser just bears may be too deep for the error that quotes it
+        raise UndecodableElement("it is nested too deeply", element) from None
     return request.id or element_id(element), request
+
+
+def _request(element: bytes) -> LifecycleRequest:
+    try:
+        return LifecycleRequest.model_validate(_known_values(element))
+    except ValueError as error:
+        raise ValueError(plain(error, LifecycleRequest)) from None
 
 
 def _known_values(element: bytes) -> dict[str, object]:

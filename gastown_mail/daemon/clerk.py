@@ -7,8 +7,10 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from redis.client import Pipeline
 from redis.exceptions import RedisError
@@ -24,6 +26,7 @@ from gastown_mail.daemon.turn import Turn
 from gastown_mail.daemon.verdict import may_ask
 from gastown_mail.mail.inbox import Inbox
 from gastown_mail.mail.requests import Booking
+from gastown_mail.plumbing.failpoints import passing
 from gastown_mail.plumbing.log import say
 
 WAIT = 1.0
@@ -41,7 +44,6 @@ class Clerk:
         self.town = town
         self.inbox = Inbox(town.redis, town.keys)
         self._desk = Turn(town.redis, town.keys.clerk, town.host)
-        self._tidy = False
 
     def serve(self, stop: threading.Event) -> None:
         """Book elements until `stop` is set; trouble is logged and waited out, never the end."""
@@ -49,58 +51,75 @@ class Clerk:
             try:
                 self.serve_once(WAIT)
             except (RedisError, GastownError) as error:
-                self._tidy = False
                 say(log, "clerk_waits", level=logging.WARNING, detail=str(error))
                 stop.wait(PAUSE_AFTER_TROUBLE)
         self._desk.give_back()
 
     def serve_once(self, wait: float) -> int:
         """Book what is there, waiting at most `wait` seconds for it; return how many elements that were."""
-        if not self._desk.mine:
-            self._tidy = False
-            if not self._desk.take():
-                time.sleep(wait)
-                return 0
-        elements = [] if self._tidy else self.inbox.left_over()
-        self._tidy = not elements
-        elements = elements or self.inbox.take(wait)
+        if not self._desk.mine and not self._desk.take():
+            time.sleep(wait)
+            return 0
+        elements = self.inbox.left_over() or self.inbox.take(wait)
         if elements:
-            self.book(elements)
+            passing("clerk-taken")
+            self._book(elements, trusted=False, allowed=self._desk.still_held)
         return len(elements)
 
-    def book(self, elements: Sequence[bytes]) -> None:
-        """Book taken elements, in their order; booking one again changes nothing."""
-        bookings: dict[str, Booking] = {}
+    def book(self, elements: Sequence[bytes], *, trusted: bool = False) -> None:
+        """Book elements past the inbox; one booked again changes nothing (`trusted`: see `Booking`)."""
+        self._book(elements, trusted=trusted, allowed=lambda: True)
+
+    def _book(self, elements: Sequence[bytes], *, trusted: bool, allowed: Callable[[], bool]) -> None:
+        roster = self.town.roster()
+        judged: dict[str, Booking] = {}
         for element in elements:
-            booking = self.judge(element)
-            bookings.setdefault(booking.id, booking)
-        known = self.town.requests.booked(list(bookings))
-        new = [booking for booking, is_known in zip(bookings.values(), known, strict=True) if not is_known]
-        first = self.town.requests.places(len(new)) if new else 0
-        now = datetime.now(UTC)
-        with self.town.redis.pipeline() as pipe:
-            for place, booking in enumerate(new, start=first):
-                self.town.requests.book(pipe, booking, place, now)
-                if not booking.refusal:
-                    enqueue(self.town, booking.id, self.town.roster().agents[booking.agent], pipe)
-            for element in elements:
-                pipe.lrem(self.town.keys.taken, 1, element)  # type: ignore[arg-type]
-            pipe.execute()
+            booking = replace(judge(element, roster), trusted=trusted)
+            judged.setdefault(booking.id, booking)
+
+        def unless_replaced(pipe: Any) -> Any:
+            # a clerk that was stopped for longer than its lease writes nothing: its successor has booked
+            if not allowed():
+                raise GastownError("another clerk has taken over; this one waits for its turn")
+            new = self._not_booked(judged)
+            pipe.multi()
+            self._write(pipe, new, elements, roster)
+            return new
+
+        keys = self.town.keys
+        new: Any = self.town.redis.transaction(unless_replaced, keys.clerk, value_from_callable=True)
+        passing("clerk-booked")
         for booking in new:
             say(log, "booked", request_id=booking.id, agent=booking.agent, detail=booking.refusal)
 
-    def judge(self, element: bytes) -> Booking:
-        """Whose request an element is, or why it is refused."""
-        try:
-            request_id, request = decode_element(element)
-        except UndecodableElement as error:
-            return Booking(_readable_id(element), element, refusal=error.reason)
-        try:
-            agent, asker = parties(request, self.town.roster())
-        except AddressError as error:
-            return Booking(request_id, element, request, refusal=str(error))
-        refusal = "" if may_ask(asker, agent) else f"{asker} may not ask for {agent.address}"
-        return Booking(request_id, element, request, agent.address, refusal)
+    def _not_booked(self, judged: Mapping[str, Booking]) -> list[Booking]:
+        known = self.town.requests.booked(list(judged))
+        return [booking for booking, is_known in zip(judged.values(), known, strict=True) if not is_known]
+
+    def _write(
+        self, pipe: Pipeline, new: Sequence[Booking], elements: Sequence[bytes], roster: Roster
+    ) -> None:
+        first, now = self.town.requests.places(len(new)) if new else 0, datetime.now(UTC)
+        for place, booking in enumerate(new, start=first):
+            self.town.requests.book(pipe, booking, place, now)
+            if not booking.refusal:
+                enqueue(self.town, booking.id, roster.agents[booking.agent], pipe)
+        for element in elements:
+            pipe.lrem(self.town.keys.taken, 1, element)  # type: ignore[arg-type]
+
+
+def judge(element: bytes, roster: Roster) -> Booking:
+    """Whose request an element is, or why it is refused."""
+    try:
+        request_id, request = decode_element(element)
+    except UndecodableElement as error:
+        return Booking(_readable_id(element), element, refusal=error.reason)
+    try:
+        agent, asker = parties(request, roster)
+    except AddressError as error:
+        return Booking(request_id, element, request, refusal=str(error))
+    refusal = "" if may_ask(asker, agent) else f"{asker} may not ask for {agent.address}"
+    return Booking(request_id, element, request, agent.address, asker, refusal)
 
 
 def enqueue(town: Town, request_id: str, agent: Agent, pipe: Pipeline | None = None) -> None:

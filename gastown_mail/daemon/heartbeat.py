@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.settings import DaemonSettings
 from gastown_mail.contracts.times import ZERO_TIME, format_duration
+from gastown_mail.daemon.gate import OPEN, is_stable
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.sessions.session import Session
 
@@ -64,7 +65,7 @@ def decide(seen: Iterable[Seen], now: datetime, settings: DaemonSettings) -> lis
 
 def must_run(agent: Agent, record: AgentRecord) -> bool:
     """Should a session of this agent be started when there is none?"""
-    return agent.keep_running and record.desired in (None, Desired.RUNNING)
+    return (agent.keep_running or record.owed) and record.desired in (None, Desired.RUNNING)
 
 
 def _decide_one(one: Seen, now: datetime, settings: DaemonSettings) -> Act:
@@ -73,12 +74,31 @@ def _decide_one(one: Seen, now: datetime, settings: DaemonSettings) -> Act:
         return Leave(agent, f"left alone: {record.desired.value}")
     if session is None or (session.dead and session.incarnation):
         state = "has ended" if session else "is not there"
-        if must_run(agent, record):
-            return Start(agent, f"its session {state} and it must keep running")
-        return Leave(agent, f"left alone: its session {state}, and keep_running is false")
+        return _start_or_not(one, state, now)
     if not session.incarnation:
         return Leave(agent, "left alone: its session is not ours; adopt it")
     return _poke_or_not(one, session, now, settings)
+
+
+def _start_or_not(one: Seen, state: str, now: datetime) -> Act:
+    if not must_run(one.agent, one.record):
+        return Leave(one.agent, f"left alone: its session {state}, and keep_running is false")
+    if refusal := one.record.gate.refusal(now.timestamp()):
+        return Leave(one.agent, f"not started: {refusal}")
+    why = "a request ended it" if one.record.owed else "it must keep running"
+    return Start(one.agent, f"its session {state} and {why}")
+
+
+def recovered(seen: Iterable[Seen], now: datetime, settings: DaemonSettings) -> list[Agent]:
+    """The agents whose sessions have lived long enough for their start history to be forgotten."""
+    return [
+        one.agent
+        for one in seen
+        if one.record.gate != OPEN
+        and one.session is not None
+        and not one.session.dead
+        and is_stable(one.session.started_at, now.timestamp(), settings)
+    ]
 
 
 def _poke_or_not(one: Seen, session: Session, now: datetime, settings: DaemonSettings) -> Act:

@@ -1,12 +1,16 @@
 """The only functions that an rq worker runs. A process serves one town, named with `bind`."""
 
 import logging
+import time
 from datetime import UTC, datetime
+from pathlib import Path
 
-from gastown_mail.contracts.errors import GastownError, StartFailed, Unknown
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.errors import GastownError, StartFailed, SurvivorsLeft, Unknown
 from gastown_mail.daemon import lifecycle, rounds
-from gastown_mail.daemon.heartbeat import Poke
-from gastown_mail.daemon.record import Desired
+from gastown_mail.daemon.gate import consider
+from gastown_mail.daemon.heartbeat import Poke, must_run
+from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.daemon.starting import preflight, search_path
 from gastown_mail.daemon.starting import start as start_session
 from gastown_mail.daemon.town import Town
@@ -34,38 +38,61 @@ def carry_out(request_id: str) -> str:
     return lifecycle.carry_out(_town(), request_id)
 
 
-def start(address: str, why: str) -> str:
-    """Start the agent's session unless one lives or it shall not run; returns what came of it."""
+def start(address: str, why: str, by: str = "") -> str:
+    """Start the agent's session unless one lives or it shall not run; returns what came of it.
+
+    `by` names the person who wants it; without one it is an automatic start, which passes the gate.
+    """
     town = _town()
     agent = town.roster().resolve(address)
     with turn(town.redis, town.keys.turn(agent.address), town.host) as mine:
         if not mine:
-            return "busy"
+            return "busy: something is being done to it; try again"
         try:
-            return _start(town, address, why)
-        except (StartFailed, Unknown) as error:
+            town.require_go()
+            return _start(town, agent, why, by)
+        except (StartFailed, SurvivorsLeft, Unknown) as error:
             tell(town.redis, town.keys, "not_started", agent=address, detail=str(error))
             return f"failed: {error}"
 
 
-def _start(town: Town, address: str, why: str) -> str:
-    agent = town.roster().resolve(address)
-    record, session = town.agents.read(address), town.sessions.look(agent.session)
-    if record.desired in (Desired.STOPPED, Desired.PAUSED):
-        return f"left alone: {record.desired.value}"
+def _start(town: Town, agent: Agent, why: str, by: str) -> str:
+    record, session = town.agents.read(agent.address), town.sessions.look(agent.session)
     if session is not None and not session.incarnation:
         return f"left alone: the session {session.name} is not ours; adopt it"
     if session is not None and not session.dead:
         return "runs already"
-    if fault := preflight(agent, search_path()):
+    if not by and not must_run(agent, record):
+        return "left alone: it need not run"
+    if refusal := None if by else _gate_refusal(town, agent, record):
+        return f"left alone: {refusal}"
+    if fault := preflight(agent, town.settings.town_root, search_path()):
         raise StartFailed(fault)
-    tell(town.redis, town.keys, "starting", agent=address, detail=why)
+    tell(town.redis, town.keys, "starting", agent=agent.address, detail=why)
     if session is not None:
         town.sessions.end(session, grace=agent.stop_grace)
     elif record.incarnation:
         town.sessions.end_remains(record.incarnation, grace=agent.stop_grace)
-    started = start_session(town, agent, why=why, handoff=None, announce=lambda _: None)
-    return f"started {started.name}, pid {started.pid}"
+    begun = start_session(town, agent, why=why, handoff=_owed_handoff(town, agent, record), automatic=not by)
+    return f"started {begun.name}, pid {begun.pid}"
+
+
+def _owed_handoff(town: Town, agent: Agent, record: AgentRecord) -> Path | None:
+    """The handoff of a cycle whose successor did not come up, for the successor that does."""
+    file = lifecycle.handoff_file(town, agent)
+    return file if record.owed and file.exists() else None
+
+
+def _gate_refusal(town: Town, agent: Agent, record: AgentRecord) -> str | None:
+    """Why the gate lets no automatic start through now; a crash loop that shows is written down."""
+    now = time.time()
+    gate = consider(record.gate, now, town.settings.daemon)
+    if gate != record.gate:
+        town.agents.write_gate(agent.address, gate)
+    refusal = gate.refusal(now)
+    if refusal and gate.quarantined_until != record.gate.quarantined_until:
+        tell(town.redis, town.keys, "quarantined", agent=agent.address, detail=refusal)
+    return refusal
 
 
 def poke(address: str, text: str = "") -> str:
@@ -78,7 +105,7 @@ def poke(address: str, text: str = "") -> str:
     message = text or agent.poke
     if not message:
         return "failed: it has no poke; give a text"
-    if town.agents.read(agent.address).desired is Desired.PAUSED:
+    if town.agents.read(agent.address).desired is Desired.PAUSED or town.is_paused():
         return "held: paused"
     return rounds.poke_all(town, [Poke(agent, session, message, 0)])[agent.address]
 

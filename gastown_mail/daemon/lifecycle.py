@@ -5,6 +5,8 @@ Every step looks at the world first and can be run again: whoever dies in betwee
 
 import logging
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import StartFailed, SurvivorsLeft, Unknown
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, RequestStatus
 from gastown_mail.contracts.request import decode_element
-from gastown_mail.daemon.clerk import enqueue, parties
+from gastown_mail.daemon.clerk import enqueue
 from gastown_mail.daemon.record import Desired
 from gastown_mail.daemon.starting import preflight, search_path, start, write_down
 from gastown_mail.daemon.town import Town
@@ -21,6 +23,7 @@ from gastown_mail.daemon.turn import turn
 from gastown_mail.daemon.verdict import Carry, Case, Finished, Settle, decide
 from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.answers import fields
+from gastown_mail.plumbing.failpoints import passing
 from gastown_mail.plumbing.log import say
 from gastown_mail.sessions.session import Session
 
@@ -42,7 +45,9 @@ def carry_out(town: Town, request_id: str) -> str:
     with turn(town.redis, town.keys.turn(address), town.host) as mine:
         if not mine:
             return WAITING
+        passing("turn-taken")
         try:
+            town.require_go()
             _serve(town, address)
         except Unknown as error:
             _postpone(town, request_id, str(error))
@@ -53,50 +58,74 @@ def carry_out(town: Town, request_id: str) -> str:
 
 def _serve(town: Town, address: str) -> None:
     """Settle the agent's waiting requests, oldest first, until one of them has been acted on."""
-    for request_id in town.requests.waiting(address):
+    agent = town.roster().agents.get(address)
+    ids = town.requests.waiting(address)
+    cases = _cases(town, agent, ids) if agent else {}
+    for request_id in ids:
         began = time.monotonic()
-        status, detail, acted = _settle_one(town, request_id, address)
+        case = cases.get(request_id)
+        status, detail, acted = _settle_one(town, case) if case else (*_lost(address, agent), False)
         town.requests.settle(request_id, address, status, detail, datetime.now(UTC))
+        passing("settled")
         say(log, "settled", request_id=request_id, agent=address, outcome=status.value, detail=detail,
             took_ms=round((time.monotonic() - began) * 1000))  # fmt: skip
         if acted:
             return
 
 
-def _settle_one(town: Town, request_id: str, address: str) -> tuple[RequestStatus, str, bool]:
-    """The final status of one request, its reason, and whether anybody was touched."""
-    agent = town.roster().agents.get(address)
+def _lost(address: str, agent: Agent | None) -> tuple[RequestStatus, str]:
+    """What becomes of a request about which too little is known."""
     if agent is None:
-        return RequestStatus.REFUSED, f"{address} is no longer an agent of this town", False
-    case = _case(town, request_id, agent)
+        return RequestStatus.REFUSED, f"{address} is no longer an agent of this town"
+    return RequestStatus.FAILED, "what was asked for is no longer in Redis; ask again"
+
+
+def _settle_one(town: Town, case: Case) -> tuple[RequestStatus, str, bool]:
+    """The final status of one request, its reason, and whether anybody was touched."""
     match decide(case):
         case Settle(status, detail):
             return status, detail, False
         case Finished(successor):
             if case.record.incarnation != successor.incarnation:
-                write_down(town, agent, successor)
+                write_down(town, case.agent, successor)
             return RequestStatus.DONE, f"started {successor.name}", True
         case Carry(victim):
-            fault = preflight(agent, search_path()) if case.starts and not case.work.begun_at else None
-            if fault:
+            if fault := _unstartable(town, case):
                 return RequestStatus.REFUSED, fault, False
             return *_act(town, case, victim), True
 
 
-def _case(town: Town, request_id: str, agent: Agent) -> Case:
-    work = town.requests.work(request_id)
-    if work is None:
-        raise Unknown(f"the notes on request {request_id} are gone")
-    _, request = decode_element(work.element)
-    _, asker = parties(request, town.roster())
-    others = town.requests.waiting(agent.address)
-    actions = [LifecycleAction(record["action"]) for record in town.requests.records(others)]
-    return Case(
-        id=request_id, request=request, work=work, asker=asker, agent=agent,
-        record=town.agents.read(agent.address), session=town.sessions.look(agent.session),
-        now=datetime.now(UTC), max_age=timedelta(seconds=town.settings.daemon.max_request_age),
-        others=list(zip(others, actions, strict=True)), asker_incarnation=town.agents.read(asker).incarnation,
-    )  # fmt: skip
+def _unstartable(town: Town, case: Case) -> str | None:
+    """Why its successor cannot be started, None when nothing speaks against it or it is begun already."""
+    if not case.starts or case.work.begun_at:
+        return None
+    gate = case.record.gate
+    waits = gate.refusal(case.now.timestamp()) if gate.failed else None
+    if waits:
+        return f"the last start of {case.agent.address} failed: {waits}; gastown-mail clear ends that"
+    return preflight(case.agent, town.settings.town_root, search_path())
+
+
+def _cases(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Case]:
+    """All that decides about these requests, by id, from one look at the agent."""
+    record, session, now = (
+        town.agents.read(agent.address),
+        town.sessions.look(agent.session),
+        datetime.now(UTC),
+    )
+    works, askers = town.requests.works(ids), [r.get("from", "") for r in town.requests.records(ids)]
+    tokens = {asker: town.agents.read(asker).incarnation for asker in set(askers)}
+    ours = town.settings.daemon
+    cases = [
+        Case(
+            id=request_id, request=decode_element(work.element)[1], work=work, asker=asker, agent=agent,
+            record=record, session=session, now=now, max_age=timedelta(seconds=ours.max_request_age),
+            asker_incarnation=tokens[asker], require_incarnation=ours.require_incarnation,
+        )
+        for request_id, work, asker in zip(ids, works, askers, strict=True)
+        if work is not None
+    ]  # fmt: skip
+    return {case.id: replace(case, others=cases) for case in cases}
 
 
 def _act(town: Town, case: Case, victim: Session | None) -> tuple[RequestStatus, str]:
@@ -127,6 +156,7 @@ def _begin(town: Town, case: Case, victim: Session | None, handoff: Path) -> Non
         write_atomically(handoff, text.encode(), 0o600)
     elif case.starts:
         handoff.unlink(missing_ok=True)
+    passing("handoff-written")
     now = datetime.now(UTC)
     desired = Desired.RUNNING if case.starts else Desired.STOPPED
     with town.redis.pipeline() as pipe:
@@ -134,13 +164,16 @@ def _begin(town: Town, case: Case, victim: Session | None, handoff: Path) -> Non
             pipe.set(town.keys.handoff(case.agent.address), text)
         elif case.starts:
             pipe.delete(town.keys.handoff(case.agent.address))
-        town.agents.write(case.agent.address, pipe=pipe, desired=desired.value, changed_at=now)
+        town.agents.write(case.agent.address, pipe=pipe, desired=desired.value, changed_at=now,
+                          owed="true" if case.starts else "false")  # fmt: skip
         notes = {"begun_at": now.timestamp(), "victim": victim.incarnation if victim else ""}
         pipe.hset(town.keys.work(case.id), mapping=fields(notes))
         pipe.hset(town.keys.request(case.id), "status", RequestStatus.CARRYING.value)
         tell(pipe, town.keys, "carrying", agent=case.agent.address, request=case.id,
              action=case.request.action.value, session=case.agent.session)  # fmt: skip
         pipe.execute()
+    passing("intent-written")
+    town.keep_desired()
 
 
 def _end(town: Town, case: Case, victim: Session | None) -> None:
@@ -148,7 +181,9 @@ def _end(town: Town, case: Case, victim: Session | None) -> None:
     grace = case.agent.stop_grace
     if victim is not None:
         town.sessions.end(victim, grace=grace)
+        passing("session-ended")
         tell(town.redis, town.keys, "ended", agent=case.agent.address, request=case.id, session=victim.name)
+    passing("end-noted")
     for token in filter(None, (case.work.victim, *case.work.successors)):
         town.sessions.end_remains(token, grace=grace)
 

@@ -62,14 +62,17 @@ class Pool:
         self._parent_lives, self._lifeline = os.pipe()
         self._fork = multiprocessing.get_context("fork")
 
-    def run(self, stop: threading.Event, tick: Callable[[], None]) -> None:
-        """Keep all children alive until `stop` is set, calling `tick` in between; then end them."""
+    def run(
+        self, stop: threading.Event, tick: Callable[[], None], on_stop: Callable[[], None] = lambda: None
+    ) -> None:
+        """Keep all children alive until `stop` is set, calling `tick`; then `on_stop`, and end them."""
         try:
             while not stop.is_set():
                 self._fill_seats()
                 wait([seat.process.sentinel for seat in self._seats if seat.process], timeout=TICK)
                 self._bury()
                 tick()
+            on_stop()
         finally:
             self._end()
 

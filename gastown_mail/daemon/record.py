@@ -13,6 +13,7 @@ from redis import Redis
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.state import State, save_state
 from gastown_mail.contracts.times import ZERO_TIME, format_time, parse_time
+from gastown_mail.daemon.gate import OPEN, Gate
 from gastown_mail.plumbing.answers import fields, read_hash, text_hash
 from gastown_mail.plumbing.files import exclusively
 
@@ -30,7 +31,11 @@ class Desired(enum.StrEnum):
 
 @dataclass(frozen=True)
 class AgentRecord:
-    """What Redis holds of an agent. `desired` is None as long as nobody has said; times may be ZERO_TIME."""
+    """What Redis holds of an agent. `desired` is None as long as nobody has said; times may be ZERO_TIME.
+
+    `owed`: a request has ended its session, and the successor has not come up yet. `before_pause`: what was
+    desired when it was paused.
+    """
 
     desired: Desired | None = None
     session: str = ""
@@ -43,17 +48,22 @@ class AgentRecord:
     misses: int = 0
     restarts: int = 0
     decision: str = ""
+    before_pause: str = ""
+    owed: bool = False
+    gate: Gate = OPEN
 
     @classmethod
     def from_mapping(cls, text: Mapping[str, str]) -> "AgentRecord":
         """Read the hash `agent:<address>`; fields that are not there keep their defaults."""
         moments = {name: parse_time(text[name]) for name in _MOMENTS if text.get(name)}
         counts = {name: int(text[name]) for name in ("misses", "restarts") if text.get(name)}
-        words = {name: text[name] for name in ("session", "incarnation", "host", "decision") if name in text}
+        words = {name: text[name] for name in _WORDS if name in text}
         desired = Desired(text["desired"]) if text.get("desired") else None
-        return cls(desired=desired, **moments, **counts, **words)  # type: ignore[arg-type]
+        owed, gate = text.get("owed") == "true", Gate.from_mapping(text)
+        return cls(desired=desired, owed=owed, gate=gate, **moments, **counts, **words)  # type: ignore[arg-type]
 
 
+_WORDS = ("session", "incarnation", "host", "decision", "before_pause")
 _MOMENTS = ("started_at", "changed_at", "last_poke", "last_activity")
 
 
@@ -82,20 +92,25 @@ class Agents:
         target.hset(self.keys.agent(address), mapping=fields(texts))
         target.sadd(self.keys.agents, address)
 
+    def write_gate(self, address: str, gate: Gate) -> None:
+        """Write the agent's start history through."""
+        self.redis.hset(self.keys.agent(address), mapping=fields(gate.to_mapping()))
+
     def next_generation(self, address: str) -> int:
         """A number for the next start, greater than every one before it (see `Sessions.start`).
 
-        It follows the clock in milliseconds, because tmux remembers the last one and an emptied Redis does not.
+        It follows the clock in milliseconds: tmux remembers the last one, an emptied Redis does not.
         """
         key = self.keys.agent(address)
 
-        def advance(pipe: Any) -> int:
+        def advance(pipe: Any) -> Any:
             following = max(int(pipe.hget(key, "generation") or 0) + 1, time.time_ns() // 10**6)
             pipe.multi()
             pipe.hset(key, "generation", following)
             return following
 
-        return int(self.redis.transaction(advance, key, value_from_callable=True))
+        following: Any = self.redis.transaction(advance, key, value_from_callable=True)
+        return int(following)
 
 
 @dataclass(frozen=True)
@@ -113,6 +128,14 @@ class TownRecord:
     def started(self, pid: int, now: datetime) -> None:
         """A daemon has begun: the count begins with it."""
         self._write(State(running=True, pid=pid, started_at=now, heartbeat_count=0).to_mapping())
+
+    def restore(self, state: State) -> None:
+        """Bring back what `state.json` still knows after Redis was emptied."""
+        self.redis.hset(self.keys.state, mapping=fields(state.to_mapping()))
+
+    def stopping(self) -> None:
+        """The daemon is about to end: no act is begun any more."""
+        self.redis.hset(self.keys.state, "running", "false")
 
     def stopped(self) -> None:
         """The daemon has ended as it should."""

@@ -13,7 +13,8 @@ from gastown_mail.contracts.lifecycle import RequestStatus
 from gastown_mail.contracts.state import State
 from gastown_mail.daemon import queues
 from gastown_mail.daemon.clerk import enqueue
-from gastown_mail.daemon.heartbeat import Act, Leave, Poke, Seen, Start, decide
+from gastown_mail.daemon.gate import OPEN
+from gastown_mail.daemon.heartbeat import Act, Leave, Poke, Seen, Start, decide, recovered
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import is_held
 from gastown_mail.mail.events import tell
@@ -28,10 +29,13 @@ def heartbeat(town: Town) -> State:
 
     Raises Unknown when tmux does not answer: then it does not count.
     """
-    acts = look(town)
+    town.restore()
+    seen, acts = look(town)
     request_starts(town, acts)
     results = poke_all(town, [act for act in acts if isinstance(act, Poke)])
     _remember(town, acts, results)
+    _forget_history(town, seen)
+    town.keep_desired()
     requeued = sweep_requests(town)
     state = town.record.beaten(datetime.now(UTC))
     tell(
@@ -47,24 +51,26 @@ def heartbeat(town: Town) -> State:
 
 def sweep(town: Town) -> int:
     """Between heartbeats: what a dead worker left is queued again, and what must run is started."""
+    town.restore()
     requeued = sweep_requests(town)
     try:
-        request_starts(town, look(town))
+        _, acts = look(town)
+        request_starts(town, acts)
     except Unknown as error:
         say(log, "not_looked", level=logging.WARNING, detail=str(error))
     return requeued
 
 
-def look(town: Town) -> list[Act]:
+def look(town: Town) -> tuple[list[Seen], list[Act]]:
     """One snapshot of Redis and one of tmux, and what follows from them. Raises Unknown."""
     agents = list(town.own_agents().values())
     records = town.agents.read_all([agent.address for agent in agents])
     sessions = town.sessions.snapshot()
-    seen = [
-        Seen(agent, record, sessions.get(agent.session))
-        for agent, record in zip(agents, records, strict=True)
-    ]
-    return decide(seen, datetime.now(UTC), town.settings.daemon)
+    pairs = zip(agents, records, strict=True)
+    seen = [Seen(agent, record, sessions.get(agent.session)) for agent, record in pairs]
+    if town.is_paused():
+        return seen, [Leave(agent, "left alone: the town is paused") for agent in agents]
+    return seen, decide(seen, datetime.now(UTC), town.settings.daemon)
 
 
 def request_starts(town: Town, acts: Sequence[Act]) -> None:
@@ -76,11 +82,11 @@ def request_starts(town: Town, acts: Sequence[Act]) -> None:
         pipe.execute()
 
 
-def enqueue_start(town: Town, agent: Agent, why: str, pipe: Pipeline | None = None) -> Job:
-    """Put the job that starts the agent's session unless one lives."""
+def enqueue_start(town: Town, agent: Agent, why: str, pipe: Pipeline | None = None, *, by: str = "") -> Job:
+    """Put the job that starts the agent's session unless one lives (`by`: see `jobs.start`)."""
     job_id = town.keys.job_id("start", agent.address)
     return queues.put(
-        town.lifecycle_queue(agent.host), queues.START, agent.address, why,
+        town.lifecycle_queue(agent.host), queues.START, agent.address, why, by,
         job_id=job_id, about=f"start {agent.address}", grace=agent.stop_grace, pipe=pipe,
     )  # fmt: skip
 
@@ -151,6 +157,12 @@ def _remember(town: Town, acts: Sequence[Act], results: dict[str, str]) -> None:
                 fields["last_activity"] = datetime.fromtimestamp(act.session.activity, UTC)
             town.agents.write(act.agent.address, pipe=pipe, **fields)
         pipe.execute()
+
+
+def _forget_history(town: Town, seen: Sequence[Seen]) -> None:
+    for agent in recovered(seen, datetime.now(UTC), town.settings.daemon):
+        town.agents.write_gate(agent.address, OPEN)
+        tell(town.redis, town.keys, "recovered", agent=agent.address)
 
 
 def _tally(acts: Sequence[Act], results: dict[str, str]) -> dict[str, int]:

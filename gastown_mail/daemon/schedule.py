@@ -15,6 +15,7 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import LockError, RedisError
+from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
 from rq_scheduler import Scheduler
 
@@ -124,8 +125,13 @@ def next_due(town: str, redis: Redis, job_id: str) -> datetime | None:
 
 
 def _registered_interval(scheduler: TownScheduler, job: Periodic) -> int | None:
-    if job.job_id not in scheduler or not TownJob.exists(job.job_id, connection=scheduler.connection):
+    if job.job_id not in scheduler:
         return None
-    found = TownJob.fetch(job.job_id, connection=scheduler.connection)
-    interval: int | None = found.meta.get("interval") if found.meta.get("lock") == job.lock else None
-    return interval
+    try:
+        found = TownJob.fetch(job.job_id, connection=scheduler.connection)
+        known = (found.func_name, found.origin, found.meta.get("lock"))
+    except (NoSuchJobError, DeserializationError, ValueError):
+        # lost, or only what rq wrote of it after it was lost
+        return None
+    interval: int | None = found.meta.get("interval")
+    return interval if known == (job.function, job.queue, job.lock) else None

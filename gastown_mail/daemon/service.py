@@ -107,7 +107,7 @@ def _worker(settings: Settings, url: str, name: str, queue: str) -> Child:
 
 def serve(
     settings: Settings, url: str, children: Sequence[Child], lock: TownLock | None,
-    tick: Callable[[], None] = lambda: None,
+    tick: Callable[[], None] | None = None,
 ) -> None:  # fmt: skip
     """Run the children until SIGTERM or SIGINT. With the town's lock, keep its state and pid file too."""
     stop = threading.Event()
@@ -117,12 +117,23 @@ def serve(
     town.roster()
     pool = Pool(
         children,
-        in_child=lock.drop_in_child if lock else lambda: None,
+        in_child=lock.drop_in_child if lock else _nothing,
         on_death=lambda _: request_sweep(town),
     )
     with _recorded(town) if lock else _unrecorded():
         request_sweep(town)
-        pool.run(stop, tick)
+        pool.run(stop, tick or _nothing, on_stop=(lambda: _announce_stop(town)) if lock else _nothing)
+
+
+def _nothing() -> None:
+    """Do nothing: a process without the town's lock keeps no state."""
+
+
+def _announce_stop(town: Town) -> None:
+    try:
+        town.record.stopping()
+    except RedisError as error:
+        say(log, "stop_not_announced", level=logging.WARNING, detail=str(error))
 
 
 def request_sweep(town: Town) -> None:
@@ -158,6 +169,7 @@ def stop_embedded(settings: Settings) -> None:
 @contextmanager
 def _recorded(town: Town) -> Iterator[None]:
     with redis_errors(town.redis_url):
+        town.restore()
         town.record.started(os.getpid(), datetime.now().astimezone())
         tell(town.redis, town.keys, "daemon_started", pid=os.getpid())
     write_pid(town.settings.pid_file)

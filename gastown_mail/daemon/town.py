@@ -4,20 +4,24 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 from redis import Redis
 
 from gastown_mail.contracts.agent import Agent
-from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.errors import GastownError, Unknown
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings, load_settings
+from gastown_mail.contracts.state import State, load_state
+from gastown_mail.daemon.desired import Wishes
 from gastown_mail.daemon.queues import TownQueue, queue
 from gastown_mail.daemon.record import Agents, TownRecord
 from gastown_mail.daemon.roster import Roster, load_roster
+from gastown_mail.mail.events import tell
 from gastown_mail.mail.requests import Requests
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.plumbing.log import say
-from gastown_mail.sessions.session import Sessions
+from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
 
 ROSTER_AGE = 1.0
@@ -36,6 +40,7 @@ class Town:
         self.keys = Keys(settings.town_name)
         self.requests = Requests(redis, self.keys)
         self.agents = Agents(redis, self.keys)
+        self.wishes = Wishes(self.agents, settings.daemon_dir)
         self.record = TownRecord(redis, self.keys, settings.town_root)
         self.sessions = Sessions(Tmux(settings.tmux_socket, environ=os.environ))
         self._queues: dict[str, TownQueue] = {}
@@ -62,6 +67,45 @@ class Town:
             self._roster = self._read_roster(self._roster)
             self._read_at = time.monotonic()
         return self._roster
+
+    def is_paused(self) -> bool:
+        """Has an operator paused the whole town?"""
+        return self.wishes.is_town_paused()
+
+    def require_go(self) -> None:
+        """Raise Unknown while nothing may be begun: the town is paused, or its daemon is stopping."""
+        self.restore()
+        if self.redis.hget(self.keys.state, "running") == b"false":
+            raise Unknown("the daemon is stopping; it goes on after the next start")
+        if self.is_paused():
+            raise Unknown("the town is paused; it goes on after gastown-mail resume")
+
+    def keep_desired(self) -> None:
+        """Mirror what should be to the disk; a disk that refuses is said and stops nobody."""
+        try:
+            self.wishes.keep()
+        except GastownError as error:
+            say(log, "desired_not_kept", level=logging.ERROR, detail=str(error))
+
+    def restore(self) -> None:
+        """After Redis was emptied: bring back what the disk and tmux still know; else do nothing."""
+        if self.redis.exists(self.keys.state):
+            return
+        state = load_state(self.settings.town_root)
+        if state == State():
+            return
+        self.wishes.restore()
+        for session in self.sessions.snapshot().values():
+            if session.incarnation and session.agent:
+                self._recognize(session)
+        self.record.restore(state)
+        tell(self.redis, self.keys, "restored", detail="Redis was empty; state, wishes and sessions are back")
+
+    def _recognize(self, session: Session) -> None:
+        started = datetime.fromtimestamp(session.started_at, UTC)
+        self.agents.write(
+            session.agent, session=session.name, incarnation=session.incarnation, started_at=started
+        )
 
     def lifecycle_queue(self, host: str) -> TownQueue:
         """The rq queue for the agents of that host."""

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import LockError, RedisError
 
 from gastown_mail.plumbing.answers import text
+from gastown_mail.sessions import kernel
+from gastown_mail.sessions.processes import alive
 
 LEASE = 10.0
 """Seconds after which the turn of a holder that no longer keeps it alive is free."""
@@ -34,7 +35,8 @@ class Holder:
     @classmethod
     def me(cls, host: str) -> "Holder":
         """This very process."""
-        return cls(host, _namespace(), os.getpid(), psutil.Process().create_time())
+        here = kernel.row(os.getpid())
+        return cls(host, _namespace(), os.getpid(), here.process.started if here else 0.0)
 
     @classmethod
     def parse(cls, token: str) -> "Holder | None":
@@ -53,12 +55,7 @@ class Holder:
         """True only when it was a process that this one could see, and it is gone."""
         if (self.host, self.namespace) != (host, _namespace()):
             return False
-        try:
-            process = psutil.Process(self.pid)
-            reborn = abs(process.create_time() - self.started) > 1
-            return bool(reborn) or process.status() == psutil.STATUS_ZOMBIE
-        except psutil.NoSuchProcess:
-            return True
+        return not alive(kernel.Process(self.pid, self.started))
 
 
 class Turn:
@@ -74,6 +71,10 @@ class Turn:
     def mine(self) -> bool:
         """Is it still this process's turn? False as soon as a renewal found another holder."""
         return not self._over.is_set()
+
+    def still_held(self) -> bool:
+        """Ask Redis itself whether the turn is this holder's; raises RedisError."""
+        return self.mine and bool(self._lock.owned())
 
     def take(self) -> bool:
         """Take the turn; False when a holder that may be alive has it."""

@@ -14,7 +14,7 @@ from gastown_mail.sessions.session import Session
 
 @dataclass(frozen=True)
 class Case:
-    """All that decides. `others`: ids and actions of the agent's waiting requests, oldest first."""
+    """All that decides. `others`: the agent's waiting requests, oldest first, this one among them."""
 
     id: str
     request: LifecycleRequest
@@ -25,8 +25,9 @@ class Case:
     session: Session | None
     now: datetime
     max_age: timedelta
-    others: Sequence[tuple[str, LifecycleAction]] = field(default=())
+    others: Sequence["Case"] = field(default=())
     asker_incarnation: str = ""
+    require_incarnation: bool = False
 
     @property
     def meant_at(self) -> datetime:
@@ -70,17 +71,22 @@ def decide(case: Case) -> Verdict:
     """The verdict on a request, by the rules of CONTRACTS section 2 and of the fence (DESIGN)."""
     if case.work.begun_at:
         return _go_on(case)
-    return _too_late(case) or _overruled(case) or _unmeant(case) or Carry(case.session)
+    return _unfit(case) or _overruled(case) or Carry(case.session)
 
 
 def _go_on(case: Case) -> Verdict:
     """An earlier try wrote down its intent and died: only what it meant to do is done."""
     session = case.session
-    if session is None or session.incarnation == case.work.victim:
+    if session is None or (session.incarnation and session.incarnation == case.work.victim):
         return Carry(session)
     if session.incarnation in case.work.successors:
         return Carry(session) if session.dead else Finished(session)
     return _superseded("another session has taken its place meanwhile")
+
+
+def _unfit(case: Case) -> Settle | None:
+    """Why it is not carried out, whatever else waits."""
+    return _too_late(case) or _unproven(case) or _unmeant(case)
 
 
 def _too_late(case: Case) -> Settle | None:
@@ -96,15 +102,30 @@ def _too_late(case: Case) -> Settle | None:
     return None
 
 
+def _unproven(case: Case) -> Settle | None:
+    """With `require_incarnation` an agent proves itself by its token, and nobody speaks as the operator."""
+    if not case.require_incarnation or case.work.trusted:
+        return None
+    if case.asker == OPERATOR:
+        return Settle(
+            RequestStatus.REFUSED, "operator may not ask through the inbox here; use gastown-mail send"
+        )
+    token = case.request.incarnation
+    if not token or (case.asker != case.agent.address and token != case.asker_incarnation):
+        return Settle(
+            RequestStatus.REFUSED, f"{case.asker} did not prove itself with its session's incarnation"
+        )
+    return None
+
+
 def _overruled(case: Case) -> Settle | None:
-    """Of several waiting requests of one session the last decides, and shutdown beats all."""
+    """Of several waiting requests that are meant for this session the last decides; shutdown beats all."""
     if not case.starts:
         return None
-    ids = [request_id for request_id, _ in case.others]
+    ids = [other.id for other in case.others]
     later = case.others[ids.index(case.id) + 1 :] if case.id in ids else []
-    deciding = [rid for rid, action in later if action is LifecycleAction.SHUTDOWN] or [
-        rid for rid, _ in later
-    ]
+    meant = [other for other in later if not _unfit(other)]
+    deciding = [other.id for other in meant if not other.starts] or [other.id for other in meant]
     return _superseded(f"request {deciding[-1]} decides") if deciding else None
 
 

@@ -28,14 +28,17 @@ class DeadLetters:
 
     def revive(self, request_id: str) -> None:
         """Put a dead letter back into the inbox, as if asked for now; raises GastownError if it is none."""
-        element = self._element(request_id)
-        with self.redis.pipeline() as pipe:
+
+        def while_dead(pipe: Any) -> None:
+            element = self._element(request_id)
+            pipe.multi()
             pipe.zrem(self.keys.dead, request_id)
             pipe.delete(self.keys.request(request_id), self.keys.work(request_id))
             pipe.hset(self.keys.work(request_id), "revived_at", time.time())
             pipe.rpush(self.keys.inbox, element)
             tell(pipe, self.keys, "revived", request=request_id)
-            pipe.execute()
+
+        self.redis.transaction(while_dead, self.keys.dead)
 
     def drop(self, request_id: str) -> None:
         """Take a dead letter off the list; its record stays until it expires. Raises as `revive`."""

@@ -25,13 +25,18 @@ KEPT = timedelta(days=7)
 
 @dataclass(frozen=True)
 class Booking:
-    """An element as the clerk judged it: a request for `agent`, or refused with a reason."""
+    """An element as the clerk judged it: `asker`'s request for `agent`, or refused with a reason.
+
+    `trusted`: it did not come through the inbox, so its asker needs no other proof.
+    """
 
     id: str
     element: bytes
     request: LifecycleRequest | None = None
     agent: str = ""
+    asker: str = ""
     refusal: str = ""
+    trusted: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Work:
     victim: str = ""
     successors: tuple[str, ...] = ()
     revived_at: float = 0.0
+    trusted: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,10 @@ class Requests:
 
     def book(self, pipe: Pipeline, booking: Booking, place: int, now: datetime) -> None:
         """Write a new request down, as part of the clerk's transaction."""
-        record = _public(booking) | {"received_at": format_time(now), "status": RequestStatus.RECEIVED.value}
-        pipe.hset(self.keys.work(booking.id), "element", booking.element)
+        record = _public(booking) | {"received_at": format_time(now), "finished_at": "", "detail": ""}
+        record["status"] = RequestStatus.RECEIVED.value
+        work = {"element": booking.element} | ({"trusted": "true"} if booking.trusted else {})
+        pipe.hset(self.keys.work(booking.id), mapping=fields(work))
         if booking.refusal:
             record |= _end(RequestStatus.REFUSED, booking.refusal, now)
             self._close(pipe, booking.id, booking.agent, record, now)
@@ -91,18 +99,14 @@ class Requests:
 
     def work(self, request_id: str) -> Work | None:
         """The daemon's notes on a request, None when there is no such request."""
-        found: dict[Any, Any] = self.redis.hgetall(self.keys.work(request_id))
-        if b"element" not in found:
-            return None
-        notes = text_hash(found)
-        return Work(
-            element=found[b"element"],
-            tries=int(notes.get("tries", 0)),
-            begun_at=float(notes.get("begun_at", 0)),
-            victim=notes.get("victim", ""),
-            successors=tuple(notes.get("successors", "").split()),
-            revived_at=float(notes.get("revived_at", 0)),
-        )
+        return self.works([request_id])[0]
+
+    def works(self, ids: Sequence[str]) -> list[Work | None]:
+        """The daemon's notes on many, in one round trip."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for request_id in ids:
+                pipe.hgetall(self.keys.work(request_id))
+            return [_work(found) for found in pipe.execute()]
 
     def waiting(self, agent: str) -> list[str]:
         """The ids that wait for the agent or are being carried out, oldest first."""
@@ -146,13 +150,28 @@ class Requests:
         pipe.expire(self.keys.work(request_id), KEPT)
 
 
+def _work(found: dict[Any, Any]) -> Work | None:
+    if b"element" not in found:
+        return None
+    notes = text_hash(found)
+    return Work(
+        element=found[b"element"],
+        tries=int(notes.get("tries", 0)),
+        begun_at=float(notes.get("begun_at", 0)),
+        victim=notes.get("victim", ""),
+        successors=tuple(notes.get("successors", "").split()),
+        revived_at=float(notes.get("revived_at", 0)),
+        trusted=notes.get("trusted") == "true",
+    )
+
+
 def _public(booking: Booking) -> dict[str, str]:
     request = booking.request
     if request is None:
         return {"from": "", "to": "", "action": "", "timestamp": "", "reason": ""}
     return {
-        "from": request.sender,
-        "to": request.target,
+        "from": booking.asker or request.sender,
+        "to": booking.agent or request.target,
         "action": request.action.value,
         "timestamp": format_time(request.timestamp),
         "reason": request.reason,

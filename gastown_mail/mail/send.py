@@ -76,8 +76,8 @@ def send_lifecycle(
     """Ask the daemon to `cycle`, `restart` or `shutdown` a session; inside a session who and where are known.
 
     `agent` is who asks, `to` whose session is meant (the asker's own if not given); `town` is the town's
-    name. Raises SettingsError when a word is wrong or missing and NotAccepted when Redis did not take it:
-    then nothing will happen, and sending again is safe.
+    name. Raises SettingsError when a word is wrong or missing: then nothing was sent. Raises NotAccepted when
+    Redis did not say that it took it: sending again is safe.
     """
     url = redis_url or _given(environ, "GASTOWN_REDIS_URL", "redis_url")
     name = town or _given(environ, "GASTOWN_TOWN_NAME", "town")

@@ -71,12 +71,21 @@ def show_server_pid() -> list[str]:
     return ["display-message", "-p", "#{pid}"]
 
 
+def nudge() -> list[str]:
+    """Make the server look after its children: 3.3a now and then misses that one ended."""
+    return ["run-shell", "true"]
+
+
 def list_all(form: str) -> list[str]:
     return ["list-panes", "-a", "-F", form]
 
 
 def list_session(target: str, form: str) -> list[str]:
     return ["list-panes", "-s", "-t", target, "-F", form]
+
+
+def attach(session_id: str) -> list[str]:
+    return ["attach-session", "-t", by_id(session_id)]
 
 
 def capture(pane: str, lines: int) -> list[str]:
@@ -142,6 +151,19 @@ def create(
         say("started"),
     )
     return line("if-shell", "-F", f"#{{e|<:#{{{counter}}},{generation}}}", action, say("stale"))
+
+
+def adopt(session_id: str, name: str, options: Mapping[str, str]) -> str:
+    """Give a session without a token these options; its active pane is the agent's. Prints `adopted`."""
+    target = by_id(session_id)
+    action = block(
+        line("set-option", "-s", f"@gastown_generation_{name}", options["generation"]),
+        *(line("set-option", "-t", target, "--", f"@gastown_{key}", value) for key, value in options.items()),
+        line("set-option", "-F", "-t", target, "@gastown_pane", "#{pane_id}"),
+        line("set-option", "-w", "-t", target, "remain-on-exit", "on"),
+        say("adopted"),
+    )
+    return line(*guarded(target, "#{==:#{@gastown_incarnation},}", action, say("kept")))
 
 
 def may_type(token: str, *, shell_seen: bool) -> str:

@@ -43,6 +43,14 @@ def row(pid: int) -> Row | None:
     return _linux_row(pid) if LINUX else _other_row(pid)
 
 
+def is_zombie(pid: int, parent: int) -> bool:
+    """Say whether this child has ended and its parent has not noticed yet; only what is seen counts."""
+    if not LINUX:
+        return False
+    fields = _stat(pid)
+    return len(fields) > 1 and fields[0] in b"ZXx" and int(fields[1]) == parent
+
+
 def table() -> dict[int, Row]:
     """Return all living processes by pid."""
     rows = {pid: row(pid) for pid in pids()}

@@ -55,7 +55,8 @@ def poke_all(
     outcomes: dict[str, str] = {}
     clean = [Poke(poke.session, printable(poke.text)) for poke in pokes]
     fit = [poke for poke in clean if _note(outcomes, poke, unfit(poke))]
-    typed = _step(outcomes, tmux, _welcome(outcomes, snapshot(), fit), _paste_script)
+    ready = _welcome(outcomes, snapshot(), fit) if fit else []
+    typed = _step(outcomes, tmux, ready, _paste_script)
     if typed:
         sleep(PASTE_PAUSE)
         entered = _enter(outcomes, tmux, snapshot, typed)

@@ -4,13 +4,14 @@ Whatever is done to a session is done by the server to the one that carries the 
 check; what is done to processes is done to those that carry it.
 """
 
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import NotOurs, StartFailed, SurvivorsLeft, Unknown
-from gastown_mail.sessions import commands, processes
+from gastown_mail.sessions import commands, kernel, processes
+from gastown_mail.sessions.creation import check, creation, identity
 from gastown_mail.sessions.kernel import Process
 from gastown_mail.sessions.panes import PANE_FORMAT, Session, parse_panes, sessions_of
 from gastown_mail.sessions.poke import Poke, poke_all
@@ -40,7 +41,7 @@ class Sessions:
 
     def snapshot(self) -> dict[str, Session]:
         """Return all sessions by name, ours or not, from one call; none when there is no server."""
-        return sessions_of(self.tmux.panes())
+        return _noticed(sessions_of(self.tmux.panes()))
 
     def look(self, name: str) -> Session | None:
         """Return the session of exactly this name; None when there is certainly none."""
@@ -58,25 +59,19 @@ class Sessions:
         (it is not touched), when the work dir is missing, or when the command ends at once (nothing of it
         stays).
         """
-        _check(agent, incarnation, environ, command)
-        variables = _session_environment(self.tmux.environ, environ)
-        removed = [name for name in self.tmux.global_environment() if name not in variables]
-        creation = commands.create(
-            agent.session,
+        check(agent, incarnation, environ, command)
+        line = creation(
+            agent,
+            incarnation=incarnation,
             generation=generation,
-            environ=variables,
-            removed=removed,
-            options={
-                "incarnation": incarnation,
-                "generation": str(generation),
-                "agent": agent.address,
-                "started": f"{self._now():.6f}",
-            },
-            work_dir=os.fspath(agent.work_dir),
+            started=self._now(),
             command=command,
+            environ=environ,
+            base=self.tmux.environ,
+            server_names=self.tmux.global_environment(),
         )
         try:
-            answer = self.tmux.script([creation], cwd=agent.work_dir)
+            answer = self.tmux.script([line], cwd=agent.work_dir)
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise StartFailed(
                 f"the work dir of {agent.address} cannot be entered: {error}; create it, then start again"
@@ -84,6 +79,22 @@ class Sessions:
         if "started" not in answer.lines:
             raise self._not_started(agent, incarnation, generation, answer)
         return self._verified(agent, incarnation)
+
+    def adopt(self, session: Session, agent: Agent, *, incarnation: str, generation: int) -> Session:
+        """Make a session that a person started the agent's, from now on fenced by this token.
+
+        Its processes do not carry the token, so `end` finds them as the family of its pane only. Raises
+        StartFailed when it is gone or carries a token already.
+        """
+        check(agent, incarnation, {}, "")
+        options = identity(agent, incarnation=incarnation, generation=generation, started=session.started_at)
+        answer = self.tmux.script([commands.adopt(session.id, agent.session, options)])
+        adopted = self._look_at(commands.by_id(session.id))
+        if adopted is None or adopted.incarnation != incarnation:
+            raise StartFailed(
+                f"session {session.name} was not adopted: {answer.errors or 'it carries a token already'}"
+            )
+        return adopted
 
     def end(self, session: Session, *, grace: float) -> None:
         """End this very session and its whole tree of processes: SIGTERM, `grace` seconds, kill, SIGKILL.
@@ -122,7 +133,7 @@ class Sessions:
             text = self.tmux.run(*commands.list_session(target, PANE_FORMAT))
         except (NoServer, NoTarget):
             return None
-        return next(iter(sessions_of(parse_panes(text)).values()), None)
+        return next(iter(_noticed(sessions_of(parse_panes(text))).values()), None)
 
     def _same(self, session: Session) -> Session | None:
         found = self._look_at(commands.by_id(session.id))
@@ -177,11 +188,15 @@ class Sessions:
             return StartFailed(
                 f"the session of {agent.address} vanished right after its start; start it again"
             )
-        screen = [row for row in self.screen(session).splitlines() if row.strip()][-LAST_LINES:]
+        if session.exit_status is None:
+            self.tmux.run(*commands.nudge())
+            session = self._own(agent.session, incarnation) or session
+        screen = [row for row in self.screen(session, 2 * commands.HEIGHT).splitlines() if row.strip()]
         self.end(session, grace=FAILED_START_GRACE)
         return StartFailed(
             f"the command of {agent.address} ended at once with status {session.exit_status}; "
-            f"run it by hand in {agent.work_dir} to see why. Its last lines:\n" + "\n".join(screen)
+            f"run it by hand in {agent.work_dir} to see why. Its last lines:\n"
+            + "\n".join(screen[-LAST_LINES:])
         )
 
     def _not_started(self, agent: Agent, incarnation: str, generation: int, answer: Answer) -> StartFailed:
@@ -199,23 +214,10 @@ class Sessions:
         )
 
 
-def _check(agent: Agent, incarnation: str, environ: Mapping[str, str], command: str) -> None:
-    """Raise StartFailed for what tmux or the kernel could not take exactly."""
-    texts = [command, os.fspath(agent.work_dir), *environ, *environ.values()]
-    checks = {
-        f"{agent.session!r} is no session name of letters, digits, - and _": commands.NAME.fullmatch(
-            agent.session
-        ),
-        f"{incarnation!r} is no incarnation token": commands.TOKEN.fullmatch(incarnation),
-        f"the work dir {agent.work_dir} is not absolute": agent.work_dir.is_absolute(),
-        "a variable's name is empty or holds =": all(name and "=" not in name for name in environ),
-        "a NUL is in the command, the work dir, or the environment": not any("\0" in text for text in texts),
+def _noticed(sessions: dict[str, Session]) -> dict[str, Session]:
+    # tmux may not have noticed that a program ended: 3.3a misses a SIGCHLD now and then, and a detached child
+    # that holds the terminal then keeps the pane looking alive.
+    return {
+        name: replace(session, dead=True) if kernel.is_zombie(session.pid, session.server) else session
+        for name, session in sessions.items()
     }
-    for problem, fine in checks.items():
-        if not fine:
-            raise StartFailed(f"{agent.address} cannot be started: {problem}; correct it in town.toml")
-
-
-def _session_environment(base: Mapping[str, str], own: Mapping[str, str]) -> dict[str, str]:
-    # TERM is the pane's own, from tmux; what the worker's terminal is does not matter.
-    return {key: value for key, value in base.items() if key != "TERM"} | dict(own)

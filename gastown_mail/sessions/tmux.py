@@ -104,7 +104,7 @@ class Tmux:
     def call(
         self, argv: Iterable[str], *, stdin: str | None = None, cwd: str | os.PathLike[str] = "/"
     ) -> Answer:
-        """Start one tmux client in `cwd`, wait at most the deadline, return its answer whatever it says.
+        """Run one tmux client in `cwd`, wait at most the deadline, return its answer whatever it says.
 
         Raises TmuxMissing, FileNotFoundError or NotADirectoryError for `cwd`, Unknown at the deadline.
         """
@@ -166,6 +166,10 @@ class Tmux:
             raise TmuxMissing("no tmux on PATH: install tmux 3.2 or newer")
         return found
 
+    def attach_argv(self, session_id: str) -> list[str]:
+        """The command that shows a session in the terminal it is run in."""
+        return [self._binary(), *self._server(), *commands.attach(session_id)]
+
     def _server(self) -> list[str]:
         return ["-S" if self.socket.startswith("/") else "-L", self.socket, "-u", "-f", "/dev/null"]
 
@@ -182,7 +186,8 @@ class Tmux:
             return Unknown(
                 f"{text}: the folder {folder} is missing or unreadable, so a server may live there"
             )
-        if _listens(path):
+        # With a socket file, a server that listens now came up after the client had found none.
+        if _listens(path) and not Path(path).exists():
             return Unknown(
                 f"{text}: a tmux server still lives there, but its socket file is gone; "
                 "send SIGUSR1 to that server and it makes the file anew"

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.tmux_world import TmuxWorld
+from gastown_mail.sessions.session import Session
+from tests.integration.tmux_world import RECORDER, Recorder, TmuxWorld, python
 
 
 @pytest.fixture
@@ -14,3 +15,14 @@ def world(tmp_path: Path) -> Iterator[TmuxWorld]:
     made = TmuxWorld(tmp_path)
     yield made
     made.close()
+
+
+@pytest.fixture
+def recorder(world: TmuxWorld, tmp_path: Path) -> Recorder:
+    def start(mode: str = "raw", name: str = "recorder") -> tuple[Session, Path]:
+        record = tmp_path / f"{name}.record"
+        session = world.start(python(RECORDER, record, mode), name)
+        world.wait_for(record)
+        return session, record
+
+    return start

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -38,10 +39,11 @@ def spawn(children: Children, token: str | None, *argv: str) -> Process:
     environ = {**os.environ, **({"GASTOWN_INCARNATION": token} if token else {})}
     child = subprocess.Popen(argv or ("sleep", "600"), env=environ)
     children.append(child)
-    row = eventually(lambda: kernel.row(child.pid))
+    process = eventually(lambda: processes.child_of(os.getpid(), child.pid))
+    assert process is not None
     if token:
-        eventually(lambda: row.process in processes.carriers(token))
-    return row.process
+        eventually(lambda: process in processes.carriers(token))
+    return process
 
 
 def test_carriers_are_those_of_exactly_this_token(children: Children, token: str) -> None:
@@ -67,11 +69,23 @@ def test_a_zombie_is_not_alive(children: Children, token: str) -> None:
     assert processes.family([process]) == set()
 
 
+@pytest.mark.skipif(not kernel.LINUX, reason="only /proc shows it")
+def test_a_child_that_ended_unnoticed_is_seen(children: Children, token: str) -> None:
+    process = spawn(children, token)
+    assert not kernel.is_zombie(process.pid, os.getpid())
+    os.kill(process.pid, signal.SIGKILL)
+
+    eventually(lambda: kernel.is_zombie(process.pid, os.getpid()))
+    assert not kernel.is_zombie(process.pid, os.getppid())
+    assert not kernel.is_zombie(0, os.getpid())
+
+
 def test_a_family_without_the_token_is_found_and_a_spared_branch_is_not(
     children: Children, token: str
 ) -> None:
     root = spawn(children, None, "sh", "-c", "sleep 600 & env -i sh -c 'sleep 601; :' & wait")
-    found = eventually(lambda: len(family := processes.family([root])) == 4 and family)
+    eventually(lambda: len(processes.family([root])) == 4)
+    found = processes.family([root])
     (inner,) = [one for one in found if kernel.arguments(one.pid)[:2] == ["sh", "-c"] and one != root]
 
     assert len(processes.family([root], spare=[inner.pid])) == 2
@@ -117,7 +131,8 @@ def test_who_ends_on_term_is_not_waited_for_longer(children: Children, token: st
 
 def test_who_ignores_term_and_hup_gets_the_grace_and_then_is_killed(children: Children, token: str) -> None:
     stubborn = spawn(children, token, "sh", "-c", "trap '' TERM HUP; while :; do sleep 0.05; done")
-    eventually(lambda: b"\nSigIgn:\t0000000000004001" in open(f"/proc/{stubborn.pid}/status", "rb").read())
+    status = Path(f"/proc/{stubborn.pid}/status")
+    eventually(lambda: "\nSigIgn:\t0000000000004001" in status.read_text())
     begun = time.monotonic()
     order: list[bool] = []
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.contracts.errors import StartFailed, Unknown
+from gastown_mail.sessions import commands
 from gastown_mail.sessions.processes import carriers
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
@@ -48,11 +49,11 @@ def test_values_arrive_as_they_are(world: TmuxWorld, tmp_path: Path) -> None:
     program = "import os, sys; open('got', 'w').write(os.getcwd() + chr(0) + sys.argv[1]); input()"
 
     world.start(python(program, NASTY), work_dir=folder)
-    world.start(SHOW_ENVIRONMENT, "second", work_dir=tmp_path, environ={"NASTY": NASTY, "-e": "=", "E": ""})
+    world.start(SHOW_ENVIRONMENT, "second", work_dir=tmp_path, environ={"NASTY": NASTY, "E": "=", "F": ""})
 
     assert eventually(world.wait_for(folder / "got").read_text) == f"{folder}\0{NASTY}"
     got = environment(world, tmp_path)
-    assert (got["NASTY"], got["-e"], got["E"]) == (NASTY, "=", "")
+    assert (got["NASTY"], got["E"], got["F"]) == (NASTY, "=", "")
     assert list(tmp_path.rglob("pwned")) == []
 
 
@@ -255,25 +256,25 @@ def test_a_missing_work_dir_is_noticed_and_nothing_is_started(world: TmuxWorld, 
     assert world.sessions.snapshot() == {}
 
 
-def test_a_work_dir_that_only_the_server_cannot_enter_is_noticed(world: TmuxWorld, tmp_path: Path) -> None:
-    folder = tmp_path / "gone-in-between"
+def test_a_work_dir_that_only_the_server_cannot_enter_ends_the_start(
+    world: TmuxWorld, tmp_path: Path
+) -> None:
+    creation = commands.create(
+        "lost",
+        generation=1,
+        environ={},
+        removed=[],
+        options={"incarnation": world.token()},
+        work_dir=str(tmp_path / "gone-in-between"),
+        command="exec sleep 600",
+    )
+    world.tmux.run(*commands.start_server())
 
-    class Racing(Tmux):
-        def call(self, *args, **kwargs):  # type: ignore[no-untyped-def]
-            folder.mkdir(exist_ok=True)
-            answer = super().call(*args, **kwargs)
-            folder.rmdir() if folder.exists() else None
-            return answer
+    assert world.tmux.script([creation], cwd=tmp_path).lines == ["started"]
 
-    world.start(session="other")
-    with pytest.raises(StartFailed):
-        Sessions(Racing(world.socket, environ=world.environ)).start(
-            world.agent(work_dir=folder),
-            incarnation=world.token(),
-            generation=1,
-            environ={},
-            command="cd /; sleep 0.1; exec sleep 600",
-        )
+    session = eventually(lambda: (seen := world.sessions.look("lost")) and seen.dead and seen)
+    assert session
+    eventually(lambda: "gone-in-between" in world.sessions.screen(session, 200))
 
 
 @pytest.mark.parametrize(

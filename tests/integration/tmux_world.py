@@ -5,12 +5,13 @@ import os
 import secrets
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gastown_mail.contracts.agent import Agent
-from gastown_mail.sessions.processes import Process, carriers, describe, end_all, wait_gone
-from gastown_mail.sessions.session import Session, Sessions
+from gastown_mail.sessions.kernel import Process
+from gastown_mail.sessions.processes import carriers, describe, end_all, wait_gone
+from gastown_mail.sessions.session import Poke, Session, Sessions
 from gastown_mail.sessions.tmux import NoServer, Tmux
 from tests.waiting import eventually
 
@@ -79,7 +80,9 @@ class TmuxWorld:
 
     def close(self) -> None:
         with contextlib.suppress(NoServer):
+            socket = Path(self.tmux.run("display-message", "-p", "#{socket_path}").strip())
             self.tmux.run("kill-server")
+            socket.unlink(missing_ok=True)
         left: set[Process] = set()
         for token in self.tokens:
             wait_gone(carriers(token), timeout=HANG_UP_DEADLINE)
@@ -87,6 +90,27 @@ class TmuxWorld:
         text = describe(left)
         assert end_all(lambda: left, grace=0.0) == set()
         assert not text, f"left over: {text}"
+
+
+RECORDER = """
+import os, sys, termios, tty
+name, mode = sys.argv[1:]
+if mode != "lines":
+    tty.setraw(0)
+if mode == "bracketed":
+    os.write(1, b"\\x1b[?2004h")
+with open(name, "wb", buffering=0) as record:
+    while chunk := os.read(0, 65536):
+        record.write(chunk)
+"""
+Recorder = Callable[..., tuple[Session, Path]]
+"""Starts a program that records its input, `(mode, name)`; gives the session and the file of the record."""
+
+
+def poke(world: TmuxWorld, session: Session, text: str) -> str:
+    """Poke one session; return the outcome."""
+    (outcome,) = world.sessions.poke([Poke(session, text)]).values()
+    return outcome
 
 
 def python(program: str, *arguments: object) -> str:

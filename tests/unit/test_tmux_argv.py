@@ -21,6 +21,7 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
     "start_server": commands.start_server,
     "show_global_environment": commands.show_global_environment,
     "show_server_pid": commands.show_server_pid,
+    "nudge": commands.nudge,
     "list_all": lambda: commands.list_all("#{pid}"),
     "list_session": lambda: commands.list_session(commands.by_name("gt-crew-max"), "#{pid}"),
     "capture": lambda: commands.capture("%1", 50),
@@ -38,6 +39,7 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
         work_dir="/tmp",
         command="cat",
     ),
+    "adopt": lambda: commands.adopt("$1", "gt-crew-max", {"generation": "3"}),
     "may_type": lambda: commands.may_type("t0ken", shell_seen=False),
     "set_buffer": lambda: commands.set_buffer("b", "text"),
     "delete_buffer": lambda: commands.delete_buffer("b"),
@@ -69,6 +71,7 @@ def test_every_target_is_exact(name: str) -> None:
     [
         ("kill", 2),
         ("create", 8),
+        ("adopt", 4),
         ("paste", 3),
         ("enter", 3),
         ("capture", 1),

@@ -1,0 +1,68 @@
+# make demo    a small town at work, in a few seconds; nothing of it stays
+# make test    the whole test suite
+# make check   lint and test: what a change must pass
+# make format · make lint · make venv · make tmux · make clean
+#
+# It needs Python 3.11 or newer with venv; the rest is installed into $(VENV), tmux into the system where that
+# is allowed. PYTHON=..., VENV=... and PYTEST_ARGS=... choose others.
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?= -n 4
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint format check venv tmux clean
+.NOTPARALLEL:
+
+demo: $(VENV)/.ready-demo tmux
+	@$(BIN)/gastown-mail demo
+
+test: $(VENV)/.ready-test tmux
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.ready-lint
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+
+format: $(VENV)/.ready-lint
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+
+check: lint test
+
+venv: $(VENV)/.ready-lint
+
+$(VENV)/.ready-test: EXTRAS = [test]
+$(VENV)/.ready-lint: EXTRAS = [test,lint]
+$(VENV)/.ready-build: EXTRAS = [build]
+
+$(VENV)/.ready-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing gastown-mail$(EXTRAS) into $(VENV)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$(EXTRAS)"
+	@touch $@
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "There is no $(PYTHON) here: install Python 3.11 or newer, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), and 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' || { \
+	  echo "$(PYTHON) has no venv: install it (apt-get install python3-venv), or choose another PYTHON" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
+
+tmux:
+	@command -v tmux >/dev/null || { \
+	  echo "tmux is missing; trying to install it"; \
+	  if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then apt-get update -qq; apt-get install -qq -y tmux; \
+	  elif command -v apt-get >/dev/null && sudo -n true 2>/dev/null; then \
+	    sudo -n apt-get update -qq; sudo -n apt-get install -qq -y tmux; \
+	  elif command -v brew >/dev/null; then brew install tmux; fi; }
+	@command -v tmux >/dev/null || { \
+	  echo "tmux 3.2 or newer is needed and could not be installed from here; install it with your" >&2; \
+	  echo "system's packages (apt-get, dnf, apk, pacman, brew: the package is called tmux), then try again" >&2; exit 5; }
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,73 @@
+"""`pause`, `resume`, `clear`, `adopt`: what an operator wants of one agent, or of the whole town."""
+
+import click
+
+from gastown_mail.cli.here import open_town, town_option
+from gastown_mail.contracts.errors import AddressError
+from gastown_mail.daemon.adoption import adopt_session
+from gastown_mail.daemon.desired import WHOLE_TOWN
+from gastown_mail.daemon.gate import OPEN
+from gastown_mail.daemon.service import request_sweep
+from gastown_mail.daemon.town import Town
+from gastown_mail.mail.events import tell
+
+
+@click.command()
+@town_option
+@click.argument("agent", default="")
+@click.option("--all", "whole", is_flag=True, help="The whole town.")
+def pause(town: str | None, agent: str, whole: bool) -> None:
+    """Leave AGENT alone until `resume`: no request, no start, no poke."""
+    with open_town(town) as opened:
+        address = _whom(opened, agent, whole)
+        opened.wishes.pause(address)
+    click.echo(f"{_named(address)} is paused; gastown-mail resume ends that")
+
+
+@click.command()
+@town_option
+@click.argument("agent", default="")
+@click.option("--all", "whole", is_flag=True, help="The whole town.")
+def resume(town: str | None, agent: str, whole: bool) -> None:
+    """End AGENT's pause: what was wanted before is wanted again."""
+    with open_town(town) as opened:
+        address = _whom(opened, agent, whole)
+        opened.wishes.resume(address)
+        request_sweep(opened)
+    click.echo(f"{_named(address)} goes on")
+
+
+@click.command()
+@town_option
+@click.argument("agent")
+def clear(town: str | None, agent: str) -> None:
+    """End AGENT's back-off and quarantine; it is started again if it must run."""
+    with open_town(town) as opened:
+        whom = opened.roster().resolve(agent)
+        opened.agents.write_gate(whom.address, OPEN)
+        tell(opened.redis, opened.keys, "cleared", agent=whom.address)
+        request_sweep(opened)
+    click.echo(f"{whom.address} may be started again")
+
+
+@click.command()
+@town_option
+@click.argument("agent")
+def adopt(town: str | None, agent: str) -> None:
+    """Make a session of AGENT's name that is not ours ours: it is poked and can be ended from now on."""
+    with open_town(town) as opened:
+        whom = opened.roster().resolve(agent)
+        if whom.host != opened.host:
+            raise AddressError(f"{whom.address} lives on host {whom.host}, not here; adopt it there")
+        session = adopt_session(opened, whom)
+    click.echo(f"{whom.address}: session {session.name} is ours now")
+
+
+def _whom(town: Town, agent: str, whole: bool) -> str:
+    if whole == bool(agent):
+        raise click.UsageError("name one AGENT, or say --all for the whole town")
+    return WHOLE_TOWN if whole else town.roster().resolve(agent).address
+
+
+def _named(address: str) -> str:
+    return "the whole town" if address == WHOLE_TOWN else address

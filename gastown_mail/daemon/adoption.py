@@ -1,0 +1,28 @@
+"""Making a session ours that somebody else started: it gets a token, and its agent's record says so."""
+
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.errors import GastownError
+from gastown_mail.daemon.starting import new_incarnation, write_down
+from gastown_mail.daemon.town import Town
+from gastown_mail.daemon.turn import turn
+from gastown_mail.mail.events import tell
+from gastown_mail.sessions.session import Session
+
+
+def adopt_session(town: Town, agent: Agent) -> Session:
+    """Adopt the session of the agent's name; raises GastownError when there is none or it is ours already."""
+    with turn(town.redis, town.keys.turn(agent.address), town.host) as mine:
+        if not mine:
+            raise GastownError(f"something is being done to {agent.address} just now; try again")
+        session = town.sessions.look(agent.session)
+        if session is None:
+            raise GastownError(
+                f"there is no session {agent.session}; gastown-mail run {agent.address} starts one"
+            )
+        if session.incarnation:
+            raise GastownError(f"the session {agent.session} is ours already")
+        generation = town.agents.next_generation(agent.address)
+        adopted = town.sessions.adopt(session, agent, incarnation=new_incarnation(), generation=generation)
+        write_down(town, agent, adopted)
+        tell(town.redis, town.keys, "adopted", agent=agent.address, session=adopted.name)
+        return adopted

@@ -1,0 +1,228 @@
+"""A poke is held where it is not welcome: nothing is typed to a person, a shell, a corpse or a stranger."""
+
+import contextlib
+import os
+import pty
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gastown_mail.contracts.errors import Unknown
+from gastown_mail.sessions import kernel
+from gastown_mail.sessions.poke import Poke
+from gastown_mail.sessions.session import Session, Sessions
+from gastown_mail.sessions.tmux import Tmux
+from tests.integration.tmux_world import RECORDER, Recorder, TmuxWorld, poke, python
+from tests.waiting import eventually
+
+
+@contextlib.contextmanager
+def attached(world: TmuxWorld, session: Session) -> Iterator[None]:
+    """A person at a terminal of 200 x 50 looks at the session."""
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.environ.update(TERM="xterm")
+        os.execvp("tmux", ["tmux", "-L", world.socket, "attach-session", "-t", f"={session.name}:"])
+    try:
+        eventually(lambda: (seen := world.sessions.look(session.name)) and seen.attached)
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(terminal)
+
+
+def test_copy_mode_is_left_first(world: TmuxWorld, recorder: Recorder) -> None:
+    session, record = recorder()
+    world.tmux.run("copy-mode", "-t", session.pane)
+    seen = world.sessions.look(session.name)
+    assert seen is not None
+    assert seen.in_mode
+
+    assert poke(world, session, "text") == "delivered"
+    eventually(lambda: record.read_bytes() == b"text\r")
+
+
+def test_somebody_attached_holds_the_poke(world: TmuxWorld, recorder: Recorder) -> None:
+    session, record = recorder()
+
+    with attached(world, session):
+        assert poke(world, session, "text") == "held: somebody is attached"
+
+    assert record.read_bytes() == b""
+
+
+def test_somebody_who_looks_through_another_session_holds_the_poke_too(
+    world: TmuxWorld, recorder: Recorder
+) -> None:
+    session, record = recorder()
+    world.tmux.run("new-session", "-d", "-s", "guest", "-t", f"={session.name}:")
+    guest = world.sessions.snapshot()["guest"]
+
+    with attached(world, guest):
+        assert poke(world, session, "text") == "held: somebody is attached"
+    assert guest.incarnation == ""
+    assert record.read_bytes() == b""
+
+
+def test_somebody_who_comes_between_text_and_enter_gets_no_enter(
+    world: TmuxWorld, recorder: Recorder
+) -> None:
+    session, record = recorder()
+    with contextlib.ExitStack() as stack:
+        sessions = Sessions(world.tmux, sleep=lambda _: stack.enter_context(attached(world, session)))
+        outcome = sessions.poke([Poke(session, "text")])[session.name]
+
+    assert outcome == "held: the text was typed, but not Enter: somebody is attached"
+    assert record.read_bytes() == b"text"
+
+
+SHELLS = ["exec bash --norc -i", "exec sh", "exec bash --norc", "bash --norc -i; true"]
+
+
+@pytest.mark.parametrize("command", SHELLS)
+def test_no_text_ever_reaches_a_bare_shell(world: TmuxWorld, tmp_path: Path, command: str) -> None:
+    session = world.start(command)
+    eventually(lambda: world.sessions.screen(session))
+
+    outcome = poke(world, session, f"touch {tmp_path}/ran")
+
+    assert outcome.startswith("held: a bare shell (")
+    assert "ran" not in world.sessions.screen(session)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_an_agent_that_ended_into_its_shell_is_not_typed_into(world: TmuxWorld, tmp_path: Path) -> None:
+    record, program = tmp_path / "record", tmp_path / "agent.py"
+    program.write_text(RECORDER)
+    session = world.start("exec bash --norc -i")
+    eventually(lambda: world.sessions.screen(session))
+    started = f"{sys.executable} {program} {record} raw"
+    world.tmux.run("send-keys", "-t", session.pane, started, "Enter")
+    world.wait_for(record)
+    assert poke(world, session, "one") == "delivered"
+    eventually(lambda: record.read_bytes() == b"one\r")
+
+    os.kill(kernel.front(session.pid), signal.SIGKILL)
+    eventually(lambda: kernel.front(session.pid) == session.pid)
+
+    assert poke(world, session, f"touch {tmp_path}/ran") == (
+        "held: a bare shell (bash) is in front and would run the text"
+    )
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("how", ["script", "option", "pipeline"])
+def test_an_agent_that_is_a_shell_program_is_poked(world: TmuxWorld, tmp_path: Path, how: str) -> None:
+    body = f'touch {tmp_path}/up; while read -r text; do echo "$text" >> {tmp_path}/got; done'
+    script = tmp_path / "agent.sh"
+    script.write_text(body + "\n")
+    commands = {
+        "script": f"exec sh {script}",
+        "option": f"exec bash -c '{body}; :'",
+        "pipeline": f"exec sh {script} | cat",
+    }
+    session = world.start(commands[how])
+    world.wait_for(tmp_path / "up")
+
+    assert poke(world, session, "hello") == "delivered"
+    assert eventually((tmp_path / "got").exists)
+    eventually(lambda: (tmp_path / "got").read_text() == "hello\n")
+
+
+def test_a_dead_pane_a_gone_a_replaced_and_a_foreign_session(world: TmuxWorld, recorder: Recorder) -> None:
+    world.start("sleep 0.5", "dead")
+    dead = eventually(lambda: (seen := world.sessions.look("dead")) and seen.dead and seen)
+    gone = world.start(session="gone")
+    world.sessions.end(gone, grace=1.0)
+    living, record = recorder()
+    world.tmux.run("new-session", "-d", "-s", "foreign", "cat")
+    foreign = world.sessions.snapshot()["foreign"]
+    assert dead
+
+    assert world.sessions.poke(
+        [
+            Poke(dead, "text"),
+            Poke(gone, "text"),
+            Poke(replace(living, incarnation="an-older-one"), "text"),
+            Poke(foreign, "text"),
+        ]
+    ) == {
+        "dead": "held: its program has ended",
+        "gone": "failed: the session is gone",
+        "recorder": "failed: the session was replaced",
+        "foreign": "failed: the session carries no token of ours; adopt it first",
+    }
+    assert record.read_bytes() == b""
+
+
+def test_the_server_itself_refuses_what_changed_after_the_look(world: TmuxWorld, recorder: Recorder) -> None:
+    session, record = recorder()
+
+    class Late(Tmux):
+        def script(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            world.tmux.run("set-option", "-t", session.id, "@gastown_incarnation", "successor")
+            return super().script(*args, **kwargs)
+
+    late = Sessions(Late(world.socket, environ=world.environ))
+
+    assert late.poke([Poke(session, "text")])[session.name].startswith("held: the session changed just now")
+    assert record.read_bytes() == b""
+    world.tmux.run("set-option", "-t", session.id, "@gastown_incarnation", session.incarnation)
+
+
+TURNS_INTO_A_SHELL = """
+import os, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+open("up", "w").close()
+signal.sigwait({signal.SIGUSR1})
+os.execvp("bash", ["bash", "--norc", "-i"])
+"""
+
+
+def test_a_shell_that_comes_to_the_front_after_the_look_is_not_typed_into(
+    world: TmuxWorld, tmp_path: Path
+) -> None:
+    session = world.start(python(TURNS_INTO_A_SHELL))
+    world.wait_for(tmp_path / "up")
+
+    class Late(Tmux):
+        def script(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            os.kill(session.pid, signal.SIGUSR1)
+            eventually(lambda: kernel.arguments(session.pid)[0] == "bash")
+            return super().script(*args, **kwargs)
+
+    late = Sessions(Late(world.socket, environ=world.environ))
+
+    assert late.poke([Poke(session, "touch ran")])[session.name].startswith("held: the session changed")
+    assert "ran" not in world.sessions.screen(session)
+
+
+def test_a_stopped_server_is_unknown_and_nothing_is_typed(world: TmuxWorld, recorder: Recorder) -> None:
+    session, record = recorder()
+    hasty = Sessions(Tmux(world.socket, deadline=0.3, environ=world.environ))
+    os.kill(session.server, signal.SIGSTOP)
+    try:
+        with pytest.raises(Unknown):
+            hasty.poke([Poke(session, "text")])
+    finally:
+        os.kill(session.server, signal.SIGCONT)
+    assert record.read_bytes() == b""
+
+
+def test_a_server_that_stops_between_text_and_enter_is_told(world: TmuxWorld, recorder: Recorder) -> None:
+    session, _ = recorder()
+    hasty = Sessions(
+        Tmux(world.socket, deadline=0.3, environ=world.environ),
+        sleep=lambda _: os.kill(session.server, signal.SIGSTOP),
+    )
+    try:
+        outcome = hasty.poke([Poke(session, "text")])[session.name]
+    finally:
+        os.kill(session.server, signal.SIGCONT)
+
+    assert outcome.startswith("failed: the text was typed, but not Enter: tmux did not answer")

@@ -1,0 +1,301 @@
+"""Ending a session: all of it, only it, and fast when it lets itself be ended."""
+
+import os
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from gastown_mail.contracts.errors import NotOurs, StartFailed, Unknown
+from gastown_mail.sessions import kernel, processes
+from gastown_mail.sessions.kernel import Process
+from gastown_mail.sessions.session import Sessions
+from gastown_mail.sessions.tmux import Answer, Tmux
+from tests.integration.tmux_world import STAY, TmuxWorld, python
+from tests.waiting import eventually
+
+STUBBORN = "trap '' TERM HUP; while :; do sleep 0.05; done"
+DOUBLE_FORK = """
+import os, signal, sys, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        for ignored in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(ignored, signal.SIG_IGN)
+        os.closerange(0, 100)
+        time.sleep(600)
+    os._exit(0)
+os.wait()
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def bystander() -> Iterator[Process]:
+    """A process of nobody's, and one of another incarnation, must survive everything here."""
+    nobodys = subprocess.Popen(["sleep", "600"])
+    others = subprocess.Popen(["sleep", "600"], env={**os.environ, "GASTOWN_INCARNATION": "of-another"})
+    rows = [kernel.row(child.pid) for child in (nobodys, others)]
+    yield from (row.process for row in rows[:1] if row)
+    alive = [child.poll() is None for child in (nobodys, others)]
+    for child in (nobodys, others):
+        child.kill()
+        child.wait()
+    assert alive == [True, True]
+
+
+def tree(world: TmuxWorld, token: str, count: int) -> set[Process]:
+    eventually(lambda: len(processes.carriers(token)) >= count)
+    return processes.carriers(token)
+
+
+def test_a_session_that_lets_itself_be_ended_ends_in_tens_of_milliseconds(
+    world: TmuxWorld, bystander: Process
+) -> None:
+    session = world.start()
+    begun = time.monotonic()
+
+    world.sessions.end(session, grace=30.0)
+
+    assert time.monotonic() - begun < 0.5
+    assert world.sessions.look(session.name) is None
+    assert processes.carriers(session.incarnation) == set()
+
+
+@pytest.mark.parametrize(
+    ("command", "count"),
+    [
+        (f'setsid sh -c "{STUBBORN}" & {STAY}', 3),
+        (f"nohup sleep 600 >/dev/null 2>&1 & {STAY}", 2),
+        (f"(setsid setsid sleep 600 &) ; {STUBBORN}", 3),
+        (python(DOUBLE_FORK), 2),
+        (STUBBORN, 2),
+        (f'env -i sh -c "{STUBBORN}" & wait', 1),
+        ("sh -c 'sleep 600 & sleep 600 & wait' & sh -c 'sleep 600 | sleep 600' & wait", 6),
+    ],
+)
+def test_the_whole_tree_ends(world: TmuxWorld, bystander: Process, command: str, count: int) -> None:
+    session = world.start(command)
+    seen = tree(world, session.incarnation, count)
+    root = processes.child_of(session.server, session.pid)
+    assert root is not None
+    seen |= processes.family([root])
+
+    world.sessions.end(session, grace=0.3)
+
+    assert [process for process in seen if processes.alive(process)] == []
+    assert processes.carriers(session.incarnation) == set()
+    assert world.sessions.snapshot() == {}
+
+
+def test_the_grace_is_given_and_an_agent_may_put_its_things_in_order(
+    world: TmuxWorld, tmp_path: Path
+) -> None:
+    session = world.start(
+        "trap 'sleep 0.4; echo saved > saved; exit' TERM; touch up; while :; do sleep 0.05; done"
+    )
+    world.wait_for(tmp_path / "up")
+
+    world.sessions.end(session, grace=10.0)
+
+    assert (tmp_path / "saved").read_text() == "saved\n"
+
+
+def test_neighbours_with_the_victims_name_as_prefix_live(world: TmuxWorld) -> None:
+    victim = world.start(session="gt-crew-max")
+    neighbours = [world.start(session=name) for name in ("gt-crew-maxine", "gt-crew-max-2", "gt-crew")]
+    world.sessions.end(victim, grace=1.0)
+
+    world.sessions.end(victim, grace=1.0)
+
+    assert world.sessions.snapshot() == {one.name: one for one in neighbours}
+    assert all(len(processes.carriers(one.incarnation)) == 1 for one in neighbours)
+
+
+def test_a_session_that_was_replaced_since_the_look_lives(world: TmuxWorld) -> None:
+    old = world.start(session="max")
+    world.sessions.end(old, grace=1.0)
+    new = world.start(session="max")
+
+    world.sessions.end(old, grace=1.0)
+    world.sessions.end(replace(old, id=new.id, pane=new.pane, pid=new.pid), grace=1.0)
+
+    assert world.sessions.snapshot() == {"max": new}
+    assert processes.carriers(new.incarnation) != set()
+
+
+def test_what_is_left_of_a_replaced_session_ends_and_the_successor_lives(world: TmuxWorld) -> None:
+    old = world.start(f"setsid sleep 600 & {STAY}", session="max")
+    tree(world, old.incarnation, 2)
+    world.tmux.run("kill-session", "-t", old.id)
+    new = world.start(session="max")
+    assert processes.carriers(old.incarnation) != set()
+
+    world.sessions.end(old, grace=1.0)
+
+    assert processes.carriers(old.incarnation) == set()
+    assert world.sessions.snapshot() == {"max": new}
+
+
+def test_what_a_killed_server_left_ends(world: TmuxWorld) -> None:
+    session = world.start(f"setsid sleep 600 & {STAY}")
+    tree(world, session.incarnation, 2)
+    os.kill(session.server, signal.SIGKILL)
+    eventually(lambda: world.sessions.look(session.name) is None)
+    assert processes.carriers(session.incarnation) != set()
+
+    world.sessions.end_remains(session.incarnation, grace=1.0)
+
+    assert processes.carriers(session.incarnation) == set()
+
+
+def test_ending_twice_one_after_another_and_at_once_is_harmless(world: TmuxWorld, bystander: Process) -> None:
+    session, other = world.start(f"setsid sleep 600 & {STUBBORN}"), world.start(session="other")
+    failures: list[BaseException] = []
+
+    def end() -> None:
+        try:
+            world.sessions.end(session, grace=0.3)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=end) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    end()
+
+    assert failures == []
+    assert world.sessions.snapshot() == {"other": other}
+
+
+def test_a_session_without_a_token_is_never_touched(world: TmuxWorld) -> None:
+    world.start(session="ours")
+    world.tmux.run("new-session", "-d", "-s", "a-persons", "cat")
+    persons = world.sessions.snapshot()["a-persons"]
+
+    with pytest.raises(NotOurs, match="adopt"):
+        world.sessions.end(persons, grace=1.0)
+    world.sessions.end(replace(persons, incarnation="made-up"), grace=1.0)
+
+    assert world.sessions.look("a-persons") == persons
+
+
+def test_an_adopted_session_is_ours_and_can_be_ended(world: TmuxWorld, tmp_path: Path) -> None:
+    ours = world.start(session="ours")
+    world.tmux.run("new-session", "-d", "-s", "a-persons", "sleep 600 & sleep 601; :")
+    persons = world.sessions.snapshot()["a-persons"]
+    root = processes.child_of(persons.server, persons.pid)
+    assert root
+    family = processes.family([root])
+
+    adopted = world.sessions.adopt(persons, world.agent("a-persons"), incarnation="mine", generation=9)
+
+    assert adopted == replace(
+        persons, incarnation="mine", generation=9, agent="rig/crew/a-persons", activity=adopted.activity
+    )
+    with pytest.raises(StartFailed, match="carries a token already"):
+        world.sessions.adopt(persons, world.agent("a-persons"), incarnation="other", generation=10)
+    world.sessions.end(adopted, grace=1.0)
+    assert [process for process in family if processes.alive(process)] == []
+    with pytest.raises(StartFailed, match="not newer"):
+        world.start(session="a-persons", generation=9)
+    with pytest.raises(StartFailed, match="not adopted"):
+        world.sessions.adopt(persons, world.agent("a-persons"), incarnation="late", generation=10)
+    assert world.sessions.snapshot() == {"ours": ours}
+
+
+def test_a_dead_pane_is_cleared_away_with_what_it_left(world: TmuxWorld) -> None:
+    session = world.start("setsid sleep 600 & sleep 0.4; exit 7")
+    dead = eventually(lambda: (seen := world.sessions.look(session.name)) and seen.dead and seen)
+    assert dead
+
+    world.sessions.end(dead, grace=1.0)
+
+    assert world.sessions.snapshot() == {}
+    assert processes.carriers(session.incarnation) == set()
+
+
+def test_what_a_person_opened_in_the_session_ends_with_it(world: TmuxWorld) -> None:
+    session = world.start()
+    world.tmux.run("split-window", "-d", "-t", session.pane, "exec sleep 600")
+    world.tmux.run("new-window", "-d", "-t", session.id, STUBBORN)
+    tree(world, session.incarnation, 4)
+
+    world.sessions.end(session, grace=0.3)
+
+    assert processes.carriers(session.incarnation) == set()
+
+
+def test_without_the_agents_pane_the_session_is_dead_and_can_be_ended(world: TmuxWorld) -> None:
+    session = world.start()
+    world.tmux.run("split-window", "-d", "-t", session.pane, "exec sleep 600")
+    world.tmux.run("kill-pane", "-t", session.pane)
+    seen = world.sessions.look(session.name)
+    assert seen is not None
+    assert (seen.dead, seen.pid, seen.pane) == (True, 0, session.pane)
+
+    world.sessions.end(session, grace=1.0)
+
+    assert world.sessions.snapshot() == {}
+
+
+def test_a_stopped_server_is_unknown_and_nobody_is_signalled(world: TmuxWorld) -> None:
+    session = world.start()
+    hasty = Sessions(Tmux(world.socket, deadline=0.3, environ=world.environ))
+    os.kill(session.server, signal.SIGSTOP)
+    try:
+        with pytest.raises(Unknown):
+            hasty.end(session, grace=0.1)
+    finally:
+        os.kill(session.server, signal.SIGCONT)
+
+    assert world.sessions.look(session.name) == session
+    assert len(processes.carriers(session.incarnation)) == 1
+
+
+def test_the_server_lives_even_when_the_session_started_it(world: TmuxWorld) -> None:
+    token = world.token()
+    subprocess.run(
+        ["tmux", "-L", world.socket, "-f", "/dev/null", "new-session", "-d", "-s", "first", "cat"],
+        env={**os.environ, "GASTOWN_INCARNATION": token},
+        check=True,
+    )
+    session, other = world.start(token=token), world.start(session="other")
+    assert session.server in {process.pid for process in processes.carriers(token)}
+
+    world.sessions.end(session, grace=1.0)
+    world.sessions.end(session, grace=1.0)
+
+    assert world.sessions.look("other") == other
+
+
+def test_a_program_that_ended_unnoticed_by_tmux_makes_the_session_dead(world: TmuxWorld) -> None:
+    """A server that missed a SIGCHLD shows a living pane while a detached child holds the terminal."""
+    child = subprocess.Popen(["true"])
+    eventually(lambda: kernel.is_zombie(child.pid, os.getpid()))
+    living = f"$1|%1|{child.pid}|0|||0|0|0|1|1|1|{os.getpid()}|1|1|%1|t0ken|sh|a/|gone"
+
+    class MissedIt(Tmux):
+        def call(self, *args: object, **kwargs: object) -> Answer:
+            return Answer(0, living, "")
+
+    seen = Sessions(MissedIt(world.socket, environ=world.environ)).look("gone")
+    assert seen is not None
+    assert seen.dead
+    assert child.wait() == 0
+
+
+def test_ending_takes_few_processes(world: TmuxWorld) -> None:
+    session = world.start()
+    before = world.tmux.calls
+
+    world.sessions.end(session, grace=1.0)
+
+    assert world.tmux.calls - before <= 3

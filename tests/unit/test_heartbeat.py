@@ -1,0 +1,248 @@
+"""Whom a heartbeat starts, whom it pokes, whom it leaves alone."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.settings import DaemonSettings
+from gastown_mail.contracts.times import ZERO_TIME
+from gastown_mail.daemon.gate import Gate
+from gastown_mail.daemon.heartbeat import Act, Leave, Poke, Seen, Start, decide
+from gastown_mail.daemon.record import AgentRecord, Desired
+from gastown_mail.sessions.session import Session
+
+NOW = datetime(2025, 12, 20, 10, 0, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+DAEMON = DaemonSettings()
+TEXT = "HEARTBEAT: check your workers"
+
+WITNESS = Agent(
+    address="gastown/witness", role="witness", rig="gastown", name="", session="gt-gastown-witness",
+    work_dir=Path("/town/gastown"), command="agent", poke=TEXT, keep_running=False, stop_grace=5.0, env={},
+    host="h",
+)  # fmt: skip
+DEACON = replace(WITNESS, address="deacon/", keep_running=True)
+
+
+def ago(minutes: float) -> datetime:
+    return NOW - minutes * MINUTE
+
+
+def idle(minutes: float = 60.0, *, age: float = 600.0, incarnation: str = "now", **more: object) -> Session:
+    """A session without output for so many minutes, started `age` minutes ago."""
+    session = Session(
+        name=WITNESS.session, id="$1", pane="%1", pid=4711, incarnation=incarnation, generation=1,
+        agent=WITNESS.address, dead=False, exit_status=None, attached=0, activity=ago(minutes).timestamp(),
+        started_at=ago(age).timestamp(), foreground="agent", in_mode=False, server=1,
+    )  # fmt: skip
+    return replace(session, **more)  # type: ignore[arg-type]
+
+
+def act(
+    agent: Agent = WITNESS, session: Session | None = None, *, now: datetime = NOW,
+    settings: DaemonSettings = DAEMON, **recorded: object,
+) -> Act:  # fmt: skip
+    record = AgentRecord(**recorded)  # type: ignore[arg-type]
+    acts = decide([Seen(agent, record, session)], now, settings)
+    assert len(acts) == 1
+    return acts[0]
+
+
+@pytest.mark.parametrize("desired", [None, Desired.RUNNING])
+@pytest.mark.parametrize("session", [None, idle(dead=True)], ids=["none", "dead pane"])
+def test_an_agent_that_must_run_and_does_not_is_started(
+    desired: Desired | None, session: Session | None
+) -> None:
+    assert isinstance(act(DEACON, session, desired=desired), Start)
+
+
+@pytest.mark.parametrize("session", [None, idle(dead=True)], ids=["none", "dead pane"])
+def test_an_agent_that_need_not_run_is_left_ended(session: Session | None) -> None:
+    assert isinstance(act(WITNESS, session, desired=Desired.RUNNING), Leave)
+
+
+def test_an_agent_whose_request_ended_it_and_could_not_start_it_is_started() -> None:
+    assert isinstance(act(WITNESS, None, desired=Desired.RUNNING, owed=True), Start)
+
+
+@pytest.mark.parametrize(("seconds", "started"), [(1, False), (-1, True)])
+def test_a_start_waits_for_its_back_off_and_no_longer(seconds: float, started: bool) -> None:
+    gate = Gate(failures=1, not_before=NOW.timestamp() + seconds)
+
+    assert isinstance(act(DEACON, None, gate=gate), Start) is started
+
+
+@pytest.mark.parametrize("desired", [Desired.STOPPED, Desired.PAUSED])
+@pytest.mark.parametrize("session", [None, idle(), idle(dead=True), idle(incarnation="")])
+def test_what_is_stopped_or_paused_is_neither_started_nor_poked(
+    desired: Desired, session: Session | None
+) -> None:
+    left = act(DEACON, session, desired=desired)
+
+    assert isinstance(left, Leave)
+    assert desired.value in left.why
+
+
+@pytest.mark.parametrize("dead", [True, False])
+def test_a_session_that_is_not_ours_is_left_alone(dead: bool) -> None:
+    left = act(DEACON, idle(incarnation="", dead=dead))
+
+    assert isinstance(left, Leave)
+    assert "not ours" in left.why
+
+
+def test_an_idle_agent_is_poked_with_the_words_of_its_settings() -> None:
+    session = idle()
+
+    assert act(WITNESS, session) == Poke(WITNESS, session, TEXT, misses=0)
+
+
+def test_an_agent_without_a_poke_is_not_poked() -> None:
+    assert isinstance(act(replace(WITNESS, poke=None), idle()), Leave)
+
+
+def test_an_agent_with_a_person_in_front_is_not_poked() -> None:
+    assert isinstance(act(WITNESS, idle(attached=1)), Leave)
+
+
+@pytest.mark.parametrize(("minutes", "poked"), [(0, False), (1.9, False), (2.1, True)])
+def test_an_agent_that_was_active_a_moment_ago_is_not_poked(minutes: float, poked: bool) -> None:
+    assert isinstance(act(WITNESS, idle(minutes)), Poke) is poked
+
+
+@pytest.mark.parametrize(
+    ("misses", "wait"), [(0, 7.5), (1, 11.25), (2, 16.875), (3, 25.3125), (4, 30), (5, 30), (1000, 30)]
+)
+def test_each_poke_without_an_answer_makes_the_next_one_later_up_to_half_an_hour(
+    misses: int, wait: float
+) -> None:
+    def after(minutes: float) -> Act:
+        return act(WITNESS, idle(minutes), last_poke=ago(minutes), misses=misses)
+
+    assert isinstance(after(wait - 0.6), Leave)
+    due = after(wait)
+    assert isinstance(due, Poke)
+    assert due.misses == misses + 1
+
+
+@pytest.mark.parametrize(("minutes", "poked"), [(4.4, False), (4.6, True), (5, True)])
+def test_a_poke_may_be_early_by_as_much_as_heartbeats_are(minutes: float, poked: bool) -> None:
+    answered = idle(3)
+
+    assert isinstance(act(WITNESS, answered, last_poke=ago(minutes)), Poke) is poked
+
+
+@pytest.mark.parametrize(
+    ("seconds", "answered"), [(-10, False), (0, False), (3, False), (4, True), (60, True)]
+)
+def test_only_what_comes_after_the_pokes_own_echo_is_an_answer(seconds: float, answered: bool) -> None:
+    poked_at = ago(10)
+    session = idle(activity=poked_at.timestamp() + seconds)
+
+    again = act(WITNESS, session, last_poke=poked_at, misses=0)
+
+    assert isinstance(again, Poke)
+    assert again.misses == (0 if answered else 1)
+
+
+def test_a_new_session_is_not_judged_by_its_predecessor() -> None:
+    young = idle(2.5, age=3)
+
+    first = act(WITNESS, young, last_poke=ago(6), misses=7, last_activity=ago(600))
+
+    assert first == Poke(WITNESS, young, TEXT, misses=0)
+
+
+def test_a_heartbeat_longer_than_the_longest_back_off_is_kept() -> None:
+    hourly = DaemonSettings(heartbeat_interval=3600)
+
+    assert isinstance(act(WITNESS, idle(50), settings=hourly, last_poke=ago(50), misses=3), Leave)
+    assert isinstance(act(WITNESS, idle(60), settings=hourly, last_poke=ago(60), misses=3), Poke)
+
+
+def heartbeats(answers: bool, hours: int) -> Iterator[datetime]:
+    """The moments of pokes to an agent that answers each one after 10 s, or none, seen every 5 min."""
+    record, session, now = AgentRecord(), idle(0, age=0), NOW
+    for beat in range(hours * 12):
+        now = NOW + beat * 5 * MINUTE
+        [done] = decide([Seen(WITNESS, record, session)], now, DAEMON)
+        if isinstance(done, Poke):
+            yield now
+            record = replace(record, last_poke=now, misses=done.misses)
+            echo = now + timedelta(seconds=10 if answers else 1)
+            session = replace(session, activity=echo.timestamp())
+
+
+def test_an_agent_that_answers_is_poked_at_every_heartbeat() -> None:
+    assert len(list(heartbeats(answers=True, hours=2))) == 23
+
+
+def test_an_agent_that_never_answers_is_poked_every_half_hour_in_the_end() -> None:
+    pokes = list(heartbeats(answers=False, hours=12))
+
+    gaps = [(later - earlier) / MINUTE for earlier, later in itertools.pairwise(pokes)]
+    assert gaps[:4] == [10, 15, 20, 25]
+    assert set(gaps[4:]) == {30}
+
+
+MOMENTS = st.floats(-100_000, 100_000).map(ago)
+SESSIONS = st.none() | st.builds(
+    lambda activity, started, dead, ours: idle(
+        activity=activity.timestamp(),
+        started_at=started.timestamp(),
+        dead=dead,
+        incarnation="now" if ours else "",
+    ),
+    MOMENTS,
+    MOMENTS,
+    st.booleans(),
+    st.booleans(),
+)
+
+
+@given(
+    SESSIONS,
+    MOMENTS | st.just(ZERO_TIME),
+    st.integers(0, 10**9),
+    st.sampled_from([None, *Desired]),
+    st.sampled_from([WITNESS, DEACON]),
+)
+def test_whatever_the_clock_says_only_ours_are_poked_and_only_what_has_ended_is_started(
+    session: Session | None, last_poke: datetime, misses: int, desired: Desired | None, agent: Agent
+) -> None:
+    done = act(agent, session, last_poke=last_poke, misses=misses, desired=desired)
+
+    assert done.why
+    if isinstance(done, Poke):
+        assert session is not None
+        assert session.incarnation
+        assert not session.dead
+        assert 0 <= done.misses <= misses + 1
+    if isinstance(done, Start):
+        assert session is None or (session.dead and session.incarnation)
+        assert agent.keep_running
+    if desired in (Desired.STOPPED, Desired.PAUSED):
+        assert isinstance(done, Leave)
+
+
+@pytest.mark.parametrize("hours", [-48, 48])
+def test_after_a_step_of_the_clock_a_living_agent_is_at_most_poked(hours: int) -> None:
+    stepped = NOW + timedelta(hours=hours)
+
+    for session in (idle(0), idle(60), idle(0, age=0)):
+        assert isinstance(act(DEACON, session, now=stepped, last_poke=ago(1), misses=2), Poke | Leave)
+
+
+def test_every_agent_gets_one_act_in_its_place() -> None:
+    agents = [replace(WITNESS, address=f"rig/crew/{number}") for number in range(50)]
+
+    acts = decide([Seen(agent, AgentRecord(), None) for agent in agents], NOW, DAEMON)
+
+    assert [done.agent for done in acts] == agents

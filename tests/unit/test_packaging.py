@@ -1,0 +1,92 @@
+"""What is shipped: version, typing marker, template, the public names, and what they cost to import."""
+
+import ast
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import entry_points, requires, version
+from importlib.resources import files
+from pathlib import Path
+
+import gastown_mail
+from gastown_mail.contracts import errors
+from gastown_mail.contracts.settings import load_settings
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def test_the_installed_version_is_the_one_of_the_repository() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+
+    assert version("gastown-mail") == project["version"]
+
+
+def test_the_command_is_installed() -> None:
+    (command,) = entry_points(group="console_scripts", name="gastown-mail")
+
+    assert callable(command.load())
+
+
+def test_every_dependency_is_pinned() -> None:
+    pinned = (REPOSITORY / "constraints.txt").read_text().lower().replace("_", "-")
+    names = [
+        line.partition(";")[0].partition("<")[0].partition(">")[0] for line in requires("gastown-mail") or []
+    ]
+
+    assert names
+    assert [name for name in names if f"\n{name.strip().lower()}==" not in pinned] == []
+
+
+def test_constraints_are_names_and_versions_alone() -> None:
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()[1:]
+
+    assert [line for line in lines if line.count("==") != 1 or set(line) & set(" /:@")] == []
+
+
+def test_types_are_shipped() -> None:
+    assert files("gastown_mail").joinpath("py.typed").is_file()
+
+
+def test_the_template_is_shipped_and_is_a_town(tmp_path: Path) -> None:
+    template = files("gastown_mail").joinpath("cli", "town.toml").read_text()
+    (tmp_path / "town.toml").write_text(template)
+
+    assert load_settings(tmp_path, environ={}) == load_settings(tmp_path / "none", environ={}).model_copy(
+        update={"town_root": tmp_path, "town_name": load_settings(tmp_path, environ={}).town_name}
+    )
+
+
+def test_every_public_name_can_be_imported() -> None:
+    for name in gastown_mail.__all__:
+        assert getattr(gastown_mail, name).__module__.startswith("gastown_mail."), name
+
+
+def test_a_type_checker_sees_the_same_public_names() -> None:
+    tree = ast.parse(Path(gastown_mail.__file__).read_text())
+    seen = [name.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for name in node.names]
+
+    assert sorted(set(seen) - {"import_module", "TYPE_CHECKING", "Any"}) == sorted(gastown_mail.__all__)
+
+
+def test_the_whole_family_of_errors_is_public() -> None:
+    family = {
+        name
+        for name, value in vars(errors).items()
+        if isinstance(value, type) and issubclass(value, errors.GastownError)
+    }
+
+    assert family <= set(gastown_mail.__all__)
+
+
+def test_sending_imports_no_more_than_it_needs() -> None:
+    program = (
+        "import sys, gastown_mail; gastown_mail.send_lifecycle;"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+    )
+    imported = set(ast.literal_eval(answer.stdout))
+
+    assert "redis" in imported
+    assert imported & {"pydantic", "click", "rq", "rq_scheduler", "psutil"} == set()

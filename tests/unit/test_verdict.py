@@ -1,0 +1,331 @@
+"""What becomes of a request whose turn has come: the rules of CONTRACTS section 2 and of the fence."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.lifecycle import RequestStatus
+from gastown_mail.contracts.request import LifecycleRequest, decode_element
+from gastown_mail.daemon.record import AgentRecord, Desired
+from gastown_mail.daemon.verdict import Carry, Case, Finished, Settle, Verdict, decide, may_ask
+from gastown_mail.mail.requests import Work
+from gastown_mail.sessions.session import Session
+from tests.towns import element
+
+NOW = datetime(2025, 12, 20, 10, 12, 30, tzinfo=UTC)
+ASKED = "2025-12-20T10:12:21Z"
+ASKED_AT = datetime(2025, 12, 20, 10, 12, 21, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+ACTIONS = ("cycle", "restart", "shutdown")
+
+MAX = Agent(
+    address="gastown/crew/max", role="crew", rig="gastown", name="max", session="gt-gastown-crew-max",
+    work_dir=Path("/town"), command="agent", poke=None, keep_running=False, stop_grace=5.0, env={}, host="h",
+)  # fmt: skip
+
+
+def asked(action: str = "restart", **more: object) -> LifecycleRequest:
+    return decode_element(element(MAX.address, action, **{"timestamp": ASKED, **more}))[1]
+
+
+def living(incarnation: str = "now", started: float = -60.0, *, dead: bool = False) -> Session:
+    """The agent's session, started so many seconds after the request."""
+    return Session(
+        name=MAX.session, id="$1", pane="%1", pid=4711, incarnation=incarnation, generation=1,
+        agent=MAX.address, dead=dead, exit_status=None, attached=0, activity=0.0,
+        started_at=ASKED_AT.timestamp() + started, foreground="agent", in_mode=False, server=1,
+    )  # fmt: skip
+
+
+def case(
+    request: LifecycleRequest, session: Session | None, *, asker: str = MAX.address,
+    record: AgentRecord | None = None, work: Work | None = None, later: Sequence[LifecycleRequest] = (),
+    now: datetime = NOW, asker_incarnation: str = "",
+) -> Case:  # fmt: skip
+    def of(ident: str, its: LifecycleRequest) -> Case:
+        return Case(
+            id=ident, request=its, work=work or Work(b""), asker=asker, agent=MAX,
+            record=record or AgentRecord(), session=session, now=now, max_age=HOUR,
+            asker_incarnation=asker_incarnation,
+        )  # fmt: skip
+
+    waiting = [of(f"later-{place}", its) for place, its in enumerate(later)]
+    return replace(of("this", request), others=[of("this", request), *waiting] if waiting else [])
+
+
+def status(verdict: Verdict) -> str:
+    assert isinstance(verdict, Settle), verdict
+    assert verdict.detail, "whoever is refused is told why"
+    return verdict.status.value
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("token", [None, "now"])
+def test_a_request_of_the_living_session_is_carried_out_on_it(action: str, token: str | None) -> None:
+    session = living()
+
+    assert decide(case(asked(action, incarnation=token), session)) == Carry(session)
+
+
+def test_a_session_whose_program_has_ended_is_replaced_all_the_same() -> None:
+    session = living(dead=True)
+
+    assert decide(case(asked(incarnation="now"), session)) == Carry(session)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(
+    ("session", "token"),
+    [
+        (living("next"), "now"),
+        (living("next", started=5), "now"),
+        (living("next", started=5), None),
+        (None, "now"),
+        (None, None),
+    ],
+)
+def test_a_request_of_a_session_that_is_gone_touches_nobody(
+    action: str, session: Session | None, token: str | None
+) -> None:
+    assert status(decide(case(asked(action, incarnation=token), session))) == "superseded"
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "started", "meant"),
+    [
+        ("2025-12-20T10:12:21Z", 0.5, True),
+        ("2025-12-20T10:12:21Z", 0.999, True),
+        ("2025-12-20T10:12:21Z", 1.5, False),
+        ("2025-12-20T10:12:21.0Z", 0.05, True),
+        ("2025-12-20T10:12:21.0Z", 0.5, False),
+        ("2025-12-20T10:12:21.400000000Z", 0.5, False),
+        ("2025-12-20T10:12:21.600000000Z", 0.5, True),
+        ("2025-12-20T02:12:21-08:00", 0.5, True),
+    ],
+)
+def test_a_coarse_timestamp_means_any_instant_inside_its_last_digit(
+    timestamp: str, started: float, meant: bool
+) -> None:
+    session = living(started=started)
+
+    verdict = decide(case(asked(timestamp=timestamp), session))
+
+    assert verdict == Carry(session) if meant else status(verdict) == "superseded"
+
+
+def test_a_request_from_a_clock_that_is_ahead_is_carried_out() -> None:
+    session = living()
+
+    verdict = decide(case(asked(timestamp="2025-12-21T10:12:21Z"), session))
+
+    assert verdict == Carry(session)
+
+
+@pytest.mark.parametrize(("age", "expired"), [(HOUR, False), (HOUR + timedelta(seconds=5), True)])
+def test_a_request_older_than_the_longest_age_expires(age: timedelta, expired: bool) -> None:
+    session = living()
+
+    verdict = decide(case(asked(), session, now=ASKED_AT + age))
+
+    assert status(verdict) == "expired" if expired else verdict == Carry(session)
+
+
+def test_a_revived_request_counts_as_asked_anew() -> None:
+    revived_at = (NOW + 5 * HOUR).timestamp()
+    session = living(started=4 * 3600)
+
+    verdict = decide(case(asked(), session, work=Work(b"", revived_at=revived_at), now=NOW + 5.5 * HOUR))
+
+    assert verdict == Carry(session)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_nothing_is_done_to_a_paused_agent(action: str) -> None:
+    paused = AgentRecord(desired=Desired.PAUSED)
+
+    assert status(decide(case(asked(action), living(), record=paused))) == "refused"
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_a_session_that_is_not_ours_is_refused(action: str) -> None:
+    assert status(decide(case(asked(action), living(incarnation="")))) == "refused"
+
+
+@pytest.mark.parametrize(
+    ("waiting", "deciding"),
+    [
+        (["restart", "cycle", "restart"], 2),
+        (["restart", "shutdown", "cycle"], 1),
+        (["shutdown", "cycle", "restart"], 0),
+        (["cycle"], 0),
+    ],
+)
+def test_of_several_requests_the_last_decides_and_shutdown_beats_all(
+    waiting: list[str], deciding: int
+) -> None:
+    session: Session | None = living()
+    acted = []
+
+    for place, action in enumerate(waiting):
+        verdict = decide(case(asked(action), session, later=[asked(one) for one in waiting[place + 1 :]]))
+        if isinstance(verdict, Carry):
+            acted.append(place)
+            session = None if action == "shutdown" else living("next", started=20)
+
+    assert acted == [deciding]
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(
+    "later", [{"incarnation": "gone"}, {"timestamp": "2025-12-20T08:00:00Z"}], ids=["of-another", "expired"]
+)
+def test_a_later_request_that_is_not_to_be_carried_out_overrules_nobody(
+    action: str, later: dict[str, str]
+) -> None:
+    session = living()
+
+    verdict = decide(case(asked(incarnation="now"), session, later=[asked(action, **later)]))
+
+    assert verdict == Carry(session)
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_whoever_may_ask_for_others_can_have_an_agent_without_session_started_or_ended(action: str) -> None:
+    assert decide(case(asked(action), None, asker="mayor/")) == Carry(None)
+
+
+def test_a_start_asked_for_before_the_last_change_is_superseded() -> None:
+    record = AgentRecord(desired=Desired.STOPPED, changed_at=ASKED_AT + timedelta(seconds=3))
+
+    assert status(decide(case(asked(), None, asker="mayor/", record=record))) == "superseded"
+    assert decide(case(asked("shutdown"), None, asker="mayor/", record=record)) == Carry(None)
+
+
+def test_the_token_of_who_asks_is_a_proof_and_not_the_session_that_is_meant() -> None:
+    session = living("now")
+    request = asked(incarnation="of-the-witness")
+    asker, proof = "gastown/witness", "of-the-witness"
+
+    assert decide(case(request, session, asker=asker, asker_incarnation=proof)) == Carry(session)
+    late = living("next", started=5)
+    assert status(decide(case(request, late, asker=asker, asker_incarnation=proof))) == "superseded"
+
+
+def test_a_token_that_proves_nobody_means_a_session_that_is_gone() -> None:
+    request = asked(incarnation="of-somebody")
+
+    assert status(decide(case(request, living(), asker="gastown/witness"))) == "superseded"
+
+
+VICTIM, SUCCESSOR = living("victim"), living("successor", started=20)
+BEGUN = Work(b"", tries=1, begun_at=NOW.timestamp(), victim="victim", successors=("lost", "successor"))
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize(
+    ("session", "expected"),
+    [
+        (VICTIM, Carry(VICTIM)),
+        (living("victim", dead=True), Carry(living("victim", dead=True))),
+        (None, Carry(None)),
+        (SUCCESSOR, Finished(SUCCESSOR)),
+        (living("successor", started=20, dead=True), Carry(living("successor", started=20, dead=True))),
+    ],
+)
+def test_work_that_has_begun_goes_on_wherever_it_was_left(
+    action: str, session: Session | None, expected: Verdict
+) -> None:
+    assert decide(case(asked(action), session, work=BEGUN)) == expected
+
+
+@pytest.mark.parametrize("stranger", [living("stranger", started=30), living("")])
+def test_work_that_has_begun_spares_a_stranger_in_its_place(stranger: Session) -> None:
+    assert status(decide(case(asked(), stranger, work=BEGUN))) == "superseded"
+
+
+@pytest.mark.parametrize("stranger", [living(""), living("stranger")])
+def test_work_that_began_without_a_session_spares_whoever_is_there_now(stranger: Session) -> None:
+    work = Work(b"", tries=1, begun_at=NOW.timestamp())
+
+    assert status(decide(case(asked(), stranger, asker="mayor/", work=work))) == "superseded"
+
+
+def test_what_has_begun_is_neither_expired_nor_paused_nor_overruled() -> None:
+    paused = AgentRecord(desired=Desired.PAUSED)
+    much_later = NOW + 5 * HOUR
+
+    verdict = decide(
+        case(asked(), VICTIM, work=BEGUN, record=paused, later=[asked("shutdown")], now=much_later)
+    )
+
+    assert verdict == Carry(VICTIM)
+
+
+TOKENS = st.sampled_from(["", "now", "next", "victim"])
+SESSIONS = st.none() | st.builds(living, TOKENS, st.floats(-4000, 4000), dead=st.booleans())
+REQUESTS = st.builds(
+    lambda action, token: asked(action, incarnation=token),
+    st.sampled_from(ACTIONS),
+    TOKENS.map(lambda token: token or None),
+)
+
+
+@given(REQUESTS, SESSIONS, st.sampled_from([MAX.address, "mayor/", "operator"]), st.floats(-9e3, 9e3))
+def test_only_the_session_that_is_meant_is_ever_a_victim(
+    request: LifecycleRequest, session: Session | None, asker: str, later: float
+) -> None:
+    verdict = decide(case(request, session, asker=asker, now=NOW + timedelta(seconds=later)))
+
+    if isinstance(verdict, Carry) and verdict.victim is not None:
+        assert verdict.victim == session
+        assert session.incarnation
+        older = session.started_at <= request.latest.timestamp()
+        assert request.incarnation == session.incarnation or (older and request.incarnation is None)
+    assert not isinstance(verdict, Finished), "nothing has begun yet"
+
+
+@given(REQUESTS, SESSIONS, TOKENS, st.lists(TOKENS.filter(bool), max_size=2))
+def test_begun_work_ends_nobody_but_its_victim_and_its_own_successors(
+    request: LifecycleRequest, session: Session | None, victim: str, successors: list[str]
+) -> None:
+    work = Work(b"", tries=1, begun_at=NOW.timestamp(), victim=victim, successors=tuple(successors))
+
+    verdict = decide(case(request, session, work=work))
+
+    if isinstance(verdict, Carry) and verdict.victim is not None:
+        assert verdict.victim.incarnation in {victim, *successors} - {""}
+    if isinstance(verdict, Settle):
+        assert verdict.status is RequestStatus.SUPERSEDED
+
+
+@pytest.mark.parametrize(
+    ("asker", "allowed"),
+    [
+        (MAX.address, True),
+        ("mayor/", True),
+        ("deacon/", True),
+        ("operator", True),
+        ("gastown/witness", True),
+        ("other/witness", False),
+        ("gastown/refinery", False),
+        ("gastown/crew/maxine", False),
+        ("/witness", False),
+    ],
+)
+def test_who_may_ask_for_whom(asker: str, allowed: bool) -> None:
+    assert may_ask(asker, MAX) is allowed
+
+
+def test_the_witness_of_no_rig_may_not_ask_for_the_mayor() -> None:
+    mayor = Agent(
+        address="mayor/", role="mayor", rig="", name="", session="gt-mayor", work_dir=Path("/town"),
+        command="agent", poke=None, keep_running=False, stop_grace=5.0, env={}, host="h",
+    )  # fmt: skip
+
+    assert not may_ask("/witness", mayor)
