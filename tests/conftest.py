@@ -8,6 +8,7 @@ import pytest
 
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.embedded import ensure_server, stop_server
+from tests.parts import OwnServer, own_server
 from tests.towns import TWO_AGENTS, a_town
 
 
@@ -30,3 +31,17 @@ def make_town(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., Town]]:
 def town(make_town: Callable[..., Town]) -> Town:
     """A town with `gastown/witness` and `gastown/crew/max`, nothing running."""
     return make_town()
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[OwnServer]:
+    """A Valkey of the test's own, to be killed, stopped and emptied."""
+    with own_server(tmp_path / "r") as server:
+        yield server
+
+
+@pytest.fixture
+def own_town(tmp_path: Path, server: OwnServer) -> Iterator[Town]:
+    """A town like `town`, on the test's own Valkey."""
+    with a_town(tmp_path, server.url) as town:
+        yield town

@@ -31,7 +31,7 @@ DEADLINE = 25.0
 BEATS_AFTER = 2
 """After so many more heartbeats, one has begun and ended since."""
 
-EVENTS_SHOWN = 12
+EVENTS_SHOWN, EVENTS_READ = 12, 120
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 SIGNALLED = 128
 """Added to the signal's number this is the exit code, as in a shell."""
@@ -102,9 +102,10 @@ def play(stage: Stage, step: Step) -> None:
 
 
 def tell_events(stage: Stage) -> None:
-    """Print what the daemon told last, if its Redis can still say it."""
+    """Print what the daemon told last of the agents, if its Redis can still say it."""
     try:
-        for event in latest(stage.town.redis, stage.town.keys, EVENTS_SHOWN):
+        told = [e for e in latest(stage.town.redis, stage.town.keys, EVENTS_READ) if "agent" in e.fields]
+        for event in told[-EVENTS_SHOWN:]:
             click.echo(f"    {readable(event)}")
     except RedisError as error:
         click.echo(f"    its events cannot be read: {error}")
@@ -190,7 +191,7 @@ def _ask(stage: Stage, action: str, address: str) -> None:
 
 def _took(stage: Stage, address: str) -> timedelta | None:
     """From the agent's own last request to its end, None as long as none of them is done."""
-    for event in reversed(latest(stage.town.redis, stage.town.keys, EVENTS_SHOWN * 10)):
+    for event in reversed(latest(stage.town.redis, stage.town.keys, EVENTS_READ)):
         if (event.fields["event"], event.fields.get("agent")) == (RequestStatus.DONE.value, address):
             record = stage.town.requests.record(event.fields["request"])
             if record["from"] == address:

@@ -124,7 +124,12 @@ class Stage:
 
     def reads(self, address: str, text: str, *, after: Session | None = None) -> Session:
         """Wait until `text` is a line on the screen of the agent's session, one that is not `after`."""
-        return self.wait(f"{address} to show {text!r}", lambda: self._shown(address, text, after))
+        try:
+            return self.wait(f"{address} to show {text!r}", lambda: self._shown(address, text, after))
+        except NotShown as missed:
+            session = self.look(address)
+            screen = self.town.sessions.screen(session) if session else "(it has no session)"
+            raise NotShown(f"{missed}. Its screen:\n{screen}") from None
 
     def expect_gone(self, session: Session) -> None:
         """Wait until no process of this session is left."""

@@ -11,8 +11,8 @@ from gastown_mail.sessions.session import Session
 
 def adopt_session(town: Town, agent: Agent) -> Session:
     """Adopt the session of the agent's name; raises GastownError when there is none or it is ours already."""
-    with turn(town.redis, town.keys.turn(agent.address), town.host) as mine:
-        if not mine:
+    with turn(town.redis, town.keys.turn(agent.address), town.host) as right:
+        if right is None:
             raise GastownError(f"something is being done to {agent.address} just now; try again")
         session = town.sessions.look(agent.session)
         if session is None:
@@ -23,6 +23,6 @@ def adopt_session(town: Town, agent: Agent) -> Session:
             raise GastownError(f"the session {agent.session} is ours already")
         generation = town.agents.next_generation(agent.address)
         adopted = town.sessions.adopt(session, agent, incarnation=new_incarnation(), generation=generation)
-        write_down(town, agent, adopted)
+        write_down(town, right, agent, adopted)
         tell(town.redis, town.keys, "adopted", agent=agent.address, session=adopted.name)
         return adopted

@@ -11,10 +11,9 @@ from gastown_mail.daemon import lifecycle, rounds
 from gastown_mail.daemon.gate import consider
 from gastown_mail.daemon.heartbeat import Poke, must_run
 from gastown_mail.daemon.record import AgentRecord, Desired
-from gastown_mail.daemon.starting import preflight, search_path
-from gastown_mail.daemon.starting import start as start_session
+from gastown_mail.daemon.starting import Launch, preflight, search_path
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import turn
+from gastown_mail.daemon.turn import Turn, turn
 from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.log import say
 
@@ -45,18 +44,18 @@ def start(address: str, why: str, by: str = "") -> str:
     """
     town = _town()
     agent = town.roster().resolve(address)
-    with turn(town.redis, town.keys.turn(agent.address), town.host) as mine:
-        if not mine:
+    with turn(town.redis, town.keys.turn(agent.address), town.host) as right:
+        if right is None:
             return "busy: something is being done to it; try again"
         try:
             town.require_go()
-            return _start(town, agent, why, by)
+            return _start(town, right, agent, why, by)
         except (StartFailed, SurvivorsLeft, Unknown) as error:
             tell(town.redis, town.keys, "not_started", agent=address, detail=str(error))
             return f"failed: {error}"
 
 
-def _start(town: Town, agent: Agent, why: str, by: str) -> str:
+def _start(town: Town, right: Turn, agent: Agent, why: str, by: str) -> str:
     record, session = town.agents.read(agent.address), town.sessions.look(agent.session)
     if session is not None and not session.incarnation:
         return f"left alone: the session {session.name} is not ours; adopt it"
@@ -73,7 +72,8 @@ def _start(town: Town, agent: Agent, why: str, by: str) -> str:
         town.sessions.end(session, grace=agent.stop_grace)
     elif record.incarnation:
         town.sessions.end_remains(record.incarnation, grace=agent.stop_grace)
-    begun = start_session(town, agent, why=why, handoff=_owed_handoff(town, agent, record), automatic=not by)
+    handoff = _owed_handoff(town, agent, record)
+    begun = Launch(town, right, agent, why, handoff, automatic=not by).run()
     return f"started {begun.name}, pid {begun.pid}"
 
 

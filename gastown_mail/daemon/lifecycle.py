@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.atomic import write_atomically
@@ -17,12 +18,12 @@ from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, Re
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.daemon.clerk import enqueue
 from gastown_mail.daemon.record import Desired
-from gastown_mail.daemon.starting import preflight, search_path, start, write_down
+from gastown_mail.daemon.starting import Launch, preflight, search_path, write_down
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import turn
+from gastown_mail.daemon.turn import Turn, turn
 from gastown_mail.daemon.verdict import Carry, Case, Finished, Settle, decide
 from gastown_mail.mail.events import tell
-from gastown_mail.plumbing.answers import fields
+from gastown_mail.plumbing.answers import fields, texts
 from gastown_mail.plumbing.failpoints import passing
 from gastown_mail.plumbing.log import say
 from gastown_mail.sessions.session import Session
@@ -42,13 +43,13 @@ def carry_out(town: Town, request_id: str) -> str:
     address = record.get("agent", "")
     if not record or record.get("status") in FINAL_STATUSES:
         return record.get("status", "unknown")
-    with turn(town.redis, town.keys.turn(address), town.host) as mine:
-        if not mine:
+    with turn(town.redis, town.keys.turn(address), town.host) as right:
+        if right is None:
             return WAITING
         passing("turn-taken")
         try:
             town.require_go()
-            _serve(town, address)
+            _serve(town, right, address)
         except Unknown as error:
             _postpone(town, request_id, str(error))
             return WAITING
@@ -56,7 +57,7 @@ def carry_out(town: Town, request_id: str) -> str:
     return town.requests.record(request_id).get("status", "unknown")
 
 
-def _serve(town: Town, address: str) -> None:
+def _serve(town: Town, right: Turn, address: str) -> None:
     """Settle the agent's waiting requests, oldest first, until one of them has been acted on."""
     agent = town.roster().agents.get(address)
     ids = town.requests.waiting(address)
@@ -64,7 +65,7 @@ def _serve(town: Town, address: str) -> None:
     for request_id in ids:
         began = time.monotonic()
         case = cases.get(request_id)
-        status, detail, acted = _settle_one(town, case) if case else (*_lost(address, agent), False)
+        status, detail, acted = _settle_one(town, right, case) if case else (*_lost(address, agent), False)
         town.requests.settle(request_id, address, status, detail, datetime.now(UTC))
         passing("settled")
         say(log, "settled", request_id=request_id, agent=address, outcome=status.value, detail=detail,
@@ -80,19 +81,19 @@ def _lost(address: str, agent: Agent | None) -> tuple[RequestStatus, str]:
     return RequestStatus.FAILED, "what was asked for is no longer in Redis; ask again"
 
 
-def _settle_one(town: Town, case: Case) -> tuple[RequestStatus, str, bool]:
+def _settle_one(town: Town, right: Turn, case: Case) -> tuple[RequestStatus, str, bool]:
     """The final status of one request, its reason, and whether anybody was touched."""
     match decide(case):
         case Settle(status, detail):
             return status, detail, False
         case Finished(successor):
             if case.record.incarnation != successor.incarnation:
-                write_down(town, case.agent, successor)
+                write_down(town, right, case.agent, successor)
             return RequestStatus.DONE, f"started {successor.name}", True
         case Carry(victim):
             if fault := _unstartable(town, case):
                 return RequestStatus.REFUSED, fault, False
-            return *_act(town, case, victim), True
+            return *_act(town, right, case, victim), True
 
 
 def _unstartable(town: Town, case: Case) -> str | None:
@@ -128,52 +129,61 @@ def _cases(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Case]:
     return {case.id: replace(case, others=cases) for case in cases}
 
 
-def _act(town: Town, case: Case, victim: Session | None) -> tuple[RequestStatus, str]:
+def _act(town: Town, right: Turn, case: Case, victim: Session | None) -> tuple[RequestStatus, str]:
     tries = int(town.redis.hincrby(town.keys.work(case.id), "tries", 1))
     if tries > MOST_TRIES:
         return RequestStatus.FAILED, f"given up after {MOST_TRIES} tries that ended in the middle"
-    handoff = handoff_file(town, case.agent)
     if not case.work.begun_at:
-        _begin(town, case, victim, handoff)
+        _begin(town, right, case, victim)
+    handoff = _place_handoff(town, case)
     try:
         _end(town, case, victim)
         if not case.starts:
             return RequestStatus.DONE, f"ended {case.agent.session}"
-        why = _why(case)
-        cycle = case.request.action is LifecycleAction.CYCLE
-        session = start(town, case.agent, why=why, handoff=handoff if cycle else None,
-                        announce=lambda token: _announce(town, case.id, token))  # fmt: skip
+        session = Launch(town, right, case.agent, _why(case), handoff,
+                         announce=lambda token: _announce(town, case.id, token)).run()  # fmt: skip
     except (StartFailed, SurvivorsLeft) as error:
         return RequestStatus.FAILED, str(error)
     return RequestStatus.DONE, f"started {session.name}, pid {session.pid}"
 
 
-def _begin(town: Town, case: Case, victim: Session | None, handoff: Path) -> None:
+def _begin(town: Town, right: Turn, case: Case, victim: Session | None) -> None:
     """Write down what is about to be done, before anybody is touched."""
-    text = _handoff_text(town, case, victim)
-    if text:
-        handoff.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        write_atomically(handoff, text.encode(), 0o600)
-    elif case.starts:
-        handoff.unlink(missing_ok=True)
-    passing("handoff-written")
-    now = datetime.now(UTC)
-    desired = Desired.RUNNING if case.starts else Desired.STOPPED
-    with town.redis.pipeline() as pipe:
+    text, now, address = _handoff_text(town, case, victim), datetime.now(UTC), case.agent.address
+    request, work = town.keys.request(case.id), town.keys.work(case.id)
+    notes = {"begun_at": now.timestamp(), "victim": victim.incarnation if victim else ""}
+    desired, owed = (Desired.RUNNING, "true") if case.starts else (Desired.STOPPED, "false")
+
+    def write(pipe: Any) -> None:
+        if texts(pipe.hmget(request, ["status"]))[0] in FINAL_STATUSES:
+            raise Unknown(f"request {case.id} has been settled by somebody else")
+        pipe.multi()
         if text:
-            pipe.set(town.keys.handoff(case.agent.address), text)
+            pipe.set(town.keys.handoff(address), text)
         elif case.starts:
-            pipe.delete(town.keys.handoff(case.agent.address))
-        town.agents.write(case.agent.address, pipe=pipe, desired=desired.value, changed_at=now,
-                          owed="true" if case.starts else "false")  # fmt: skip
-        notes = {"begun_at": now.timestamp(), "victim": victim.incarnation if victim else ""}
-        pipe.hset(town.keys.work(case.id), mapping=fields(notes))
-        pipe.hset(town.keys.request(case.id), "status", RequestStatus.CARRYING.value)
-        tell(pipe, town.keys, "carrying", agent=case.agent.address, request=case.id,
+            pipe.delete(town.keys.handoff(address))
+        town.agents.write(address, pipe=pipe, desired=desired.value, changed_at=now, owed=owed)
+        pipe.hset(work, mapping=fields(notes))
+        pipe.hset(request, "status", RequestStatus.CARRYING.value)
+        tell(pipe, town.keys, "carrying", agent=address, request=case.id,
              action=case.request.action.value, session=case.agent.session)  # fmt: skip
-        pipe.execute()
+
+    right.write(write, request)
     passing("intent-written")
     town.keep_desired()
+
+
+def _place_handoff(town: Town, case: Case) -> Path | None:
+    """Put the handoff that Redis holds where the successor finds it; a restart leaves none behind."""
+    file, kept = handoff_file(town, case.agent), town.redis.get(town.keys.handoff(case.agent.address))
+    if case.request.action is LifecycleAction.CYCLE and isinstance(kept, bytes):
+        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        write_atomically(file, kept, 0o600)
+        passing("handoff-written")
+        return file
+    if case.starts:
+        file.unlink(missing_ok=True)
+    return None
 
 
 def _end(town: Town, case: Case, victim: Session | None) -> None:
@@ -188,10 +198,11 @@ def _end(town: Town, case: Case, victim: Session | None) -> None:
         town.sessions.end_remains(token, grace=grace)
 
 
-def _announce(town: Town, request_id: str, incarnation: str) -> None:
+def _announce(town: Town, request_id: str, incarnation: str) -> Sequence[str]:
     known = town.requests.work(request_id)
     successors = (*known.successors, incarnation) if known else (incarnation,)
     town.redis.hset(town.keys.work(request_id), "successors", " ".join(successors))
+    return successors
 
 
 def _handoff_text(town: Town, case: Case, victim: Session | None) -> str:
@@ -221,7 +232,7 @@ def _why(case: Case) -> str:
 
 def _postpone(town: Town, request_id: str, reason: str) -> None:
     """Nobody is killed and nobody is started on a world that did not answer; the sweep comes back to it."""
-    town.redis.hset(town.keys.request(request_id), "detail", f"waiting: {reason}")
+    town.requests.note(request_id, f"waiting: {reason}")
     tell(town.redis, town.keys, "postponed", request=request_id, detail=reason)
     say(log, "postponed", level=logging.WARNING, request_id=request_id, detail=reason)
 

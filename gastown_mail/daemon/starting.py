@@ -5,14 +5,17 @@ import secrets
 import shlex
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import StartFailed
 from gastown_mail.daemon.gate import started
 from gastown_mail.daemon.town import Town
+from gastown_mail.daemon.turn import Turn
 from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.failpoints import passing
 from gastown_mail.sessions.session import Session
@@ -83,63 +86,95 @@ def surroundings(town: Town, agent: Agent, incarnation: str, handoff: Path | Non
     return {**agent.env, **given} | ({"GASTOWN_HANDOFF": str(handoff)} if handoff else {})
 
 
-def start(
-    town: Town, agent: Agent, *, why: str, handoff: Path | None,
-    announce: Callable[[str], None] = lambda _: None, automatic: bool = False,
-) -> Session:  # fmt: skip
-    """Start the agent's session and write it down. `announce` is told each new incarnation before it exists.
+@dataclass(frozen=True)
+class Launch:
+    """One start of an agent's session, by the holder of the agent's turn.
 
-    A program that ends at once is tried again; raises StartFailed when all tries are used, and Unknown.
-    An automatic start counts in the agent's history, and so does any that fails.
+    `announce` is told each new incarnation before it exists, and returns all that were announced for this
+    same purpose. An automatic start counts in the agent's history (see `gate`), and so does any that fails.
     """
-    for pause in (*PAUSES_BETWEEN_STARTS, None):
+
+    town: Town
+    right: Turn
+    agent: Agent
+    why: str
+    handoff: Path | None
+    announce: Callable[[str], Collection[str]] = lambda incarnation: (incarnation,)
+    automatic: bool = False
+
+    def run(self) -> Session:
+        """Start the session and write it down; a program that ends at once is tried again.
+
+        Raises StartFailed when all tries are used, Unknown when nothing can be said or the turn is lost.
+        """
+        for pause in (*PAUSES_BETWEEN_STARTS, None):
+            try:
+                session = self._once()
+            except StartFailed as error:
+                self._tell("start_failed", str(error))
+                if pause is None:
+                    self._count(failed=True)
+                    raise
+                time.sleep(pause)
+                _clear_away(self.town, self.agent)
+            else:
+                if self.automatic:
+                    self._count(failed=False)
+                return session
+        raise AssertionError("the last try returns or raises")
+
+    def _once(self) -> Session:
+        incarnation = new_incarnation()
+        generation = self.town.agents.next_generation(self.agent.address)
+        announced = self.announce(incarnation)
+        passing("successor-announced")
+        # After the generation: whoever takes over from here on has a newer one, and tmux refuses ours.
+        self.right.require()
         try:
-            session = _start_once(town, agent, why, handoff, announce)
-            if automatic:
-                _count(town, agent, failed=False)
-            return session
-        except StartFailed as error:
-            tell(town.redis, town.keys, "start_failed", agent=agent.address, detail=str(error))
-            if pause is None:
-                _count(town, agent, failed=True)
+            session = self._start(incarnation, generation)
+        except StartFailed:
+            earlier = _already_there(self.town, self.agent, announced)
+            if earlier is None:
                 raise
-        time.sleep(pause)
-        _clear_away(town, agent)
-    raise AssertionError("the loop returns or raises")
+            session = earlier
+        passing("session-started")
+        write_down(self.town, self.right, self.agent, session)
+        passing("start-noted")
+        return session
+
+    def _start(self, incarnation: str, generation: int) -> Session:
+        town, agent = self.town, self.agent
+        prompt = first_prompt(agent, town.settings.town_name, self.why, self.handoff)
+        return town.sessions.start(
+            agent, incarnation=incarnation, generation=generation,
+            environ=surroundings(town, agent, incarnation, self.handoff),
+            command=agent.command_line(prompt, town.settings.town_root),
+        )  # fmt: skip
+
+    def _count(self, *, failed: bool) -> None:
+        now, address = time.time(), self.agent.address
+        gate = started(self.town.agents.read(address).gate, now, self.town.settings.daemon, failed=failed)
+        self.town.agents.write_gate(address, gate)
+        if gate.failures > 1 or failed:
+            self._tell("back_off", gate.refusal(now) or "")
+
+    def _tell(self, event: str, detail: str) -> None:
+        tell(self.town.redis, self.town.keys, event, agent=self.agent.address, detail=detail)
 
 
-def _start_once(
-    town: Town, agent: Agent, why: str, handoff: Path | None, announce: Callable[[str], None]
-) -> Session:
-    incarnation = new_incarnation()
-    generation = town.agents.next_generation(agent.address)
-    announce(incarnation)
-    passing("successor-announced")
-    prompt = first_prompt(agent, town.settings.town_name, why, handoff)
-    session = town.sessions.start(
-        agent, incarnation=incarnation, generation=generation,
-        environ=surroundings(town, agent, incarnation, handoff),
-        command=agent.command_line(prompt, town.settings.town_root),
-    )  # fmt: skip
-    passing("session-started")
-    write_down(town, agent, session)
-    passing("start-noted")
-    return session
+def _already_there(town: Town, agent: Agent, announced: Collection[str]) -> Session | None:
+    """The living session that an earlier process has started for this same purpose, None if there is none."""
+    session = town.sessions.look(agent.session)
+    ours = session is not None and not session.dead and session.incarnation in announced
+    return session if ours else None
 
 
-def _count(town: Town, agent: Agent, *, failed: bool) -> None:
-    """Enter a start into the agent's history (see `gate`)."""
-    now, settings = time.time(), town.settings.daemon
-    gate = started(town.agents.read(agent.address).gate, now, settings, failed=failed)
-    town.agents.write_gate(agent.address, gate)
-    if gate.failures > 1 or failed:
-        tell(town.redis, town.keys, "back_off", agent=agent.address, detail=gate.refusal(now) or "")
-
-
-def write_down(town: Town, agent: Agent, session: Session) -> None:
-    """Record the session that lives now as the agent's."""
+def write_down(town: Town, right: Turn, agent: Agent, session: Session) -> None:
+    """Record the session that lives now as the agent's. Raises Unknown when the turn is lost."""
     now = datetime.now(UTC)
-    with town.redis.pipeline() as pipe:
+
+    def write(pipe: Any) -> None:
+        pipe.multi()
         town.agents.write(
             agent.address, pipe=pipe, session=session.name, incarnation=session.incarnation, host=agent.host,
             started_at=datetime.fromtimestamp(session.started_at, UTC), changed_at=now, misses=0,
@@ -147,7 +182,8 @@ def write_down(town: Town, agent: Agent, session: Session) -> None:
         )  # fmt: skip
         pipe.hincrby(town.keys.agent(agent.address), "restarts", 1)
         tell(pipe, town.keys, "started", agent=agent.address, session=session.name, pid=session.pid)
-        pipe.execute()
+
+    right.write(write)
 
 
 def _clear_away(town: Town, agent: Agent) -> None:

@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,7 @@ from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import LockError, RedisError
 
+from gastown_mail.contracts.errors import Unknown
 from gastown_mail.plumbing.answers import text
 from gastown_mail.sessions import kernel
 from gastown_mail.sessions.processes import alive
@@ -21,6 +22,8 @@ LEASE = 10.0
 """Seconds after which the turn of a holder that no longer keeps it alive is free."""
 
 RENEW_EVERY = 2.0
+
+LOST = "another process has taken over this agent; this one was silent for too long and does no more"
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,25 @@ class Turn:
             threading.Thread(target=self._keep, args=(self._over,), daemon=True).start()
         return self.mine
 
+    def require(self) -> None:
+        """Raise Unknown unless the turn is still this holder's."""
+        if not self.still_held():
+            raise Unknown(LOST)
+
+    def write(self, act: Callable[[Any], None], *watched: str) -> None:
+        """Write to Redis in one transaction that takes place only while the turn is this holder's.
+
+        `act` gets the pipeline, may read from it, then calls `multi()` and writes. Raises Unknown when
+        another holder has taken over: whoever was paused for an hour changes nothing any more.
+        """
+
+        def while_mine(pipe: Any) -> None:
+            if pipe.get(self._key) != self._lock.local.token:
+                raise Unknown(LOST)
+            act(pipe)
+
+        self._redis.transaction(while_mine, self._key, *watched)
+
     def give_back(self) -> None:
         """End the turn; nothing happens when it is over already."""
         if self.mine:
@@ -102,12 +124,11 @@ class Turn:
 
 
 @contextmanager
-def turn(redis: Redis, key: str, host: str) -> Iterator[bool]:
-    """Have the turn of `key` inside the block: True, or False when a holder that may be alive has it."""
+def turn(redis: Redis, key: str, host: str) -> Iterator[Turn | None]:
+    """Have the turn of `key` inside the block; None when a holder that may be alive has it."""
     right = Turn(redis, key, host)
-    taken = right.take()
     try:
-        yield taken
+        yield right if right.take() else None
     finally:
         right.give_back()
 

@@ -133,6 +133,18 @@ class Requests:
 
         return bool(self.redis.transaction(unless_final, key, value_from_callable=True))
 
+    def note(self, request_id: str, detail: str) -> None:
+        """Say for people where an open request stands; a settled one is not touched."""
+        key = self.keys.request(request_id)
+
+        def unless_final(pipe: Any) -> None:
+            open_still = text(pipe.hget(key, "status")) not in (*FINAL_STATUSES, "")
+            pipe.multi()
+            if open_still:
+                pipe.hset(key, "detail", detail)
+
+        self.redis.transaction(unless_final, key)
+
     def _close(self, pipe: Pipeline, request_id: str, agent: str, end: dict[str, str], now: datetime) -> None:
         pipe.hset(self.keys.request(request_id), mapping=fields(end))
         pipe.zrem(self.keys.waiting(agent), request_id)

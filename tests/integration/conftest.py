@@ -1,11 +1,14 @@
 """Fixtures for tests with a real tmux."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from gastown_mail.daemon.town import Town
 from gastown_mail.sessions.session import Session
+from tests.integration.carriers import Carriers
+from tests.integration.stage import RECORDED, Stage
 from tests.integration.tmux_world import RECORDER, Recorder, TmuxWorld, python
 
 
@@ -26,3 +29,17 @@ def recorder(world: TmuxWorld, tmp_path: Path) -> Recorder:
         return session, record
 
     return start
+
+
+@pytest.fixture
+def stage(make_town: Callable[..., Town]) -> Stage:
+    """A town of crew members and a witness that write down what they are given; nothing runs."""
+    return Stage(make_town(RECORDED))
+
+
+@pytest.fixture
+def carriers() -> Iterator[Carriers]:
+    """Processes that carry requests out."""
+    made = Carriers()
+    yield made
+    made.close()

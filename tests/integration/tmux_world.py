@@ -80,9 +80,9 @@ class TmuxWorld:
 
     def close(self) -> None:
         with contextlib.suppress(NoServer):
-            socket = Path(self.tmux.run("display-message", "-p", "#{socket_path}").strip())
             self.tmux.run("kill-server")
-            socket.unlink(missing_ok=True)
+        folder = Path(os.environ.get("TMUX_TMPDIR") or "/tmp") / f"tmux-{os.getuid()}"
+        (folder / self.socket).unlink(missing_ok=True)
         left: set[Process] = set()
         for token in self.tokens:
             wait_gone(carriers(token), timeout=HANG_UP_DEADLINE)

@@ -1,0 +1,81 @@
+"""Processes that carry requests out, one each, as the work-horses of rq do; a test may kill them."""
+
+import contextlib
+import subprocess
+import sys
+from pathlib import Path
+
+from gastown_mail.daemon.town import Town
+from tests.towns import clean_environ
+
+ANSWER_DEADLINE = 60.0
+
+CARRY_OUT = """
+import os, sys
+from pathlib import Path
+from gastown_mail.contracts.settings import load_settings
+from gastown_mail.daemon.lifecycle import carry_out
+from gastown_mail.daemon.town import Town
+root, url, ident = sys.argv[1:]
+town = Town.open(load_settings(Path(root), environ=os.environ), url)
+print("ready", flush=True)
+sys.stdin.readline()
+print(carry_out(town, ident))
+"""
+
+
+class Carrier:
+    """A process that carries one request out when it is told to."""
+
+    def __init__(self, town: Town, ident: str) -> None:
+        words = [sys.executable, "-c", CARRY_OUT, str(town.settings.town_root), town.redis_url, ident]
+        self.process = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=clean_environ(),
+            cwd=Path.cwd(),
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == "ready\n"
+
+    def go(self) -> None:
+        """Begin."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("go\n")
+        self.process.stdin.flush()
+
+    def answer(self) -> str:
+        """What it returned, when it has."""
+        said, _ = self.process.communicate(timeout=ANSWER_DEADLINE)
+        return said.strip()
+
+    def die_after(self, seconds: float) -> None:
+        """SIGKILL after so long, unless it has ended by then."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(seconds)
+        self.kill()
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(ANSWER_DEADLINE)
+
+
+class Carriers:
+    """All carriers of one test; none outlives it."""
+
+    def __init__(self) -> None:
+        self.made: list[Carrier] = []
+
+    def __call__(self, town: Town, ident: str) -> Carrier:
+        self.made.append(Carrier(town, ident))
+        return self.made[-1]
+
+    def close(self) -> None:
+        for carrier in self.made:
+            carrier.kill()
+            for stream in (carrier.process.stdin, carrier.process.stdout):
+                if stream is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        stream.close()

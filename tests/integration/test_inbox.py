@@ -1,0 +1,68 @@
+"""The inbox list: take = move to `taken`, oldest first, and nothing leaves both lists but by booking."""
+
+import threading
+import time
+
+import pytest
+
+from gastown_mail.daemon.town import Town
+from gastown_mail.mail.inbox import MOST_AT_ONCE, Inbox
+from tests.waiting import eventually
+
+
+@pytest.fixture
+def inbox(town: Town) -> Inbox:
+    return Inbox(town.redis, town.keys)
+
+
+def fill(town: Town, count: int) -> list[bytes]:
+    elements = [b"%d" % number for number in range(count)]
+    town.redis.rpush(town.keys.inbox, *elements)
+    return elements
+
+
+def test_nothing_there_is_told_after_the_wait(inbox: Inbox) -> None:
+    begun = time.monotonic()
+
+    assert inbox.take(0.2) == []
+
+    assert time.monotonic() - begun >= 0.15
+
+
+def test_an_element_that_comes_during_the_wait_is_taken(town: Town, inbox: Inbox) -> None:
+    taken: list[bytes] = []
+    waiting = threading.Thread(target=lambda: taken.extend(inbox.take(5.0)))
+    waiting.start()
+    eventually(lambda: town.redis.info("clients")["blocked_clients"])
+
+    fill(town, 1)
+
+    waiting.join(10)
+    assert taken == [b"0"]
+
+
+def test_what_is_taken_is_the_oldest_in_order_and_stays_in_taken(town: Town, inbox: Inbox) -> None:
+    elements = fill(town, 5)
+
+    assert inbox.take(1.0) == elements
+
+    assert inbox.left_over() == elements
+    assert inbox.waiting() == 0
+
+
+def test_no_more_than_a_batch_is_taken_at_once(town: Town, inbox: Inbox) -> None:
+    elements = fill(town, MOST_AT_ONCE + 50)
+
+    first, second = inbox.take(1.0), inbox.take(1.0)
+
+    assert (first, second) == (elements[:MOST_AT_ONCE], elements[MOST_AT_ONCE:])
+    assert inbox.left_over() == elements[:MOST_AT_ONCE]
+
+
+def test_to_look_changes_nothing(town: Town, inbox: Inbox) -> None:
+    elements = fill(town, 3)
+
+    assert inbox.peek(2) == elements[:2]
+
+    assert (inbox.waiting(), inbox.left_over()) == (3, [])
+    assert inbox.take(1.0) == elements

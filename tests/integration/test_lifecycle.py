@@ -1,0 +1,196 @@
+"""Carrying out on real sessions: what a cycle, a restart and a shutdown do."""
+
+import stat
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from gastown_mail.daemon import jobs, rounds
+from gastown_mail.daemon.heartbeat import Start
+from gastown_mail.daemon.record import Desired
+from gastown_mail.daemon.town import Town
+from gastown_mail.sessions.processes import carriers
+from tests.integration.stage import MAX, RECORDED, RECORDER, WITNESS, Stage, gone
+from tests.integration.tmux_world import python
+from tests.waiting import eventually
+
+NOTES = "tests are green\nnext: merge #12 & 'tidy up' — ¿sí? 🙂\n"
+
+
+def test_a_cycle_hands_the_notes_over_to_a_fresh_session(stage: Stage) -> None:
+    first = stage.start()
+    stage.forget_what_was_written()
+
+    outcome, detail = stage.carry_out("cycle", handoff=NOTES, reason="context is full")
+
+    second = stage.living()
+    assert outcome == "done"
+    assert str(second.pid) in detail
+    assert second.incarnation != first.incarnation
+    assert gone(first.pid)
+    file = stage.town.settings.handoff_dir / f"{first.name}.md"
+    assert file.read_text() == NOTES
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stage.town.redis.get(stage.town.keys.handoff(MAX)) == NOTES.encode()
+    assert stage.environ()["GASTOWN_HANDOFF"] == str(file)
+    prompt = stage.wrote("prompt").read_text()
+    for word in (str(file), MAX, "context is full"):
+        assert word in prompt
+
+
+def test_a_cycle_without_notes_hands_over_the_screen_and_who_asked_and_why(stage: Stage) -> None:
+    first = stage.start()
+    stage.town.sessions.tmux.run("send-keys", "-t", first.pane, "-l", "was deep in the parser")
+    eventually(lambda: "parser" in stage.town.sessions.screen(first))
+
+    outcome, _ = stage.carry_out("cycle", WITNESS, to=MAX, reason="stuck for an hour")
+
+    assert outcome == "done"
+    handoff = (stage.town.settings.handoff_dir / f"{first.name}.md").read_text()
+    for word in ("was deep in the parser", WITNESS, "stuck for an hour"):
+        assert word in handoff
+
+
+def test_a_restart_is_a_clean_start_without_any_handoff(stage: Stage) -> None:
+    first = stage.start()
+    assert stage.carry_out("cycle", handoff=NOTES)[0] == "done"
+    stage.forget_what_was_written()
+
+    outcome, _ = stage.carry_out("restart")
+
+    assert outcome == "done"
+    assert stage.living().incarnation != first.incarnation
+    assert "GASTOWN_HANDOFF" not in stage.environ()
+    assert "handoff" not in stage.wrote("prompt").read_text()
+    assert list(stage.town.settings.handoff_dir.iterdir()) == []
+    assert stage.town.redis.get(stage.town.keys.handoff(MAX)) is None
+
+
+def test_what_was_shut_down_stays_down(make_town: Callable[..., Town]) -> None:
+    stage = Stage(make_town(RECORDED.replace("stop_grace = 2", "stop_grace = 2\nkeep_running = true")))
+    first = stage.start()
+
+    outcome, _ = stage.carry_out("shutdown")
+
+    assert outcome == "done"
+    assert stage.session() is None
+    assert gone(first.pid)
+    assert stage.record().desired is Desired.STOPPED
+    rounds.heartbeat(stage.town)
+    rounds.sweep(stage.town)
+    assert not any(MAX in job.args for job in stage.town.lifecycle_queue(stage.town.host).jobs)
+    assert jobs.start(MAX, "a job that was queued before").startswith("left alone")
+    assert stage.carry_out("restart") == ("superseded", "its session is gone")
+    assert stage.session() is None
+
+
+def test_a_session_finds_its_town_and_itself_in_its_environment_and_nothing_else(
+    make_town: Callable[..., Town], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GASTOWN_AGENT", "GASTOWN_INCARNATION", "GT_ROLE", "GASTOWN_HOST", "TMUX", "MY_SECRET"):
+        monkeypatch.setenv(name, "the-daemons-own")
+    toml = RECORDED.replace(f'[agents."{MAX}"]', f'[agents."{MAX}"]\nenv = {{ MODEL = "big $HOME" }}')
+    monkeypatch.delenv("GASTOWN_HOST")
+    stage = Stage(make_town(toml))
+    stage.start(WITNESS)
+
+    session = stage.start()
+
+    found, town = stage.environ(), stage.town.settings
+    assert {name: found[name] for name in found if name.startswith(("GASTOWN_", "GT_"))} == {
+        "GASTOWN_TOWN": str(town.town_root),
+        "GASTOWN_TOWN_NAME": town.town_name,
+        "GASTOWN_REDIS_URL": stage.town.redis_url,
+        "GASTOWN_AGENT": MAX,
+        "GASTOWN_INCARNATION": session.incarnation,
+        "GT_ROLE": "crew",
+    }
+    assert found["MODEL"] == "big $HOME"
+    assert "the-daemons-own" not in found.values()
+    option = stage.town.sessions.tmux.run("show-options", "-v", "-t", session.id, "@gastown_incarnation")
+    assert option.strip() == session.incarnation
+    record = stage.record()
+    assert (record.session, record.incarnation, record.host) == (
+        session.name, session.incarnation, stage.town.host,
+    )  # fmt: skip
+
+
+RUNAWAYS = """
+import os, subprocess, sys, time
+def note(pid): print(pid, file=open('pids', 'a'), flush=True)
+note(os.getpid())
+note(subprocess.Popen(['sleep', '600']).pid)
+note(subprocess.Popen(['sleep', '600'], start_new_session=True).pid)
+deaf = 'trap "" TERM HUP; while :; do sleep 1; done'
+note(subprocess.Popen(['sh', '-c', deaf], start_new_session=True).pid)
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        note(os.getpid())
+        open('ready', 'w')
+        time.sleep(600)
+    os._exit(0)
+time.sleep(600)
+"""
+
+
+@pytest.fixture
+def bystander() -> Iterator[int]:
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as process:
+        yield process.pid
+        process.kill()
+
+
+def test_the_whole_tree_of_a_session_ends_and_nobody_else(
+    make_town: Callable[..., Town], bystander: int
+) -> None:
+    stage = Stage(make_town(RECORDED.replace(RECORDER, python(RUNAWAYS).removeprefix("exec "))))
+    first, other = stage.start(), stage.start("gastown/crew/maxine")
+    stage.wrote("ready")
+    pids = [int(word) for word in stage.wrote("pids").read_text().split()]
+
+    outcome, _ = stage.carry_out("shutdown")
+
+    assert outcome == "done"
+    assert len(pids) == 5
+    assert all(map(gone, pids))
+    assert carriers(first.incarnation) == set()
+    assert len(carriers(other.incarnation)) >= 4
+    assert not gone(bystander)
+
+
+def test_a_command_that_ends_at_once_fails_with_its_last_words(make_town: Callable[..., Town]) -> None:
+    once = "sh -c 'echo $$ >> starts; [ -e broken ] && echo out of tokens && exit 3; sleep 600'"
+    stage = Stage(make_town(RECORDED.replace(RECORDER, once)))
+    first = stage.start()
+    (stage.agent().work_dir / "broken").touch()
+
+    outcome, detail = stage.carry_out("restart")
+
+    assert outcome == "failed"
+    assert "status 3" in detail
+    assert "out of tokens" in detail
+    assert len(stage.wrote("starts").read_text().split()) == 1 + 3
+    assert gone(first.pid)
+    assert stage.session() is None
+    assert stage.record().desired is Desired.RUNNING
+    assert stage.town.redis.zcard(stage.town.keys.dead) == 1
+
+
+def test_a_failed_cycle_leaves_its_notes_for_the_start_that_works(make_town: Callable[..., Town]) -> None:
+    once = RECORDER.replace("sh -c '", "sh -c '[ -e broken ] && exit 3; ", 1)
+    stage = Stage(make_town(RECORDED.replace(RECORDER, once)))
+    stage.start()
+    stage.forget_what_was_written()
+    broken = stage.agent().work_dir / "broken"
+    broken.touch()
+    assert stage.carry_out("cycle", handoff=NOTES)[0] == "failed"
+    broken.unlink()
+
+    [due] = [act for act in rounds.look(stage.town)[1] if isinstance(act, Start)]
+    jobs.start(due.agent.address, due.why)
+
+    assert due.agent.address == MAX
+    assert Path(stage.environ()["GASTOWN_HANDOFF"]).read_text() == NOTES

@@ -1,0 +1,144 @@
+"""Whoever carries a request out may be killed at any instruction; the next one goes on."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+from gastown_mail.daemon import jobs, lifecycle, rounds
+from gastown_mail.daemon.town import Town
+from gastown_mail.sessions import processes
+from tests.integration.carriers import Carriers
+from tests.integration.stage import MAX, RECORDED, Stage, gone
+from tests.waiting import eventually
+
+ROUNDS = 8
+LONGEST = 0.7
+"""Seconds that a restart of the recorder takes at most on an idle machine; kills are spread over them."""
+
+SLOW_TO_STOP = RECORDED.replace("sh -c 'echo", "sh -c 'trap : TERM; echo").replace(
+    "read line;", "read line || :;"
+)
+
+
+def starts(stage: Stage) -> int:
+    return len(stage.wrote("starts").read_text().split())
+
+
+def finish(stage: Stage, ident: str) -> str:
+    """Carry it out, as the sweep would, until it is settled."""
+    return eventually(lambda: (status := stage.again(ident)) != lifecycle.WAITING and status, deadline=30)
+
+
+@pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_after_kills_at_random_moments_each_request_is_done_and_one_session_lives(
+    stage: Stage, carriers: Carriers, action: str, seed: int
+) -> None:
+    chance = random.Random(f"{action}{seed}")
+    for _ in range(ROUNDS // 2):
+        before = stage.session() or stage.start()
+        begun = starts(stage)
+        handoff = {"handoff": str(chance.random())} if action == "cycle" else {}
+        ident = stage.ask(action, incarnation=before.incarnation, **handoff)
+        carrier = carriers(stage.town, ident)
+
+        carrier.go()
+        carrier.die_after(chance.uniform(0, LONGEST))
+        outcome = finish(stage, ident)
+
+        assert outcome == "done"
+        assert processes.carriers(before.incarnation) == set()
+        assert gone(before.pid)
+        if action == "shutdown":
+            assert stage.session() is None
+        else:
+            after = stage.living()
+            eventually(lambda begun=begun: starts(stage) > begun)
+            assert begun < starts(stage) <= begun + 2, "one successor, and at most one that the kill cut off"
+            assert stage.record().incarnation == after.incarnation
+            assert {process.pid for process in processes.carriers(after.incarnation)} == {after.pid}
+        if action == "cycle":
+            assert (stage.town.settings.handoff_dir / f"{before.name}.md").read_text() == handoff["handoff"]
+
+
+def test_a_kill_while_the_agent_is_slow_to_stop_costs_nothing(
+    make_town: Callable[..., Town], carriers: Carriers
+) -> None:
+    stage = Stage(make_town(SLOW_TO_STOP))
+    first = stage.start()
+    ident = stage.ask("cycle", handoff="kept")
+    killed = carriers(stage.town, ident)
+    killed.go()
+    eventually(lambda: stage.status(ident) == "carrying")
+
+    killed.kill()
+
+    assert stage.living() == first
+    assert finish(stage, ident) == "done"
+    assert gone(first.pid)
+    assert starts(stage) == 2
+    assert stage.environ()["GASTOWN_INCARNATION"] == stage.living().incarnation
+
+
+@pytest.mark.parametrize("action", ["cycle", "shutdown"])
+def test_what_was_begun_and_left_is_finished_by_nobody_but_its_request(
+    make_town: Callable[..., Town], carriers: Carriers, action: str
+) -> None:
+    stage = Stage(make_town(SLOW_TO_STOP.replace("stop_grace = 2", "stop_grace = 2\nkeep_running = true")))
+    first = stage.start()
+    ident = stage.ask(action)
+    killed = carriers(stage.town, ident)
+    killed.go()
+    eventually(lambda: stage.status(ident) == "carrying")
+    killed.kill()
+    stage.town.sessions.end(first, grace=0.0)
+
+    answer = jobs.start(MAX, "it must run")
+
+    assert answer.startswith("left alone"), answer
+    assert finish(stage, ident) == "done"
+    if action == "cycle":
+        assert starts(stage) == 2
+        assert "GASTOWN_HANDOFF" in stage.environ()
+    else:
+        assert stage.session() is None
+
+
+def test_a_request_whose_worker_always_dies_is_given_up_and_blocks_nobody(
+    make_town: Callable[..., Town], carriers: Carriers
+) -> None:
+    stage = Stage(make_town(SLOW_TO_STOP))
+    stage.start()
+    ident = stage.ask("restart")
+    for tries in range(1, lifecycle.MOST_TRIES + 1):
+        carrier = carriers(stage.town, ident)
+        carrier.go()
+        eventually(lambda tries=tries: (work := stage.town.requests.work(ident)) and work.tries == tries)
+        carrier.kill()
+
+    assert stage.again(ident) == "failed"
+
+    assert "given up" in stage.detail(ident)
+    assert stage.town.requests.waiting(MAX) == []
+    next_one = stage.ask("shutdown", "operator", to=MAX)
+    assert stage.again(next_one) == "done"
+
+
+def test_the_successor_is_found_when_only_its_note_was_lost(stage: Stage) -> None:
+    first = stage.start()
+    ident = stage.ask("restart")
+    assert stage.again(ident) == "done"
+    second = stage.living()
+    work, record = stage.town.keys.work(ident), stage.town.keys.request(ident)
+    stage.town.redis.hset(record, "status", "carrying")
+    stage.town.redis.zadd(stage.town.keys.waiting(MAX), {ident: 1})
+    stage.town.agents.write(MAX, incarnation=first.incarnation)
+    assert stage.town.redis.hget(work, "begun_at")
+
+    assert stage.again(ident) == "done"
+
+    assert stage.living() == second
+    assert starts(stage) == 2
+    assert stage.record().incarnation == second.incarnation
+    assert rounds.sweep(stage.town) == 0

@@ -1,0 +1,201 @@
+"""Carrying out on real sessions: whom a request leaves alone, and that acts keep their order."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from gastown_mail.contracts.times import format_time
+from gastown_mail.daemon import lifecycle
+from gastown_mail.daemon.record import Desired
+from gastown_mail.daemon.town import Town
+from tests.integration.carriers import Carriers
+from tests.integration.stage import MAX, MAXINE, RECORDED, RECORDER, WITNESS, Stage, gone
+from tests.towns import element
+from tests.waiting import eventually
+
+
+@pytest.mark.parametrize("action", ["cycle", "restart"])
+@pytest.mark.parametrize("missing", ["work dir", "program"])
+def test_nobody_is_ended_when_the_successor_cannot_be_started(
+    make_town: Callable[..., Town], action: str, missing: str
+) -> None:
+    program = "{town}/bin-{name} {prompt}"
+    stage = Stage(make_town(RECORDED.replace(RECORDER, program)))
+    binary = stage.town.settings.town_root / "bin-max"
+    binary.write_text("#!/bin/sh\nexec sleep 600\n")
+    binary.chmod(0o755)
+    session = stage.start()
+    if missing == "program":
+        binary.unlink()
+    else:
+        stage.agent().work_dir.rename(stage.agent().work_dir.with_name("moved"))
+
+    outcome, detail = stage.carry_out(action)
+
+    assert outcome == "refused"
+    assert ("bin-max" if missing == "program" else str(stage.agent().work_dir)) in detail
+    assert stage.living() == session
+    assert stage.town.redis.zcard(stage.town.keys.dead) == 1
+
+
+def test_a_second_copy_and_a_redelivered_job_change_nothing(stage: Stage) -> None:
+    first = stage.start()
+    wish = element(MAX, "restart", incarnation=first.incarnation)
+    ident = stage.book(wish)
+    assert stage.again(ident) == "done"
+    second = stage.living()
+
+    assert stage.book(wish) == ident
+    assert stage.again(ident) == "done"
+
+    assert stage.living() == second
+    assert len(stage.wrote("starts").read_text().split()) == 2
+    assert stage.town.requests.open() == {}
+
+
+@pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
+def test_a_late_request_of_the_predecessor_spares_the_successor(stage: Stage, action: str) -> None:
+    first = stage.start()
+    asked = format_time(datetime.now(UTC))
+    assert stage.carry_out("restart")[0] == "done"
+    second = stage.living()
+
+    with_token, _ = stage.carry_out(action, incarnation=first.incarnation)
+    without_token, _ = stage.carry_out(action, timestamp=asked)
+
+    assert (with_token, without_token) == ("superseded", "superseded")
+    assert stage.living() == second
+    assert stage.record().desired is Desired.RUNNING
+
+
+@pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
+def test_a_session_that_somebody_else_made_is_never_touched(stage: Stage, action: str) -> None:
+    tmux, name = stage.town.sessions.tmux, stage.agent().session
+    tmux.run("new-session", "-d", "-s", name, "exec sleep 600")
+    foreign = stage.living()
+
+    outcome, detail = stage.carry_out(action, "operator", to=MAX)
+
+    assert outcome == "refused"
+    assert "not ours" in detail
+    assert stage.living() == foreign
+
+
+def test_a_session_whose_name_begins_alike_survives(stage: Stage) -> None:
+    sibling = stage.start(MAXINE)
+
+    for action in ("shutdown", "restart", "shutdown"):
+        stage.carry_out(action, "operator", to=MAX)
+        assert stage.living(MAXINE) == sibling
+    assert stage.session(MAX) is None
+
+
+def test_while_tmux_does_not_answer_nobody_is_touched_and_nothing_is_lost(stage: Stage) -> None:
+    first = stage.start()
+    ident = stage.ask("restart")
+
+    with stage.tmux_stopped(first.server):
+        assert stage.again(ident) == lifecycle.WAITING
+        assert "did not answer" in stage.detail(ident)
+        assert stage.status(ident) == "received"
+        assert not gone(first.pid)
+
+    assert stage.living() == first
+    assert stage.again(ident) == "done"
+    assert gone(first.pid)
+    assert len(stage.wrote("starts").read_text().split()) == 2
+
+
+def test_a_pause_between_asking_and_carrying_out_is_honoured(stage: Stage) -> None:
+    session = stage.start()
+    ident = stage.ask("restart")
+
+    stage.town.wishes.pause(MAX)
+
+    assert stage.again(ident) == "refused"
+    assert stage.living() == session
+
+
+def test_an_old_request_expires(stage: Stage) -> None:
+    session = stage.start()
+    asked = format_time(datetime.now(UTC) - timedelta(hours=2))
+
+    outcome, detail = stage.carry_out("shutdown", incarnation=session.incarnation, timestamp=asked)
+
+    assert outcome == "expired"
+    assert "7200" in detail
+    assert stage.living() == session
+
+
+def test_an_agent_that_left_the_town_is_refused_and_one_whose_asker_left_is_served(stage: Stage) -> None:
+    max_, maxine = stage.start(MAX), stage.start(MAXINE)
+    for_max = stage.ask("restart", WITNESS, to=MAX)
+    for_maxine = stage.ask("restart", WITNESS, to=MAXINE)
+    file = stage.town.settings.town_root / "town.toml"
+    for address in (WITNESS, MAXINE):
+        file.write_text(file.read_text().replace(f'[agents."{address}"]', ""))
+    eventually(lambda: WITNESS not in stage.town.roster().agents)
+
+    assert stage.again(for_max) == "done"
+    assert stage.again(for_maxine) == "refused"
+
+    assert stage.living(MAX) != max_
+    assert stage.town.sessions.look(maxine.name) == maxine
+
+
+def test_of_two_requests_at_once_the_last_decides(stage: Stage) -> None:
+    first = stage.start()
+    restart, shutdown = stage.ask("restart"), stage.ask("shutdown")
+
+    assert stage.again(shutdown) == "done"
+
+    assert stage.status(restart) == "superseded"
+    assert shutdown in stage.detail(restart)
+    assert stage.session() is None
+    assert len(stage.wrote("starts").read_text().split()) == 1
+    assert gone(first.pid)
+
+
+def test_acts_on_one_agent_keep_their_order_and_never_overlap(
+    make_town: Callable[..., Town], carriers: Carriers
+) -> None:
+    slow = RECORDED.replace("read line;", "read line || :;").replace(
+        "sh -c 'echo", "sh -c 'trap : TERM; echo"
+    )
+    stage = Stage(make_town(slow.replace("stop_grace = 2", "stop_grace = 5")))
+    first = stage.start()
+    restart = stage.ask("restart", "operator", to=MAX)
+    one = carriers(stage.town, restart)
+    two = carriers(stage.town, restart)
+
+    one.go()
+    eventually(lambda: stage.status(restart) == "carrying")
+    shutdown = stage.ask("shutdown", "operator", to=MAX)
+    two.go()
+
+    assert two.answer() == lifecycle.WAITING
+    assert not gone(first.pid)
+    assert one.answer() == "done"
+    waiting = stage.town.lifecycle_queue(stage.town.host).job_ids
+    assert stage.town.keys.job_id("request", shutdown) in waiting
+    assert stage.again(shutdown) == "done"
+    assert stage.session() is None
+    assert len(stage.wrote("starts").read_text().split()) == 2
+
+
+def test_two_who_carry_out_the_same_agents_requests_start_one_successor(
+    stage: Stage, carriers: Carriers
+) -> None:
+    stage.start()
+    restart = stage.ask("restart", "operator", to=MAX)
+    cycle = stage.ask("cycle", "operator", to=MAX, handoff="from the second")
+    both = [carriers(stage.town, cycle), carriers(stage.town, restart)]
+
+    for one in both:
+        one.go()
+
+    assert {one.answer() for one in both} <= {"done", "superseded", lifecycle.WAITING}
+    assert [stage.again(ident) for ident in (restart, cycle)] == ["superseded", "done"]
+    assert len(stage.wrote("starts").read_text().split()) == 2
+    assert stage.environ()["GASTOWN_INCARNATION"] == stage.living().incarnation

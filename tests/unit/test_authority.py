@@ -1,0 +1,69 @@
+"""Who may ask for whose session (CONTRACTS section 2)."""
+
+import pytest
+
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.settings import load_settings
+from gastown_mail.daemon.roster import load_roster
+from gastown_mail.daemon.verdict import may_ask
+from tests.towns import write_town
+
+EVERYBODY = """
+[agents."mayor/"]
+[agents."deacon/"]
+[agents."gastown/witness"]
+[agents."gastown/refinery"]
+[agents."gastown/crew/max"]
+[agents."gastown/polecats/nux"]
+[agents."other/witness"]
+[agents."other/crew/max"]
+[agents."loner"]
+command = "true"
+"""
+ADDRESSES = (
+    "mayor/", "deacon/", "gastown/witness", "gastown/refinery", "gastown/crew/max", "gastown/polecats/nux",
+    "other/witness", "other/crew/max", "loner",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def agents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Agent]:
+    settings = write_town(tmp_path_factory.mktemp("towns"), EVERYBODY)
+    return dict(load_roster(load_settings(settings.town_root, environ={})).agents)
+
+
+def test_the_town_has_everybody(agents: dict[str, Agent]) -> None:
+    assert set(agents) == set(ADDRESSES)
+
+
+@pytest.mark.parametrize("asker", ["mayor/", "deacon/", "operator"])
+@pytest.mark.parametrize("target", ADDRESSES)
+def test_the_mayor_the_deacon_and_a_person_ask_for_all(
+    agents: dict[str, Agent], asker: str, target: str
+) -> None:
+    assert may_ask(asker, agents[target])
+
+
+@pytest.mark.parametrize("target", ADDRESSES)
+def test_a_witness_asks_for_its_rig_and_no_other(agents: dict[str, Agent], target: str) -> None:
+    assert may_ask("gastown/witness", agents[target]) == target.startswith("gastown/")
+    assert may_ask("other/witness", agents[target]) == target.startswith("other/")
+
+
+@pytest.mark.parametrize(
+    "asker", ["gastown/refinery", "gastown/crew/max", "gastown/polecats/nux", "other/crew/max", "loner"]
+)
+@pytest.mark.parametrize("target", ADDRESSES)
+def test_everybody_else_asks_for_itself_alone(agents: dict[str, Agent], asker: str, target: str) -> None:
+    assert may_ask(asker, agents[target]) == (asker == target)
+
+
+@pytest.mark.parametrize(
+    "asker", ["", "/witness", "witness", "mayor", "MAYOR/", "gastown/witness/", "Operator"]
+)
+@pytest.mark.parametrize("target", ADDRESSES)
+def test_what_only_looks_like_a_name_asks_for_nobody(
+    agents: dict[str, Agent], asker: str, target: str
+) -> None:
+    """Spellings are resolved before; what was not resolved has no rights. An agent without a rig has no witness."""
+    assert not may_ask(asker, agents[target])
