@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 import psutil
 
 from gastown_mail.contracts.settings import Settings
+from gastown_mail.daemon.clerk import Clerk
+from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.embedded import ensure_server, server_pid
 from tests.towns import clean_environ
 from tests.waiting import eventually
@@ -107,3 +110,21 @@ def own_server(folder: Path) -> Iterator[OwnServer]:
             # Valkey changes into its data folder.
             if process.info["cwd"] == str(folder):
                 kill(process)
+
+
+@contextmanager
+def a_clerk(town: Town) -> Iterator[Clerk]:
+    """A clerk in the test's own process, which gives its desk back."""
+    clerk, at_once = Clerk(town), threading.Event()
+    at_once.set()
+    try:
+        yield clerk
+    finally:
+        clerk.serve(at_once)
+
+
+def book_inbox(town: Town) -> None:
+    """Have a clerk book all that there is."""
+    with a_clerk(town) as clerk:
+        while clerk.serve_once(0.05):
+            pass

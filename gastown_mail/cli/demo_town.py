@@ -28,7 +28,7 @@ from gastown_mail.sessions.session import Session
 ANN, BOB, CAL = "demo/crew/ann", "demo/crew/bob", "demo/crew/cal"
 HEARTBEAT_INTERVAL = 1.0
 STEP_DEADLINE = 15.0
-STOP_DEADLINE = 5.0
+STOP_DEADLINE = 8.0
 """Seconds in which the daemon must have stopped; then it is ended like everything else."""
 
 SWEEP_GRACE = 3.0
@@ -187,12 +187,17 @@ def write_town(folder: Path, environ: Mapping[str, str]) -> Settings:
     """Write the demo's town.toml and its agents' program into `folder`."""
     own = {"DEMO_PYTHON": sys.executable, "PYTHONPATH": environ.get("PYTHONPATH", "")}
     text = TOWN_TOML.format(
-        interval=HEARTBEAT_INTERVAL, socket=json.dumps(str(folder / "tmux")), ann=ANN, bob=BOB, cal=CAL,
-        env=", ".join(f"{name} = {json.dumps(value)}" for name, value in own.items() if value),
+        interval=HEARTBEAT_INTERVAL, socket=_toml(str(folder / "tmux")), ann=ANN, bob=BOB, cal=CAL,
+        env=", ".join(f"{name} = {_toml(value)}" for name, value in own.items() if value),
     )  # fmt: skip
     (folder / "town.toml").write_text(text, encoding="utf-8")
     (folder / "agent.sh").write_text(AGENT, encoding="ascii")
     return load_settings(folder, environ={})
+
+
+def _toml(text: str) -> str:
+    # JSON's escapes are TOML's too, but for characters that JSON writes as surrogates.
+    return json.dumps(text, ensure_ascii=False)
 
 
 def start_daemon(

@@ -60,6 +60,10 @@ class DaemonSettings(BaseModel):
     redis_url: Annotated[str, StringConstraints(pattern=_REDIS_URL)] | None = Field(
         default=None, description="a URL that begins with redis://, rediss:// or unix://"
     )
+    agent_redis_url: Annotated[str, StringConstraints(pattern=_REDIS_URL)] | None = Field(
+        default=None, description="a URL that begins with redis://, rediss:// or unix://"
+    )
+    """What agents are given instead of `redis_url`: the URL of a user that may do less."""
     tmux_socket: Annotated[str, StringConstraints(pattern=_SOCKET)] | None = Field(
         default=None, description="a name out of A-Z a-z 0-9 . _ - or an absolute path"
     )

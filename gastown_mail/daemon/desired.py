@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import StateFileError
-from gastown_mail.daemon.record import Agents, Desired
+from gastown_mail.daemon.record import Agents, Desired, TownRecord
 from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.answers import texts
 from gastown_mail.plumbing.files import exclusively
@@ -48,17 +48,22 @@ class Wishes:
         return self.agents.read(WHOLE_TOWN).desired is Desired.PAUSED
 
     def keep(self) -> None:
-        """Make the file say what Redis says."""
+        """Make the file say what Redis says, unless that was emptied and the file knows more."""
         with exclusively(self.daemon_dir / LOCK, LOCK_DEADLINE):
             addresses = texts(self.agents.redis.smembers(self.agents.keys.agents))
             records = zip(addresses, self.agents.read_all(addresses), strict=True)
-            save_desired(self.daemon_dir, {a: r.desired.value for a, r in records if r.desired})
+            wanted = {a: r.desired.value for a, r in records if r.desired}
+            # Asked after the reading: what was read before Redis was emptied is whole.
+            town = TownRecord(self.agents.redis, self.agents.keys, self.daemon_dir.parent)
+            if town.lost() is None:
+                save_desired(self.daemon_dir, wanted)
 
     def restore(self) -> None:
         """Bring the wishes back into an emptied Redis, where nobody has said anything new yet."""
-        for address, desired in load_desired(self.daemon_dir).items():
-            if self.agents.read(address).desired is None and desired in set(Desired):
-                self.agents.write(address, desired=desired)
+        with exclusively(self.daemon_dir / LOCK, LOCK_DEADLINE):
+            for address, desired in load_desired(self.daemon_dir).items():
+                if self.agents.read(address).desired is None and desired in set(Desired):
+                    self.agents.write(address, desired=desired)
 
     def _write(self, address: str, desired: str, more: Mapping[str, str]) -> None:
         with self.agents.redis.pipeline() as pipe:

@@ -49,10 +49,12 @@ def start(address: str, why: str, by: str = "") -> str:
             return "busy: something is being done to it; try again"
         try:
             town.require_go()
-            return _start(town, right, agent, why, by)
+            answer = _start(town, right, agent, why, by)
         except (StartFailed, SurvivorsLeft, Unknown) as error:
             tell(town.redis, town.keys, "not_started", agent=address, detail=str(error))
             return f"failed: {error}"
+    lifecycle.wake_next(town, agent.address)
+    return answer
 
 
 def _start(town: Town, right: Turn, agent: Agent, why: str, by: str) -> str:
@@ -61,6 +63,8 @@ def _start(town: Town, right: Turn, agent: Agent, why: str, by: str) -> str:
         return f"left alone: the session {session.name} is not ours; adopt it"
     if session is not None and not session.dead:
         return "runs already"
+    if request := lifecycle.begun(town, agent.address):
+        return f"left alone: request {request} is being carried out"
     if not by and not must_run(agent, record):
         return "left alone: it need not run"
     if refusal := None if by else _gate_refusal(town, agent, record):

@@ -53,7 +53,7 @@ def carry_out(town: Town, request_id: str) -> str:
         except Unknown as error:
             _postpone(town, request_id, str(error))
             return WAITING
-    _wake_next(town, address)
+    wake_next(town, address)
     return town.requests.record(request_id).get("status", "unknown")
 
 
@@ -174,15 +174,23 @@ def _begin(town: Town, right: Turn, case: Case, victim: Session | None) -> None:
 
 
 def _place_handoff(town: Town, case: Case) -> Path | None:
-    """Put the handoff that Redis holds where the successor finds it; a restart leaves none behind."""
+    """Put the handoff that Redis holds where the successor finds it; a restart leaves none behind.
+
+    Raises Unknown while the disk refuses: then nobody has been touched yet.
+    """
     file, kept = handoff_file(town, case.agent), town.redis.get(town.keys.handoff(case.agent.address))
-    if case.request.action is LifecycleAction.CYCLE and isinstance(kept, bytes):
-        file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        write_atomically(file, kept, 0o600)
-        passing("handoff-written")
-        return file
-    if case.starts:
-        file.unlink(missing_ok=True)
+    try:
+        if case.request.action is LifecycleAction.CYCLE and isinstance(kept, bytes):
+            file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            write_atomically(file, kept, 0o600)
+            passing("handoff-written")
+            return file
+        if case.starts:
+            file.unlink(missing_ok=True)
+    except OSError as error:
+        # Nobody has died in the middle: this is no try that counts.
+        town.redis.hincrby(town.keys.work(case.id), "tries", -1)
+        raise Unknown(f"the handoff {file} cannot be written ({error}); mend that, and it goes on") from error
     return None
 
 
@@ -237,7 +245,14 @@ def _postpone(town: Town, request_id: str, reason: str) -> None:
     say(log, "postponed", level=logging.WARNING, request_id=request_id, detail=reason)
 
 
-def _wake_next(town: Town, address: str) -> None:
+def begun(town: Town, address: str) -> str | None:
+    """The request that somebody began to carry out and has not settled, None when there is none."""
+    ids = town.requests.waiting(address)
+    works = zip(ids, town.requests.works(ids), strict=True)
+    return next((ident for ident, work in works if work and work.begun_at), None)
+
+
+def wake_next(town: Town, address: str) -> None:
     """A request that came while the turn was taken had its job go away empty-handed: put it again."""
     waiting = town.requests.waiting(address)
     agent = town.roster().agents.get(address)

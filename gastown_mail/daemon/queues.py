@@ -34,6 +34,9 @@ WORKER_TTL = 30
 
 MAINTENANCE_INTERVAL = 30
 
+OUTAGE_PAUSE = 2.0
+"""Seconds at most between two looks for a Redis that is away; rq's 60 would be felt long after an outage."""
+
 
 class TownJob(Job):
     """A job that can only be one of ours."""
@@ -96,6 +99,7 @@ class TownWorker(Worker):
 
     job_class = TownJob
     queue_class = TownQueue
+    max_connection_wait_time = OUTAGE_PAUSE
 
     def heartbeat(self, timeout: int | None = None, pipeline: "Pipeline | None" = None) -> None:
         """rq's sign of life; raises StopRequested when an emptied Redis has forgotten this worker."""

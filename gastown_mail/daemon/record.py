@@ -11,7 +11,7 @@ from typing import Any
 from redis import Redis
 
 from gastown_mail.contracts.keys import Keys
-from gastown_mail.contracts.state import State, save_state
+from gastown_mail.contracts.state import State, load_state, save_state
 from gastown_mail.contracts.times import ZERO_TIME, format_time, parse_time
 from gastown_mail.daemon.gate import OPEN, Gate
 from gastown_mail.plumbing.answers import fields, read_hash, text_hash
@@ -129,6 +129,14 @@ class TownRecord:
         """A daemon has begun: the count begins with it."""
         self._write(State(running=True, pid=pid, started_at=now, heartbeat_count=0).to_mapping())
 
+    def lost(self) -> State | None:
+        """What `state.json` still knows and Redis does not, because it was emptied; None when it was not."""
+        # started_at alone tells: other fields are written again before all is brought back.
+        if self.redis.hexists(self.keys.state, "started_at"):
+            return None
+        state = load_state(self.root)
+        return None if state == State() else state
+
     def restore(self, state: State) -> None:
         """Bring back what `state.json` still knows after Redis was emptied."""
         self.redis.hset(self.keys.state, mapping=fields(state.to_mapping()))
@@ -150,10 +158,11 @@ class TownRecord:
         return self.mirror()
 
     def mirror(self) -> State:
-        """Make `state.json` say what Redis says."""
+        """Make `state.json` say what Redis says, unless that was emptied."""
         with exclusively(self.root / "daemon" / "state.lock", MIRROR_DEADLINE):
             state = self.read()
-            save_state(self.root, state)
+            if self.lost() is None:
+                save_state(self.root, state)
         return state
 
     def _write(self, values: Mapping[str, str]) -> None:

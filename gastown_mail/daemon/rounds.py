@@ -74,21 +74,26 @@ def look(town: Town) -> tuple[list[Seen], list[Act]]:
 
 
 def request_starts(town: Town, acts: Sequence[Act]) -> None:
-    """Put a job for each start; the job looks again, so a second one finds nothing to do."""
+    """Put a job for each start that does not wait already; the job looks again."""
+    starts = [act for act in acts if isinstance(act, Start)]
+    waiting = set(town.lifecycle_queue(town.host).job_ids) if starts else set()
     with town.redis.pipeline() as pipe:
-        for act in acts:
-            if isinstance(act, Start):
+        for act in starts:
+            if _start_job(town, act.agent) not in waiting:
                 enqueue_start(town, act.agent, act.why, pipe)
         pipe.execute()
 
 
 def enqueue_start(town: Town, agent: Agent, why: str, pipe: Pipeline | None = None, *, by: str = "") -> Job:
     """Put the job that starts the agent's session unless one lives (`by`: see `jobs.start`)."""
-    job_id = town.keys.job_id("start", agent.address)
     return queues.put(
         town.lifecycle_queue(agent.host), queues.START, agent.address, why, by,
-        job_id=job_id, about=f"start {agent.address}", grace=agent.stop_grace, pipe=pipe,
+        job_id=_start_job(town, agent), about=f"start {agent.address}", grace=agent.stop_grace, pipe=pipe,
     )  # fmt: skip
+
+
+def _start_job(town: Town, agent: Agent) -> str:
+    return town.keys.job_id("start", agent.address)
 
 
 def poke_all(town: Town, pokes: Sequence[Poke]) -> dict[str, str]:

@@ -118,6 +118,12 @@ def register(scheduler: TownScheduler, job: Periodic, first: datetime | None = N
     say(log, "scheduled", job=job.job_id, interval=job.seconds)
 
 
+def make_due(town: str, redis: Redis, job_id: str) -> None:
+    """Have a periodic job that is on the schedule enqueued at the next look, not at its time."""
+    due = datetime.now(UTC).timestamp()
+    redis.zadd(TownScheduler(town, redis).scheduled_jobs_key, {job_id: due}, xx=True)
+
+
 def next_due(town: str, redis: Redis, job_id: str) -> datetime | None:
     """When a periodic job is due next, None when it is not on the schedule."""
     score = redis.zscore(TownScheduler(town, redis).scheduled_jobs_key, job_id)

@@ -12,16 +12,16 @@ from datetime import datetime
 from redis.exceptions import RedisError
 from rq.job import Job
 
-from gastown_mail.contracts.errors import RedisUnavailable, TmuxMissing, TownHeld
+from gastown_mail.contracts.errors import GastownError, RedisUnavailable, TmuxMissing, TownHeld
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.daemon import jobs, queues
 from gastown_mail.daemon.clerk import WAIT, Clerk
 from gastown_mail.daemon.pool import Child, Pool
-from gastown_mail.daemon.schedule import Periodic, keep_schedule
+from gastown_mail.daemon.schedule import Periodic, keep_schedule, make_due
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.connections import connect, redis_errors, warnings_of
-from gastown_mail.plumbing.embedded import ensure_server, server_url, stop_server
+from gastown_mail.plumbing.embedded import ensure_server, server_lives, server_url, stop_server
 from gastown_mail.plumbing.files import TownLock, remove_pid, write_pid
 from gastown_mail.plumbing.log import say
 
@@ -66,7 +66,11 @@ def periodic_jobs(town: Town) -> list[Periodic]:
 def run_scheduler(settings: Settings, url: str, stop: threading.Event) -> None:
     """Keep heartbeat and sweep due until `stop` is set."""
     town = Town.open(settings, url)
-    keep_schedule(settings.town_name, town.redis, periodic_jobs(town), stop)
+    heartbeat, sweep = periodic_jobs(town)
+    state = town.record.read()
+    if state.last_heartbeat < state.started_at:
+        make_due(settings.town_name, town.redis, heartbeat.job_id)
+    keep_schedule(settings.town_name, town.redis, [heartbeat, sweep], stop)
 
 
 def run_clerk(settings: Settings, url: str, stop: threading.Event) -> None:
@@ -122,7 +126,22 @@ def serve(
     )
     with _recorded(town) if lock else _unrecorded():
         request_sweep(town)
-        pool.run(stop, tick or _nothing, on_stop=(lambda: _announce_stop(town)) if lock else _nothing)
+        pool.run(
+            stop,
+            lambda: _tend(settings, tick or _nothing),
+            on_stop=(lambda: _announce_stop(town)) if lock else _nothing,
+        )
+
+
+def _tend(settings: Settings, tick: Callable[[], None]) -> None:
+    """Start the embedded server again when it has died, then `tick`; one that only hangs is left alone."""
+    try:
+        if not settings.daemon.redis_url and not server_lives(settings.redis_dir):
+            ensure_server(settings.redis_dir)
+            say(log, "redis_started_again", level=logging.WARNING)
+    except GastownError as error:
+        say(log, "redis_not_started", level=logging.ERROR, detail=str(error))
+    tick()
 
 
 def _nothing() -> None:
@@ -131,8 +150,9 @@ def _nothing() -> None:
 
 def _announce_stop(town: Town) -> None:
     try:
+        town.restore()
         town.record.stopping()
-    except RedisError as error:
+    except (RedisError, GastownError) as error:
         say(log, "stop_not_announced", level=logging.WARNING, detail=str(error))
 
 

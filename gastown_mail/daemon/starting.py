@@ -78,7 +78,7 @@ def surroundings(town: Town, agent: Agent, incarnation: str, handoff: Path | Non
     given = {
         "GASTOWN_TOWN": str(town.settings.town_root),
         "GASTOWN_TOWN_NAME": town.settings.town_name,
-        "GASTOWN_REDIS_URL": town.redis_url,
+        "GASTOWN_REDIS_URL": town.settings.daemon.agent_redis_url or town.redis_url,
         "GASTOWN_AGENT": agent.address,
         "GASTOWN_INCARNATION": incarnation,
         "GT_ROLE": agent.role,

@@ -12,7 +12,6 @@ from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import GastownError, Unknown
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings, load_settings
-from gastown_mail.contracts.state import State, load_state
 from gastown_mail.daemon.desired import Wishes
 from gastown_mail.daemon.queues import TownQueue, queue
 from gastown_mail.daemon.record import Agents, TownRecord
@@ -89,10 +88,8 @@ class Town:
 
     def restore(self) -> None:
         """After Redis was emptied: bring back what the disk and tmux still know; else do nothing."""
-        if self.redis.exists(self.keys.state):
-            return
-        state = load_state(self.settings.town_root)
-        if state == State():
+        state = self.record.lost()
+        if state is None:
             return
         self.wishes.restore()
         for session in self.sessions.snapshot().values():

@@ -23,6 +23,9 @@ LEASE = 10.0
 
 RENEW_EVERY = 2.0
 
+RENEWAL_DEADLINE = 5.0
+"""Seconds that giving back waits for a renewal that is on its way."""
+
 LOST = "another process has taken over this agent; this one was silent for too long and does no more"
 
 
@@ -69,6 +72,7 @@ class Turn:
         self._lock = redis.lock(key, timeout=LEASE, blocking=False, thread_local=False)
         self._over = threading.Event()
         self._over.set()
+        self._keeper: threading.Thread | None = None
 
     @property
     def mine(self) -> bool:
@@ -84,7 +88,8 @@ class Turn:
         drop_if_dead(self._redis, self._key, self._host)
         if self._lock.acquire(token=Holder.me(self._host).token()):
             self._over = threading.Event()
-            threading.Thread(target=self._keep, args=(self._over,), daemon=True).start()
+            self._keeper = threading.Thread(target=self._keep, args=(self._over,), daemon=True)
+            self._keeper.start()
         return self.mine
 
     def require(self) -> None:
@@ -107,9 +112,10 @@ class Turn:
         self._redis.transaction(while_mine, self._key, *watched)
 
     def give_back(self) -> None:
-        """End the turn; nothing happens when it is over already."""
-        if self.mine:
+        """End the turn; nothing happens when it is over already. Nobody uses the connection after that."""
+        if self.mine and self._keeper:
             self._over.set()
+            self._keeper.join(RENEWAL_DEADLINE)
             with suppress(RedisError):
                 self._lock.release()
 

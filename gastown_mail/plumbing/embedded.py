@@ -93,7 +93,7 @@ def server_pid(folder: Path) -> int | None:
         with redis_errors(url), connect(url) as connection:
             return int(connection.info("server")["process_id"])
     except RedisUnavailable:
-        if _lives(folder):
+        if server_lives(folder):
             raise
         return None
 
@@ -143,10 +143,11 @@ def _start_if_free(folder: Path, candidates: Sequence[str] | None, until: float,
 
 
 def _runs(folder: Path, url: str, until: float) -> bool:
-    return _lives(folder) or _ask(url, until).state is not _State.ABSENT
+    return server_lives(folder) or _ask(url, until).state is not _State.ABSENT
 
 
-def _lives(folder: Path) -> bool:
+def server_lives(folder: Path) -> bool:
+    """Does a server of `folder` live, or is one being started? Whether it answers is not asked."""
     with said_plainly(folder):
         known = (folder / LOCK_NAME).exists()
     if not known:

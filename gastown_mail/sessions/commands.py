@@ -12,7 +12,7 @@ TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 WIDTH, HEIGHT = 200, 50
 
 _ID = re.compile(r"[$@%][0-9]+")
-_SPECIAL = set("\\\"$~#;{}'%")
+_SPECIAL = set('\\"$~')
 _SHELLS = "^-?(ba|da|z|fi|k|mk|a|tc|c)?sh$"
 _ENTER_COMMAND = 'cd -- "$1" && exec /bin/sh -c "$2"'
 

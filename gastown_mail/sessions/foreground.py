@@ -31,6 +31,11 @@ def bare_shell(argv: Sequence[str]) -> str | None:
     return name if name in SHELLS and not _has_program(argv[1:], _VALUED.get(name, ())) else ""
 
 
+def is_shell(argv: Sequence[str]) -> bool:
+    """Say whether this is a shell, with a program to run or without."""
+    return bool(argv) and _name(argv[0]) in SHELLS
+
+
 def _follower(group: int) -> list[str]:
     # The first program of a pipeline may have ended while the rest of its group is still in front.
     members = (row.process.pid for row in kernel.table().values() if row.group == group)

@@ -88,13 +88,14 @@ def end_all(
     *,
     grace: float,
     spare: Collection[int] = (),
+    last: Collection[Process] = (),
     before_kill: Callable[[], None] = lambda: None,
     clock: Clock = time.monotonic,
 ) -> set[Process]:
     """End what `find` finds and all its descendants; return what survived SIGKILL for KILL_DEADLINE seconds.
 
-    SIGTERM, then at most `grace` seconds (less if all end sooner), then `before_kill()`, then SIGKILL to what
-    is left or came since. `find` is called again after each step.
+    SIGTERM (to `last` only when the others have ended), at most `grace` seconds (less if all end sooner),
+    then `before_kill()`, then SIGKILL to what is left or came since. `find` is called after each step.
     """
     spared = protected() | set(spare)
     told: set[Process] = set()
@@ -103,13 +104,22 @@ def end_all(
         found = {process for process in find() | told if process.pid not in spared}
         return family(found, spare=spared)
 
-    _ask(left, told, until=clock() + grace, clock=clock)
+    _ask(left, told, last, until=clock() + grace, clock=clock)
     before_kill()
     return _kill(left, told, until=clock() + KILL_DEADLINE, clock=clock)
 
 
-def _ask(left: Callable[[], set[Process]], told: set[Process], *, until: float, clock: Clock) -> None:
-    while remaining := left():
+def _ask(
+    left: Callable[[], set[Process]],
+    told: set[Process],
+    last: Collection[Process],
+    *,
+    until: float,
+    clock: Clock,
+) -> None:
+    first = left() - set(last)
+    while remaining := first or left():
+        first = set()
         send(remaining - told, signal.SIGTERM)
         told |= remaining
         if wait_gone(remaining, timeout=max(0.0, until - clock())) or clock() >= until:

@@ -12,6 +12,7 @@ from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import NotOurs, StartFailed, SurvivorsLeft, Unknown
 from gastown_mail.sessions import commands, kernel, processes
 from gastown_mail.sessions.creation import check, creation, identity
+from gastown_mail.sessions.foreground import is_shell
 from gastown_mail.sessions.kernel import Process
 from gastown_mail.sessions.panes import PANE_FORMAT, Session, parse_panes, sessions_of
 from gastown_mail.sessions.poke import Poke, poke_all
@@ -153,6 +154,8 @@ class Sessions:
             lambda: processes.carriers(incarnation) | root,
             grace=grace,
             spare={server},
+            # The end of a shell around the agent would hang up on the agent, whatever its grace.
+            last={process for process in root if is_shell(kernel.arguments(process.pid))},
             before_kill=kill_session,
         )
         if survivors:

@@ -106,8 +106,10 @@ class Tmux:
     ) -> Answer:
         """Run one tmux client in `cwd`, wait at most the deadline, return its answer whatever it says.
 
-        Raises TmuxMissing, FileNotFoundError or NotADirectoryError for `cwd`, Unknown at the deadline.
+        Raises TmuxMissing, FileNotFoundError or NotADirectoryError for `cwd`, Unknown at the deadline or
+        when the folder of the socket is missing.
         """
+        self._require_folder()
         client = subprocess.Popen(
             [self._binary(), *self._server(), *argv],
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
@@ -169,6 +171,15 @@ class Tmux:
     def attach_argv(self, session_id: str) -> list[str]:
         """The command that shows a session in the terminal it is run in."""
         return [self._binary(), *self._server(), *commands.attach(session_id)]
+
+    def _require_folder(self) -> None:
+        """Raise Unknown when tmux would look for its socket somewhere else than the server has it."""
+        folder = self.environ.get("TMUX_TMPDIR")
+        if folder and not self.socket.startswith("/") and not Path(folder).is_dir():
+            raise Unknown(
+                f"TMUX_TMPDIR names {folder}, which is missing: tmux would use /tmp instead, and miss a server "
+                "that lives; make the folder, or start the daemon without TMUX_TMPDIR"
+            )
 
     def _server(self) -> list[str]:
         return ["-S" if self.socket.startswith("/") else "-L", self.socket, "-u", "-f", "/dev/null"]

@@ -26,6 +26,11 @@ RECORDER = (
 )
 """An agent that leaves in its work dir what it was given and what it is told; it ends on SIGTERM at once."""
 
+DEAF_RECORDER = RECORDER.replace("sh -c '", "sh -c 'trap : TERM; ", 1).replace(
+    'while read line; do echo "$line" >> lines; done', "while :; do sleep 0.1; done"
+)
+"""An agent that lives through SIGTERM until its grace is over."""
+
 RECORDED = f"""
 [daemon]
 restart_backoff = 0
@@ -115,6 +120,10 @@ class Stage:
         text = self.wrote("env", address).read_text()
         return dict(entry.split("=", 1) for entry in text.split("\0") if entry)
 
+    def wait_for_incarnation(self, session: Session, address: str = MAX) -> None:
+        """Until the agent has written down that it runs in this session."""
+        eventually(lambda: self.environ(address)["GASTOWN_INCARNATION"] == session.incarnation)
+
     def forget_what_was_written(self, address: str = MAX) -> None:
         """So that only the next session's files are seen."""
         for name in ("env", "prompt"):
@@ -133,6 +142,11 @@ class Stage:
         finally:
             os.kill(server, signal.SIGCONT)
             self.town.sessions = patient
+
+
+def identity(session: Session) -> tuple[str, int, str]:
+    """What stays the same as long as a session is not replaced."""
+    return session.id, session.pid, session.incarnation
 
 
 def gone(pid: int) -> bool:

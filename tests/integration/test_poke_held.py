@@ -16,7 +16,7 @@ from gastown_mail.sessions import kernel
 from gastown_mail.sessions.poke import Poke
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
-from tests.integration.tmux_world import RECORDER, Recorder, TmuxWorld, poke, python
+from tests.integration.tmux_world import RECORDER, WHEN_TOLD, Recorder, TmuxWorld, poke, python
 from tests.waiting import eventually
 
 
@@ -135,7 +135,8 @@ def test_an_agent_that_is_a_shell_program_is_poked(world: TmuxWorld, tmp_path: P
 
 
 def test_a_dead_pane_a_gone_a_replaced_and_a_foreign_session(world: TmuxWorld, recorder: Recorder) -> None:
-    world.start("sleep 0.5", "dead")
+    world.start(WHEN_TOLD, "dead")
+    (world.folder / "go").touch()
     dead = eventually(lambda: (seen := world.sessions.look("dead")) and seen.dead and seen)
     gone = world.start(session="gone")
     world.sessions.end(gone, grace=1.0)
@@ -175,6 +176,23 @@ def test_the_server_itself_refuses_what_changed_after_the_look(world: TmuxWorld,
     world.tmux.run("set-option", "-t", session.id, "@gastown_incarnation", session.incarnation)
 
 
+def test_somebody_who_comes_after_the_look_holds_the_poke_in_the_server(
+    world: TmuxWorld, recorder: Recorder
+) -> None:
+    session, record = recorder()
+    world.tmux.run("new-window", "-t", session.id, "cat")
+
+    class Late(Tmux):
+        def script(self, *args, **kwargs):  # type: ignore[no-untyped-def]
+            with attached(world, session):
+                return super().script(*args, **kwargs)
+
+    late = Sessions(Late(world.socket, environ=world.environ))
+
+    assert late.poke([Poke(session, "text")])[session.name].startswith("held: the session changed just now")
+    assert record.read_bytes() == b""
+
+
 TURNS_INTO_A_SHELL = """
 import os, signal
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
@@ -193,7 +211,7 @@ def test_a_shell_that_comes_to_the_front_after_the_look_is_not_typed_into(
     class Late(Tmux):
         def script(self, *args, **kwargs):  # type: ignore[no-untyped-def]
             os.kill(session.pid, signal.SIGUSR1)
-            eventually(lambda: kernel.arguments(session.pid)[0] == "bash")
+            eventually(lambda: kernel.arguments(session.pid)[:1] == ["bash"])
             return super().script(*args, **kwargs)
 
     late = Sessions(Late(world.socket, environ=world.environ))

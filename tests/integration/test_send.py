@@ -11,11 +11,10 @@ import pytest
 import redis
 
 from gastown_mail import NotAccepted, RedisUnavailable, SettingsError, send_lifecycle
-from gastown_mail.daemon.clerk import Clerk
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail.send import SEND_DEADLINE, Receipt
 from gastown_mail.plumbing.connections import connect
-from tests.parts import CLERK, OwnServer, running
+from tests.parts import CLERK, OwnServer, book_inbox, running
 from tests.waiting import eventually
 
 
@@ -129,9 +128,7 @@ def test_a_stalled_redis_is_an_error_and_what_it_did_get_is_one_request(
     eventually(lambda: sent(own_town)[-1]["id"] == last.id)
     pushed = {str(element["id"]) for element in sent(own_town)}
 
-    clerk = Clerk(own_town)
-    while clerk.serve_once(0.1):
-        pass
+    book_inbox(own_town)
 
     assert len(pushed) <= 2
     assert set(own_town.requests.open()) == pushed
@@ -142,7 +139,7 @@ def test_a_receipt_tells_what_became_of_the_request(town: Town) -> None:
     receipt = send_lifecycle("restart", agent="gastown/nobody", environ=inside(town))
     assert (receipt.status(), receipt.detail()) == ("accepted", "")
 
-    assert Clerk(town).serve_once(0.1) == 1
+    book_inbox(town)
 
     assert receipt.status() == "refused"
     assert "gastown/nobody" in receipt.detail()
@@ -183,7 +180,7 @@ def test_a_user_with_the_least_rights_can_send_and_wait(own_town: Town, agents_u
     receipt = send_lifecycle("restart", environ=inside(own_town, GASTOWN_REDIS_URL=agents_url))
     assert receipt.status() == "accepted"
 
-    Clerk(own_town).serve_once(0.1)
+    book_inbox(own_town)
 
     assert receipt.wait(0.1) == "received"
 
@@ -223,7 +220,7 @@ def test_a_full_redis_is_not_an_acceptance(own_town: Town) -> None:
 def test_a_receipt_can_be_made_again_from_the_id(town: Town) -> None:
     environ = inside(town)
     sent_one = send_lifecycle("restart", environ=environ)
-    Clerk(town).serve_once(0.1)
+    book_inbox(town)
 
     again = Receipt(sent_one.id, town.redis_url, town.keys.town)
 

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from gastown_mail.sessions import commands
 from gastown_mail.sessions.processes import carriers
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
-from tests.integration.tmux_world import TmuxWorld, python
+from tests.integration.tmux_world import WHEN_TOLD, TmuxWorld, python
 from tests.waiting import eventually
 
 NASTY = "~a; b 'c' \"d\" $HOME ${HOME} #{pid} #(touch pwned) ##[x] \\ \\n {e} é🙂\t\x01\n  # no comment\nend;"
@@ -26,7 +27,9 @@ def environment(world: TmuxWorld, folder: Path) -> dict[str, str]:
 
 
 def test_a_started_session_is_what_the_snapshot_shows(world: TmuxWorld) -> None:
-    session = world.start(token=(token := world.token()), generation=7)
+    started = world.start(token=(token := world.token()), generation=7)
+    eventually(lambda: (seen := world.sessions.look(started.name)) and seen.foreground == "sleep")
+    session = replace(started, foreground="sleep")
 
     assert world.sessions.snapshot() == {session.name: session}
     assert world.sessions.look(session.name) == session
@@ -80,8 +83,10 @@ DIRT = {
 
 @pytest.mark.parametrize("first", ["we", "somebody else"])
 def test_nothing_of_the_starter_is_in_the_session_whoever_was_first(
-    world: TmuxWorld, tmp_path: Path, first: str
+    world: TmuxWorld, tmp_path: Path, first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for name, value in DIRT.items():
+        monkeypatch.setenv(name, value)
     dirty = {**os.environ, **DIRT}
     if first != "we":
         subprocess.run(
@@ -92,6 +97,8 @@ def test_nothing_of_the_starter_is_in_the_session_whoever_was_first(
     world.sessions = Sessions(Tmux(world.socket, environ=dirty))
 
     session = world.start(SHOW_ENVIRONMENT, work_dir=tmp_path, environ={"GT_ROLE": "crew"})
+    if first == "we":
+        assert "SECRET" not in world.tmux.run("show-environment", "-g")
 
     got = environment(world, tmp_path)
     assert got["GASTOWN_INCARNATION"] == session.incarnation
@@ -159,7 +166,7 @@ def test_a_late_copy_of_a_start_does_nothing_to_the_living(world: TmuxWorld) -> 
 
     with pytest.raises(StartFailed, match="generation 5"):
         world.start(generation=5)
-    assert world.sessions.snapshot() == {living.name: living}
+    assert world.living() == {living.name: living.incarnation}
 
 
 def test_generations_are_counted_for_each_session(world: TmuxWorld) -> None:
@@ -174,7 +181,7 @@ def test_a_session_of_that_name_is_not_touched(world: TmuxWorld) -> None:
 
     with pytest.raises(StartFailed, match="duplicate session"):
         world.start(generation=6)
-    assert world.sessions.snapshot() == {living.name: living}
+    assert world.living() == {living.name: living.incarnation}
     assert len(carriers(living.incarnation)) == 1
 
 
@@ -195,7 +202,7 @@ def test_twenty_starts_at_once_are_one_session(world: TmuxWorld) -> None:
         thread.join()
 
     assert (len(done), len(failed)) == (1, 19)
-    assert world.sessions.snapshot() == {done[0].name: done[0]}
+    assert world.living() == {done[0].name: done[0].incarnation}
     assert [token for token in world.tokens if carriers(token)] == [done[0].incarnation]
 
 
@@ -226,7 +233,6 @@ def test_a_start_that_a_stopped_server_takes_later_is_still_one_start(world: Tmu
         ("echo out of tokens; exit 3", "status 3", "out of tokens"),
         ("exec no-such-binary-at-all", "status 127", "no-such-binary-at-all"),
         ("kill -9 $$", "status 137", "signal 9"),
-        ("sleep 0.15; exit 4", "status 4", ""),
     ],
 )
 def test_a_command_that_ends_at_once_is_a_failed_start_and_leaves_nothing(
@@ -238,6 +244,22 @@ def test_a_command_that_ends_at_once_is_a_failed_start_and_leaves_nothing(
     assert status in str(caught.value)
     assert words in str(caught.value)
     assert world.sessions.snapshot() == {}
+
+
+def test_a_command_that_ends_between_the_looks_is_a_failed_start(world: TmuxWorld, tmp_path: Path) -> None:
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 2:
+            (tmp_path / "go").touch()
+            eventually(lambda: world.sessions.snapshot()["gt-rig-crew-max"].dead)
+
+    world.sessions = Sessions(world.tmux, sleep=pause)
+
+    with pytest.raises(StartFailed, match="ended at once with status 4"):
+        world.start(f"{WHEN_TOLD}; exit 4")
+    assert pauses == [0.05, 0.2]
 
 
 def test_what_a_failed_start_left_in_the_background_ends(world: TmuxWorld) -> None:

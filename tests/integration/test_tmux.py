@@ -69,7 +69,7 @@ def test_a_stopped_server_is_unknown_after_the_deadline_and_leaves_no_client(wor
 
     assert time.monotonic() - begun < 3
     assert [child for child in psutil.Process().children() if child.name().startswith("tmux")] == []
-    assert world.sessions.look(session.name) == session
+    assert world.living() == {session.name: session.incarnation}
 
 
 def test_without_a_tmux_binary(world: TmuxWorld, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_living_server_whose_socket_file_was_deleted_is_unknown(world: TmuxWor
             world.start(session=session.name)
     finally:
         path.with_suffix(".hidden").rename(path)
-    assert world.sessions.look(session.name) == session
+    assert world.living() == {session.name: session.incarnation}
 
 
 def test_a_file_in_place_of_the_socket_is_not_taken_for_no_server(tmp_path: Path, world: TmuxWorld) -> None:

@@ -16,6 +16,9 @@ from gastown_mail.sessions.tmux import NoServer, Tmux
 from tests.waiting import eventually
 
 STAY = "exec sleep 600"
+WHEN_TOLD = "while ! [ -e go ]; do sleep 0.01; done"
+"""Ends when a test makes the file `go` in the work dir."""
+
 HANG_UP_DEADLINE = 5.0
 
 
@@ -72,6 +75,10 @@ class TmuxWorld:
             environ={"GASTOWN_INCARNATION": token, **(environ or {})},
             command=command,
         )
+
+    def living(self) -> dict[str, str]:
+        """The incarnation of each session, by name."""
+        return {name: session.incarnation for name, session in self.sessions.snapshot().items()}
 
     def wait_for(self, path: Path) -> Path:
         """Wait until a program has written `path`."""

@@ -65,5 +65,5 @@ def test_everybody_else_asks_for_itself_alone(agents: dict[str, Agent], asker: s
 def test_what_only_looks_like_a_name_asks_for_nobody(
     agents: dict[str, Agent], asker: str, target: str
 ) -> None:
-    """Spellings are resolved before; what was not resolved has no rights. An agent without a rig has no witness."""
+    """Spellings are resolved before; an agent without a rig has no witness."""
     assert not may_ask(asker, agents[target])

@@ -1,6 +1,7 @@
 """What is shipped: version, typing marker, template, the public names, and what they cost to import."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -9,10 +10,14 @@ from importlib.resources import files
 from pathlib import Path
 
 import gastown_mail
+from gastown_mail.cli import COMMANDS
 from gastown_mail.contracts import errors
+from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.request import decode_element
 from gastown_mail.contracts.settings import load_settings
 
 REPOSITORY = Path(__file__).parents[2]
+README = (REPOSITORY / "README.md").read_text()
 
 
 def test_the_installed_version_is_the_one_of_the_repository() -> None:
@@ -90,3 +95,20 @@ def test_sending_imports_no_more_than_it_needs() -> None:
 
     assert "redis" in imported
     assert imported & {"pydantic", "click", "rq", "rq_scheduler", "psutil"} == set()
+
+
+def test_the_readme_names_every_command_and_no_other() -> None:
+    table = README.partition("## Commands")[2].partition("## ")[0].splitlines()
+    rows = [line for line in table if line.startswith("| ") and "`" in line]
+    named = [word for row in rows for word in re.findall(r"`(\w+)`", row)]
+
+    assert sorted(named) == sorted(COMMANDS)
+
+
+def test_the_readmes_request_is_one() -> None:
+    element = re.search(r"^  '(\{.*\})'$", README, re.MULTILINE)
+    assert element
+    _, request = decode_element(element[1].encode())
+
+    assert (request.action, request.target) == ("restart", "myrig/crew/max")
+    assert f"RPUSH '{Keys('mytown').inbox}'" in README

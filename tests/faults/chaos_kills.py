@@ -1,0 +1,151 @@
+"""Killing and freezing the daemon's processes at random; and who starts the daemon again, as systemd would."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from gastown_mail.sessions import kernel, processes
+from gastown_mail.sessions.kernel import Process
+from tests.faults.daemons import Daemon
+
+SHARES = {
+    "clerk": 20, "lifecycle": 20, "work-horse": 30, "heartbeat": 10, "scheduler": 10, "tmux client": 25,
+    "up": 5, "redis": 5,
+}  # fmt: skip
+FREEZE_SHARE = 0.35
+LONG_FREEZE = 12.0
+"""Longer than the lease of a turn: somebody else takes over meanwhile."""
+
+HUNT = 1.5
+"""Seconds to wait for a short-lived victim to show itself."""
+
+
+class Supervisor:
+    """Runs `up`, and runs it again whenever it has ended."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon, self.starts = daemon, 0
+
+    def run(self, stop: threading.Event) -> None:
+        while not stop.wait(0.1):
+            up = self.daemon.up
+            if up is None or up.poll() is not None:
+                self.daemon.spawn()
+                self.starts += 1
+
+
+@dataclass
+class Killer:
+    """Does harm to one process after the other, all drawn from one seed. Only what descends from `up`,
+    and the server that it started in the town's own folder."""
+
+    daemon: Daemon
+    chance: random.Random
+    tally: Counter[str] = field(default_factory=Counter)
+    frozen: list[tuple[float, Process]] = field(default_factory=list)
+
+    def run(self, stop: threading.Event, slowest: float) -> None:
+        while not stop.wait(self.chance.uniform(0.1, slowest)):
+            self.thaw(time.monotonic())
+            kind = self.chance.choices(list(SHARES), list(SHARES.values()))[0]
+            seconds = self._freeze_time(kind)
+            victim = self.find(kind)
+            if victim is not None:
+                self._strike(kind, victim, seconds)
+        self.thaw(float("inf"))
+
+    def thaw(self, now: float) -> None:
+        """Let those go on whose time has come."""
+        due = [process for until, process in self.frozen if until <= now]
+        self.frozen = [(until, process) for until, process in self.frozen if until > now]
+        processes.send(due, signal.SIGCONT)
+
+    def find(self, kind: str) -> Process | None:
+        """A victim of that kind, None when there is none just now."""
+        up = self.daemon.up
+        if up is None or up.poll() is not None:
+            return None
+        if kind == "up":
+            return _process(up.pid)
+        if kind == "redis":
+            return self._redis()
+        if kind in ("work-horse", "tmux client"):
+            return self._hunt(up.pid, kind)
+        names = [f"lifecycle-{self.chance.choice((1, 2))}"] if kind == "lifecycle" else [kind]
+        return next((self._child(up.pid, name) for name in names), None)
+
+    def _freeze_time(self, kind: str) -> float:
+        if self.chance.random() > FREEZE_SHARE:
+            return 0.0
+        long = kind in ("work-horse", "lifecycle", "clerk") and self.chance.random() < 0.3
+        return LONG_FREEZE if long else self.chance.uniform(0.05, 2.5)
+
+    def _strike(self, kind: str, victim: Process, freeze: float) -> None:
+        self.tally[f"{kind} {'frozen' if freeze else 'killed'}"] += 1
+        processes.send([victim], signal.SIGSTOP if freeze else signal.SIGKILL)
+        if freeze:
+            self.frozen.append((time.monotonic() + freeze, victim))
+
+    def _child(self, up: int, name: str) -> Process | None:
+        found = _children_named(self.daemon.settings.log_file, up)
+        return _process(found[name], parent=up) if name in found else None
+
+    def _redis(self) -> Process | None:
+        folder = str(self.daemon.settings.redis_dir)
+        for pid in kernel.pids():
+            with contextlib.suppress(OSError, psutil.Error):
+                if str(Path(f"/proc/{pid}/cwd").readlink()) == folder:
+                    return _process(pid)
+        return None
+
+    def _hunt(self, up: int, kind: str) -> Process | None:
+        until = time.monotonic() + HUNT
+        while time.monotonic() < until:
+            for worker in _children(up):
+                horses = list(_children(worker))
+                found = horses if kind == "work-horse" else [c for h in (worker, *horses) for c in _clients(h)]
+                if found:
+                    return _process(self.chance.choice(found))
+            time.sleep(0.001)
+        return None
+
+
+def _children(pid: int) -> Iterator[int]:
+    for task in _listed(Path(f"/proc/{pid}/task")):
+        with contextlib.suppress(OSError):
+            yield from map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+
+
+def _clients(pid: int) -> list[int]:
+    return [child for child in _children(pid) if "tmux" in " ".join(kernel.arguments(child)[:1])]
+
+
+def _listed(folder: Path) -> list[str]:
+    with contextlib.suppress(OSError):
+        return os.listdir(folder)  # noqa: PTH208
+    return []
+
+
+def _process(pid: int, parent: int | None = None) -> Process | None:
+    row = kernel.row(pid)
+    return row.process if row is not None and parent in (None, row.parent) else None
+
+
+def _children_named(log: Path, up: int) -> dict[str, int]:
+    """The children of `up`, by the names that its log gave them."""
+    named: dict[str, int] = {}
+    for file in (log.with_name(f"{log.name}.1"), log):
+        lines = file.read_text(errors="replace").splitlines() if file.exists() else []
+        entries = (json.loads(line) for line in lines if '"child_started"' in line)
+        named.update({entry["child"]: entry["pid"] for entry in entries})
+    return {name: pid for name, pid in named.items() if pid in set(_children(up))}

@@ -1,0 +1,123 @@
+"""Whatever dies at whichever named step: each kind of request is done all the same, once, and harms nobody."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gastown_mail.plumbing.failpoints import POINTS, VARIABLE, passing
+from gastown_mail.sessions import kernel, processes
+from gastown_mail.sessions.session import Session
+from tests.faults.daemons import MAX, MAXINE, Daemon, a_crew, a_daemon
+from tests.towns import clean_environ
+from tests.waiting import eventually
+
+WITH_SUCCESSOR = {"successor-announced", "session-started", "start-noted"}
+WITH_HANDOFF = {"handoff-written"}
+
+
+class Mine:
+    """A daemon that dies at one point, once after each time it is laid."""
+
+    def __init__(self, daemon: Daemon, file: Path) -> None:
+        self.daemon, self._file = daemon, file
+
+    def lay(self) -> None:
+        self._file.unlink(missing_ok=True)
+
+    @property
+    def went_off(self) -> bool:
+        return self._file.exists()
+
+
+@pytest.fixture
+def mine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mine]:
+    file = tmp_path / "died"
+    file.touch()
+    with a_daemon(a_crew(), **{VARIABLE: f"{request.param}@{file}"}) as daemon:
+        yield Mine(daemon, file)
+
+
+def is_passed(point: str, action: str) -> bool:
+    """Does a request of this kind come by this point?"""
+    if point in WITH_HANDOFF:
+        return action == "cycle"
+    return action != "shutdown" or point not in WITH_SUCCESSOR
+
+
+def ended_for_good(before: Session) -> bool:
+    return processes.carriers(before.incarnation) == set() and kernel.row(before.pid) is None
+
+
+def sessions_of_max(daemon: Daemon) -> list[Session]:
+    return [s for s in daemon.town.sessions.snapshot().values() if s.agent == MAX]
+
+
+def carry_out(mine: Mine, action: str, before: Session) -> None:
+    """Ask, have somebody die on the way, and see that it is done."""
+    handoff = {"handoff": "next: merge #12"} if action == "cycle" else {}
+    mine.lay()
+    ident = mine.daemon.ask(action, incarnation=before.incarnation, **handoff)
+    assert mine.daemon.outcome(ident) == "done"
+
+
+def assert_one_successor(daemon: Daemon, before: Session, earlier: list[str], handoff: str) -> Session:
+    after = eventually(lambda: daemon.living(MAX))
+    assert after.incarnation != before.incarnation
+    assert daemon.starts(MAX) == [*earlier, after.incarnation], "started exactly once"
+    assert len(sessions_of_max(daemon)) == 1
+    assert eventually(lambda: daemon.work("handoff").read_text() == handoff or None)
+    return after
+
+
+@pytest.mark.parametrize("mine", POINTS, indirect=True, ids=POINTS)
+def test_a_death_at_this_point_costs_nothing(mine: Mine, request: pytest.FixtureRequest) -> None:
+    point, daemon = request.node.callspec.params["mine"], mine.daemon
+    bystander, before = daemon.run(MAXINE), daemon.run(MAX)
+
+    for action in ("cycle", "restart", "shutdown"):
+        earlier = daemon.starts(MAX)
+        carry_out(mine, action, before)
+
+        assert mine.went_off == is_passed(point, action), f"{action} at {point}"
+        assert ended_for_good(before), action
+        if action == "shutdown":
+            assert sessions_of_max(daemon) == []
+            assert daemon.starts(MAX) == earlier
+        else:
+            handoff = "next: merge #12" if action == "cycle" else ""
+            before = assert_one_successor(daemon, before, earlier, handoff)
+
+    assert daemon.session(MAXINE) is not None
+    assert daemon.living(MAXINE) == bystander
+    assert daemon.town.requests.open() == {}
+    assert daemon.town.redis.llen(daemon.town.keys.taken) == 0
+    assert VARIABLE.encode() not in kernel.environment(bystander.pid), "it does not reach the agents"
+
+
+def test_every_point_is_passed_by_a_cycle_with_handoff() -> None:
+    assert all(is_passed(point, "cycle") for point in POINTS)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_nobody_dies_where_it_was_not_asked_for(point: str) -> None:
+    passing(point, {})
+    passing(point, {VARIABLE: ""})
+    passing(point, {VARIABLE: f"{point}-not"})
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_no_point_is_on_by_default(point: str) -> None:
+    code = f"from gastown_mail.plumbing.failpoints import passing; passing({point!r}); print('alive')"
+
+    def run(**environ: str) -> tuple[int, str]:
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, env=clean_environ(**environ),
+            timeout=30, check=False,
+        )  # fmt: skip
+        return done.returncode, done.stdout
+
+    assert run() == (0, "alive\n")
+    assert run(**{VARIABLE: point}) == (-9, "")

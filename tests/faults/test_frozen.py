@@ -1,0 +1,107 @@
+"""A worker that stood still across a whole cycle, and then goes on, harms nobody."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from gastown_mail.sessions import kernel, processes
+from tests.faults.daemons import MAX, MAXINE, PATIENCE, SLOW_AGENT, Daemon, a_crew, a_daemon, stopped
+from tests.parts import lives
+from tests.waiting import eventually
+
+GRACE = 2.0
+"""Seconds that the agent takes to stop: time enough to freeze who waits for that."""
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    with a_daemon(a_crew(SLOW_AGENT, GRACE)) as daemon:
+        yield daemon
+
+
+def frozen_in_the_middle(daemon: Daemon, ident: str) -> psutil.Process:
+    """The process that carries the request out, stopped while the old session is being ended."""
+    eventually(lambda: daemon.status(ident) == "carrying", deadline=PATIENCE, step=0.005)
+    horse = daemon.whose_turn(MAX)
+    os.kill(horse.pid, signal.SIGSTOP)
+    return horse
+
+
+@pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
+def test_a_worker_frozen_across_a_whole_cycle_harms_nobody_when_it_goes_on(daemon: Daemon, action: str) -> None:
+    bystander, before = daemon.run(MAXINE), daemon.run(MAX)
+    ident = daemon.ask(action, incarnation=before.incarnation)
+    horse = frozen_in_the_middle(daemon, ident)
+
+    assert daemon.outcome(ident) == "done"
+    settled, after, record = daemon.town.requests.record(ident), daemon.session(), daemon.record()
+    assert horse.status() == psutil.STATUS_STOPPED, "somebody else has done it"
+    horse.send_signal(signal.SIGCONT)
+    eventually(lambda: not lives(horse), deadline=PATIENCE)
+
+    assert daemon.town.requests.record(ident) == settled
+    assert daemon.session() == after
+    assert daemon.record() == record
+    assert processes.carriers(before.incarnation) == set()
+    assert daemon.living(MAXINE) == bystander
+    if action == "shutdown":
+        assert after is None
+        assert len(daemon.starts()) == 1
+    else:
+        assert after is not None
+        assert kernel.row(after.pid) is not None
+        assert daemon.starts() == [before.incarnation, after.incarnation]
+
+
+def test_its_parent_frozen_with_it_changes_nothing(daemon: Daemon) -> None:
+    before = daemon.run(MAX)
+    ident = daemon.ask("restart")
+    horse = frozen_in_the_middle(daemon, ident)
+    parent = horse.parent()
+    assert parent is not None
+
+    with stopped(parent.pid):
+        assert daemon.outcome(ident) == "done"
+        after = daemon.living()
+    horse.send_signal(signal.SIGCONT)
+    eventually(lambda: not lives(horse), deadline=PATIENCE)
+
+    assert after is not None
+    assert daemon.living() == after
+    assert daemon.starts() == [before.incarnation, after.incarnation]
+
+
+def test_who_is_frozen_through_later_requests_too_touches_none_of_their_sessions(daemon: Daemon) -> None:
+    daemon.run(MAX)
+    first = daemon.ask("cycle", handoff="the first")
+    horse = frozen_in_the_middle(daemon, first)
+    assert daemon.outcome(first) == "done"
+    second = daemon.ask("cycle", handoff="the second")
+    assert daemon.outcome(second) == "done"
+    after = daemon.living()
+
+    horse.send_signal(signal.SIGCONT)
+    eventually(lambda: not lives(horse), deadline=PATIENCE)
+
+    assert after is not None
+    assert daemon.living() == after
+    assert len(daemon.starts()) == 3
+    assert daemon.work("handoff").read_text() == "the second"
+    assert (daemon.settings.handoff_dir / f"{after.name}.md").read_text() == "the second"
+
+
+def test_a_clerk_frozen_for_longer_than_its_lease_books_nothing_twice(daemon: Daemon) -> None:
+    daemon.run(MAX)
+    clerk = daemon.child("clerk")
+    with stopped(clerk.pid):
+        ident = daemon.ask("restart")
+        key = daemon.town.keys.clerk
+        eventually(lambda: not daemon.town.redis.exists(key), deadline=PATIENCE)
+        assert daemon.status(ident) == ""
+
+    assert daemon.outcome(ident) == "done"
+    assert len(daemon.starts()) == 2
+    assert daemon.town.redis.llen(daemon.town.keys.taken) == 0

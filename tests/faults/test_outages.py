@@ -1,0 +1,252 @@
+"""Redis, tmux or the disk away under a running daemon: nobody is killed, nothing is done twice, and it goes on by itself."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+from redis.exceptions import RedisError
+
+from gastown_mail.contracts.errors import NotAccepted
+from gastown_mail.contracts.state import load_state
+from gastown_mail.daemon.record import Desired
+from gastown_mail.mail.send import send_lifecycle
+from gastown_mail.plumbing.connections import connect
+from rq.worker_registration import get_keys
+from tests.faults.daemons import MAX, MAXINE, PATIENCE, Daemon, a_crew, a_daemon, stopped
+from tests.parts import kill
+from tests.waiting import eventually
+
+KEEP_RUNNING = a_crew().replace("[roles.crew]", "[roles.crew]\nkeep_running = true")
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    with a_daemon(KEEP_RUNNING) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def pids(daemon: Daemon) -> dict[str, int]:
+    """The crew, started because it must run, with the pids of its sessions."""
+    eventually(lambda: daemon.living(MAX) and daemon.living(MAXINE), deadline=PATIENCE)
+    return alive(daemon)
+
+
+def alive(daemon: Daemon) -> dict[str, int]:
+    return {session.agent: session.pid for session in daemon.town.sessions.snapshot().values()}
+
+
+def beats_on(daemon: Daemon) -> None:
+    """Wait for a heartbeat that began after now."""
+    count = answered(daemon)
+    eventually(lambda: answered(daemon) >= count + 2, deadline=PATIENCE)
+
+
+def answered(daemon: Daemon) -> int:
+    try:
+        return daemon.town.record.read().heartbeat_count
+    except RedisError:
+        return 0
+
+
+def assert_serves_on(daemon: Daemon, pids: dict[str, int]) -> None:
+    """All that lived lives, and a request is done, once."""
+    assert alive(daemon) == pids
+    starts = len(daemon.starts(MAX))
+    assert daemon.outcome(daemon.ask("restart")) == "done"
+    assert len(daemon.starts(MAX)) == starts + 1
+    after = alive(daemon)
+    assert after.pop(MAX) != pids[MAX]
+    assert after == {address: pid for address, pid in pids.items() if address != MAX}
+
+
+def registered(daemon: Daemon) -> int:
+    return len(get_keys(connection=daemon.town.redis))
+
+
+def test_redis_killed_is_started_again_and_nothing_accepted_is_lost(daemon: Daemon, pids: dict[str, int]) -> None:
+    clerk = daemon.child("clerk")
+    with stopped(clerk.pid):
+        ident = daemon.ask("restart", MAXINE)
+        kill(psutil.Process(daemon.redis_pid()))
+    assert alive(daemon) == pids
+
+    eventually(lambda: answered(daemon), deadline=PATIENCE)
+
+    assert daemon.outcome(ident) == "done"
+    assert len(daemon.starts(MAXINE)) == 2
+    beats_on(daemon)
+    assert_serves_on(daemon, alive(daemon))
+    assert daemon.logged("redis_started_again") == 1
+
+
+def test_redis_that_stands_still_is_waited_for(daemon: Daemon, pids: dict[str, int]) -> None:
+    clerk = daemon.child("clerk")
+    with stopped(clerk.pid):
+        ident = daemon.ask("restart", MAXINE)
+    with stopped(daemon.redis_pid()):
+        with pytest.raises(NotAccepted):
+            send_lifecycle("restart", agent=MAX, redis_url=daemon.town.redis_url, town=daemon.settings.town_name)
+        assert alive(daemon)[MAX] == pids[MAX]
+
+    assert daemon.outcome(ident) == "done"
+    assert len(daemon.starts(MAXINE)) == 2
+    beats_on(daemon)
+    eventually(lambda: not daemon.town.requests.open(), deadline=PATIENCE)
+    assert_serves_on(daemon, alive(daemon))
+
+
+def test_a_full_redis_refuses_and_harms_nobody(daemon: Daemon, pids: dict[str, int]) -> None:
+    redis = daemon.town.redis
+    with stopped(daemon.child("clerk").pid):
+        ident = daemon.ask("restart", MAXINE)
+        redis.config_set("maxmemory", "1")
+    try:
+        with pytest.raises(NotAccepted, match="out of memory"):
+            send_lifecycle("restart", agent=MAX, redis_url=daemon.town.redis_url, town=daemon.settings.town_name)
+        before = daemon.logged("clerk_waits")
+        eventually(lambda: daemon.logged("clerk_waits") > before, deadline=PATIENCE)
+        assert alive(daemon) == pids
+        assert daemon.status(ident) == ""
+    finally:
+        redis.config_set("maxmemory", "0")
+
+    assert daemon.outcome(ident) == "done"
+    assert len(daemon.starts(MAXINE)) == 2
+    assert_serves_on(daemon, alive(daemon))
+
+
+def test_after_redis_was_emptied_stopped_stays_stopped_and_workers_register_again(
+    daemon: Daemon, pids: dict[str, int]
+) -> None:
+    assert daemon.outcome(daemon.ask("shutdown", MAXINE)) == "done"
+    state, workers = load_state(daemon.root), registered(daemon)
+    left = alive(daemon)
+
+    daemon.town.redis.flushall()
+
+    eventually(lambda: daemon.record(MAXINE).desired is Desired.STOPPED, deadline=PATIENCE)
+    beats_on(daemon)
+    eventually(lambda: registered(daemon) == workers, deadline=PATIENCE)
+    assert alive(daemon) == left == {MAX: pids[MAX]}
+    assert daemon.session(MAXINE) is None
+    after = load_state(daemon.root)
+    assert (after.pid, after.started_at) == (state.pid, state.started_at)
+    assert after.heartbeat_count > state.heartbeat_count
+    assert_serves_on(daemon, left)
+
+
+def test_a_stop_right_after_redis_was_emptied_forgets_no_wish(daemon: Daemon, pids: dict[str, int]) -> None:
+    assert daemon.outcome(daemon.ask("shutdown", MAXINE)) == "done"
+    helpers = [process.pid for process in psutil.Process(daemon.up.pid).children(recursive=True)]  # type: ignore[union-attr]
+    with stopped(*helpers):
+        daemon.town.redis.flushall()
+        daemon.up.terminate()  # type: ignore[union-attr]
+        eventually(lambda: daemon.town.redis.exists(daemon.town.keys.state), deadline=PATIENCE)
+    assert daemon.up.wait(PATIENCE) == 0  # type: ignore[union-attr]
+
+    daemon.start()
+    beats_on(daemon)
+
+    assert daemon.record(MAXINE).desired is Desired.STOPPED
+    assert alive(daemon) == {MAX: pids[MAX]}
+
+
+def test_a_wish_of_an_operator_into_an_emptied_redis_forgets_no_other(daemon: Daemon, pids: dict[str, int]) -> None:
+    assert daemon.outcome(daemon.ask("shutdown", MAXINE)) == "done"
+    helpers = [process.pid for process in psutil.Process(daemon.up.pid).children(recursive=True)]  # type: ignore[union-attr]
+    with stopped(*helpers):
+        daemon.town.redis.flushall()
+        daemon.town.wishes.pause(MAX)
+
+    eventually(lambda: daemon.record(MAXINE).desired is Desired.STOPPED, deadline=PATIENCE)
+    beats_on(daemon)
+    assert daemon.record(MAX).desired is Desired.PAUSED
+    assert alive(daemon) == {MAX: pids[MAX]}
+
+
+def test_a_tmux_server_that_stands_still_is_waited_for(daemon: Daemon, pids: dict[str, int]) -> None:
+    server = daemon.tmux_server()
+    with stopped(server):
+        ident = daemon.ask("restart")
+        eventually(lambda: "waiting: tmux did not answer" in daemon.town.requests.record(ident).get("detail", ""),
+                   deadline=PATIENCE)  # fmt: skip
+        eventually(lambda: daemon.town.redis.xlen(daemon.town.keys.events) and daemon.logged("not_looked"),
+                   deadline=PATIENCE)  # fmt: skip
+
+    assert daemon.outcome(ident) == "done"
+    assert len(daemon.starts()) == 2
+    assert daemon.tmux_server() == server
+    assert_serves_on(daemon, alive(daemon))
+
+
+def test_without_the_folder_of_its_socket_tmux_is_not_taken_for_dead(short_folder: Path) -> None:
+    folder = short_folder / "sockets"
+    folder.mkdir(mode=0o700)
+    with a_daemon(KEEP_RUNNING, TMUX_TMPDIR=str(folder)) as daemon:
+        eventually(lambda: len(daemon.starts(MAX)) == len(daemon.starts(MAXINE)) == 1, deadline=PATIENCE)
+        with moved(folder, short_folder / "away"):
+            ident = daemon.ask("restart")
+            eventually(lambda: "waiting: " in daemon.town.requests.record(ident).get("detail", ""),
+                       deadline=PATIENCE)  # fmt: skip
+            eventually(lambda: daemon.logged("not_looked"), deadline=PATIENCE)
+            assert len(daemon.starts(MAX)) == len(daemon.starts(MAXINE)) == 1
+
+        assert daemon.outcome(ident) == "done"
+        assert len(daemon.starts(MAX)) == 2
+        assert len(daemon.starts(MAXINE)) == 1
+
+
+@contextmanager
+def moved(folder: Path, away: Path) -> Iterator[None]:
+    """Have the folder somewhere else inside the block."""
+    folder.rename(away)
+    try:
+        yield
+    finally:
+        away.rename(folder)
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A folder whose path leaves room for a socket's name."""
+    with tempfile.TemporaryDirectory(prefix="gf-", dir="/tmp") as folder:
+        yield Path(folder)
+
+
+def test_a_state_json_that_cannot_be_written_is_said_and_stops_nobody(daemon: Daemon, pids: dict[str, int]) -> None:
+    file = daemon.settings.daemon_dir / "state.json"
+    kept = file.read_bytes()
+    file.unlink()
+    file.mkdir()
+    (file / "in-the-way").touch()
+
+    eventually(lambda: "state.json" in said_errors(daemon), deadline=PATIENCE)
+    assert_serves_on(daemon, pids)
+    shutil.rmtree(file)
+    file.write_bytes(kept)
+
+    beats_on(daemon)
+    assert load_state(daemon.root).heartbeat_count > 0
+
+
+def said_errors(daemon: Daemon) -> str:
+    return "\n".join(line for line in daemon.settings.log_file.read_text().splitlines() if '"ERROR"' in line)
+
+
+def test_a_handoff_that_cannot_be_written_kills_nobody_until_it_can(daemon: Daemon, pids: dict[str, int]) -> None:
+    in_the_way = daemon.settings.handoff_dir
+    in_the_way.write_text("a file where a folder should be")
+
+    ident = daemon.ask("cycle", handoff="next: merge")
+    eventually(lambda: "handoff" in daemon.town.requests.record(ident).get("detail", ""), deadline=PATIENCE)
+    assert alive(daemon) == pids
+    in_the_way.unlink()
+
+    assert daemon.outcome(ident) == "done"
+    assert eventually(lambda: daemon.work("handoff").read_text()) == "next: merge"
+    assert len(daemon.starts()) == 2

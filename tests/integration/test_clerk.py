@@ -1,0 +1,330 @@
+"""The clerk: every element becomes one request with its job, or a dead letter, and none stops it."""
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.lifecycle import MAX_ELEMENT_BYTES, RequestStatus, element_id
+from gastown_mail.contracts.times import format_time, parse_time
+from gastown_mail.daemon.queues import CARRY_OUT, TownJob
+from gastown_mail.daemon.town import Town
+from gastown_mail.mail.dead import DeadLetters
+from gastown_mail.plumbing.connections import connect
+from tests.parts import a_clerk, book_inbox
+from tests.towns import TWO_AGENTS, element
+
+MAX, WITNESS = "gastown/crew/max", "gastown/witness"
+
+
+def push(town: Town, *elements: bytes) -> None:
+    town.redis.rpush(town.keys.inbox, *elements)
+
+
+def jobs(town: Town, host: str = "") -> list[str]:
+    """The requests that a queue's jobs carry out, the next first."""
+    queue = town.lifecycle_queue(host or town.host)
+    return [
+        str(TownJob.fetch(job_id, connection=town.redis).args[0])
+        for job_id in queue.get_job_ids()
+    ]  # fmt: skip
+
+
+def dead(town: Town) -> list[str]:
+    return DeadLetters(town.redis, town.keys).ids()
+
+
+def raw(town: Town, ident: str) -> bytes:
+    work = town.requests.work(ident)
+    assert work is not None
+    return work.element
+
+
+def nothing_is_left(town: Town) -> bool:
+    return not town.redis.exists(town.keys.inbox, town.keys.taken)
+
+
+def test_an_element_becomes_a_record_and_a_job(town: Town) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=1)
+    push(town, element("gastown-witness", "CYCLE", id="one", to="gastown/max", reason="ünd", handoff="h"))
+
+    book_inbox(town)
+
+    record = town.requests.record("one")
+    assert record["status"] == "received"
+    assert (record["from"], record["to"], record["agent"]) == (WITNESS, MAX, MAX)
+    assert (record["action"], record["reason"]) == ("cycle", "ünd")
+    assert (record["finished_at"], record["detail"]) == ("", "")
+    assert before < parse_time(record["timestamp"]) <= parse_time(record["received_at"])
+    assert jobs(town) == ["one"]
+    assert town.requests.waiting(MAX) == ["one"]
+    assert list(town.requests.open()) == ["one"]
+    assert nothing_is_left(town)
+    assert dead(town) == []
+
+
+def test_the_record_is_for_everybody_and_holds_no_secret(town: Town) -> None:
+    push(town, element(WITNESS, "cycle", id="one", incarnation="s3cret", handoff="private notes"))
+
+    book_inbox(town)
+
+    text = json.dumps(town.requests.record("one"))
+    assert "s3cret" not in text
+    assert "private notes" not in text
+
+
+def test_the_job_is_ours_and_has_tries_left(town: Town) -> None:
+    push(town, element(id="one"))
+
+    book_inbox(town)
+
+    (job,) = town.lifecycle_queue(town.host).jobs
+    assert (job.func_name, list(job.args), job.retries_left) == (CARRY_OUT, ["one"], 3)
+    assert job.timeout == 61  # the agent's stop_grace and JOB_MARGIN
+
+
+def test_the_same_id_twice_is_one_request(town: Town) -> None:
+    push(town, element(WITNESS, "restart", id="one"), element(WITNESS, "shutdown", id="one"))
+    book_inbox(town)
+    push(town, element(MAX, "shutdown", id="one"))
+
+    book_inbox(town)
+
+    assert jobs(town) == ["one"]
+    assert town.requests.record("one")["action"] == "restart"
+    assert town.requests.record("one")["agent"] == WITNESS
+    assert nothing_is_left(town)
+
+
+def test_the_same_bytes_twice_are_one_request(town: Town) -> None:
+    wish = element(WITNESS, "restart")
+    push(town, wish, wish)
+    book_inbox(town)
+    push(town, wish)
+
+    book_inbox(town)
+
+    assert jobs(town) == [element_id(wish)]
+    assert nothing_is_left(town)
+
+
+def test_a_late_copy_of_a_settled_request_changes_nothing(town: Town) -> None:
+    wish = element(WITNESS, "restart", id="one")
+    push(town, wish)
+    book_inbox(town)
+
+    assert town.requests.settle("one", WITNESS, RequestStatus.DONE, "so it was", datetime.now(UTC))
+    settled = town.requests.record("one")
+    push(town, wish)
+
+    book_inbox(town)
+
+    assert town.requests.record("one") == settled
+    assert town.requests.waiting(WITNESS) == []
+
+
+def wish_with(**keys: object) -> bytes:
+    return json.dumps(json.loads(element()) | keys).encode()
+
+
+POISON = {
+    "not JSON": (b"hello", "not JSON"),
+    "cut off": (element()[:-1], "not JSON"),
+    "nothing": (b"", "not JSON"),
+    "not UTF-8": (b"\xff\xfe" + element(), "not UTF-8"),
+    "UTF-16": (element().decode().encode("utf-16"), "not UTF-8"),
+    "huge": (b'{"from":"' + b"x" * MAX_ELEMENT_BYTES, f"the limit is {MAX_ELEMENT_BYTES}"),
+    "a list": (b"[]", "not a JSON object"),
+    "a number": (b"1e999", "not a JSON object"),
+    "a bomb": (b"[" * 100_000, "nested too deeply"),
+    "an object bomb": (b'{"from":' * 10_000 + b"1" + b"}" * 10_000, "nested too deeply"),
+    "no sender": (b'{"action":"cycle","timestamp":"2025-12-20T10:12:21Z"}', "from"),
+    "empty sender": (wish_with(**{"from": ""}), "from"),
+    "no action": (b'{"from":"deacon/","timestamp":"2025-12-20T10:12:21Z"}', "action"),
+    "wrong action": (wish_with(action="reboot"), "expected cycle, restart or shutdown"),
+    "numeric action": (wish_with(action=1), "action"),
+    "no time": (b'{"from":"deacon/","action":"cycle"}', "timestamp"),
+    "no zone": (wish_with(timestamp="2025-12-20T10:12:21"), "timestamp"),
+    "no such day": (wish_with(timestamp="2025-02-30T10:12:21Z"), "timestamp"),
+    "epoch time": (wish_with(timestamp=1734689541), "timestamp"),
+    "wrong id": (wish_with(id="a b"), "id"),
+    "long reason": (wish_with(reason="r" * 1001), "reason"),
+    "long handoff": (wish_with(action="cycle", handoff="h" * 65_537), "handoff"),
+    "handoff with restart": (wish_with(handoff="h"), "handoff"),
+    "unknown agent": (wish_with(**{"from": "gastown/polecats/nobody"}), "there is no agent"),
+    "unknown rig": (wish_with(**{"from": "atlantis/witness"}), "this town has no rig atlantis"),
+    "unknown target": (wish_with(to="gastown/refinery"), "there is no agent"),
+    "no address": (wish_with(to="the boss"), "is no address"),
+    "target operator": (wish_with(to="operator"), "operator is a person"),
+    "not allowed": (wish_with(**{"from": MAX, "to": WITNESS}), f"{MAX} may not ask for {WITNESS}"),
+}
+
+
+@pytest.mark.parametrize("what", POISON)
+def test_what_is_no_request_is_a_dead_letter_with_its_reason_and_bytes(town: Town, what: str) -> None:
+    poison, reason = POISON[what]
+    push(town, poison)
+
+    book_inbox(town)
+
+    (ident,) = dead(town)
+    record = town.requests.record(ident)
+    assert record["status"] == "refused"
+    assert reason in record["detail"]
+    assert "\n" not in record["detail"]
+    assert record["finished_at"] == record["received_at"]
+    assert raw(town, ident) == poison
+    assert jobs(town) == list(town.requests.open()) == town.requests.waiting(WITNESS) == []
+    assert nothing_is_left(town)
+
+
+def test_poison_delays_nobody_and_order_is_kept(town: Town) -> None:
+    elements = [element(WITNESS, "restart", id=f"good-{number}") for number in range(len(POISON))]
+    for good, (poison, _) in zip(elements, POISON.values(), strict=True):
+        push(town, poison, good)
+
+    book_inbox(town)
+
+    good_ids = [f"good-{number}" for number in range(len(POISON))]
+    assert jobs(town) == town.requests.waiting(WITNESS) == good_ids
+    assert len(dead(town)) == len(POISON)
+
+
+def test_every_depth_of_nesting_is_survived(town: Town) -> None:
+    """What the parser just bears may be too deep for who describes it."""
+    for depth in range(200, 1100):
+        push(town, b'{"action":"cycle","from":' + b"[" * depth + b"]" * depth + b"}")
+
+    book_inbox(town)
+
+    assert len(dead(town)) == 900
+    assert nothing_is_left(town)
+
+
+def test_the_largest_element_is_read(town: Town) -> None:
+    wish = element(id="one", padding="")
+    largest = wish[:-2] + b"x" * (MAX_ELEMENT_BYTES - len(wish)) + wish[-2:]
+    assert len(largest) == MAX_ELEMENT_BYTES
+    push(town, largest)
+
+    book_inbox(town)
+
+    assert jobs(town) == ["one"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        wish_with(id="mine", action="reboot"),
+        wish_with(id="mine", timestamp="now"),
+        wish_with(id="mine", to=1),
+    ],
+)
+def test_who_sent_a_bad_element_sees_the_refusal_under_its_id(town: Town, bad: bytes) -> None:
+    push(town, bad)
+
+    book_inbox(town)
+
+    assert town.requests.record("mine")["status"] == "refused"
+    assert dead(town) == ["mine"]
+
+
+def test_a_request_goes_to_the_queue_of_its_agents_host(town: Town) -> None:
+    toml = TWO_AGENTS + 'host = "far-away"\n'
+    (town.settings.town_root / "town.toml").write_text(toml)
+    push(town, element(MAX, "restart", id="there"), element(WITNESS, "restart", id="here"))
+
+    book_inbox(town)
+
+    assert (jobs(town, "far-away"), jobs(town)) == (["there"], ["here"])
+
+
+def test_what_a_killed_clerk_had_taken_is_booked_first_and_once(town: Town) -> None:
+    taken = [element(id=f"taken-{number}") for number in range(3)]
+    town.redis.rpush(town.keys.taken, *taken)
+    push(town, taken[0], element(id="later"))
+
+    book_inbox(town)
+
+    assert jobs(town) == ["taken-0", "taken-1", "taken-2", "later"]
+    assert nothing_is_left(town)
+
+
+def test_more_than_a_batch_is_booked_in_order(town: Town) -> None:
+    push(town, *(element(random.choice([MAX, WITNESS]), id=f"{number:04}") for number in range(450)))
+
+    book_inbox(town)
+
+    assert jobs(town) == [f"{number:04}" for number in range(450)]
+
+
+def test_a_clerk_that_lost_its_desk_while_it_was_stopped_books_nothing(town: Town) -> None:
+    with a_clerk(town) as first, connect(town.redis_url, blocking=5.0) as redis:
+        assert first.serve_once(0.01) == 0
+        push(town, element(id="one"))
+        other = Town(town.settings, town.redis_url, redis)
+        town.redis.delete(town.keys.clerk)  # what the end of the lease does
+        with a_clerk(other) as second:
+            assert second.serve_once(0.01) == 1
+            push(town, element(id="two"))
+
+            with pytest.raises(GastownError, match="another clerk has taken over"):
+                first.serve_once(0.01)
+
+            assert jobs(town) == ["one"]
+            assert second.serve_once(0.01) == 1
+            assert jobs(town) == ["one", "two"]
+    assert nothing_is_left(town)
+
+
+def test_of_two_clerks_one_reads(town: Town) -> None:
+    with a_clerk(town) as first, a_clerk(town) as second:
+        assert first.serve_once(0.01) == 0
+        push(town, element(id="one"))
+
+        assert second.serve_once(0.01) == 0
+
+        assert jobs(town) == []
+        assert first.serve_once(0.01) == 1
+
+
+VALUES = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30), st.lists(st.integers()),
+    st.sampled_from([MAX, WITNESS, "operator", "cycle", "restart", "Shutdown", "one"]),
+    st.sampled_from(["2025-12-20T10:12:21Z", "2025-12-20T10:12:21.5+14:00", "9999-12-31T23:59:59Z"]),
+    st.just(format_time(datetime.now(UTC))),
+)  # fmt: skip
+KEYS = st.sampled_from(["from", "action", "timestamp", "id", "to", "incarnation", "reason", "handoff", "x"])
+NEARLY = st.dictionaries(KEYS, VALUES, max_size=4).map(lambda keys: wish_with(**keys))
+ODD = st.one_of(
+    st.binary(max_size=60), st.dictionaries(KEYS, VALUES).map(lambda keys: json.dumps(keys).encode())
+)
+CUT = st.builds(
+    lambda wish, at, byte: wish[:at] + byte + wish[at + 1 :],
+    NEARLY,
+    st.integers(0, 80),
+    st.binary(max_size=1),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(st.one_of(NEARLY, NEARLY, ODD, CUT), min_size=10, max_size=25))
+def test_whatever_is_pushed_is_accounted_for_and_the_clerk_goes_on(town: Town, elements: list[bytes]) -> None:
+    town.redis.flushall()
+    push(town, *elements, element(id="the-last"))
+
+    book_inbox(town)
+
+    assert nothing_is_left(town)
+    alive, gone = set(town.requests.open()), set(dead(town))
+    assert "the-last" in alive
+    assert set(jobs(town)) == alive
+    assert len(jobs(town)) == len(alive)
+    kept = {raw(town, ident) for ident in alive | gone}
+    given_ids = {ident for ident in alive | gone if not ident.startswith("sha-")}
+    for one in set(elements):
+        assert one in kept or any(f'"{ident}"'.encode() in one for ident in given_ids)

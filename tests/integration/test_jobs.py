@@ -1,0 +1,204 @@
+"""The functions that rq workers run, and that they run nothing else."""
+
+import json
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rq import SimpleWorker
+from rq.job import JobStatus
+from rq.serializers import JSONSerializer
+
+from gastown_mail.contracts.errors import GastownError
+from gastown_mail.daemon import jobs, queues
+from gastown_mail.daemon.record import Desired
+from gastown_mail.daemon.town import Town
+from gastown_mail.daemon.turn import Turn
+from tests.integration.stage import DEACON, MAX, RECORDED, RECORDER, WITH_DEACON, WITNESS, Stage, identity
+from tests.waiting import eventually
+
+OPERATOR = "an operator"
+
+
+@pytest.fixture
+def bound(stage: Stage) -> Stage:
+    jobs.bind(stage.town)
+    return stage
+
+
+def test_an_agent_that_runs_is_not_started_a_second_time(bound: Stage) -> None:
+    session = bound.start()
+
+    assert jobs.start(MAX, "once more", OPERATOR) == "runs already"
+
+    assert identity(bound.living()) == identity(session)
+
+
+def test_an_automatic_start_leaves_alone_what_need_not_run(bound: Stage) -> None:
+    assert jobs.start(MAX, "some old job").startswith("left alone")
+    assert bound.session() is None
+
+
+@pytest.mark.parametrize("desired", [Desired.STOPPED, Desired.PAUSED])
+def test_an_automatic_start_that_waited_too_long_is_dropped(
+    make_town: Callable[..., Town], desired: Desired
+) -> None:
+    stage = Stage(make_town(WITH_DEACON))
+    jobs.bind(stage.town)
+    stage.town.agents.write(DEACON, desired=desired.value)
+
+    assert jobs.start(DEACON, "it must keep running").startswith("left alone")
+
+    assert stage.session(DEACON) is None
+
+
+def test_nothing_is_started_over_a_session_of_somebody_else(bound: Stage) -> None:
+    name = bound.agent().session
+    bound.town.sessions.tmux.run("new-session", "-d", "-s", name, "exec sleep 600")
+    foreign = bound.living()
+
+    assert "not ours" in jobs.start(MAX, "a test wants it", OPERATOR)
+
+    assert identity(bound.living()) == identity(foreign)
+
+
+def test_a_start_that_cannot_be_says_why_and_starts_nothing(make_town: Callable[..., Town]) -> None:
+    stage = Stage(make_town(RECORDED.replace(RECORDER, "no-such-program {prompt}")))
+    jobs.bind(stage.town)
+
+    answer = jobs.start(MAX, "a test wants it", OPERATOR)
+
+    assert answer.startswith("failed: ")
+    assert "no-such-program" in answer
+    assert stage.session() is None
+
+
+def test_a_start_waits_for_nobody_who_acts_on_the_agent(bound: Stage) -> None:
+    somebody = Turn(bound.town.redis, bound.town.keys.turn(MAX), bound.town.host)
+    assert somebody.take()
+
+    assert jobs.start(MAX, "a test wants it", OPERATOR).startswith("busy")
+
+    assert bound.session() is None
+    somebody.give_back()
+
+
+def test_a_start_on_a_tmux_that_does_not_answer_starts_nothing(bound: Stage) -> None:
+    server = bound.start(WITNESS).server
+
+    with bound.tmux_stopped(server):
+        assert jobs.start(MAX, "a test wants it", OPERATOR).startswith("failed")
+
+    assert bound.session() is None
+    assert jobs.start(MAX, "a test wants it", OPERATOR).startswith("started")
+
+
+def test_a_request_that_came_during_a_start_is_woken_after_it(bound: Stage) -> None:
+    ident = bound.ask("restart", "operator", to=MAX)
+    bound.town.redis.delete(bound.town.lifecycle_queue(bound.town.host).key)
+
+    bound.start()
+
+    waiting = bound.town.lifecycle_queue(bound.town.host).job_ids
+    assert waiting == [bound.town.keys.job_id("request", ident)]
+
+
+def test_an_operators_poke_is_typed_now(bound: Stage) -> None:
+    bound.start()
+    bound.wrote("prompt")
+
+    assert jobs.poke(MAX, "look at #12; it's  red") == "delivered"
+
+    eventually(lambda: bound.wrote("lines").read_text() == "look at #12; it's  red\n")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "why"),
+    [
+        (lambda stage: None, "no session"),
+        (lambda stage: stage.start(), "no poke"),
+        (lambda stage: (stage.start(), stage.town.wishes.pause(MAX)), "paused"),
+    ],
+    ids=["no session", "no poke", "paused"],
+)
+def test_a_poke_that_cannot_be_says_why(bound: Stage, prepare: Callable[[Stage], object], why: str) -> None:
+    prepare(bound)
+
+    answer = jobs.poke(MAX, "hello" if why == "paused" else "")
+
+    assert why in answer
+    assert answer.startswith(("held: ", "failed: "))
+
+
+def test_a_process_that_serves_no_town_runs_no_job() -> None:
+    before = list(jobs._served)
+    jobs._served.clear()
+    try:
+        with pytest.raises(GastownError, match="serves no town"):
+            jobs.heartbeat()
+    finally:
+        jobs._served.extend(before)
+
+
+class Burst(SimpleWorker):
+    """Runs what is queued in this process, and ends."""
+
+    job_class = queues.TownJob
+    queue_class = queues.TownQueue
+
+
+def run_all(stage: Stage) -> None:
+    queue = stage.town.lifecycle_queue(stage.town.host)
+    worker = Burst([queue], connection=stage.town.redis, serializer=JSONSerializer)
+    worker.work(burst=True, logging_level="ERROR")
+
+
+def test_what_stands_in_redis_for_a_job_is_json_and_reads_well(bound: Stage) -> None:
+    ident = bound.ask("restart")
+
+    key = f"rq:job:{bound.town.keys.job_id('request', ident)}"
+    payload: Any = bound.town.redis.hgetall(key)
+
+    data = json.loads(zlib.decompress(payload[b"data"]))
+    assert data == [queues.CARRY_OUT, None, [ident], {}]
+    assert payload[b"description"].decode() == f"request {ident} for {MAX}"
+    assert (
+        payload[b"origin"].decode() == f"gastown-{bound.town.settings.town_name}-{bound.town.host}-lifecycle"
+    )
+
+
+@pytest.mark.parametrize(
+    "function", ["os.system", "gastown_mail.daemon.jobs.bind", "builtins.eval", "jobs.start"]
+)
+def test_a_job_that_names_anything_else_fails_and_runs_nothing(bound: Stage, function: str) -> None:
+    trace = bound.town.settings.town_root / "trace"
+    queue = bound.town.lifecycle_queue(bound.town.host)
+    wish = queue.prepare_data(function, args=(f"touch {trace}",), job_id="evil")
+    [job] = queue.enqueue_many([wish])
+
+    run_all(bound)
+
+    assert job.get_status(refresh=True) is JobStatus.FAILED
+    assert not trace.exists()
+
+
+def leave_a_trace(*_: object) -> None:
+    """A callback that rq would find and call."""
+    Path(os.environ["TRACE"]).touch()
+
+
+def test_a_jobs_callbacks_are_ignored(bound: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = tmp_path / "trace"
+    monkeypatch.setenv("TRACE", str(trace))
+    ident = bound.ask("shutdown", "operator", to=MAX)
+    key = f"rq:job:{bound.town.keys.job_id('request', ident)}"
+    for name in ("success", "failure", "stopped"):
+        bound.town.redis.hset(key, f"{name}_callback_name", f"{__name__}.leave_a_trace")
+
+    run_all(bound)
+
+    assert bound.status(ident) == "done"
+    assert not trace.exists()

@@ -1,0 +1,318 @@
+"""rq as we use it: JSON on the wire, only our own functions, and workers that survive what can happen."""
+
+import fcntl
+import json
+import os
+import pickle
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from rq import Callback, Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from gastown_mail.contracts.errors import GastownError
+from gastown_mail.daemon import queues
+from gastown_mail.daemon.queues import CARRY_OUT, HEARTBEAT, RUNNABLE, START, SWEEP, TownJob, TownQueue
+from gastown_mail.daemon.town import Town
+from gastown_mail.plumbing.answers import text
+from tests.parts import WORKER, OwnServer, kill, lives, running
+from tests.waiting import eventually
+
+LONG = 60.0
+
+
+def target(town: Town) -> TownQueue:
+    return queues.queue(town.keys.heartbeat_queue(town.host), town.redis)
+
+
+@contextmanager
+def a_worker(town: Town) -> Iterator[psutil.Process]:
+    """A worker of the town's heartbeat queue."""
+    with running(WORKER, town.settings, town.redis_url, target(town).name) as worker:
+        yield worker
+
+
+def put(town: Town, ident: str = "job", function: str = SWEEP, *arguments: str) -> str:
+    queues.put(target(town), function, *arguments, job_id=ident, about="a test's")
+    return ident
+
+
+def status(town: Town, ident: str) -> str:
+    return text(town.redis.hget(f"rq:job:{ident}", "status"))
+
+
+def becomes(town: Town, ident: str, wanted: str) -> None:
+    eventually(lambda: status(town, ident) == wanted, deadline=LONG)
+
+
+def everything_of_rq(town: Town) -> bytes:
+    """All that rq keeps of its jobs, unpacked."""
+    redis: Any = town.redis
+    found = b""
+    for key in redis.scan_iter("rq:job:*"):
+        for name, value in redis.hgetall(key).items():
+            found += zlib.decompress(value) if name == b"data" else value
+    for key in redis.scan_iter("rq:results:*"):
+        for _, entry in redis.xrange(key):
+            found += b"".join(entry.values())
+    return found
+
+
+def idle(town: Town) -> None:
+    """Wait until the only worker of the server waits for a job."""
+    eventually(lambda: town.redis.info("clients")["blocked_clients"] == 1, deadline=LONG)
+
+
+def test_what_is_on_the_wire_is_json(own_town: Town) -> None:
+    put(own_town, "one", SWEEP)
+    with a_worker(own_town):
+        becomes(own_town, "one", "finished")
+    put(own_town, "two", START, "deacon/", "ünd")
+
+    data = own_town.redis.hget("rq:job:two", "data")
+    assert isinstance(data, bytes)
+    assert json.loads(zlib.decompress(data)) == [START, None, ["deacon/", "ünd"], {}]
+    assert b"\x80\x04" not in everything_of_rq(own_town)
+    assert b"\x80\x05" not in everything_of_rq(own_town)
+
+
+def test_a_job_has_its_bounds(town: Town) -> None:
+    job = queues.put(target(town), CARRY_OUT, "one", job_id="j", about="what for", grace=90.5)
+
+    found = TownJob.fetch("j", connection=town.redis)
+    assert (job.id, found.func_name, found.args) == ("j", CARRY_OUT, ["one"])
+    assert (found.timeout, found.result_ttl, found.failure_ttl) == (150, 3600, 7 * 24 * 3600)
+    assert (found.retries_left, found.description) == (3, "what for")
+
+
+def test_on_a_pipeline_a_job_appears_with_the_transaction_or_not_at_all(town: Town) -> None:
+    wish: dict[str, Any] = {"job_id": "piped", "about": "", "grace": 1.0}
+    with town.redis.pipeline() as pipe:
+        queues.put(target(town), CARRY_OUT, "one", **wish, pipe=pipe)
+        assert target(town).get_job_ids() == []
+        assert not town.redis.exists("rq:job:piped")
+        pipe.reset()
+    assert target(town).get_job_ids() == []
+
+    with town.redis.pipeline() as pipe:
+        queues.put(target(town), CARRY_OUT, "one", **wish, pipe=pipe)
+        pipe.execute()
+
+    assert target(town).get_job_ids() == ["piped"]
+    assert town.redis.exists("rq:job:piped")
+
+
+def test_the_same_id_again_is_due_once_more(town: Town) -> None:
+    put(town, "again")
+    with a_worker(town):
+        becomes(town, "again", "finished")
+        results = town.redis.xlen("rq:results:again")
+
+        put(town, "again")
+
+        eventually(lambda: town.redis.xlen("rq:results:again") == results + 1, deadline=LONG)
+        becomes(town, "again", "finished")
+
+
+class MakesAFolder:
+    """What an attacker would pickle."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self.path),)
+
+
+def smuggle(town: Town, ident: str, data: bytes, **fields: bytes) -> None:
+    """Put a job into the queue as anybody can who may write to this Redis."""
+    values: dict[Any, Any] = {
+        "data": zlib.compress(data),
+        "origin": target(town).name,
+        "status": "queued",
+        "timeout": "60",
+    }
+    town.redis.hset(f"rq:job:{ident}", mapping=values | fields)
+    town.redis.rpush(target(town).key, ident)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "os.mkdir",
+        "gastown_mail.daemon.jobs.os.mkdir",
+        "gastown_mail.daemon.jobs.Path",
+        "gastown_mail.daemon.jobs.bind",
+    ],
+)
+def test_only_our_own_functions_are_run(town: Town, tmp_path: Path, function: str) -> None:
+    trap = tmp_path / "trap"
+    foreign = Queue(target(town).name, connection=town.redis, serializer=JSONSerializer)
+    foreign.enqueue_call(function, args=[str(trap)], job_id="evil", retry=None)
+    put(town, "good")
+
+    with a_worker(town) as worker:
+        becomes(town, "good", "finished")
+        assert lives(worker)
+
+    assert status(town, "evil") == "failed"
+    result = TownJob.fetch("evil", connection=town.redis).latest_result()
+    assert result
+    assert f"refused to run '{function}'" in str(result.exc_string)
+    assert not trap.exists()
+
+
+def test_a_method_of_an_object_is_not_run(town: Town) -> None:
+    smuggle(town, "evil", json.dumps([SWEEP, {"an": "instance"}, [], {}]).encode())
+    put(town, "good")
+
+    with a_worker(town):
+        becomes(town, "good", "finished")
+
+    assert status(town, "evil") == "failed"
+
+
+def test_a_pickle_is_not_even_read(town: Town, tmp_path: Path) -> None:
+    traps = [tmp_path / name for name in ("data", "meta")]
+    smuggle(town, "data", pickle.dumps(MakesAFolder(traps[0])))
+    good = json.dumps([SWEEP, None, [], {}]).encode()
+    smuggle(town, "meta", good, meta=pickle.dumps(MakesAFolder(traps[1])))
+    put(town, "good")
+
+    with a_worker(town) as worker:
+        becomes(town, "good", "finished")
+        assert lives(worker)
+
+    assert status(town, "data") == "failed"
+    assert not any(trap.exists() for trap in traps)
+
+
+def test_callbacks_and_webhooks_are_ignored(town: Town, tmp_path: Path) -> None:
+    trap = tmp_path / "trap"
+    callback = Callback("os.mkdir")
+    foreign = Queue(target(town).name, connection=town.redis, serializer=JSONSerializer)
+    for ident, function in (("good", SWEEP), ("bad", "os.mkdir")):
+        foreign.enqueue_call(
+            function, args=[str(trap)] if ident == "bad" else [], job_id=ident,
+            on_success=callback, on_failure=callback, on_stopped=callback,
+        )  # fmt: skip
+
+    job: Any = TownJob.fetch("good", connection=town.redis)
+    as_rq_sees_it: Any = Job.fetch("good", connection=town.redis, serializer=JSONSerializer)
+    assert as_rq_sees_it.success_callback is os.mkdir
+    assert job.success_callback is job.failure_callback is job.stopped_callback is None
+    with a_worker(town):
+        becomes(town, "good", "finished")
+        becomes(town, "bad", "failed")
+    assert not trap.exists()
+    job.send_webhooks("finished")
+
+
+@pytest.mark.parametrize("function", sorted(RUNNABLE))
+def test_all_that_may_be_run_is_there(town: Town, function: str) -> None:
+    job = TownJob.create(function, connection=town.redis)
+
+    assert callable(job.func)
+    assert job.func.__module__ == queues.JOBS
+
+
+def test_what_may_not_be_run_says_so(town: Town) -> None:
+    job = TownJob.create("os.system", args=["true"], connection=town.redis)
+
+    with pytest.raises(GastownError, match=r"refused to run 'os\.system': workers run only"):
+        job.perform()
+
+
+def test_a_worker_has_one_queue_and_a_name_of_its_own(town: Town) -> None:
+    """LESSONS part 2: a worker of two queues loses what it pops, a fixed name blocks the successor."""
+    workers = [queues.worker("w", "q", town.redis, lambda *_: None) for _ in range(2)]
+
+    assert [[queue.name for queue in worker.queues] for worker in workers] == [["q"], ["q"]]
+    assert workers[0].name != workers[1].name
+    assert all(worker.job_class is TownJob and worker.serializer is JSONSerializer for worker in workers)
+
+
+@contextmanager
+def stuck_heartbeats(town: Town) -> Iterator[None]:
+    """Heartbeats come as far as the mirror and wait there, at most 5 s."""
+    town.settings.daemon_dir.mkdir(exist_ok=True)
+    with (town.settings.daemon_dir / "state.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def beats(town: Town) -> int:
+    return int(town.redis.hget(town.keys.state, "heartbeat_count") or 0)
+
+
+def test_a_job_whose_process_is_killed_is_run_again(town: Town) -> None:
+    put(town, "beat", HEARTBEAT)
+    with a_worker(town) as worker:
+        with stuck_heartbeats(town):
+            eventually(lambda: beats(town) == 1, deadline=LONG)
+            (horse,) = worker.children()
+            kill(horse)
+
+        becomes(town, "beat", "finished")
+        assert lives(worker)
+    assert beats(town) == 2
+
+
+def test_a_job_whose_process_is_killed_every_time_fails_in_the_end(town: Town) -> None:
+    put(town, "beat", HEARTBEAT)
+    with a_worker(town) as worker, stuck_heartbeats(town):
+        for tries in range(1, queues.CRASH_TRIES + 2):
+            eventually(lambda tries=tries: beats(town) == tries, deadline=LONG)  # type: ignore[misc]
+            (horse,) = eventually(worker.children)
+            kill(horse)
+
+        becomes(town, "beat", "failed")
+        assert lives(worker)
+
+
+def test_a_worker_goes_on_when_redis_comes_back(own_town: Town, server: OwnServer) -> None:
+    put(own_town, "before")
+    with a_worker(own_town) as worker:
+        becomes(own_town, "before", "finished")
+        idle(own_town)
+
+        server.kill()
+        server.start_again()
+        put(own_town, "after")
+
+        becomes(own_town, "after", "finished")
+        assert lives(worker)
+
+
+def test_a_worker_that_an_emptied_redis_forgot_ends(own_town: Town) -> None:
+    """LESSONS part 2: otherwise `rq info` shows 0 workers for ever."""
+    put(own_town, "before")
+    with a_worker(own_town) as worker:
+        becomes(own_town, "before", "finished")
+        assert own_town.redis.scard("rq:workers") == 1
+        idle(own_town)
+
+        own_town.redis.flushall()
+
+        eventually(lambda: not lives(worker), deadline=LONG)
+    put(own_town, "after")
+    with a_worker(own_town):
+        becomes(own_town, "after", "finished")
+        assert own_town.redis.scard("rq:workers") == 1
+
+
+def test_a_stopped_worker_leaves_the_list_of_workers(own_town: Town) -> None:
+    with a_worker(own_town) as worker:
+        idle(own_town)
+        assert own_town.redis.scard("rq:workers") == 1
+
+        worker.terminate()
+
+        eventually(lambda: not lives(worker), deadline=LONG)
+    assert own_town.redis.scard("rq:workers") == 0

@@ -1,0 +1,198 @@
+"""The records of agents and of the town, and the mirror `state.json`."""
+
+import fcntl
+import json
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+
+from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.state import State, load_state, state_file
+from gastown_mail.contracts.times import ZERO_TIME, parse_time
+from gastown_mail.daemon.record import AgentRecord, Agents, Desired
+from gastown_mail.daemon.town import Town
+from gastown_mail.plumbing.answers import read_hash
+from gastown_mail.plumbing.connections import connect
+from tests.waiting import eventually
+
+MAX = "gastown/crew/max"
+NOW = datetime(2025, 12, 20, 10, 12, 21, 123456, tzinfo=timezone(timedelta(hours=-8)))
+
+
+def test_an_unknown_agent_has_an_empty_record(town: Town) -> None:
+    assert town.agents.read(MAX) == AgentRecord()
+    assert town.agents.read(MAX).started_at == ZERO_TIME
+
+
+def test_what_is_written_of_an_agent_is_read_again(town: Town) -> None:
+    town.agents.write(MAX, desired=Desired.PAUSED.value, session="gt-max", incarnation="t0k", started_at=NOW)
+    town.agents.write(MAX, last_poke=NOW, last_activity=NOW, changed_at=NOW, misses=3, restarts=7, host="h")
+
+    record = town.agents.read(MAX)
+
+    assert record == AgentRecord(
+        desired=Desired.PAUSED, session="gt-max", incarnation="t0k", started_at=NOW, last_poke=NOW,
+        last_activity=NOW, changed_at=NOW, misses=3, restarts=7, host="h",
+    )  # fmt: skip
+    assert town.redis.smembers(town.keys.agents) == {MAX.encode()}
+
+
+def test_a_write_on_a_pipeline_is_part_of_its_transaction(town: Town) -> None:
+    with town.redis.pipeline() as pipe:
+        town.agents.write(MAX, pipe=pipe, session="gt-max")
+        assert town.agents.read(MAX) == AgentRecord()
+
+        pipe.execute()
+
+    assert town.agents.read(MAX).session == "gt-max"
+
+
+def test_many_are_read_in_their_order(town: Town) -> None:
+    town.agents.write("deacon/", misses=1)
+    town.agents.write(MAX, misses=2)
+
+    found = town.agents.read_all([MAX, "nobody/", "deacon/"])
+
+    assert [record.misses for record in found] == [2, 0, 1]
+
+
+def test_generations_increase_for_ever(town: Town) -> None:
+    found = [town.agents.next_generation(MAX) for _ in range(50)]
+    town.redis.hset(town.keys.agent(MAX), "generation", 10**15)  # a clock that was far ahead
+
+    found += [town.agents.next_generation(MAX) for _ in range(3)]
+
+    assert found == sorted(set(found))
+    assert found[-3:] == [10**15 + 1, 10**15 + 2, 10**15 + 3]
+
+
+def test_generations_increase_even_when_redis_was_emptied(town: Town) -> None:
+    """tmux remembers the last one."""
+    last = town.agents.next_generation(MAX)
+    eventually(lambda: time.time_ns() // 10**6 > last)
+    town.redis.delete(town.keys.agent(MAX))
+
+    assert town.agents.next_generation(MAX) > last
+
+
+def test_no_generation_is_given_twice(town: Town) -> None:
+    given: list[int] = []
+
+    def take_some() -> None:
+        with connect(town.redis_url) as redis:
+            given.extend(Agents(redis, town.keys).next_generation(MAX) for _ in range(30))
+
+    takers = [threading.Thread(target=take_some) for _ in range(4)]
+    for taker in takers:
+        taker.start()
+    for taker in takers:
+        taker.join(30)
+
+    assert len(set(given)) == 120
+
+
+def test_without_a_daemon_there_is_the_zero_state(town: Town) -> None:
+    assert town.record.read() == State() == load_state(town.settings.town_root)
+
+
+def test_a_town_that_has_begun_counts_from_zero_in_both_places(town: Town) -> None:
+    town.record.started(4711, NOW)
+    town.record.beaten(NOW)
+
+    town.record.started(4712, NOW)
+
+    state = town.record.read()
+    assert (state.running, state.pid, state.started_at, state.heartbeat_count) == (True, 4712, NOW, 0)
+    assert load_state(town.settings.town_root) == state
+
+
+def test_after_each_heartbeat_the_file_says_what_redis_says(town: Town) -> None:
+    town.record.started(4711, NOW)
+    for count in range(1, 4):
+        beat = NOW + timedelta(minutes=count)
+
+        state = town.record.beaten(beat)
+
+        assert (state.heartbeat_count, state.last_heartbeat) == (count, beat)
+        assert town.record.read() == load_state(town.settings.town_root) == state
+
+
+def test_the_file_and_the_hash_have_the_same_words(town: Town) -> None:
+    town.record.started(4711, NOW)
+    town.record.beaten(NOW)
+
+    in_file = json.loads(state_file(town.settings.town_root).read_text())
+    in_redis = read_hash(town.redis, town.keys.state)
+
+    assert list(in_file) == ["running", "pid", "started_at", "last_heartbeat", "heartbeat_count"]
+    assert in_redis == {
+        "running": "true", "pid": "4711", "started_at": in_file["started_at"],
+        "last_heartbeat": in_file["last_heartbeat"], "heartbeat_count": "1",
+    }  # fmt: skip
+    assert parse_time(in_file["started_at"]) == NOW
+    assert in_file["started_at"].endswith("-08:00")
+
+
+def test_a_town_that_was_stopped_keeps_what_it_counted(town: Town) -> None:
+    town.record.started(4711, NOW)
+    town.record.beaten(NOW)
+
+    town.record.stopped()
+
+    state = load_state(town.settings.town_root)
+    assert (state.running, state.pid, state.heartbeat_count) == (False, 4711, 1)
+    assert town.record.read() == state
+
+
+BEATER = """
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from gastown_mail.contracts.keys import Keys
+from gastown_mail.daemon.record import TownRecord
+from gastown_mail.plumbing.connections import connect
+record = TownRecord(connect(sys.argv[1]), Keys(sys.argv[2]), Path(sys.argv[3]))
+for _ in range(int(sys.argv[4])):
+    record.beaten(datetime.now(UTC))
+    record.mirror()
+"""
+
+
+def test_the_file_is_whole_at_every_instant_and_right_in_the_end(town: Town) -> None:
+    root = town.settings.town_root
+    town.record.started(4711, NOW)
+    beaters = [
+        subprocess.Popen([sys.executable, "-c", BEATER, town.redis_url, town.keys.town, str(root), "40"])
+        for _ in range(3)
+    ]
+    seen = []
+    while any(beater.poll() is None for beater in beaters):
+        seen.append(State.decode(state_file(root).read_text()).heartbeat_count)
+
+    assert [beater.returncode for beater in beaters] == [0, 0, 0]
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 10
+    assert load_state(root) == town.record.read()
+    assert load_state(root).heartbeat_count == 120
+    assert sorted(path.name for path in (root / "daemon").iterdir()) == ["state.json", "state.lock"]
+
+
+def test_a_writer_that_hangs_is_told_of(town: Town) -> None:
+    town.record.started(4711, NOW)
+    with (town.settings.town_root / "daemon" / "state.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+
+        with pytest.raises(GastownError, match=r"state\.lock has been locked for"):
+            town.record.mirror()
+
+    assert town.record.mirror().pid == 4711
+
+
+def test_times_keep_their_instant_in_any_zone(town: Town) -> None:
+    town.agents.write(MAX, started_at=NOW)
+
+    assert town.agents.read(MAX).started_at == NOW.astimezone(UTC)

@@ -1,0 +1,246 @@
+"""The heartbeat's round and the sweep on real sessions and a real Redis."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.state import load_state, state_file
+from gastown_mail.contracts.times import format_time
+from gastown_mail.daemon import jobs, queues, rounds
+from gastown_mail.daemon.town import Town
+from gastown_mail.daemon.turn import Turn
+from gastown_mail.mail.events import latest
+from tests.integration.stage import DEACON, MAX, RECORDED, WITH_DEACON, WITNESS, Stage, identity
+from tests.waiting import eventually
+
+IDLE = "[daemon]\nfresh_after = 0\n"
+POKE = "HEARTBEAT: check your workers"
+
+
+def queued(stage: Stage) -> list[tuple[str, ...]]:
+    """The jobs that wait in the town's lifecycle queue: function and arguments."""
+    return [
+        (str(job.func_name).rpartition(".")[2], *map(str, job.args))
+        for job in stage.town.lifecycle_queue(stage.town.host).jobs
+    ]
+
+
+def run_queued(stage: Stage) -> list[str]:
+    """Run the jobs that wait, as a worker would; what they returned."""
+    jobs.bind(stage.town)
+    queue = stage.town.lifecycle_queue(stage.town.host)
+    waiting = queue.jobs
+    stage.town.redis.delete(queue.key)
+    return [str(job.func(*job.args)) for job in waiting]
+
+
+def has_ended(stage: Stage, address: str) -> bool:
+    session = stage.session(address)
+    return session is not None and session.dead
+
+
+def event_names(stage: Stage) -> list[str]:
+    return [event.fields["event"] for event in latest(stage.town.redis, stage.town.keys, 100)]
+
+
+@pytest.fixture
+def idle(make_town: Callable[..., Town]) -> Stage:
+    """A town in which an agent is idle as soon as it is silent."""
+    return Stage(make_town(RECORDED.replace("[daemon]\n", IDLE)))
+
+
+def test_what_must_run_is_started_once_however_many_heartbeats_wish_it(
+    make_town: Callable[..., Town],
+) -> None:
+    stage = Stage(make_town(WITH_DEACON))
+    rounds.heartbeat(stage.town)
+    rounds.heartbeat(stage.town)
+    rounds.sweep(stage.town)
+
+    assert [(name, address) for name, address, *_ in queued(stage)] == [("start", DEACON)]
+    [answer] = run_queued(stage)
+
+    assert answer.startswith("started")
+    assert len(stage.wrote("starts", DEACON).read_text().split()) == 1
+    rounds.heartbeat(stage.town)
+    assert queued(stage) == []
+
+
+def test_a_session_whose_program_has_ended_is_started_anew_and_one_that_need_not_run_is_not(
+    make_town: Callable[..., Town],
+) -> None:
+    stage = Stage(make_town(WITH_DEACON))
+    for address in (DEACON, MAX):
+        session = stage.start(address)
+        stage.wrote("prompt", address)
+        stage.town.sessions.tmux.run("send-keys", "-t", session.pane, "C-d")
+        eventually(partial(has_ended, stage, address))
+
+    rounds.heartbeat(stage.town)
+    run_queued(stage)
+
+    assert not stage.living(DEACON).dead
+    left = stage.session(MAX)
+    assert left is not None
+    assert left.dead
+    assert "keep_running" in stage.record(MAX).decision
+
+
+def test_an_idle_agent_gets_its_poke_as_one_line(idle: Stage) -> None:
+    idle.start(WITNESS)
+    idle.start(MAX)
+    idle.wrote("prompt", WITNESS)
+
+    rounds.heartbeat(idle.town)
+
+    eventually(lambda: idle.wrote("lines", WITNESS).read_text() == f"{POKE}\n")
+    assert not (idle.agent(MAX).work_dir / "lines").exists(), "crew members have no poke"
+    record = idle.record(WITNESS)
+    assert abs(datetime.now(UTC) - record.last_poke) < timedelta(seconds=30)
+    assert record.decision == "delivered"
+    assert idle.record(MAX).decision == "not poked: it has no poke"
+
+
+def test_an_agent_that_was_poked_a_moment_ago_is_not_poked_again(idle: Stage) -> None:
+    idle.start(WITNESS)
+    idle.wrote("prompt", WITNESS)
+
+    for _ in range(3):
+        rounds.heartbeat(idle.town)
+
+    assert event_names(idle).count("poke") == 1
+    assert "due in" in idle.record(WITNESS).decision
+
+
+def test_a_session_of_somebody_else_is_neither_poked_nor_replaced(make_town: Callable[..., Town]) -> None:
+    stage = Stage(make_town(WITH_DEACON.replace("[daemon]\n", IDLE).replace('poke = ""', 'poke = "hello"')))
+    work_dir = stage.agent(DEACON).work_dir
+    name = stage.agent(DEACON).session
+    stage.town.sessions.tmux.run("new-session", "-d", "-s", name, f"cat > {work_dir}/lines")
+    foreign = stage.living(DEACON)
+
+    rounds.heartbeat(stage.town)
+
+    assert queued(stage) == []
+    assert identity(stage.living(DEACON)) == identity(foreign)
+    assert stage.wrote("lines", DEACON).read_text() == ""
+    assert "not ours" in stage.record(DEACON).decision
+
+
+def test_after_each_heartbeat_the_file_says_what_redis_says(stage: Stage) -> None:
+    stage.town.record.started(4711, datetime.now(UTC))
+
+    for number in range(1, 4):
+        state = rounds.heartbeat(stage.town)
+
+        assert state.heartbeat_count == number
+        assert load_state(stage.town.settings.town_root) == stage.town.record.read() == state
+        assert state.running
+        assert state.pid == 4711
+        assert state.last_heartbeat >= state.started_at
+    assert event_names(stage).count("heartbeat") == 3
+
+
+def test_a_heartbeat_that_could_not_look_is_not_counted(stage: Stage) -> None:
+    session = stage.start()
+    stage.town.record.started(4711, datetime.now(UTC))
+    rounds.heartbeat(stage.town)
+    before = state_file(stage.town.settings.town_root).read_bytes()
+
+    with stage.tmux_stopped(session.server):
+        jobs.bind(stage.town)
+        with pytest.raises(Unknown):
+            rounds.heartbeat(stage.town)
+        assert jobs.heartbeat().startswith("failed")
+
+    assert state_file(stage.town.settings.town_root).read_bytes() == before
+    assert queued(stage) == []
+    assert identity(stage.living()) == identity(session)
+    assert jobs.heartbeat() == "heartbeat 2"
+
+
+def test_only_one_heartbeat_runs_at_a_time(stage: Stage) -> None:
+    jobs.bind(stage.town)
+    other = Turn(stage.town.redis, stage.town.keys.heartbeat(stage.town.host), stage.town.host)
+    assert other.take()
+
+    assert "another" in jobs.heartbeat()
+
+    other.give_back()
+    assert jobs.heartbeat() == "heartbeat 1"
+
+
+def lose_the_job(stage: Stage, ident: str) -> None:
+    """As when a worker has taken it off the queue and died."""
+    queue = stage.town.lifecycle_queue(stage.town.host)
+    job_id = stage.town.keys.job_id("request", ident)
+    assert stage.town.redis.lrem(queue.key, 0, job_id) == 1
+
+
+def test_the_sweep_puts_a_request_back_whose_job_is_lost(stage: Stage) -> None:
+    first = stage.start()
+    ident = stage.ask("restart")
+    lose_the_job(stage, ident)
+
+    assert rounds.sweep(stage.town) == 1
+
+    assert queued(stage) == [("carry_out", ident)]
+    assert run_queued(stage) == ["done"]
+    assert identity(stage.living()) != identity(first)
+
+
+def test_the_sweep_leaves_alone_what_waits_in_the_queue_or_is_carried_out(stage: Stage) -> None:
+    waits, acted_on = stage.ask("restart"), stage.ask("restart", WITNESS)
+    lose_the_job(stage, acted_on)
+    somebody = Turn(stage.town.redis, stage.town.keys.turn(WITNESS), stage.town.host)
+    assert somebody.take()
+
+    assert rounds.sweep(stage.town) == 0
+    assert queued(stage) == [("carry_out", waits)]
+
+    somebody.give_back()
+    assert rounds.sweep(stage.town) == 1
+    assert sorted(queued(stage)) == sorted([("carry_out", waits), ("carry_out", acted_on)])
+
+
+def test_the_sweep_expires_an_old_request_whose_agent_left_the_town(stage: Stage) -> None:
+    ident = stage.ask("restart")
+    lose_the_job(stage, ident)
+    file: Path = stage.town.settings.town_root / "town.toml"
+    file.write_text(file.read_text().replace(f'[agents."{MAX}"]', ""))
+    eventually(lambda: MAX not in stage.town.roster().agents)
+
+    rounds.sweep(stage.town)
+    assert stage.status(ident) == "received", "it may come back"
+    long_ago = datetime.now(UTC) - timedelta(hours=2)
+    stage.town.redis.zadd(stage.town.keys.open, {ident: long_ago.timestamp()})
+    rounds.sweep(stage.town)
+
+    assert stage.status(ident) == "expired"
+    assert stage.town.redis.zscore(stage.town.keys.dead, ident) is not None
+    assert stage.town.requests.waiting(MAX) == []
+
+
+def test_an_old_request_that_nobody_took_expires_when_it_is_taken(stage: Stage) -> None:
+    asked = format_time(datetime.now(UTC) - timedelta(hours=2))
+    ident = stage.ask("restart", timestamp=asked)
+    lose_the_job(stage, ident)
+
+    rounds.sweep(stage.town)
+
+    assert run_queued(stage) == ["expired"]
+    assert stage.status(ident) == "expired"
+
+
+def test_the_job_ids_of_the_town_are_what_rq_takes(stage: Stage) -> None:
+    stage.ask("restart")
+    rounds.enqueue_start(stage.town, stage.agent(), "a test wants it")
+
+    queue = stage.town.lifecycle_queue(stage.town.host)
+
+    assert {str(job.func_name) for job in queue.jobs} == {queues.CARRY_OUT, queues.START}
+    assert all(stage.town.settings.town_name in job_id for job_id in queue.job_ids)

@@ -1,0 +1,199 @@
+"""The turn: one holder at a time, freed by its death, its end, or the end of its lease."""
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+from redis import Redis
+
+from gastown_mail.daemon.turn import LEASE, Holder, Turn, is_held, turn
+from gastown_mail.plumbing.connections import connect
+from tests.parts import kill
+from tests.waiting import eventually
+
+HOST = "here"
+HOLDER = """
+import sys
+from gastown_mail.daemon.turn import Turn
+from gastown_mail.plumbing.connections import connect
+print(Turn(connect(sys.argv[1]), sys.argv[2], "here").take(), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def redis(redis_url: str) -> Iterator[Redis]:
+    with connect(redis_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def key(request: pytest.FixtureRequest, redis: Redis) -> Iterator[str]:
+    name = f"turn-of-{request.node.name}"
+    yield name
+    redis.delete(name)
+
+
+@contextmanager
+def a_holder(url: str, key: str) -> Iterator[psutil.Process]:
+    """Another process that has the turn."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, url, key], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout
+        assert process.stdout.readline() == "True\n"
+        yield psutil.Process(process.pid)
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def test_one_at_a_time(redis: Redis, key: str) -> None:
+    with turn(redis, key, HOST) as mine, turn(redis, key, HOST) as too:
+        assert mine
+        assert not too
+        assert is_held(redis, key, HOST)
+
+    assert not is_held(redis, key, HOST)
+    with turn(redis, key, HOST) as mine:
+        assert mine
+
+
+def test_it_ends_with_the_block_however_that_ends(redis: Redis, key: str) -> None:
+    with pytest.raises(ZeroDivisionError), turn(redis, key, HOST):
+        raise ZeroDivisionError
+
+    assert not redis.exists(key)
+
+
+def test_the_same_holder_may_come_again(redis: Redis, key: str) -> None:
+    right = Turn(redis, key, HOST)
+    for _ in range(3):
+        assert right.take()
+        assert right.mine
+        right.give_back()
+        assert not right.mine
+
+
+def test_who_has_it_already_has_it(redis: Redis, key: str) -> None:
+    right = Turn(redis, key, HOST)
+    assert right.take()
+
+    assert right.take()
+
+    assert right.still_held()
+    right.give_back()
+    assert not redis.exists(key)
+
+
+def test_to_give_back_what_one_does_not_have_does_nothing(redis: Redis, key: str) -> None:
+    with turn(redis, key, HOST):
+        other = Turn(redis, key, HOST)
+        assert not other.take()
+
+        other.give_back()
+        Turn(redis, key, HOST).give_back()
+
+        assert is_held(redis, key, HOST)
+
+
+def test_who_lost_it_notices_and_does_not_take_it_from_the_next(redis: Redis, key: str) -> None:
+    first, second = Turn(redis, key, HOST), Turn(redis, key, HOST)
+    assert first.take()
+    redis.delete(key)  # what the end of the lease does
+    assert second.take()
+
+    assert not first.still_held()
+    eventually(lambda: not first.mine)
+    first.give_back()
+
+    assert second.still_held()
+    second.give_back()
+
+
+def test_a_killed_holder_holds_nothing_for_those_who_could_see_it(
+    redis: Redis, redis_url: str, key: str
+) -> None:
+    with a_holder(redis_url, key) as holder:
+        assert is_held(redis, key, HOST)
+
+        kill(holder)  # its parent has not noticed yet: a zombie is dead
+
+        assert redis.pttl(key) > 1000
+        with turn(redis, key, HOST) as mine:
+            assert mine
+
+
+def test_a_killed_holder_of_another_host_has_its_lease(redis: Redis, redis_url: str, key: str) -> None:
+    with a_holder(redis_url, key) as holder:
+        kill(holder)
+
+        assert is_held(redis, key, "another host")
+        assert not is_held(redis, key, HOST)
+
+
+def test_a_stopped_holder_has_its_lease_and_no_more(redis: Redis, redis_url: str, key: str) -> None:
+    with a_holder(redis_url, key) as holder:
+        holder.send_signal(signal.SIGSTOP)
+        left = redis.pttl(key) / 1000
+        begun = time.monotonic()
+
+        def taken() -> bool:
+            with turn(redis, key, HOST) as mine:
+                return mine is not None
+
+        assert not taken()
+        eventually(taken, deadline=LEASE + 10)
+        assert time.monotonic() - begun > left - 0.5
+        assert left > LEASE / 2
+
+
+def test_it_is_kept_for_longer_than_its_lease(redis: Redis, redis_url: str, key: str) -> None:
+    with a_holder(redis_url, key):
+        begun = time.monotonic()
+        before, renewals = redis.pttl(key), 0
+        while time.monotonic() < begun + LEASE + 1:
+            left = eventually(lambda: redis.pttl(key))
+            assert left > 0
+            renewals += left > before
+            before = left
+
+        assert renewals >= 3
+        assert not Turn(redis, key, HOST).take()
+
+
+def test_a_reused_pid_holds_nothing(redis: Redis, key: str) -> None:
+    me = Holder.me(HOST)
+    redis.set(key, Holder(HOST, me.namespace, me.pid, me.started - 1000).token())
+
+    assert not is_held(redis, key, HOST)
+
+
+def test_what_cannot_be_seen_may_be_alive(redis: Redis, key: str) -> None:
+    """A pid means nothing on another host or in another container."""
+    me = Holder.me(HOST)
+    dead = 2**22 + 1
+    for token in (
+        Holder("elsewhere", me.namespace, dead, 1.0).token(),
+        Holder(HOST, "pid:[another container]", dead, 1.0).token(),
+        "no holder at all",
+    ):
+        redis.set(key, token)
+        assert is_held(redis, key, HOST)
+
+    redis.set(key, Holder(HOST, me.namespace, dead, 1.0).token())
+    assert not is_held(redis, key, HOST)
+
+
+def test_a_token_names_its_holder() -> None:
+    me = Holder.me(HOST)
+
+    assert Holder.parse(me.token()) == me
+    assert me.token() != me.token()
+    assert not me.is_dead(HOST)
