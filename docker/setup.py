@@ -75,16 +75,16 @@ def users(keys: Keys, daemon: str, agent: str, dashboard: str) -> str:
     Nobody can be `default`, but it keeps its rights: Redis 8.0 loads its append-only file as that user, and
     without them it would drop every transaction that is in the file.
     """
-    town = keys.inbox.removesuffix("inbox")
-    request = keys.request("*")
+    town, request = keys.inbox.removesuffix("inbox"), keys.request("*")
+    # For the dashboard: all of rq to read, and what reading writes (ids that are stale go off rq's lists).
+    look = "-@all +@read +@transaction +srem +lrem -@dangerous +ping +info"
     return (
         "user default off resetpass ~* &* +@all\n"
         "user health on nopass resetkeys resetchannels -@all +ping\n"
         f"user daemon on {digest(daemon)} ~{town}* ~rq:* &rq:* +@all -@admin -@dangerous +info\n"
         f"user agent on {digest(agent)} resetkeys resetchannels -@all"
         f" (%W~{keys.inbox} +rpush) (%R~{request} +hgetall)\n"
-        # It also takes ids that are stale off rq's lists.
-        f"user dashboard on {digest(dashboard)} ~rq:* -@all +@read +srem +lrem -@dangerous +ping +info\n"
+        f"user dashboard on {digest(dashboard)} ~rq:* {look}\n"
     )
 
 

@@ -1,5 +1,8 @@
 """The real parts that many tests share."""
 
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,6 +13,16 @@ from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.embedded import ensure_server, stop_server
 from tests.parts import OwnServer, own_server
 from tests.towns import TWO_AGENTS, a_town
+
+
+def pytest_configure() -> None:
+    """Give this process a folder of its own for tmux sockets, so that none stays behind in /tmp."""
+    os.environ["TMUX_TMPDIR"] = tempfile.mkdtemp(prefix="gm-tmux-")
+
+
+def pytest_unconfigure() -> None:
+    """Remove it; each test has ended its own servers."""
+    shutil.rmtree(os.environ["TMUX_TMPDIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

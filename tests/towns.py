@@ -39,7 +39,7 @@ def write_town(folder: Path, toml: str = TWO_AGENTS) -> Settings:
 
 @contextmanager
 def a_town(folder: Path, redis_url: str, toml: str = TWO_AGENTS) -> Iterator[Town]:
-    """A town in this process: no daemon, its keys in the shared server, its own tmux server, ended afterwards."""
+    """A town in this process: no daemon, keys in the shared server, a tmux server of its own, ended afterwards."""
     town = Town.open(write_town(folder, toml), redis_url, blocking=5.0)
     try:
         yield town
@@ -72,7 +72,8 @@ def element(sender: str = "gastown/witness", action: str = "restart", **more: ob
 
 def clean_environ(**more: str) -> Mapping[str, str]:
     """The environment for a process of a test: the machine's, without any town's."""
+    foreign = ("GASTOWN_", "GT_", "TMUX")
     kept = {
-        key: value for key, value in os.environ.items() if not key.startswith(("GASTOWN_", "GT_", "TMUX"))
+        key: value for key, value in os.environ.items() if key == "TMUX_TMPDIR" or not key.startswith(foreign)
     }
     return {**kept, **more}

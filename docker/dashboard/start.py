@@ -5,15 +5,16 @@ import os
 from pathlib import Path
 from urllib.parse import quote
 
-import rq.serializers
+from rq.serializers import DefaultSerializer, JSONSerializer
 
 PASSWORD = Path("/run/gastown/dashboard/password")
 
 
 def main() -> None:
     """Serve on port 9181 until SIGTERM."""
-    # Before the dashboard imports rq's jobs: some of its pages would unpickle what they find.
-    rq.serializers.DefaultSerializer = rq.serializers.JSONSerializer
+    # Some of the dashboard's pages take no serializer and would unpickle what they find.
+    for name in ("dumps", "loads"):
+        setattr(DefaultSerializer, name, staticmethod(getattr(JSONSerializer, name)))
     if not os.environ.get("RQ_DASHBOARD_REDIS_URL"):
         password = quote(PASSWORD.read_text().strip(), safe="")
         os.environ["RQ_DASHBOARD_REDIS_URL"] = f"redis://dashboard:{password}@redis:6379/0"

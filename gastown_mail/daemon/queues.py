@@ -108,6 +108,11 @@ class TownWorker(Worker):
             self.log.warning("Worker %s: no longer registered, ending to be started anew", self.name)
             raise StopRequested
 
+    def _set_ip_address(self, connection: Redis) -> None:
+        # redis-py cannot read CLIENT INFO when the socket's path has a space in it.
+        self.ip_address = "unknown"
+        connection.client_setname(self.name)
+
     def _registered(self) -> bool:
         return bool(self.connection.sismember(self.redis_workers_keys, self.key))
 

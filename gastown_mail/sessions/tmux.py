@@ -177,8 +177,8 @@ class Tmux:
         folder = self.environ.get("TMUX_TMPDIR")
         if folder and not self.socket.startswith("/") and not Path(folder).is_dir():
             raise Unknown(
-                f"TMUX_TMPDIR names {folder}, which is missing: tmux would use /tmp instead, and miss a server "
-                "that lives; make the folder, or start the daemon without TMUX_TMPDIR"
+                f"TMUX_TMPDIR names {folder}, which is missing: tmux would use /tmp instead, and miss a "
+                "server that lives; make the folder, or start the daemon without TMUX_TMPDIR"
             )
 
     def _server(self) -> list[str]:

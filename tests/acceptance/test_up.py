@@ -145,7 +145,7 @@ def test_sigterm_in_the_middle_of_a_long_act_ends_in_time_and_the_act_is_gone_on
 
 
 def test_while_one_agent_is_slow_to_stop_another_is_served_at_once() -> None:
-    slow = f"[agents.\"{MAX}\"]\nstop_grace = 20\ncommand = '''{DEAF_RECORDER}'''"
+    slow = f"[agents.\"{MAX}\"]\nstop_grace = 60\ncommand = '''{DEAF_RECORDER}'''"
     with a_place(TOWN.replace(f'[agents."{MAX}"]', slow)) as place:
         place.up()
         place.run(MAX)
@@ -153,7 +153,7 @@ def test_while_one_agent_is_slow_to_stop_another_is_served_at_once() -> None:
         endless = place.ask(MAX, "shutdown")
         eventually(lambda: place.status(endless) == "carrying", deadline=DEADLINE)
 
-        place.done(place.ask(MAXINE, "restart"), deadline=12)
+        place.done(place.ask(MAXINE, "restart"), deadline=45)
 
         assert place.status(endless) == "carrying", "else nothing was shown"
         assert gone(other.pid)

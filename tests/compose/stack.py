@@ -51,11 +51,7 @@ class Stack:
 
     def words(self) -> str:
         """What the containers have said of late."""
-        done = subprocess.run(
-            ["docker", "compose", "logs", "--tail", "40"],
-            cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
-        return done.stdout
+        return self.compose("logs", "--tail", "40", check=False)
 
     @property
     def environ(self) -> dict[str, str]:

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from gastown_mail.sessions import kernel
 from gastown_mail.sessions.kernel import Process
 from gastown_mail.sessions.processes import alive
-from tests.faults.daemons import Daemon
-from tests.towns import clean_environ
+from tests.faults.daemons import Daemon, kill_server, surroundings
 
 RIG = "gastown"
 CREW = {"ann": "plain", "bob": "setsid", "cal": "forked", "dee": "slow", "eve": "plain"}
@@ -84,7 +83,7 @@ def bystanders(daemon: Daemon) -> Iterator[list[Bystander]]:
     """What looks much like ours: a person's session in our tmux server, a person's own server, a process."""
     users_socket = f"user-{secrets.token_hex(4)}"
     names = [agent.session for agent in daemon.town.roster().agents.values()]
-    environ = clean_environ(
+    environ = surroundings(
         GASTOWN_TOWN=str(daemon.root), GASTOWN_AGENT=f"{RIG}/crew/ann", GASTOWN_INCARNATION="0" * 32
     )
     process = subprocess.Popen(["sleep", "100000"], env=environ, start_new_session=True)
@@ -97,11 +96,11 @@ def bystanders(daemon: Daemon) -> Iterator[list[Bystander]]:
     finally:
         process.kill()
         process.wait(10)
-        subprocess.run(["tmux", "-L", users_socket, "kill-server"], capture_output=True, timeout=10, check=False)
+        kill_server(users_socket, surroundings())
 
 
 def _session(socket: str, name: str, what: str) -> Bystander:
-    environ = dict(clean_environ())
+    environ = surroundings()
     made = subprocess.run(
         ["tmux", "-L", socket, "-f", "/dev/null", "new-session", "-d", "-P", "-F", "#{pane_pid}",
          "-s", name, "sleep 100000"],

@@ -70,7 +70,7 @@ class Daemon:
 
     def __init__(self, root: Path, **environ: str) -> None:
         self.root = root
-        self.environ = dict(clean_environ(**environ))
+        self.environ = surroundings(**environ)
         self.settings: Settings = load_settings(root, environ=environ)
         self.town = Town.open(self.settings, redis_url(self.settings), blocking=5.0)
         self.up: subprocess.Popen[bytes] | None = None
@@ -192,11 +192,19 @@ class Daemon:
         return {row.process for row in rows if row is not None}
 
 
+def surroundings(**more: str) -> dict[str, str]:
+    """The machine's environment without any town's, but with the folder of this process's tmux sockets."""
+    kept = {name: value for name, value in os.environ.items() if name == "TMUX_TMPDIR"}
+    return {**clean_environ(), **kept, **more}
+
+
 def kill_server(socket: str, environ: Mapping[str, str]) -> None:
     """End the tmux server of this name, wherever the environment says that its socket is."""
     subprocess.run(
         ["tmux", "-L", socket, "kill-server"], capture_output=True, env=environ, timeout=10, check=False
     )
+    folder = Path(environ.get("TMUX_TMPDIR", "/tmp")) / f"tmux-{os.getuid()}"
+    (folder / socket).unlink(missing_ok=True)
 
 
 def _belongs(pid: int, folder: str) -> bool:

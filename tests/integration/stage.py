@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 from gastown_mail.contracts.agent import Agent
@@ -59,6 +60,7 @@ class Stage:
 
     def __init__(self, town: Town) -> None:
         self.town = town
+        town.record.started(os.getpid(), datetime.now(UTC))
         for agent in town.roster().agents.values():
             agent.work_dir.mkdir(parents=True, exist_ok=True)
 

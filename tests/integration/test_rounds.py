@@ -1,5 +1,6 @@
 """The heartbeat's round and the sweep on real sessions and a real Redis."""
 
+import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -132,22 +133,19 @@ def test_a_session_of_somebody_else_is_neither_poked_nor_replaced(make_town: Cal
 
 
 def test_after_each_heartbeat_the_file_says_what_redis_says(stage: Stage) -> None:
-    stage.town.record.started(4711, datetime.now(UTC))
-
     for number in range(1, 4):
         state = rounds.heartbeat(stage.town)
 
         assert state.heartbeat_count == number
         assert load_state(stage.town.settings.town_root) == stage.town.record.read() == state
         assert state.running
-        assert state.pid == 4711
+        assert state.pid == os.getpid()
         assert state.last_heartbeat >= state.started_at
     assert event_names(stage).count("heartbeat") == 3
 
 
 def test_a_heartbeat_that_could_not_look_is_not_counted(stage: Stage) -> None:
     session = stage.start()
-    stage.town.record.started(4711, datetime.now(UTC))
     rounds.heartbeat(stage.town)
     before = state_file(stage.town.settings.town_root).read_bytes()
 

@@ -142,7 +142,8 @@ def test_a_window_that_is_opened_later_is_as_clean(world: TmuxWorld, tmp_path: P
 
 @pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C"}, {"LANG": "POSIX"}])
 def test_utf8_works_without_a_locale(world: TmuxWorld, tmp_path: Path, locale: dict[str, str]) -> None:
-    bare = {"HOME": str(tmp_path), "PATH": os.environ["PATH"], **locale}
+    kept = {name: os.environ[name] for name in ("PATH", "TMUX_TMPDIR") if name in os.environ}
+    bare = {"HOME": str(tmp_path), **kept, **locale}
     world.sessions = Sessions(Tmux(world.socket, environ=bare))
 
     session = world.start(python("import sys; print(sys.stdout.encoding, 'grüße 🙂', flush=True); input()"))
@@ -238,12 +239,14 @@ def test_a_start_that_a_stopped_server_takes_later_is_still_one_start(world: Tmu
 def test_a_command_that_ends_at_once_is_a_failed_start_and_leaves_nothing(
     world: TmuxWorld, command: str, status: str, words: str
 ) -> None:
-    with pytest.raises(StartFailed, match="ended at once") as caught:
-        world.start(command)
+    def failure() -> str:
+        with pytest.raises(StartFailed, match=f"ended at once with {status}") as caught:
+            world.start(command)
+        assert world.sessions.snapshot() == {}
+        return str(caught.value)
 
-    assert status in str(caught.value)
-    assert words in str(caught.value)
-    assert world.sessions.snapshot() == {}
+    # tmux now and then loses the last output of a program that ends at once.
+    eventually(lambda: words in failure())
 
 
 def test_a_command_that_ends_between_the_looks_is_a_failed_start(world: TmuxWorld, tmp_path: Path) -> None:
@@ -296,7 +299,7 @@ def test_a_work_dir_that_only_the_server_cannot_enter_ends_the_start(
 
     session = eventually(lambda: (seen := world.sessions.look("lost")) and seen.dead and seen)
     assert session
-    eventually(lambda: "gone-in-between" in world.sessions.screen(session, 200))
+    assert session.incarnation == world.tokens[-1]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""A town whose tmux server and agents run on the host, served by workers in containers."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.compose.stack import Stack, a_stack, free_port
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(400)
+
+SESSION, AGENT = "gt-demo-crew-max", "demo/crew/max"
+FILES = ("docker-compose.yml", "docker/compose.host-agents.yml")
+
+
+@dataclass
+class Host:
+    """The host's tmux server, run by the town's user, and the containers that serve it."""
+
+    stack: Stack
+    socket: Path
+
+    def tmux(self, *words: str, check: bool = True) -> str:
+        done = subprocess.run(
+            ["tmux", "-S", str(self.socket), *words],
+            capture_output=True, text=True, timeout=20, check=check, user=self.stack.uid, cwd="/",
+        )  # fmt: skip
+        return done.stdout
+
+    def session(self) -> dict[str, str]:
+        """The agent's token and the pid of its program; empty when it has no session."""
+        form = "#{session_name} #{@gastown_incarnation} #{pane_pid} #{pane_dead}"
+        rows = [line.split() for line in self.tmux("list-panes", "-a", "-F", form, check=False).splitlines()]
+        return next(({"token": row[1], "pid": row[2]} for row in rows if row[0] == SESSION), {})
+
+
+@pytest.fixture
+def host(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """Containers without a town of their own, and a tmux server here; all of it is gone afterwards."""
+    folder = tmp_path_factory.mktemp("host-agents")
+    sockets = folder / "tmux"
+    sockets.mkdir(mode=0o700)
+    docker = os.environ.get("DOCKER_CONFIG") or str(Path.home() / ".docker")
+    place = {"GASTOWN_TMUX_DIR": str(sockets), "GASTOWN_REDIS_PORT": str(free_port())}
+    with a_stack(folder, *FILES, **place, HOME=str(folder), DOCKER_CONFIG=docker) as stack:
+        os.chown(sockets, stack.uid, -1)
+        # The user must come through the folders of the test, which are private to who runs it.
+        for parent in (folder, *list(folder.parents)[:2]):
+            parent.chmod(0o755)
+        host = Host(stack, sockets / "gastown")
+        try:
+            host.tmux("start-server", ";", "set-option", "-s", "exit-empty", "off")
+            yield host
+        finally:
+            host.tmux("kill-server", check=False)
+
+
+def test_workers_in_containers_serve_agents_on_the_host(host: Host) -> None:
+    host.stack.up()
+    # Given: the sample's agent lives here, outside of any container, with a URL that works here.
+    first = eventually(host.session, deadline=30.0, step=0.2)
+    environ = Path(f"/proc/{first['pid']}/environ").read_bytes().decode().split("\0")
+    url = next(entry for entry in environ if entry.startswith("GASTOWN_REDIS_URL="))
+    assert url.startswith("GASTOWN_REDIS_URL=redis://agent:")
+    assert url.endswith(f"@127.0.0.1:{host.stack.more['GASTOWN_REDIS_PORT']}/0")
+    # When: it is asked for a fresh session.
+    host.stack.send("cycle", AGENT, "--wait", "20", service="worker")
+    # Then: the whole tree of the old one is gone, and the new one is here too.
+    second = host.session()
+    assert second["token"] != first["token"]
+    assert not Path(f"/proc/{first['pid']}").exists()
+    host.stack.compose("restart", "worker", "scheduler", timeout=100)
+    assert host.session() == second
+
+
+def test_a_worker_starts_no_server_of_its_own(host: Host) -> None:
+    host.tmux("kill-server")
+    host.stack.up()
+    eventually(lambda: "no server running" in host.stack.words(), deadline=30.0, step=0.5)
+    assert host.session() == {}

@@ -1,0 +1,303 @@
+"""Inbox and records against a model, with death and stall of those who work on them as steps like any other."""
+
+import itertools
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
+
+from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus, element_id
+from gastown_mail.contracts.request import decode_element
+from gastown_mail.contracts.settings import Settings
+from gastown_mail.daemon.clerk import Clerk
+from gastown_mail.daemon.roster import Roster
+from gastown_mail.daemon.town import Town
+from gastown_mail.mail.dead import DeadLetters
+from gastown_mail.mail.requests import Requests
+from tests.towns import element, write_town
+
+SHORT = 0.01
+AGENTS = ("gastown/witness", "gastown/crew/max")
+
+
+class Died(BaseException):
+    """Stands for SIGKILL: nothing of the program sees it, and nothing is done after it."""
+
+
+class HookedRequests(Requests):
+    """Lets something happen in the middle of a booking, after the clerk has asked whether it may."""
+
+    meanwhile: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
+
+    def booked(self, ids: Sequence[str]) -> list[bool]:
+        found = super().booked(ids)
+        HookedRequests.meanwhile()
+        return found
+
+
+class HookedTown(Town):
+    """Lets something happen after the clerk has taken elements, before it books them."""
+
+    meanwhile: Callable[[], None] = staticmethod(lambda: None)
+
+    def roster(self) -> Roster:
+        self.meanwhile()
+        return super().roster()
+
+
+@dataclass
+class Booked:
+    """What the model knows of a request that was booked."""
+
+    raw: bytes
+    agent: str
+    status: str
+    place: int
+    final: dict[str, str] | None = None
+
+
+@dataclass
+class Model:
+    """Elements in flight, in order, and what came of those that were booked."""
+
+    queue: list[bytes] = field(default_factory=list)
+    booked: dict[str, Booked] = field(default_factory=dict)
+    dead: set[str] = field(default_factory=set)
+    places: Iterator[int] = field(default_factory=itertools.count)
+
+    def book(self, count: int) -> None:
+        """A clerk has booked the first `count` elements."""
+        batch, self.queue = self.queue[:count], self.queue[count:]
+        for raw in batch:
+            ident, agent, status = expected(raw)
+            if ident not in self.booked:
+                self.booked[ident] = Booked(raw, agent, status, next(self.places))
+                if status == "refused":
+                    self.dead.add(ident)
+
+    def open(self) -> set[str]:
+        return {ident for ident, booked in self.booked.items() if booked.status not in FINAL_STATUSES}
+
+
+def expected(raw: bytes) -> tuple[str, str, str]:
+    """The id, the agent and the first status of an element, by the contract."""
+    try:
+        ident, request = decode_element(raw)
+    except GastownError:
+        return element_id(raw), "", "refused"
+    known = request.target in AGENTS and request.sender in (*AGENTS, "operator")
+    allowed = request.sender == "operator" or request.sender == request.target
+    return ident, request.target if known and allowed else "", "received" if known and allowed else "refused"
+
+
+class Machine(RuleBasedStateMachine):
+    """Everything that happens to a town's inbox and records, one step at a time."""
+
+    folder: ClassVar[Path]
+    url: ClassVar[str]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.settings: Settings = write_town(self.folder)
+        self.model, self.pushed = Model(), list[bytes]()
+        self.town, self.other_worker = self.open_town(), self.open_town()
+        self.letters = DeadLetters(self.town.redis, self.town.keys)
+        self.clerk, self.has_lost = self.new_clerk(), list[Clerk]()
+
+    def open_town(self) -> HookedTown:
+        town = HookedTown.open(self.settings, self.url, blocking=1.0)
+        assert isinstance(town, HookedTown)
+        town.requests = HookedRequests(town.redis, town.keys)
+        return town
+
+    def new_clerk(self) -> Clerk:
+        return Clerk(self.open_town())
+
+    def teardown(self) -> None:
+        self.town.redis.delete(self.town.keys.clerk)
+        for town in (self.town, self.other_worker, self.clerk.town, *(clerk.town for clerk in self.has_lost)):
+            town.redis.close()
+
+    def push(self, raw: bytes) -> None:
+        self.town.redis.rpush(self.town.keys.inbox, raw)
+        self.pushed.append(raw)
+        self.model.queue.append(raw)
+
+    @rule(sender=st.sampled_from([*AGENTS, "operator", "gastown/polecats/nobody"]), to=st.sampled_from(AGENTS),
+          has_id=st.booleans())  # fmt: skip
+    def push_new(self, sender: str, to: str, has_id: bool) -> None:
+        more = {"id": secrets.token_hex(6)} if has_id else {"reason": secrets.token_hex(6)}
+        self.push(element(sender, "restart", to=to, **more))
+
+    @precondition(lambda self: self.pushed)
+    @rule(data=st.data())
+    def push_the_same_bytes(self, data: st.DataObject) -> None:
+        self.push(data.draw(st.sampled_from(self.pushed)))
+
+    @precondition(lambda self: self.pushed)
+    @rule(data=st.data(), action=st.sampled_from(["cycle", "shutdown"]))
+    def push_other_bytes_of_the_same_id(self, data: st.DataObject, action: str) -> None:
+        ident = expected(data.draw(st.sampled_from(self.pushed)))[0]
+        self.push(element("operator", action, to=AGENTS[0], id=ident))
+
+    @rule(raw=st.one_of(st.binary(max_size=20), st.sampled_from([b"{}", b"null", b'{"from": 1}', b""])))
+    def push_garbage(self, raw: bytes) -> None:
+        self.push(raw)
+
+    @rule()
+    def a_clerk_books(self) -> None:
+        self.model.book(self.clerk.serve_once(SHORT))
+
+    @rule()
+    def a_clerk_dies_after_it_has_taken(self) -> None:
+        self.die_at(lambda hook: setattr(self.clerk.town, "meanwhile", hook))
+
+    @rule()
+    def a_clerk_dies_in_the_middle_of_a_booking(self) -> None:
+        self.die_at(lambda hook: setattr(HookedRequests, "meanwhile", staticmethod(hook)))
+
+    @rule()
+    def a_clerk_dies_after_it_has_booked(self) -> None:
+        self.model.book(self.clerk.serve_once(SHORT))
+        self.bury()
+
+    @rule()
+    def a_clerk_stalls_after_it_has_taken_and_another_takes_over(self) -> None:
+        self.stall_at(lambda hook: setattr(self.clerk.town, "meanwhile", hook))
+
+    @rule()
+    def a_clerk_stalls_in_the_middle_of_a_booking_and_another_takes_over(self) -> None:
+        self.stall_at(lambda hook: setattr(HookedRequests, "meanwhile", staticmethod(hook)))
+
+    @precondition(lambda self: self.has_lost)
+    @rule(data=st.data())
+    def a_clerk_that_was_replaced_goes_on(self, data: st.DataObject) -> None:
+        self.model.book(self.clerk.serve_once(SHORT))
+        late = data.draw(st.sampled_from(self.has_lost))
+        try:
+            assert late.serve_once(SHORT) == 0
+        except GastownError as error:
+            assert "taken over" in str(error)
+
+    def die_at(self, lay: Callable[[Callable[[], None]], None]) -> None:
+        def die() -> None:
+            raise Died
+
+        lay(die)
+        try:
+            assert self.clerk.serve_once(SHORT) == 0
+        except Died:
+            pass
+        finally:
+            self.clear_hooks()
+        self.bury()
+
+    def bury(self) -> None:
+        """The lock of a holder that is dead is dropped; its successor starts."""
+        self.clerk.town.redis.close()
+        self.town.redis.delete(self.town.keys.clerk)
+        self.clerk = self.new_clerk()
+
+    def stall_at(self, lay: Callable[[Callable[[], None]], None]) -> None:
+        stalled, self.clerk = self.clerk, self.new_clerk()
+
+        def meanwhile() -> None:
+            self.clear_hooks(stalled)
+            self.town.redis.delete(self.town.keys.clerk)
+            self.model.book(self.clerk.serve_once(SHORT))
+
+        self.has_lost.append(stalled)
+        self.clerk, successor = stalled, self.clerk
+        lay(meanwhile)
+        self.clerk = successor
+        try:
+            assert stalled.serve_once(SHORT) == 0, "who has lost its turn books nothing"
+        except GastownError as error:
+            assert "taken over" in str(error)
+        finally:
+            self.clear_hooks(stalled)
+        self.town.redis.delete(self.town.keys.clerk)
+        self.clerk = self.new_clerk()
+
+    def clear_hooks(self, *clerks: Clerk) -> None:
+        HookedRequests.meanwhile = staticmethod(lambda: None)
+        for clerk in (self.clerk, *clerks):
+            clerk.town.meanwhile = lambda: None  # type: ignore[attr-defined]
+
+    @precondition(lambda self: self.model.open())
+    @rule(data=st.data(), first=st.sampled_from(sorted(FINAL_STATUSES)), second=st.sampled_from(sorted(FINAL_STATUSES)))
+    def two_workers_settle(self, data: st.DataObject, first: str, second: str) -> None:
+        ident = data.draw(st.sampled_from(sorted(self.model.open())))
+        booked, now = self.model.booked[ident], datetime.now(UTC)
+
+        assert self.town.requests.settle(ident, booked.agent, RequestStatus(first), "the first", now)
+        assert not self.other_worker.requests.settle(ident, booked.agent, RequestStatus(second), "too late", now)
+
+        booked.status = first
+        if first in DEAD_STATUSES:
+            self.model.dead.add(ident)
+
+    @precondition(lambda self: self.model.dead)
+    @rule(data=st.data())
+    def somebody_revives(self, data: st.DataObject) -> None:
+        ident = data.draw(st.sampled_from(sorted(self.model.dead)))
+        self.letters.revive(ident)
+        self.model.dead.remove(ident)
+        self.model.queue.append(self.model.booked.pop(ident).raw)
+
+    @precondition(lambda self: self.model.dead)
+    @rule(data=st.data())
+    def somebody_drops(self, data: st.DataObject) -> None:
+        ident = data.draw(st.sampled_from(sorted(self.model.dead)))
+        self.letters.drop(ident)
+        self.model.dead.remove(ident)
+
+    @invariant()
+    def each_element_is_in_flight_or_booked(self) -> None:
+        redis, keys = self.town.redis, self.town.keys
+        assert redis.lrange(keys.taken, 0, -1) + redis.lrange(keys.inbox, 0, -1) == self.model.queue  # type: ignore[operator]
+        ids = {expected(raw)[0] for raw in self.pushed}
+        assert ids == self.model.booked.keys() | {expected(raw)[0] for raw in self.model.queue}
+
+    @invariant()
+    def the_records_say_what_the_model_says(self) -> None:
+        ids = {expected(raw)[0] for raw in self.pushed}
+        for ident, record in zip(ids, self.town.requests.records(list(ids)), strict=True):
+            booked = self.model.booked.get(ident)
+            assert record.get("status", "") == (booked.status if booked else "")
+
+    @invariant()
+    def what_is_final_never_changes(self) -> None:
+        for ident, booked in self.model.booked.items():
+            if booked.status in FINAL_STATUSES:
+                record = self.town.requests.record(ident)
+                booked.final = booked.final or record
+                assert record == booked.final
+
+    @invariant()
+    def the_lists_say_what_the_records_say(self) -> None:
+        assert set(self.town.requests.open()) == self.model.open()
+        assert set(self.letters.ids()) == self.model.dead
+        for agent in AGENTS:
+            mine = [ident for ident in self.model.open() if self.model.booked[ident].agent == agent]
+            ordered = sorted(mine, key=lambda ident: self.model.booked[ident].place)
+            assert self.town.requests.waiting(agent) == ordered, "oldest first"
+
+
+@pytest.mark.timeout(300)
+def test_each_element_is_accounted_for_exactly_once_whoever_dies_or_stalls(tmp_path: Path, redis_url: str) -> None:
+    Machine.folder, Machine.url = tmp_path, redis_url
+    wanted = settings(
+        max_examples=60, stateful_step_count=40, deadline=None, derandomize=True, database=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+
+    run_state_machine_as_test(Machine, settings=wanted)
