@@ -39,7 +39,7 @@ def write_town(folder: Path, toml: str = TWO_AGENTS) -> Settings:
 
 @contextmanager
 def a_town(folder: Path, redis_url: str, toml: str = TWO_AGENTS) -> Iterator[Town]:
-    """A town in this process: no daemon, keys in the shared server, a tmux server of its own, ended afterwards."""
+    """A town in this process: no daemon, keys in the shared server, tmux of its own, ended afterwards."""
     town = Town.open(write_town(folder, toml), redis_url, blocking=5.0)
     try:
         yield town

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -21,6 +22,7 @@ from gastown_mail.daemon.pool import CUT_DEADLINE, STOP_DEADLINE
 from gastown_mail.daemon.roster import load_roster
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing import log
+from gastown_mail.plumbing.connections import redact
 from gastown_mail.plumbing.files import TownLock
 
 START_WAIT = 20.0
@@ -30,6 +32,17 @@ STOP_WAIT = STOP_DEADLINE + 2 * CUT_DEADLINE + 10.0
 """Seconds in which a daemon that was asked to stop must be gone."""
 
 LOOK_PAUSE = 0.05
+
+IDENTITY = frozenset(
+    (
+        "GASTOWN_AGENT",
+        "GASTOWN_HANDOFF",
+        "GASTOWN_INCARNATION",
+        "GASTOWN_REDIS_URL",
+        "GASTOWN_TOWN_NAME",
+        "GT_ROLE",
+    )
+)
 TEMPLATE = Path(__file__).with_name("town.toml")
 
 
@@ -55,6 +68,7 @@ def init(directory: Path) -> None:
 @click.option("-q", "--quiet", is_flag=True, help="Do not show what happens.")
 def up(town: str | None, quiet: bool) -> None:
     """Run the whole daemon in the foreground, until Ctrl-C; the agents' sessions go on after that."""
+    _leave_session(os.environ)
     settings = settings_of(town)
     load_roster(settings)
     service.require_tmux()
@@ -63,11 +77,25 @@ def up(town: str | None, quiet: bool) -> None:
         _serve(settings, lock, quiet)
 
 
+def _leave_session(environ: Mapping[str, str]) -> None:
+    """Begin anew without the identity of the session this was called in: it would end with that session."""
+    if "GASTOWN_INCARNATION" in environ:
+        os.execve(sys.executable, sys.orig_argv, without_identity(environ))
+
+
+def without_identity(environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment without what a session has put there (CONTRACTS section 7); any other as it is."""
+    foreign = IDENTITY if "GASTOWN_INCARNATION" in environ else frozenset()
+    return {name: value for name, value in environ.items() if name not in foreign}
+
+
 def _serve(settings: Settings, lock: TownLock, quiet: bool) -> None:
-    url = service.open_redis(settings)
+    url = service.open_redis(settings, warn=lambda text: click.echo(f"warning: {text}", err=True))
     children = [*service.workers(settings, url), service.scheduler(settings, url)]
     if not quiet:
-        click.echo(f"town {settings.town_name}: redis {url}, tmux -L {settings.tmux_socket}; Ctrl-C stops")
+        click.echo(
+            f"town {settings.town_name}: redis {redact(url)}, tmux {settings.tmux_socket}; Ctrl-C stops"
+        )
     try:
         service.serve(settings, url, children, lock, None if quiet else Shown(settings, url))
     finally:
@@ -109,7 +137,7 @@ def start_in_background(settings: Settings) -> int:
         process = subprocess.Popen(
             [sys.executable, "-m", "gastown_mail", "--town", str(settings.town_root), "up", "--quiet"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words,
-            start_new_session=True, cwd=settings.town_root,
+            start_new_session=True, cwd=settings.town_root, env=without_identity(os.environ),
         )  # fmt: skip
         if _comes_up(process, settings):
             return process.pid

@@ -202,7 +202,9 @@ def _end(town: Town, case: Case, victim: Session | None) -> None:
         passing("session-ended")
         tell(town.redis, town.keys, "ended", agent=case.agent.address, request=case.id, session=victim.name)
     passing("end-noted")
-    for token in filter(None, (case.work.victim, *case.work.successors)):
+    # Without a session: what a tmux server that crashed has left running.
+    gone = case.record.incarnation if victim is None else ""
+    for token in filter(None, {case.work.victim, *case.work.successors, gone}):
         town.sessions.end_remains(token, grace=grace)
 
 

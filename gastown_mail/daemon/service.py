@@ -4,6 +4,7 @@ import logging
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,16 +34,18 @@ def redis_url(settings: Settings) -> str:
     return settings.daemon.redis_url or server_url(settings.redis_dir)
 
 
-def open_redis(settings: Settings) -> str:
+def open_redis(settings: Settings, warn: Callable[[str], None] = lambda _: None) -> str:
     """The url of the town's Redis, which answers; starts the embedded one. Raises RedisUnavailable.
 
-    Settings of the server that could lose a request are warned of, not refused.
+    Settings of the server that could lose a request are warned of (in the log, and through `warn`), not
+    refused.
     """
     url = settings.daemon.redis_url or ensure_server(settings.redis_dir)
     with redis_errors(url), connect(url) as redis:
         redis.ping()
         for warning in warnings_of(redis):
             say(log, "redis_warning", level=logging.WARNING, detail=warning)
+            warn(warning)
     return url
 
 
@@ -79,7 +82,8 @@ def run_clerk(settings: Settings, url: str, stop: threading.Event) -> None:
 
 
 def run_worker(settings: Settings, url: str, name: str, queue: str) -> None:
-    """Run the jobs of one queue until rq's SIGTERM."""
+    """Run the jobs of one queue until rq's SIGTERM; one that comes before rq listens ends it too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     jobs.bind(Town.open(settings, url))
     connection = connect(url, blocking=queues.WORKER_TTL)
     queues.worker(f"{settings.town_name}-{name}", queue, connection, _horse_died).work(logging_level=None)

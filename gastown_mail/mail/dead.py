@@ -9,8 +9,8 @@ from redis import Redis
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.mail.events import tell
-from gastown_mail.mail.requests import KEPT, Requests
-from gastown_mail.plumbing.answers import texts
+from gastown_mail.mail.requests import KEPT, Requests, Work
+from gastown_mail.plumbing.answers import fields, texts
 
 
 @dataclass(frozen=True)
@@ -30,28 +30,29 @@ class DeadLetters:
         """Put a dead letter back into the inbox, as if asked for now; raises GastownError if it is none."""
 
         def while_dead(pipe: Any) -> None:
-            element = self._element(request_id)
+            work = self._work(request_id)
+            notes = {"revived_at": time.time()} | ({"trusted": "true"} if work.trusted else {})
             pipe.multi()
             pipe.zrem(self.keys.dead, request_id)
             pipe.delete(self.keys.request(request_id), self.keys.work(request_id))
-            pipe.hset(self.keys.work(request_id), "revived_at", time.time())
-            pipe.rpush(self.keys.inbox, element)
+            pipe.hset(self.keys.work(request_id), mapping=fields(notes))
+            pipe.rpush(self.keys.inbox, work.element)
             tell(pipe, self.keys, "revived", request=request_id)
 
         self.redis.transaction(while_dead, self.keys.dead)
 
     def drop(self, request_id: str) -> None:
         """Take a dead letter off the list; its record stays until it expires. Raises as `revive`."""
-        self._element(request_id)
+        self._work(request_id)
         with self.redis.pipeline() as pipe:
             pipe.zrem(self.keys.dead, request_id)
             tell(pipe, self.keys, "dropped", request=request_id)
             pipe.execute()
 
-    def _element(self, request_id: str) -> bytes:
+    def _work(self, request_id: str) -> Work:
         if self.redis.zscore(self.keys.dead, request_id) is None:
             raise GastownError(f"there is no dead letter {request_id}; `gastown-mail dead` lists them")
         work = Requests(self.redis, self.keys).work(request_id)
         if work is None:
             raise GastownError(f"the dead letter {request_id} is no longer kept; send a new request instead")
-        return work.element
+        return work

@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from redis import Redis
+from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gastown_mail.contracts.errors import NotAccepted, RedisUnavailable, SettingsError
 from gastown_mail.contracts.keys import Keys
@@ -118,9 +121,17 @@ def push(url: str, inbox: str, element: bytes) -> None:
             with redis_errors(url), connect(url) as redis:
                 return _rpush(redis, inbox, element)
         except RedisUnavailable as error:
-            if time.monotonic() + PAUSE_BETWEEN_TRIES > until:
+            if not _may_pass(error) or time.monotonic() + PAUSE_BETWEEN_TRIES > until:
                 raise NotAccepted(f"the request was not accepted: {error}") from error
             time.sleep(PAUSE_BETWEEN_TRIES)
+
+
+def _may_pass(error: RedisUnavailable) -> bool:
+    """Is it silence, which may end, and not a refusal?"""
+    cause = error.__cause__
+    return isinstance(cause, RedisConnectionError | RedisTimeoutError) and not isinstance(
+        cause, AuthenticationError
+    )
 
 
 def _rpush(redis: Redis, inbox: str, element: bytes) -> None:

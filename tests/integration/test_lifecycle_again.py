@@ -1,6 +1,8 @@
 """Whoever carries a request out may be killed at any instruction; the next one goes on."""
 
+import os
 import random
+import subprocess
 from collections.abc import Callable
 from functools import partial
 
@@ -107,6 +109,26 @@ def test_what_was_begun_and_left_is_finished_by_nobody_but_its_request(
         assert "GASTOWN_HANDOFF" in stage.environ()
     else:
         assert stage.session() is None
+
+
+def test_what_the_predecessor_left_running_ends_before_the_successor_starts(
+    make_town: Callable[..., Town], carriers: Carriers
+) -> None:
+    stage = Stage(make_town(SLOW_TO_STOP))
+    first = stage.start()
+    ident = stage.ask("restart")
+    killed = carriers(stage.town, ident)
+    killed.go()
+    eventually(lambda: stage.status(ident) == "carrying")
+    killed.kill()
+    runaway = {**os.environ, "GASTOWN_INCARNATION": first.incarnation}
+    with subprocess.Popen(["sleep", "600"], env=runaway, start_new_session=True) as process:
+        stage.town.sessions.tmux.run("kill-session", "-t", first.id)
+
+        assert finish(stage, ident) == "done"
+
+        assert process.wait(10) != 0
+    assert processes.carriers(first.incarnation) == set()
 
 
 def test_a_request_whose_worker_always_dies_is_given_up_and_blocks_nobody(
