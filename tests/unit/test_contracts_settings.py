@@ -32,6 +32,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "log_file": None,
         "pid_file": None,
         "redis_url": None,
+        "agent_redis_url": None,
         "tmux_socket": None,
         "host": None,
         "workers": 2,
@@ -92,6 +93,7 @@ def test_arguments_go_before_the_environment_before_the_file(tmp_path: Path) -> 
 @pytest.mark.parametrize("key", DaemonSettings.model_fields)
 def test_every_key_has_its_variable(tmp_path: Path, key: str) -> None:
     values = {"host": "h", "tmux_socket": "s", "log_file": "l", "pid_file": "p", "redis_url": "unix:///s"}
+    values["agent_redis_url"] = "unix:///a"
     text = values.get(key, "yes" if key == "require_incarnation" else "7")
     settings = load_settings(tmp_path, environ={f"GASTOWN_{key.upper()}": text})
     assert getattr(settings.daemon, key) != getattr(DaemonSettings(), key)
