@@ -73,7 +73,7 @@ def users(keys: Keys, daemon: str, agent: str, dashboard: str) -> str:
     """Redis' users: the daemon has the town's keys and rq's; an agent may ask, and look what became of it.
 
     Nobody can be `default`, but it keeps its rights: Redis 8.0 loads its append-only file as that user, and
-    without them it would drop every transaction that is in the file.
+    without them it drops every transaction in the file (redis issue 14541, valkey issue 3983).
     """
     town, request = keys.inbox.removesuffix("inbox"), keys.request("*")
     # For the dashboard: all of rq to read, and what reading writes (ids that are stale go off rq's lists).

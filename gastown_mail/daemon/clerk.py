@@ -81,7 +81,7 @@ class Clerk:
             # a clerk that was stopped for longer than its lease writes nothing: its successor has booked
             if not allowed():
                 raise GastownError("another clerk has taken over; this one waits for its turn")
-            new = self._not_booked(judged)
+            new = self._proven(self._not_booked(judged))
             pipe.multi()
             self._write(pipe, new, elements, roster)
             return new
@@ -95,6 +95,18 @@ class Clerk:
     def _not_booked(self, judged: Mapping[str, Booking]) -> list[Booking]:
         known = self.town.requests.booked(list(judged))
         return [booking for booking, is_known in zip(judged.values(), known, strict=True) if not is_known]
+
+    def _proven(self, bookings: Sequence[Booking]) -> list[Booking]:
+        """Note which of them carry the token of the session in which their asker lives now."""
+        askers = sorted(
+            {b.asker for b in bookings if b.request and b.request.incarnation and b.asker != b.agent}
+        )
+        records = self.town.agents.read_all(askers) if askers else []
+        tokens = {asker: record.incarnation for asker, record in zip(askers, records, strict=True)}
+        return [
+            replace(b, proven=b.request is not None and b.request.incarnation == tokens.get(b.asker, ""))
+            for b in bookings
+        ]
 
     def _write(
         self, pipe: Pipeline, new: Sequence[Booking], elements: Sequence[bytes], roster: Roster

@@ -115,13 +115,12 @@ def _cases(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Case]:
         datetime.now(UTC),
     )
     works, askers = town.requests.works(ids), [r.get("from", "") for r in town.requests.records(ids)]
-    tokens = {asker: town.agents.read(asker).incarnation for asker in set(askers)}
     ours = town.settings.daemon
     cases = [
         Case(
             id=request_id, request=decode_element(work.element)[1], work=work, asker=asker, agent=agent,
             record=record, session=session, now=now, max_age=timedelta(seconds=ours.max_request_age),
-            asker_incarnation=tokens[asker], require_incarnation=ours.require_incarnation,
+            require_incarnation=ours.require_incarnation,
         )
         for request_id, work, asker in zip(ids, works, askers, strict=True)
         if work is not None

@@ -26,7 +26,6 @@ class Case:
     now: datetime
     max_age: timedelta
     others: Sequence["Case"] = field(default=())
-    asker_incarnation: str = ""
     require_incarnation: bool = False
 
     @property
@@ -111,7 +110,7 @@ def _unproven(case: Case) -> Settle | None:
             RequestStatus.REFUSED, "operator may not ask through the inbox here; use gastown-mail send"
         )
     token = case.request.incarnation
-    if not token or (case.asker != case.agent.address and token != case.asker_incarnation):
+    if not token or (case.asker != case.agent.address and not case.work.proven):
         return Settle(
             RequestStatus.REFUSED, f"{case.asker} did not prove itself with its session's incarnation"
         )
@@ -139,8 +138,7 @@ def _unmeant(case: Case) -> Settle | None:
         return Settle(RequestStatus.REFUSED, reason)
     if token == session.incarnation:
         return None
-    proves_asker = case.asker != case.agent.address and token == case.asker_incarnation
-    if token and not proves_asker:
+    if token and not case.work.proven:
         return _superseded("its session has been replaced")
     if _moment(session.started_at) > case.meant_at:
         return _superseded("the session was started after the request")

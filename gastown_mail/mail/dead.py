@@ -31,7 +31,8 @@ class DeadLetters:
 
         def while_dead(pipe: Any) -> None:
             work = self._work(request_id)
-            notes = {"revived_at": time.time()} | ({"trusted": "true"} if work.trusted else {})
+            proofs = {"trusted": work.trusted, "proven": work.proven}
+            notes = {"revived_at": time.time(), **{name: "true" for name, holds in proofs.items() if holds}}
             pipe.multi()
             pipe.zrem(self.keys.dead, request_id)
             pipe.delete(self.keys.request(request_id), self.keys.work(request_id))

@@ -27,7 +27,8 @@ KEPT = timedelta(days=7)
 class Booking:
     """An element as the clerk judged it: `asker`'s request for `agent`, or refused with a reason.
 
-    `trusted`: it did not come through the inbox, so its asker needs no other proof.
+    `trusted`: it did not come through the inbox, so its asker needs no other proof. `proven`: it asks for
+    another agent, and carried the incarnation of the session in which its asker lived just then.
     """
 
     id: str
@@ -37,6 +38,7 @@ class Booking:
     asker: str = ""
     refusal: str = ""
     trusted: bool = False
+    proven: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Work:
     successors: tuple[str, ...] = ()
     revived_at: float = 0.0
     trusted: bool = False
+    proven: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,8 +77,9 @@ class Requests:
         """Write a new request down, as part of the clerk's transaction."""
         record = _public(booking) | {"received_at": format_time(now), "finished_at": "", "detail": ""}
         record["status"] = RequestStatus.RECEIVED.value
-        work = {"element": booking.element} | ({"trusted": "true"} if booking.trusted else {})
-        pipe.hset(self.keys.work(booking.id), mapping=fields(work))
+        proofs = {"trusted": booking.trusted, "proven": booking.proven}
+        given = {name: "true" for name, holds in proofs.items() if holds}
+        pipe.hset(self.keys.work(booking.id), mapping=fields({"element": booking.element, **given}))
         if booking.refusal:
             record |= _end(RequestStatus.REFUSED, booking.refusal, now)
             self._close(pipe, booking.id, booking.agent, record, now)
@@ -174,6 +178,7 @@ def _work(found: dict[Any, Any]) -> Work | None:
         successors=tuple(notes.get("successors", "").split()),
         revived_at=float(notes.get("revived_at", 0)),
         trusted=notes.get("trusted") == "true",
+        proven=notes.get("proven") == "true",
     )
 
 

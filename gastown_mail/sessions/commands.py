@@ -14,6 +14,11 @@ WIDTH, HEIGHT = 200, 50
 _ID = re.compile(r"[$@%][0-9]+")
 _SPECIAL = set('\\"$~')
 _SHELLS = "^-?(ba|da|z|fi|k|mk|a|tc|c)?sh$"
+# A list with its cursor, or a line that ends in a question of yes or no: Enter would answer it.
+_DIALOG = "(❯|›) +[0-9]+[.]|[[(][yY]/[nN][])][?:]? *$"
+NO_DIALOG = f"#{{==:#{{C/r:{_DIALOG}}},0}}"
+"""The condition that no question is on the pane's screen that a poke could answer by mistake."""
+
 _ENTER_COMMAND = 'cd -- "$1" && exec /bin/sh -c "$2"'
 
 
@@ -189,17 +194,21 @@ def delete_buffer(buffer: str) -> str:
 
 
 def paste(pane: str, buffer: str, condition: str) -> str:
-    """Type a buffer into a pane (bracketed if its program asks for that); prints `typed N` for pane `%N`."""
+    """Type a buffer into a pane (bracketed if its program asks for that); prints `typed N` for pane `%N`.
+
+    Instead `kept N` when the condition does not hold, `dialog N` when a question is on the screen.
+    """
     typing = line("paste-buffer", "-p", "-r", "-b", buffer, "-t", by_id(pane))
     return _into(pane, condition, typing)
 
 
 def enter(pane: str, condition: str) -> str:
-    """Press Enter in a pane; prints `typed N` for pane `%N`."""
+    """Press Enter in a pane; prints what `paste` does."""
     return _into(pane, condition, line("send-keys", "-t", by_id(pane), "Enter"))
 
 
 def _into(pane: str, condition: str, typing: str) -> str:
-    leave_modes = line("copy-mode", "-q", "-t", by_id(pane))
-    action = block(leave_modes, typing, say(f"typed {pane[1:]}"))
-    return line(*guarded(pane, condition, action, say(f"kept {pane[1:]}")))
+    leave_modes, number = line("copy-mode", "-q", "-t", by_id(pane)), pane[1:]
+    action = block(leave_modes, typing, say(f"typed {number}"))
+    unless_asked = line(*guarded(pane, NO_DIALOG, action, say(f"dialog {number}")))
+    return line(*guarded(pane, condition, unless_asked, say(f"kept {number}")))

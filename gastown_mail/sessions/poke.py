@@ -171,6 +171,8 @@ def _step(
 def _missed(one: _Ready, said: set[str], errors: str) -> str:
     if f"typed {one.pane[1:]}" in said:
         return ""
+    if f"dialog {one.pane[1:]}" in said:
+        return "held: a dialog is open and would take the poke for its answer"
     if f"kept {one.pane[1:]}" in said:
         return "held: the session changed just now, or takes no input"
     return f"failed: {errors or 'tmux did not say that it was done'}"

@@ -4,9 +4,11 @@ The tests share one town and run in this order; each leaves it running.
 """
 
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
@@ -17,7 +19,7 @@ from gastown_mail.contracts.settings import load_settings
 from gastown_mail.contracts.times import parse_duration
 from gastown_mail.daemon import pool, queues, schedule
 from gastown_mail.daemon.roster import load_roster
-from tests.compose.stack import SLOW, Stack, all_alive, free_port
+from tests.compose.stack import REPOSITORY, SLOW, Stack, all_alive, free_port
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(400)
@@ -74,10 +76,15 @@ def test_rq_info_needs_no_arguments(stack: Stack, service: str) -> None:
     assert "3 workers, 2 queues" in said
 
 
-def test_rq_info_from_the_host(stack: Stack) -> None:
-    argv = [sys.executable, "-m", "rq.cli", "info", "--raw", "--url", stack.url("daemon")]
-    said = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True).stdout
-    assert "gastown-town-town-heartbeat" in said
+def test_rq_info_from_the_host_as_documented(stack: Stack) -> None:
+    text = (REPOSITORY / "docs/how-to/compose.md").read_text()
+    line = next(line for line in text.splitlines() if line.startswith("rq info -u "))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    said = subprocess.run(
+        ["bash", "-c", line], cwd=stack.folder, env={**stack.environ, "PATH": path},
+        capture_output=True, text=True, timeout=30, check=True,
+    ).stdout  # fmt: skip
+    assert "3 workers, 2 queues" in said
 
 
 def test_the_dashboard(stack: Stack) -> None:

@@ -1,4 +1,4 @@
-"""What must hold after a chaos run, looked at from outside. Each check says what is wrong; nothing is said of what is right."""
+"""What must hold after a chaos run, looked at from outside: each check says what is wrong."""
 
 import json
 import os
@@ -81,9 +81,11 @@ def _until_none(check: Callable[[], list[str]]) -> list[str]:
 
 def _unsettled(daemon: Daemon, watcher: Watcher) -> list[str]:
     redis, keys = daemon.town.redis, daemon.town.keys
-    found = [f"accepted and never settled: {ident} ({watcher.ledger.accepted[ident]})" for ident in watcher.open()]
+    found = [
+        f"accepted and never settled: {ident} ({watcher.ledger.accepted[ident]})" for ident in watcher.open()
+    ]
     for key in redis.scan_iter(f"{keys.request('')}*".replace("{", "[{]").replace("}", "[}]"), count=1000):
-        record = text_hash(redis.hgetall(key))  # type: ignore[arg-type]
+        record = text_hash(redis.hgetall(key))
         if record.get("status") not in FINAL_STATUSES:
             found.append(f"a record that is not final: {key!r} {record}")
     return found
@@ -91,7 +93,11 @@ def _unsettled(daemon: Daemon, watcher: Watcher) -> list[str]:
 
 def _left_lying(daemon: Daemon) -> list[str]:
     redis, keys = daemon.town.redis, daemon.town.keys
-    counts = {"inbox": redis.llen(keys.inbox), "taken": redis.llen(keys.taken), "open": redis.zcard(keys.open)}
+    counts = {
+        "inbox": redis.llen(keys.inbox),
+        "taken": redis.llen(keys.taken),
+        "open": redis.zcard(keys.open),
+    }
     waiting = {f"waiting:{a}": redis.zcard(keys.waiting(a)) for a in daemon.town.roster().agents}
     return [f"{name} still holds {count}" for name, count in (counts | waiting).items() if count]
 

@@ -1,4 +1,4 @@
-"""Killing and freezing the daemon's processes at random; and who starts the daemon again, as systemd would."""
+"""Killing and freezing the daemon's processes at random; and who starts it again, as systemd would."""
 
 import contextlib
 import json
@@ -113,7 +113,9 @@ class Killer:
         while time.monotonic() < until:
             for worker in _children(up):
                 horses = list(_children(worker))
-                found = horses if kind == "work-horse" else [c for h in (worker, *horses) for c in _clients(h)]
+                found = (
+                    horses if kind == "work-horse" else [c for h in (worker, *horses) for c in _clients(h)]
+                )
                 if found:
                     return _process(self.chance.choice(found))
             time.sleep(0.001)

@@ -1,4 +1,4 @@
-"""The requests of a chaos run, sent from outside and from inside at random; and who watches their statuses."""
+"""The requests of a chaos run, sent at random from outside and inside; and who watches their statuses."""
 
 import json
 import random
@@ -91,7 +91,8 @@ class Sender:
         agent = self.daemon.town.roster().agents[self.chance.choice(self.addresses)]
         line = f"ask {self._action()} --reason typed"
         subprocess.run(
-            ["tmux", "-L", self.daemon.settings.tmux_socket, "send-keys", "-t", f"={agent.session}:", line, "Enter"],
+            ["tmux", "-L", self.daemon.settings.tmux_socket,
+             "send-keys", "-t", f"={agent.session}:", line, "Enter"],
             capture_output=True, timeout=5, check=False,
         )  # fmt: skip
 

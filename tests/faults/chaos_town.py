@@ -26,7 +26,9 @@ case $1 in
 esac
 while :; do
     if read -r line; then
-        case $line in "ask "*) "$CHAOS_PYTHON" -m gastown_mail send ${line#ask } >> sent 2>> sent.errors ;; esac
+        case $line in
+            "ask "*) "$CHAOS_PYTHON" -m gastown_mail send ${line#ask } >> sent 2>> sent.errors ;;
+        esac
     elif [ "$1" = slow ]; then sleep 0.1
     else exit
     fi

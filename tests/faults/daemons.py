@@ -1,4 +1,4 @@
-"""Real daemons for the fault suite: `python -m gastown_mail up` in a town of its own, ended whatever happens."""
+"""Real daemons for the fault suite: `python -m gastown_mail up`, each in a town of its own."""
 
 import os
 import shutil
@@ -34,7 +34,7 @@ AGENT = (
     'sh -c \'echo "$GASTOWN_INCARNATION" >> starts; cat "${GASTOWN_HANDOFF:-/dev/null}" > handoff;'
     " while read line; do :; done'"
 )
-"""An agent that notes each start, with its token, and keeps the handoff it found; it ends on SIGTERM at once."""
+"""An agent that notes each start, with its token, and keeps the handoff it found; it ends on SIGTERM."""
 
 SLOW_AGENT = AGENT.replace("sh -c '", "sh -c 'trap : TERM; ").replace(
     "read line; do :;", "read line || sleep 0.2; do :;"
@@ -121,7 +121,9 @@ class Daemon:
     def run(self, address: str = MAX) -> Session:
         """Have the daemon start the agent, as an operator would; the session."""
         enqueue_start(self.town, self.town.roster().agents[address], "a test wants it", by="operator")
-        return eventually(lambda: self.living(address), deadline=PATIENCE)
+        session = eventually(lambda: self.living(address), deadline=PATIENCE)
+        assert session is not None
+        return session
 
     def session(self, address: str = MAX) -> Session | None:
         return self.town.sessions.look(self.town.roster().agents[address].session)
@@ -169,7 +171,7 @@ class Daemon:
         return psutil.Process(holder.pid)
 
     def redis_pid(self) -> int:
-        return int(self.town.redis.info("server")["process_id"])  # type: ignore[index]
+        return int(self.town.redis.info("server")["process_id"])
 
     def tmux_server(self) -> int:
         return self.town.sessions.tmux.server_pid()
@@ -212,14 +214,13 @@ def _belongs(pid: int, folder: str) -> bool:
 
 
 @contextmanager
-def a_daemon(toml: str, *, start: bool = True, **environ: str) -> Iterator[Daemon]:
+def a_daemon(toml: str, **environ: str) -> Iterator[Daemon]:
     """A daemon that serves a town of its own, in a folder with a path short enough for sockets."""
     root = Path(tempfile.mkdtemp(prefix="gf-", dir="/tmp")).resolve()
     (root / "town.toml").write_text(toml)
     daemon = Daemon(root, **environ)
     try:
-        if start:
-            daemon.start()
+        daemon.start()
         yield daemon
     finally:
         daemon.close()

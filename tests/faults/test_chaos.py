@@ -11,7 +11,6 @@ SECONDS, SEED, REQUESTS = 30.0, 20251220, 60
 def test_nothing_is_lost_or_done_twice_whatever_is_killed() -> None:
     report = chaos.run(SECONDS, SEED, REQUESTS)
 
-    print(report)
     assert report.violations == [], str(report)
     assert sum(report.kills.values()) > 0
     assert report.statuses["done"] > 0

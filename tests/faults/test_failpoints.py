@@ -1,4 +1,4 @@
-"""Whatever dies at whichever named step: each kind of request is done all the same, once, and harms nobody."""
+"""Whatever dies at whichever named step: each request is done all the same, once, and harms nobody."""
 
 import subprocess
 import sys
@@ -65,6 +65,7 @@ def carry_out(mine: Mine, action: str, before: Session) -> None:
 
 def assert_one_successor(daemon: Daemon, before: Session, earlier: list[str], handoff: str) -> Session:
     after = eventually(lambda: daemon.living(MAX))
+    assert after is not None
     assert after.incarnation != before.incarnation
     assert daemon.starts(MAX) == [*earlier, after.incarnation], "started exactly once"
     assert len(sessions_of_max(daemon)) == 1

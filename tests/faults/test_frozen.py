@@ -31,7 +31,9 @@ def frozen_in_the_middle(daemon: Daemon, ident: str) -> psutil.Process:
 
 
 @pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
-def test_a_worker_frozen_across_a_whole_cycle_harms_nobody_when_it_goes_on(daemon: Daemon, action: str) -> None:
+def test_a_worker_frozen_across_a_whole_cycle_harms_nobody_when_it_goes_on(
+    daemon: Daemon, action: str
+) -> None:
     bystander, before = daemon.run(MAXINE), daemon.run(MAX)
     ident = daemon.ask(action, incarnation=before.incarnation)
     horse = frozen_in_the_middle(daemon, ident)

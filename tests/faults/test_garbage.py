@@ -22,7 +22,20 @@ AT_ONCE = 500
 MEMORY_BOUND = 300_000_000
 """Bytes that the clerk may have in memory after all of it; the elements alone are some 30 MB."""
 
-SENDERS = ("gastown/witness", "gastown-witness", "gastown/crew/max", "operator", "mayor/", "gastown/polecats/nobody")
+SENDERS = (
+    "gastown/witness",
+    "gastown-witness",
+    "gastown/crew/max",
+    "operator",
+    "mayor/",
+    "gastown/polecats/nobody",
+)
+
+
+ODD: tuple[object, ...] = (
+    None, 1, "", [], {}, True, "x" * 3000, "\ud800", "2025-13-40T99:00:00Z", -0.0, 1e400, "../../etc"
+)  # fmt: skip
+"""Values where others are expected."""
 
 
 def a_request(chance: random.Random, number: int) -> dict[str, object]:
@@ -39,13 +52,12 @@ def a_request(chance: random.Random, number: int) -> dict[str, object]:
 def nearly(chance: random.Random, number: int) -> bytes:
     """A valid one with one thing wrong, or odd, about it."""
     wish = a_request(chance, number)
-    values = [None, 1, "", [], {}, True, "x" * 3000, "\ud800", "2025-13-40T99:00:00Z", -0.0, 1e400, "../../etc"]
     key = chance.choice([*wish, "to", "incarnation", "reason", "handoff", "unknown"])
     kind = chance.randrange(5)
     if kind == 0:
         wish.pop(key, None)
     elif kind == 1:
-        wish[key] = chance.choice(values)
+        wish[key] = chance.choice(ODD)
     elif kind == 2:
         wish["from"] = chance.choice(SENDERS)
     text = json.dumps(wish).encode()
@@ -65,15 +77,20 @@ def noise(chance: random.Random) -> bytes:
     return chance.randbytes(chance.randrange(200))
 
 
+def a_kind(kind: str, chance: random.Random, number: int) -> bytes:
+    if kind == "valid":
+        return json.dumps(a_request(chance, number)).encode()
+    if kind == "nearly":
+        return nearly(chance, number)
+    return noise(chance) if kind == "noise" else b""
+
+
 def elements(seed: int) -> Iterator[bytes]:
     chance = random.Random(seed)
     earlier: list[bytes] = [b""]
     for number in range(COUNT):
-        made = chance.choices(
-            [lambda n=number: json.dumps(a_request(chance, n)).encode(), lambda n=number: nearly(chance, n),
-             lambda: noise(chance), lambda: chance.choice(earlier)],
-            [3, 4, 2, 1],
-        )[0]()  # fmt: skip
+        kind = chance.choices(("valid", "nearly", "noise", "again"), (3, 4, 2, 1))[0]
+        made = a_kind(kind, chance, number) or chance.choice(earlier)
         if number % 50 == 0:
             earlier.append(made)
         yield made

@@ -1,4 +1,4 @@
-"""Redis, tmux or the disk away under a running daemon: nobody is killed, nothing is done twice, and it goes on by itself."""
+"""Redis, tmux or the disk away under a running daemon: nobody is hurt, nothing happens twice, it goes on."""
 
 import shutil
 import tempfile
@@ -9,13 +9,12 @@ from pathlib import Path
 import psutil
 import pytest
 from redis.exceptions import RedisError
+from rq.worker_registration import get_keys
 
 from gastown_mail.contracts.errors import NotAccepted
 from gastown_mail.contracts.state import load_state
 from gastown_mail.daemon.record import Desired
 from gastown_mail.mail.send import send_lifecycle
-from gastown_mail.plumbing.connections import connect
-from rq.worker_registration import get_keys
 from tests.faults.daemons import MAX, MAXINE, PATIENCE, Daemon, a_crew, a_daemon, stopped
 from tests.parts import kill
 from tests.waiting import eventually
@@ -46,6 +45,11 @@ def beats_on(daemon: Daemon) -> None:
     eventually(lambda: answered(daemon) >= count + 2, deadline=PATIENCE)
 
 
+def detail(daemon: Daemon, ident: str) -> str:
+    """What the daemon says of a request, for people."""
+    return daemon.town.requests.record(ident).get("detail", "")
+
+
 def answered(daemon: Daemon) -> int:
     try:
         return daemon.town.record.read().heartbeat_count
@@ -68,7 +72,9 @@ def registered(daemon: Daemon) -> int:
     return len(get_keys(connection=daemon.town.redis))
 
 
-def test_redis_killed_is_started_again_and_nothing_accepted_is_lost(daemon: Daemon, pids: dict[str, int]) -> None:
+def test_redis_killed_is_started_again_and_nothing_accepted_is_lost(
+    daemon: Daemon, pids: dict[str, int]
+) -> None:
     clerk = daemon.child("clerk")
     with stopped(clerk.pid):
         ident = daemon.ask("restart", MAXINE)
@@ -90,7 +96,9 @@ def test_redis_that_stands_still_is_waited_for(daemon: Daemon, pids: dict[str, i
         ident = daemon.ask("restart", MAXINE)
     with stopped(daemon.redis_pid()):
         with pytest.raises(NotAccepted):
-            send_lifecycle("restart", agent=MAX, redis_url=daemon.town.redis_url, town=daemon.settings.town_name)
+            send_lifecycle(
+                "restart", agent=MAX, redis_url=daemon.town.redis_url, town=daemon.settings.town_name
+            )
         assert alive(daemon)[MAX] == pids[MAX]
 
     assert daemon.outcome(ident) == "done"
@@ -107,7 +115,9 @@ def test_a_full_redis_refuses_and_harms_nobody(daemon: Daemon, pids: dict[str, i
         redis.config_set("maxmemory", "1")
     try:
         with pytest.raises(NotAccepted, match="out of memory"):
-            send_lifecycle("restart", agent=MAX, redis_url=daemon.town.redis_url, town=daemon.settings.town_name)
+            send_lifecycle(
+                "restart", agent=MAX, redis_url=daemon.town.redis_url, town=daemon.settings.town_name
+            )
         before = daemon.logged("clerk_waits")
         eventually(lambda: daemon.logged("clerk_waits") > before, deadline=PATIENCE)
         assert alive(daemon) == pids
@@ -156,7 +166,9 @@ def test_a_stop_right_after_redis_was_emptied_forgets_no_wish(daemon: Daemon, pi
     assert alive(daemon) == {MAX: pids[MAX]}
 
 
-def test_a_wish_of_an_operator_into_an_emptied_redis_forgets_no_other(daemon: Daemon, pids: dict[str, int]) -> None:
+def test_a_wish_of_an_operator_into_an_emptied_redis_forgets_no_other(
+    daemon: Daemon, pids: dict[str, int]
+) -> None:
     assert daemon.outcome(daemon.ask("shutdown", MAXINE)) == "done"
     helpers = [process.pid for process in psutil.Process(daemon.up.pid).children(recursive=True)]  # type: ignore[union-attr]
     with stopped(*helpers):
@@ -173,10 +185,8 @@ def test_a_tmux_server_that_stands_still_is_waited_for(daemon: Daemon, pids: dic
     server = daemon.tmux_server()
     with stopped(server):
         ident = daemon.ask("restart")
-        eventually(lambda: "waiting: tmux did not answer" in daemon.town.requests.record(ident).get("detail", ""),
-                   deadline=PATIENCE)  # fmt: skip
-        eventually(lambda: daemon.town.redis.xlen(daemon.town.keys.events) and daemon.logged("not_looked"),
-                   deadline=PATIENCE)  # fmt: skip
+        eventually(lambda: "waiting: tmux did not answer" in detail(daemon, ident), deadline=PATIENCE)
+        eventually(lambda: daemon.logged("not_looked"), deadline=PATIENCE)
 
     assert daemon.outcome(ident) == "done"
     assert len(daemon.starts()) == 2
@@ -191,8 +201,7 @@ def test_without_the_folder_of_its_socket_tmux_is_not_taken_for_dead(short_folde
         eventually(lambda: len(daemon.starts(MAX)) == len(daemon.starts(MAXINE)) == 1, deadline=PATIENCE)
         with moved(folder, short_folder / "away"):
             ident = daemon.ask("restart")
-            eventually(lambda: "waiting: " in daemon.town.requests.record(ident).get("detail", ""),
-                       deadline=PATIENCE)  # fmt: skip
+            eventually(lambda: "waiting: " in detail(daemon, ident), deadline=PATIENCE)
             eventually(lambda: daemon.logged("not_looked"), deadline=PATIENCE)
             assert len(daemon.starts(MAX)) == len(daemon.starts(MAXINE)) == 1
 
@@ -218,7 +227,9 @@ def short_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_a_state_json_that_cannot_be_written_is_said_and_stops_nobody(daemon: Daemon, pids: dict[str, int]) -> None:
+def test_a_state_json_that_cannot_be_written_is_said_and_stops_nobody(
+    daemon: Daemon, pids: dict[str, int]
+) -> None:
     file = daemon.settings.daemon_dir / "state.json"
     kept = file.read_bytes()
     file.unlink()
@@ -238,12 +249,14 @@ def said_errors(daemon: Daemon) -> str:
     return "\n".join(line for line in daemon.settings.log_file.read_text().splitlines() if '"ERROR"' in line)
 
 
-def test_a_handoff_that_cannot_be_written_kills_nobody_until_it_can(daemon: Daemon, pids: dict[str, int]) -> None:
+def test_a_handoff_that_cannot_be_written_kills_nobody_until_it_can(
+    daemon: Daemon, pids: dict[str, int]
+) -> None:
     in_the_way = daemon.settings.handoff_dir
     in_the_way.write_text("a file where a folder should be")
 
     ident = daemon.ask("cycle", handoff="next: merge")
-    eventually(lambda: "handoff" in daemon.town.requests.record(ident).get("detail", ""), deadline=PATIENCE)
+    eventually(lambda: "handoff" in detail(daemon, ident), deadline=PATIENCE)
     assert alive(daemon) == pids
     in_the_way.unlink()
 

@@ -1,4 +1,4 @@
-"""Two towns with equally named agents on one Redis, and a user's own tmux, on one machine: nobody touches another's."""
+"""Two towns with equally named agents on one Redis, and a user's own tmux: nobody touches another's."""
 
 import secrets
 import subprocess

@@ -244,3 +244,26 @@ def test_a_server_that_stops_between_text_and_enter_is_told(world: TmuxWorld, re
         os.kill(session.server, signal.SIGCONT)
 
     assert outcome.startswith("failed: the text was typed, but not Enter: tmux did not answer")
+
+
+@pytest.mark.parametrize(
+    "question",
+    ["Do you want to proceed?\n❯ 1. Yes\n  2. No", "Overwrite it? [y/N] ", "Go on (y/n)?", "› 2. Always"],
+)
+def test_an_open_dialog_holds_the_poke(world: TmuxWorld, question: str) -> None:
+    session = world.start(python(f"print({question!r}, end='', flush=True); import time; time.sleep(600)"))
+    eventually(lambda: question.splitlines()[-1].strip() in world.sessions.screen(session))
+
+    outcome = poke(world, session, "HEARTBEAT")
+
+    assert outcome == "held: a dialog is open and would take the poke for its answer"
+    assert "HEARTBEAT" not in world.sessions.screen(session)
+
+
+def test_what_only_speaks_of_choices_does_not_hold_the_poke(world: TmuxWorld, recorder: Recorder) -> None:
+    session, record = recorder()
+
+    assert poke(world, session, "answer [y/N] in the end; 1. this 2. that") == "delivered"
+    assert poke(world, session, "and again") == "delivered"
+
+    eventually(lambda: record.read_bytes().endswith(b"and again\r"))

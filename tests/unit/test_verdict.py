@@ -46,13 +46,12 @@ def living(incarnation: str = "now", started: float = -60.0, *, dead: bool = Fal
 def case(
     request: LifecycleRequest, session: Session | None, *, asker: str = MAX.address,
     record: AgentRecord | None = None, work: Work | None = None, later: Sequence[LifecycleRequest] = (),
-    now: datetime = NOW, asker_incarnation: str = "",
+    now: datetime = NOW,
 ) -> Case:  # fmt: skip
     def of(ident: str, its: LifecycleRequest) -> Case:
         return Case(
             id=ident, request=its, work=work or Work(b""), asker=asker, agent=MAX,
             record=record or AgentRecord(), session=session, now=now, max_age=HOUR,
-            asker_incarnation=asker_incarnation,
         )  # fmt: skip
 
     waiting = [of(f"later-{place}", its) for place, its in enumerate(later)]
@@ -210,17 +209,42 @@ def test_a_start_asked_for_before_the_last_change_is_superseded() -> None:
 def test_the_token_of_who_asks_is_a_proof_and_not_the_session_that_is_meant() -> None:
     session = living("now")
     request = asked(incarnation="of-the-witness")
-    asker, proof = "gastown/witness", "of-the-witness"
+    asker, proven = "gastown/witness", Work(b"", proven=True)
 
-    assert decide(case(request, session, asker=asker, asker_incarnation=proof)) == Carry(session)
+    assert decide(case(request, session, asker=asker, work=proven)) == Carry(session)
     late = living("next", started=5)
-    assert status(decide(case(request, late, asker=asker, asker_incarnation=proof))) == "superseded"
+    assert status(decide(case(request, late, asker=asker, work=proven))) == "superseded"
 
 
 def test_a_token_that_proves_nobody_means_a_session_that_is_gone() -> None:
     request = asked(incarnation="of-somebody")
 
     assert status(decide(case(request, living(), asker="gastown/witness"))) == "superseded"
+
+
+@pytest.mark.parametrize(
+    ("asker", "token", "work", "expected"),
+    [
+        (MAX.address, "now", Work(b""), "carried out"),
+        (MAX.address, None, Work(b""), "refused"),
+        (MAX.address, "forged", Work(b""), "superseded"),
+        ("mayor/", "of-the-mayor", Work(b"", proven=True), "carried out"),
+        ("mayor/", "forged", Work(b""), "refused"),
+        ("mayor/", None, Work(b""), "refused"),
+        ("operator", None, Work(b""), "refused"),
+        ("operator", "now", Work(b""), "refused"),
+        ("operator", None, Work(b"", trusted=True), "carried out"),
+    ],
+)
+def test_with_require_incarnation_nobody_speaks_for_another(
+    asker: str, token: str | None, work: Work, expected: str
+) -> None:
+    request = asked(incarnation=token) if token else asked()
+    strict = replace(case(request, living("now"), asker=asker, work=work), require_incarnation=True)
+
+    verdict = decide(strict)
+
+    assert ("carried out" if isinstance(verdict, Carry) else status(verdict)) == expected
 
 
 VICTIM, SUCCESSOR = living("victim"), living("successor", started=20)
