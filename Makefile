@@ -1,6 +1,7 @@
 # make demo    a small town at work, in a few seconds; nothing of it stays
 # make test    the whole test suite
 # make check   lint and test: what a change must pass
+# make chaos   requests at random while processes are killed at random; SECONDS=600 SEED=7 REQUESTS=1000
 # make format · make lint · make venv · make tmux · make clean
 #
 # It needs Python 3.11 or newer with venv; the rest is installed into $(VENV), tmux into the system where that
@@ -9,9 +10,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?= -n 4
+SECONDS ?= 60
+SEED ?= 1
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint format check venv tmux clean
+.PHONY: demo test chaos lint format check venv tmux clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.ready-demo tmux
@@ -19,6 +22,9 @@ demo: $(VENV)/.ready-demo tmux
 
 test: $(VENV)/.ready-test tmux
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+chaos: $(VENV)/.ready-test tmux
+	@$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) --seed $(SEED) $(if $(REQUESTS),--requests $(REQUESTS))
 
 lint: $(VENV)/.ready-lint
 	$(BIN)/ruff format --check

@@ -43,6 +43,8 @@ def examine(settings: Settings, town: str | None) -> dict[str, Any]:
     """What `status` says, as plain data; a part that does not answer is named in `troubles`."""
     state, holder = load_state(settings.town_root), TownLock.holder(settings.lock_file)
     report: dict[str, Any] = {"town": settings.town_name, "troubles": [], "state": json.loads(state.encode())}
+    beaten = state.last_heartbeat != ZERO_TIME
+    report["heartbeat_age"] = round(_age(state.last_heartbeat), 1) if beaten else None
     if holder is None and not state.running:
         return report | {"verdict": "stopped"}
     if holder is None:
@@ -63,11 +65,14 @@ def examine(settings: Settings, town: str | None) -> dict[str, Any]:
 
 
 def _late(state: State, settings: Settings) -> list[str]:
-    last = max(state.last_heartbeat, state.started_at)
-    age = (datetime.now(UTC) - last).total_seconds()
+    age = _age(max(state.last_heartbeat, state.started_at))
     if age < LATE_AFTER * settings.daemon.heartbeat_interval:
         return []
     return [f"the last heartbeat was {format_duration(round(age))} ago"]
+
+
+def _age(moment: datetime) -> float:
+    return (datetime.now(UTC) - moment).total_seconds()
 
 
 def _of_redis(town: Town) -> dict[str, Any]:
@@ -84,8 +89,11 @@ def _of_redis(town: Town) -> dict[str, Any]:
 def _readable(report: dict[str, Any]) -> str:
     state = report["state"]
     lines = [f"{report['town']}: {report['verdict']}", *(f"  ! {trouble}" for trouble in report["troubles"])]
-    lines.append(f"  pid {state['pid']}, since {state['started_at']}")
-    lines.append(f"  heartbeats {state['heartbeat_count']}, the last at {state['last_heartbeat']}")
+    if state["pid"]:
+        lines.append(f"  pid {state['pid']}, since {state['started_at']}")
+    age = report["heartbeat_age"]
+    ago = "none yet" if age is None else f"the last {format_duration(max(0, round(age)))} ago"
+    lines.append(f"  heartbeats: {state['heartbeat_count']}, {ago}")
     if "inbox" in report:
         lines.append("  inbox {inbox}, taken {taken}, open {open}, dead letters {dead}".format(**report))
         lines += [f"  workers on {name}: {count}" for name, count in report["workers"].items()]

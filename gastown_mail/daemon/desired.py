@@ -81,7 +81,7 @@ def load_desired(daemon_dir: Path) -> dict[str, str]:
         read = json.loads(path.read_bytes())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise StateFileError(f"{path} cannot be read ({error}); move it away to go on without it") from error
     if not isinstance(read, dict):
         raise StateFileError(f"{path} holds no object; move it away to go on without it")

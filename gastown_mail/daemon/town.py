@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from redis import Redis
 
 from gastown_mail.contracts.agent import Agent
-from gastown_mail.contracts.errors import GastownError, Unknown
+from gastown_mail.contracts.errors import GastownError, StateFileError, Unknown
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.daemon.desired import Wishes
@@ -87,11 +87,17 @@ class Town:
             say(log, "desired_not_kept", level=logging.ERROR, detail=str(error))
 
     def restore(self) -> None:
-        """After Redis was emptied: bring back what the disk and tmux still know; else do nothing."""
-        state = self.record.lost()
-        if state is None:
-            return
-        self.wishes.restore()
+        """After Redis was emptied: bring back what the disk and tmux still know; else do nothing.
+
+        Raises Unknown when the disk's files cannot be read: what was stopped must not be started on it.
+        """
+        try:
+            state = self.record.lost()
+            if state is None:
+                return
+            self.wishes.restore()
+        except StateFileError as error:
+            raise Unknown(str(error)) from error
         for session in self.sessions.snapshot().values():
             if session.incarnation and session.agent:
                 self._recognize(session)

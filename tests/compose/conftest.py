@@ -3,6 +3,7 @@
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -34,7 +35,15 @@ def _works(words: list[str]) -> bool:
 def stack(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A town after its first `docker compose up -d --wait`, with one agent more than the sample has."""
     with a_stack(tmp_path_factory.mktemp("compose")) as stack:
+        _keep_ada_at_work(stack.folder / "docker/sample/town.toml")
         stack.up()
         with (stack.folder / "town/town.toml").open("a") as file:
             file.write(SLOW_AGENT)
         yield stack
+
+
+def _keep_ada_at_work(sample: Path) -> None:
+    """The sample's agent that asks for a fresh session by itself would do so in the middle of some test."""
+    text = sample.read_text()
+    assert 'STEPS = "6"' in text
+    sample.write_text(text.replace('STEPS = "6"', 'STEPS = "10000"'))

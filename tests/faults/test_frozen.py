@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from gastown_mail.daemon.record import Desired
 from gastown_mail.sessions import kernel, processes
 from tests.faults.daemons import MAX, MAXINE, PATIENCE, SLOW_AGENT, Daemon, a_crew, a_daemon, stopped
 from tests.parts import lives
@@ -93,6 +94,21 @@ def test_who_is_frozen_through_later_requests_too_touches_none_of_their_sessions
     assert len(daemon.starts()) == 3
     assert daemon.work("handoff").read_text() == "the second"
     assert (daemon.settings.handoff_dir / f"{after.name}.md").read_text() == "the second"
+
+
+def test_who_is_frozen_until_after_a_shutdown_brings_nobody_back(daemon: Daemon) -> None:
+    before = daemon.run(MAX)
+    horse = frozen_in_the_middle(daemon, first := daemon.ask("restart"))
+    assert daemon.outcome(first) == "done"
+    assert daemon.outcome(daemon.ask("shutdown")) == "done"
+
+    horse.send_signal(signal.SIGCONT)
+    eventually(lambda: not lives(horse), deadline=PATIENCE)
+
+    assert daemon.session() is None
+    assert len(daemon.starts()) == 2
+    assert processes.carriers(before.incarnation) == set()
+    assert daemon.record().desired is Desired.STOPPED
 
 
 def test_a_clerk_frozen_for_longer_than_its_lease_books_nothing_twice(daemon: Daemon) -> None:

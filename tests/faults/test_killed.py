@@ -1,0 +1,182 @@
+"""What happens when a process of ours is killed: the death itself is noticed, not only the next sweep."""
+
+import os
+import signal
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from gastown_mail.plumbing.embedded import server_lives
+from gastown_mail.sessions import kernel, processes
+from gastown_mail.sessions.session import Session
+from tests.faults.daemons import MAX, MAXINE, PATIENCE, SLOW_AGENT, Daemon, a_crew, a_daemon
+from tests.parts import family, lives
+from tests.waiting import eventually
+
+NEVER = "[daemon]\nheartbeat_interval = 3600\nsweep_interval = 3600\nrestart_backoff = 0\n"
+"""So that what is done again is done because a death or a start was seen, not because time has passed."""
+
+OFTEN = "[daemon]\nheartbeat_interval = 1\nsweep_interval = 1\nrestart_backoff = 0\n"
+
+
+@pytest.fixture
+def daemon() -> Iterator[Daemon]:
+    with a_daemon(a_crew(SLOW_AGENT, 1.5, NEVER)) as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def beating() -> Iterator[Daemon]:
+    with a_daemon(a_crew(daemon=OFTEN)) as daemon:
+        yield daemon
+
+
+def begun(daemon: Daemon, action: str) -> tuple[Session, str, psutil.Process]:
+    """A request in the middle of its act: the session it is for, its id, who carries it out."""
+    before = daemon.run(MAX)
+    ident = daemon.ask(action)
+    eventually(lambda: daemon.status(ident) == "carrying", deadline=PATIENCE, step=0.005)
+    return before, ident, daemon.whose_turn(MAX)
+
+
+def kill_at_once(*victims: psutil.Process) -> None:
+    """SIGKILL to all of them, with no time for any to notice the others' end."""
+    for victim in victims:
+        os.kill(victim.pid, signal.SIGSTOP)
+    for victim in victims:
+        os.kill(victim.pid, signal.SIGKILL)
+    eventually(lambda: not any(map(lives, victims)))
+
+
+def kill_everything(daemon: Daemon) -> None:
+    """`up` and all that it has started, but not Redis, tmux and the agents."""
+    assert daemon.up is not None
+    kill_at_once(*reversed(family(psutil.Process(daemon.up.pid))))
+    daemon.up.wait(PATIENCE)
+
+
+def assert_done_once(daemon: Daemon, before: Session, ident: str) -> None:
+    assert daemon.outcome(ident) == "done"
+    assert processes.carriers(before.incarnation) == set()
+    after = eventually(daemon.living, deadline=PATIENCE)
+    assert after is not None
+    assert daemon.starts() == [before.incarnation, after.incarnation]
+
+
+def test_a_work_horse_killed_in_the_middle(daemon: Daemon) -> None:
+    before, ident, horse = begun(daemon, "cycle")
+
+    kill_at_once(horse)
+
+    assert_done_once(daemon, before, ident)
+
+
+def test_a_worker_killed_in_the_middle_together_with_its_work_horse(daemon: Daemon) -> None:
+    before, ident, horse = begun(daemon, "cycle")
+    worker = horse.parent()
+    assert worker is not None
+
+    kill_at_once(worker, horse)
+
+    assert_done_once(daemon, before, ident)
+
+
+def test_a_worker_killed_while_its_work_horse_goes_on_alone(daemon: Daemon) -> None:
+    before, ident, horse = begun(daemon, "restart")
+    worker = horse.parent()
+    assert worker is not None
+
+    kill_at_once(worker)
+
+    assert_done_once(daemon, before, ident)
+
+
+def test_both_lifecycle_workers_killed(daemon: Daemon) -> None:
+    before = daemon.run(MAX)
+    kill_at_once(daemon.child("lifecycle-1"), daemon.child("lifecycle-2"))
+
+    assert_done_once(daemon, before, daemon.ask("restart"))
+
+
+def test_the_clerk_killed(daemon: Daemon) -> None:
+    before, clerk = daemon.run(MAX), daemon.child("clerk")
+    os.kill(clerk.pid, signal.SIGSTOP)
+    ident = daemon.ask("restart")
+    kill_at_once(clerk)
+
+    assert_done_once(daemon, before, ident)
+
+
+@pytest.mark.parametrize("name", ["heartbeat", "scheduler"])
+def test_who_keeps_the_time_killed(beating: Daemon, name: str) -> None:
+    session, count = beating.run(MAX), beating.town.record.read().heartbeat_count
+
+    kill_at_once(*family(beating.child(name)))
+    eventually(lambda: beating.town.record.read().heartbeat_count >= count + 3, deadline=PATIENCE)
+
+    assert beating.living() == session
+
+
+def test_the_whole_daemon_killed_in_the_middle_and_started_again(daemon: Daemon) -> None:
+    bystander = daemon.run(MAXINE)
+    before, ident, _ = begun(daemon, "cycle")
+
+    kill_everything(daemon)
+    assert daemon.living(MAXINE) == bystander
+    assert kernel.row(before.pid) is not None, "agents outlive it"
+    daemon.start()
+
+    assert_done_once(daemon, before, ident)
+    assert daemon.living(MAXINE) == bystander
+
+
+def test_the_whole_daemon_and_its_redis_killed_in_the_middle_and_started_again(daemon: Daemon) -> None:
+    bystander = daemon.run(MAXINE)
+    before, ident, _ = begun(daemon, "cycle")
+    redis = psutil.Process(daemon.redis_pid())
+
+    kill_everything(daemon)
+    kill_at_once(redis)
+    eventually(lambda: not server_lives(daemon.settings.redis_dir))
+    daemon.start()
+
+    assert_done_once(daemon, before, ident)
+    assert daemon.living(MAXINE) == bystander
+
+
+def test_only_the_first_process_killed_and_started_again_while_its_children_finish(daemon: Daemon) -> None:
+    before, ident, _ = begun(daemon, "cycle")
+    assert daemon.up is not None
+
+    daemon.up.kill()
+    daemon.up.wait(PATIENCE)
+    daemon.start()
+
+    assert_done_once(daemon, before, ident)
+
+
+def test_the_tmux_server_killed_in_the_middle_ends_in_one_successor(daemon: Daemon) -> None:
+    before, ident, _ = begun(daemon, "cycle")
+
+    kill_at_once(psutil.Process(daemon.tmux_server()))
+
+    assert_done_once(daemon, before, ident)
+
+
+def test_the_tmux_server_killed_brings_back_who_must_run_and_nobody_else() -> None:
+    toml = a_crew(daemon=OFTEN).replace(
+        '[agents."gastown/crew/max"]', '[agents."gastown/crew/max"]\nkeep_running = true'
+    )
+    with a_daemon(toml) as daemon:
+        first = eventually(daemon.living, deadline=PATIENCE)
+        daemon.run(MAXINE)
+        assert first is not None
+        kill_at_once(psutil.Process(daemon.tmux_server()))
+
+        second = eventually(lambda: (s := daemon.living()) and s.pid != first.pid and s, deadline=PATIENCE)
+
+        assert second
+        assert len(daemon.starts(MAX)) == 2
+        assert daemon.session(MAXINE) is None
+        assert len(daemon.starts(MAXINE)) == 1

@@ -1,0 +1,186 @@
+"""A session that a person started under an agent's name: nobody's business until it is adopted."""
+
+import contextlib
+import subprocess
+from collections.abc import Callable, Iterator
+
+import psutil
+import pytest
+
+from gastown_mail.contracts.errors import GastownError
+from gastown_mail.daemon import jobs, rounds
+from gastown_mail.daemon.adoption import adopt_session
+from gastown_mail.daemon.heartbeat import Leave
+from gastown_mail.daemon.turn import Turn
+from gastown_mail.mail.events import latest
+from gastown_mail.sessions.session import Session
+from tests.integration.stage import MAX, Stage, identity
+from tests.towns import clean_environ
+from tests.waiting import eventually
+
+OWN_WORK = (
+    "sleep 600 & setsid sleep 600 & echo $$ > by-hand;"
+    """ while read line; do echo "$line" >> lines; done"""
+)
+"""What a person runs: two children, one of them in a session of its own, and an ear for what is typed."""
+
+Person = Callable[[Stage], Session]
+
+
+@pytest.fixture
+def bound(stage: Stage) -> Stage:
+    jobs.bind(stage.town)
+    return stage
+
+
+@pytest.fixture
+def person() -> Iterator[Person]:
+    """Starts a session with plain tmux; whatever of it is left after the test is ended."""
+    started: list[psutil.Process] = []
+
+    def start(stage: Stage) -> Session:
+        agent = stage.agent()
+        subprocess.run(
+            ["tmux", "-L", stage.town.settings.tmux_socket, "new-session", "-d", "-s", agent.session,
+             "-c", str(agent.work_dir), "sh", "-c", OWN_WORK],
+            env=dict(clean_environ()), check=True, timeout=10,
+        )  # fmt: skip
+        stage.wrote("by-hand")
+        session = stage.living()
+        started.extend(tree(session))
+        return session
+
+    yield start
+    for process in started:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
+def tree(session: Session) -> list[psutil.Process]:
+    """All processes of the session, as soon as both children are there."""
+    agent = psutil.Process(session.pid)
+    eventually(lambda: len([child for child in agent.children() if child.name() == "sleep"]) == 2)
+    return [agent, *agent.children(recursive=True)]
+
+
+def has_ended(process: psutil.Process) -> bool:
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def adopted_in(stage: Stage) -> list[str]:
+    found = latest(stage.town.redis, stage.town.keys, 1000)
+    return [event.fields["agent"] for event in found if event.fields["event"] == "adopted"]
+
+
+@pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
+def test_a_request_leaves_a_persons_session_alone(bound: Stage, person: Person, action: str) -> None:
+    session = person(bound)
+
+    status, why = bound.carry_out(action, "operator", to=MAX)
+
+    assert status == "refused"
+    assert "gastown-mail adopt" in why
+    assert identity(bound.living()) == identity(session)
+    assert not any(has_ended(process) for process in tree(session))
+
+
+def test_nothing_is_typed_into_a_persons_session_and_nothing_started_over_it(
+    bound: Stage, person: Person
+) -> None:
+    session = person(bound)
+
+    poked, started = jobs.poke(MAX, "hello"), jobs.start(MAX, "a test wants it", "operator")
+
+    assert poked.startswith("failed: ")
+    assert started.startswith("left alone: ")
+    assert "adopt it" in poked
+    assert "adopt it" in started
+    [act] = [act for act in rounds.look(bound.town)[1] if act.agent.address == MAX]
+    assert isinstance(act, Leave)
+    assert "not ours" in act.why
+    assert identity(bound.living()) == identity(session)
+    assert not (bound.agent().work_dir / "lines").exists()
+
+
+def test_an_adopted_session_is_poked_like_our_own(bound: Stage, person: Person) -> None:
+    session = person(bound)
+
+    adopted = adopt_session(bound.town, bound.agent())
+
+    assert (adopted.id, adopted.pid, adopted.started_at) == (session.id, session.pid, session.started_at)
+    assert bound.record().incarnation == adopted.incarnation != ""
+    assert adopted_in(bound) == [MAX]
+    assert jobs.start(MAX, "a test wants it", "operator") == "runs already"
+    assert jobs.poke(MAX, "hello") == "delivered"
+    eventually(lambda: bound.wrote("lines").read_text() == "hello\n")
+
+
+def test_a_restart_ends_an_adopted_session_with_its_tree_and_starts_ours(
+    bound: Stage, person: Person
+) -> None:
+    processes = tree(person(bound))
+    adopted = adopt_session(bound.town, bound.agent())
+
+    status, why = bound.carry_out("restart", "operator", to=MAX)
+
+    assert status == "done", why
+    ours = bound.living()
+    assert ours.pid != adopted.pid
+    assert ours.incarnation not in ("", adopted.incarnation)
+    bound.wait_for_incarnation(ours)
+    eventually(lambda: all(has_ended(process) for process in processes))
+
+
+def test_a_shutdown_ends_an_adopted_session_with_its_tree(bound: Stage, person: Person) -> None:
+    processes = tree(person(bound))
+    adopt_session(bound.town, bound.agent())
+
+    assert bound.carry_out("shutdown", "operator", to=MAX)[0] == "done"
+
+    assert bound.session() is None
+    eventually(lambda: all(has_ended(process) for process in processes))
+
+
+def test_where_there_is_no_session_there_is_nothing_to_adopt(bound: Stage) -> None:
+    with pytest.raises(GastownError, match=f"there is no session .* gastown-mail run {MAX}"):
+        adopt_session(bound.town, bound.agent())
+
+    assert adopted_in(bound) == []
+    assert bound.session() is None
+
+
+def test_our_own_session_keeps_its_token(bound: Stage) -> None:
+    session = bound.start()
+
+    with pytest.raises(GastownError, match="is ours already"):
+        adopt_session(bound.town, bound.agent())
+
+    assert identity(bound.living()) == identity(session)
+    assert bound.record().incarnation == session.incarnation
+
+
+def test_a_session_is_adopted_once(bound: Stage, person: Person) -> None:
+    person(bound)
+    adopted = adopt_session(bound.town, bound.agent())
+
+    with pytest.raises(GastownError, match="is ours already"):
+        adopt_session(bound.town, bound.agent())
+
+    assert identity(bound.living()) == identity(adopted)
+    assert adopted_in(bound) == [MAX]
+
+
+def test_nobody_adopts_while_something_is_being_done_to_the_agent(bound: Stage, person: Person) -> None:
+    person(bound)
+    somebody = Turn(bound.town.redis, bound.town.keys.turn(MAX), bound.town.host)
+    assert somebody.take()
+
+    with pytest.raises(GastownError, match="try again"):
+        adopt_session(bound.town, bound.agent())
+
+    assert bound.living().incarnation == ""
+    somebody.give_back()
+    assert adopt_session(bound.town, bound.agent()).incarnation

@@ -1,0 +1,280 @@
+"""The gate on real sessions: an agent that dies again and again is not started again and again."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gastown_mail.daemon import jobs, lifecycle, rounds
+from gastown_mail.daemon.gate import OPEN, started
+from gastown_mail.daemon.heartbeat import Leave, Start
+from gastown_mail.daemon.town import Town
+from gastown_mail.mail.events import latest
+from tests.integration.stage import DEACON, MAX, RECORDER, WITH_DEACON, WITNESS, Stage, identity
+from tests.waiting import eventually
+
+LONG = 3600
+"""Seconds that no test lives to see the end of."""
+
+FRAGILE = RECORDER.replace("sh -c '", "sh -c 'test ! -e broken || exit 3; ", 1)
+"""A recorder that ends at once as long as there is a file `broken` in its work dir."""
+
+LOOPING = {"restart_backoff": 0, "crash_loop_count": 2, "crash_loop_window": LONG}
+
+
+@pytest.fixture
+def staged(make_town: Callable[..., Town]) -> Callable[..., Stage]:
+    """Make a town whose deacon must run, with these settings of its daemon."""
+
+    def make(**daemon: object) -> Stage:
+        said = "".join(f"{key} = {value}\n" for key, value in daemon.items())
+        toml = WITH_DEACON.replace("[daemon]\nrestart_backoff = 0\n", f"[daemon]\n{said}")
+        made = Stage(make_town(toml.replace(RECORDER, FRAGILE)))
+        jobs.bind(made.town)
+        return made
+
+    return make
+
+
+def start(stage: Stage, address: str = DEACON, by: str = "") -> str:
+    return jobs.start(address, "a test wants it", by)
+
+
+def die(stage: Stage, address: str = DEACON) -> None:
+    """Have the agent's command end as a crash does, after it came up."""
+    session = stage.living(address)
+    os.kill(session.pid, signal.SIGKILL)
+    eventually(lambda: (found := stage.session(address)) is None or found.dead)
+
+
+def crash(stage: Stage, times: int) -> None:
+    for _ in range(times):
+        assert start(stage).startswith("started")
+        die(stage)
+
+
+def events(stage: Stage, name: str) -> list[dict[str, str]]:
+    found = [dict(event.fields) for event in latest(stage.town.redis, stage.town.keys, 1000)]
+    return [fields for fields in found if fields["event"] == name]
+
+
+def break_down(stage: Stage, address: str = MAX) -> Path:
+    """Have each start of the agent fail until the file is gone."""
+    broken = stage.agent(address).work_dir / "broken"
+    broken.touch()
+    return broken
+
+
+def wanted(stage: Stage, address: str) -> Any:
+    """What the heartbeat would do about the agent."""
+    [act] = [act for act in rounds.look(stage.town)[1] if act.agent.address == address]
+    return act
+
+
+def test_an_agent_that_died_is_not_started_again_before_its_back_off_is_over(
+    staged: Callable[..., Stage],
+) -> None:
+    stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
+    crash(stage, 1)
+
+    answer = start(stage)
+
+    assert answer.startswith("left alone: in back-off until ")
+    assert stage.record(DEACON).gate.failures == 1
+    act = wanted(stage, DEACON)
+    assert isinstance(act, Leave)
+    assert "in back-off" in act.why
+    assert len(events(stage, "started")) == 1
+
+
+def test_it_is_started_when_its_back_off_is_over_and_each_longer_one_is_said_once(
+    staged: Callable[..., Stage],
+) -> None:
+    stage = staged(restart_backoff=0.2)
+    crash(stage, 1)
+
+    eventually(lambda: start(stage).startswith("started"))
+
+    assert stage.record(DEACON).gate.failures == 2
+    assert [event["agent"] for event in events(stage, "back_off")] == [DEACON]
+
+
+def test_a_crash_loop_is_quarantined_and_that_is_said_once(staged: Callable[..., Stage]) -> None:
+    stage = staged(**LOOPING, quarantine=LONG)
+    crash(stage, 2)
+
+    answers = {start(stage) for _ in range(4)}
+
+    [answer] = answers
+    assert answer.startswith("left alone: in quarantine until ")
+    [event] = events(stage, "quarantined")
+    assert event["agent"] == DEACON
+    assert event["detail"] in answer
+    assert "quarantine" in wanted(stage, DEACON).why
+    assert len(events(stage, "started")) == 2
+    assert start(stage, WITNESS, "operator").startswith("started")
+
+
+def test_a_quarantine_ends_with_one_trial_after_which_the_next_begins(
+    staged: Callable[..., Stage],
+) -> None:
+    stage = staged(**LOOPING, quarantine=1)
+    crash(stage, 2)
+    assert "in quarantine" in start(stage)
+
+    eventually(lambda: start(stage).startswith("started"))
+    assert stage.record(DEACON).gate.trial
+    die(stage)
+
+    assert "in quarantine" in start(stage)
+    assert len(events(stage, "quarantined")) == 2
+    assert len(events(stage, "started")) == 3
+
+
+def test_a_daemon_that_was_started_anew_knows_the_quarantine(staged: Callable[..., Stage]) -> None:
+    stage = staged(**LOOPING, quarantine=LONG)
+    crash(stage, 2)
+    before = start(stage)
+    reborn = Town.open(stage.town.settings, stage.town.redis_url)
+
+    jobs.bind(reborn)
+    after = start(stage)
+    reborn.redis.close()
+
+    assert after == before
+    assert len(events(stage, "quarantined")) == 1
+
+
+def test_starts_that_fail_are_a_crash_loop_too(staged: Callable[..., Stage]) -> None:
+    stage = staged(**LOOPING, quarantine=LONG)
+    break_down(stage, DEACON)
+
+    answers = [start(stage) for _ in range(3)]
+
+    assert [answer.partition(":")[0] for answer in answers] == ["failed", "failed", "left alone"]
+    assert "in quarantine" in answers[-1]
+    assert len(events(stage, "back_off")) == 2
+
+
+def test_a_person_may_start_whom_the_gate_holds(staged: Callable[..., Stage]) -> None:
+    stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
+    crash(stage, 1)
+    history = stage.record(DEACON).gate
+    assert start(stage).startswith("left alone")
+
+    assert start(stage, by="operator").startswith("started")
+
+    stage.living(DEACON)
+    assert stage.record(DEACON).gate == history
+
+
+def test_after_a_failed_start_no_cycle_begins_until_the_gate_is_cleared(
+    staged: Callable[..., Stage],
+) -> None:
+    stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
+    stage.start()
+    broken = break_down(stage)
+    status, why = stage.carry_out("cycle", "operator", to=MAX, handoff="mine")
+    assert (status, stage.session()) == ("failed", None), why
+    assert stage.record().gate.failed
+    tries = len(events(stage, "start_failed"))
+    broken.unlink()
+
+    status, why = stage.carry_out("cycle", "operator", to=MAX, handoff="other")
+
+    assert status == "refused"
+    assert "gastown-mail clear" in why
+    assert len(events(stage, "carrying")) == 1
+    assert len(events(stage, "start_failed")) == tries
+    assert stage.town.redis.get(stage.town.keys.handoff(MAX)) == b"mine"
+    stage.town.agents.write_gate(MAX, OPEN)
+    assert stage.carry_out("cycle", "operator", to=MAX, handoff="third")[0] == "done"
+    assert not stage.record().gate.failed
+
+
+@pytest.mark.parametrize("action", ["cycle", "restart"])
+def test_a_living_session_is_not_ended_for_a_successor_that_failed_a_moment_ago(
+    staged: Callable[..., Stage], action: str
+) -> None:
+    stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
+    session = stage.start()
+    now = session.started_at + 1
+    stage.town.agents.write_gate(MAX, started(OPEN, now, stage.town.settings.daemon, failed=True))
+
+    status, why = stage.carry_out(action, incarnation=session.incarnation)
+
+    assert status == "refused"
+    assert "the last start of gastown/crew/max failed" in why
+    assert identity(stage.living()) == identity(session)
+    assert events(stage, "carrying") == []
+    stage.town.agents.write_gate(MAX, OPEN)
+    assert stage.carry_out(action, incarnation=session.incarnation)[0] == "done"
+
+
+def test_a_shutdown_passes_a_gate_that_holds_starts(staged: Callable[..., Stage]) -> None:
+    stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
+    session = stage.start()
+    gate = started(OPEN, session.started_at + 1, stage.town.settings.daemon, failed=True)
+    stage.town.agents.write_gate(MAX, gate)
+
+    assert stage.carry_out("shutdown", incarnation=session.incarnation)[0] == "done"
+
+    assert stage.session() is None
+
+
+def test_the_successor_that_did_not_come_up_is_owed_and_gets_its_handoff(
+    staged: Callable[..., Stage],
+) -> None:
+    stage = staged(restart_backoff=0)
+    session = stage.start()
+    assert not stage.agent().keep_running
+    stage.wait_for_incarnation(session)
+    broken = break_down(stage)
+
+    assert stage.carry_out("cycle", handoff="go on with #7")[0] == "failed"
+
+    assert stage.record().owed
+    act = wanted(stage, MAX)
+    assert isinstance(act, Start)
+    assert "a request ended it" in act.why
+    broken.unlink()
+    stage.forget_what_was_written()
+    assert start(stage, MAX).startswith("started")
+    file = lifecycle.handoff_file(stage.town, stage.agent())
+    assert stage.environ()["GASTOWN_HANDOFF"] == str(file)
+    assert file.read_text() == "go on with #7"
+    assert not stage.record().owed
+    die(stage, MAX)
+    assert isinstance(wanted(stage, MAX), Leave)
+
+
+def test_a_heartbeat_forgets_the_history_of_a_session_that_is_stable(staged: Callable[..., Stage]) -> None:
+    stage = staged(restart_backoff=0, crash_loop_window=1)
+    crash(stage, 1)
+    assert start(stage).startswith("started")
+    assert stage.record(DEACON).gate != OPEN
+
+    def forgotten() -> bool:
+        rounds.heartbeat(stage.town)
+        return stage.record(DEACON).gate == OPEN
+
+    eventually(forgotten)
+    rounds.heartbeat(stage.town)
+    assert [event["agent"] for event in events(stage, "recovered")] == [DEACON]
+
+
+def test_a_heartbeat_remembers_the_history_of_a_session_that_is_young_or_dead(
+    staged: Callable[..., Stage],
+) -> None:
+    stage = staged(restart_backoff=0, crash_loop_window=LONG)
+    assert start(stage).startswith("started")
+    history = stage.record(DEACON).gate
+
+    rounds.heartbeat(stage.town)
+    die(stage)
+    rounds.heartbeat(stage.town)
+
+    assert stage.record(DEACON).gate == history != OPEN

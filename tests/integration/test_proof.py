@@ -1,0 +1,167 @@
+"""Who asks proves itself: with `require_incarnation` by the token that only its own session knows."""
+
+import secrets
+from collections.abc import Callable
+
+import pytest
+
+from gastown_mail.contracts.request import decode_element
+from gastown_mail.daemon import jobs, lifecycle
+from gastown_mail.daemon.clerk import Clerk
+from gastown_mail.daemon.town import Town
+from gastown_mail.mail.dead import DeadLetters
+from gastown_mail.sessions.session import Session
+from tests.integration.stage import MAX, MAXINE, RECORDED, RECORDER, WITNESS, Stage, identity
+from tests.parts import book_inbox
+from tests.towns import element
+
+MAYOR = "mayor/"
+TOWN = (
+    RECORDED
+    + f"""
+[agents."mayor/"]
+command = '''{RECORDER}'''
+work_dir = "work/mayor"
+"""
+)
+
+
+@pytest.fixture
+def strict(make_town: Callable[..., Town]) -> Stage:
+    """A town in which who asks must prove itself."""
+    made = Stage(make_town(TOWN.replace("[daemon]\n", "[daemon]\nrequire_incarnation = true\n")))
+    jobs.bind(made.town)
+    return made
+
+
+@pytest.fixture
+def lenient(make_town: Callable[..., Town]) -> Stage:
+    """The same town, in which a name is believed."""
+    return Stage(make_town(TOWN))
+
+
+def through_the_inbox(stage: Stage, sender: str, action: str = "restart", **more: object) -> str:
+    """Ask as any program can that reaches Redis; the request's id."""
+    wish = element(sender, action, id=f"proof-{secrets.token_hex(4)}", **more)
+    stage.town.redis.rpush(stage.town.keys.inbox, wish)
+    book_inbox(stage.town)
+    return decode_element(wish)[0]
+
+
+def refused(stage: Stage, ident: str, session: Session, why: str) -> None:
+    """It is a dead letter with that reason, and the session is the same."""
+    assert stage.again(ident) == "refused"
+    assert why in stage.detail(ident)
+    assert stage.town.redis.zscore(stage.town.keys.dead, ident) is not None
+    assert identity(stage.living()) == identity(session)
+
+
+@pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
+@pytest.mark.parametrize("token", ["none", "right"])
+def test_nobody_is_the_operator_by_saying_so_in_the_inbox(strict: Stage, action: str, token: str) -> None:
+    session = strict.start()
+    proof = {"incarnation": session.incarnation} if token == "right" else {}
+
+    ident = through_the_inbox(strict, "operator", action, to=MAX, **proof)
+
+    refused(strict, ident, session, "use gastown-mail send")
+
+
+def test_what_is_filed_past_the_inbox_is_carried_out(strict: Stage) -> None:
+    session = strict.start()
+    wish = element("operator", "restart", to=MAX)
+
+    Clerk(strict.town).book([wish], trusted=True)
+
+    assert strict.again(decode_element(wish)[0]) == "done"
+    assert identity(strict.living()) != identity(session)
+
+
+def test_no_element_makes_itself_trusted_or_proven(strict: Stage) -> None:
+    session = strict.start()
+
+    ident = through_the_inbox(strict, "operator", to=MAX, trusted="true", proven="true")
+
+    refused(strict, ident, session, "use gastown-mail send")
+
+
+def test_an_agent_asks_for_itself_with_its_token_and_not_without(strict: Stage) -> None:
+    session = strict.start()
+
+    refused(strict, through_the_inbox(strict, MAX), session, "did not prove itself")
+
+    ident = through_the_inbox(strict, MAX, incarnation=session.incarnation)
+    assert strict.again(ident) == "done"
+    assert identity(strict.living()) != identity(session)
+
+
+def test_another_agents_token_proves_nothing(strict: Stage) -> None:
+    session, other = strict.start(), strict.start(MAXINE)
+
+    ident = through_the_inbox(strict, MAX, "shutdown", incarnation=other.incarnation)
+
+    assert strict.again(ident) == "superseded"
+    assert identity(strict.living()) == identity(session)
+    assert identity(strict.living(MAXINE)) == identity(other)
+
+
+def test_a_witness_asks_for_its_rig_with_the_token_of_its_own_session(strict: Stage) -> None:
+    session, witness = strict.start(), strict.start(WITNESS)
+    assert strict.record(WITNESS).incarnation == witness.incarnation
+
+    ident = through_the_inbox(strict, WITNESS, to=MAX, incarnation=witness.incarnation)
+
+    assert strict.again(ident) == "done"
+    assert identity(strict.living()) != identity(session)
+    assert identity(strict.living(WITNESS)) == identity(witness)
+
+
+@pytest.mark.parametrize("token", ["none", "victim's", "stranger's", "old", "made up"])
+def test_a_witness_without_its_own_token_is_refused(strict: Stage, token: str) -> None:
+    session, stranger = strict.start(), strict.start(MAXINE)
+    old = strict.start(WITNESS)
+    assert strict.carry_out("restart", WITNESS, incarnation=old.incarnation)[0] == "done"
+    proofs = {
+        "none": {}, "victim's": {"incarnation": session.incarnation}, "old": {"incarnation": old.incarnation},
+        "stranger's": {"incarnation": stranger.incarnation}, "made up": {"incarnation": "0" * 32},
+    }  # fmt: skip
+
+    ident = through_the_inbox(strict, WITNESS, to=MAX, **proofs[token])
+
+    refused(strict, ident, session, "gastown/witness did not prove itself")
+
+
+def test_an_asker_that_never_had_a_session_has_no_token(strict: Stage) -> None:
+    session = strict.start()
+
+    for proof in ({}, {"incarnation": session.incarnation}):
+        ident = through_the_inbox(strict, MAYOR, to=MAX, **proof)
+
+        refused(strict, ident, session, "mayor/ did not prove itself")
+
+
+@pytest.mark.parametrize("town", ["strict", "lenient"])
+def test_who_was_proven_at_the_booking_may_be_renewed_before_the_carrying_out(
+    request: pytest.FixtureRequest, town: str
+) -> None:
+    stage: Stage = request.getfixturevalue(town)
+    session, mayor = stage.start(), stage.start(MAYOR)
+    ident = through_the_inbox(stage, MAYOR, to=MAX, incarnation=mayor.incarnation)
+    assert stage.carry_out("cycle", MAYOR, incarnation=mayor.incarnation)[0] == "done"
+    assert stage.living(MAYOR).incarnation != mayor.incarnation
+
+    assert stage.again(ident) == "done", stage.detail(ident)
+
+    assert identity(stage.living()) != identity(session)
+
+
+def test_a_revived_request_has_to_be_as_proven_as_before(strict: Stage) -> None:
+    session = strict.start()
+    ident = through_the_inbox(strict, "operator", to=MAX)
+    refused(strict, ident, session, "operator")
+
+    DeadLetters(strict.town.redis, strict.town.keys).revive(ident)
+    book_inbox(strict.town)
+
+    assert lifecycle.carry_out(strict.town, ident) == "refused"
+    assert identity(strict.living()) == identity(session)

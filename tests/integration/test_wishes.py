@@ -1,0 +1,290 @@
+"""Stopped stays stopped and paused stays paused: in Redis, on disk, and when Redis was emptied."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gastown_mail.contracts.errors import Unknown
+from gastown_mail.daemon import jobs, lifecycle, rounds
+from gastown_mail.daemon.desired import FILE, WHOLE_TOWN
+from gastown_mail.daemon.heartbeat import Leave, Start
+from gastown_mail.daemon.record import AgentRecord, Desired
+from gastown_mail.daemon.town import Town
+from gastown_mail.mail.events import latest
+from tests.integration.stage import DEACON, MAX, MAXINE, WITH_DEACON, WITNESS, Stage, identity
+
+PAUSED, STOPPED, RUNNING = Desired.PAUSED, Desired.STOPPED, Desired.RUNNING
+
+
+@pytest.fixture
+def bound(make_town: Callable[..., Town]) -> Stage:
+    """A town with a deacon, which must run, served by this process; nothing runs."""
+    made = Stage(make_town(WITH_DEACON))
+    jobs.bind(made.town)
+    return made
+
+
+def file_of(stage: Stage) -> Path:
+    return stage.town.settings.daemon_dir / FILE
+
+
+def on_disk(stage: Stage) -> dict[str, str]:
+    found: dict[str, str] = json.loads(file_of(stage).read_bytes())
+    return found
+
+
+def empty_redis(stage: Stage) -> None:
+    """Have Redis forget all of this town."""
+    keys = list(stage.town.redis.scan_iter(match=f"gastown:{{{stage.town.keys.town}}}:*", count=1000))
+    assert keys
+    stage.town.redis.delete(*keys)
+
+
+def wanted(stage: Stage, address: str) -> rounds.Act:
+    """What the heartbeat would do about the agent."""
+    [act] = [act for act in rounds.look(stage.town)[1] if act.agent.address == address]
+    return act
+
+
+def events(stage: Stage, name: str) -> list[dict[str, str]]:
+    found = [dict(event.fields) for event in latest(stage.town.redis, stage.town.keys, 1000)]
+    return [fields for fields in found if fields["event"] == name]
+
+
+@pytest.mark.parametrize("before", [None, RUNNING, STOPPED])
+def test_after_a_pause_what_was_desired_before_is_desired_again(bound: Stage, before: Desired | None) -> None:
+    if before:
+        bound.town.wishes.want(MAX, before)
+    bound.town.wishes.pause(MAX)
+    bound.town.wishes.pause(MAX)
+    assert bound.record().desired is PAUSED
+
+    bound.town.wishes.resume(MAX)
+    assert bound.record().desired is before
+
+    bound.town.wishes.resume(MAX)
+    assert bound.record().desired is before
+    assert len(events(bound, "desired")) == 2 + bool(before)
+
+
+def test_a_resume_without_a_pause_changes_nothing(bound: Stage) -> None:
+    bound.town.wishes.resume(MAX)
+
+    assert bound.record() == AgentRecord()
+    assert events(bound, "desired") == []
+
+
+@pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
+def test_a_paused_agent_is_left_alone_by_requests_and_pokes(bound: Stage, action: str) -> None:
+    session = bound.start()
+    bound.town.wishes.pause(MAX)
+
+    status, why = bound.carry_out(action)
+    poked = jobs.poke(MAX, "hello")
+
+    assert (status, poked) == ("refused", "held: paused")
+    assert "paused" in why
+    assert wanted(bound, MAX).why == "left alone: paused"
+    assert identity(bound.living()) == identity(session)
+    bound.town.wishes.resume(MAX)
+    assert bound.carry_out(action)[0] == "done"
+
+
+@pytest.mark.parametrize("by", ["", "operator"])
+def test_no_start_that_waits_in_the_queue_comes_through_a_pause(bound: Stage, by: str) -> None:
+    """Whoever asked for it: the pause came later."""
+    bound.town.wishes.want(DEACON, RUNNING)
+    bound.town.wishes.pause(DEACON)
+
+    assert jobs.start(DEACON, "it must keep running", by).startswith("left alone")
+
+    assert bound.session(DEACON) is None
+    assert wanted(bound, DEACON).why == "left alone: paused"
+    bound.town.wishes.resume(DEACON)
+    assert isinstance(wanted(bound, DEACON), Start)
+    assert jobs.start(DEACON, "it must keep running", by).startswith("started")
+
+
+def test_while_the_town_is_paused_requests_wait_and_afterwards_are_carried_out(bound: Stage) -> None:
+    session = bound.start()
+    bound.town.wishes.pause(WHOLE_TOWN)
+    ident = bound.ask("restart", incarnation=session.incarnation)
+
+    assert bound.again(ident) == lifecycle.WAITING
+
+    assert bound.status(ident) == "received"
+    assert "the town is paused" in bound.detail(ident)
+    assert identity(bound.living()) == identity(session)
+    bound.town.wishes.resume(WHOLE_TOWN)
+    assert bound.again(ident) == "done"
+    assert identity(bound.living()) != identity(session)
+
+
+def test_while_the_town_is_paused_nobody_is_started_or_poked(bound: Stage) -> None:
+    bound.start(WITNESS)
+    bound.town.wishes.pause(WHOLE_TOWN)
+
+    answers = [jobs.start(DEACON, "a test wants it", by) for by in ("", "operator")]
+
+    assert all("the town is paused" in answer for answer in answers)
+    assert bound.session(DEACON) is None
+    assert jobs.poke(WITNESS) == "held: paused"
+    assert all(isinstance(act, Leave) for act in rounds.look(bound.town)[1])
+    assert rounds.heartbeat(bound.town).heartbeat_count == 1
+    bound.town.wishes.resume(WHOLE_TOWN)
+    assert not bound.town.is_paused()
+    assert jobs.poke(WITNESS) == "delivered"
+
+
+def test_the_pause_of_one_agent_outlives_that_of_the_town(bound: Stage) -> None:
+    bound.town.wishes.pause(MAX)
+    bound.town.wishes.pause(WHOLE_TOWN)
+
+    bound.town.wishes.resume(WHOLE_TOWN)
+
+    assert bound.record().desired is PAUSED
+
+
+def test_the_file_says_what_redis_says(bound: Stage) -> None:
+    bound.start(MAXINE)
+    bound.town.wishes.want(MAX, STOPPED)
+    bound.town.wishes.pause(WITNESS)
+    bound.town.wishes.pause(WHOLE_TOWN)
+    assert on_disk(bound) == {WHOLE_TOWN: "paused", MAX: "stopped", WITNESS: "paused"}
+
+    assert bound.carry_out("shutdown", "operator", to=MAXINE)[0] == lifecycle.WAITING
+    bound.town.wishes.resume(WHOLE_TOWN)
+    bound.town.wishes.resume(WITNESS)
+    assert bound.carry_out("shutdown", "operator", to=MAXINE)[0] == "done"
+
+    assert on_disk(bound) == {MAX: "stopped", MAXINE: "stopped"}
+
+
+def test_a_file_that_was_lost_is_written_at_the_next_heartbeat(bound: Stage) -> None:
+    bound.town.wishes.pause(WITNESS)
+    file_of(bound).unlink()
+
+    rounds.heartbeat(bound.town)
+
+    assert on_disk(bound) == {WITNESS: "paused"}
+
+
+def test_an_emptied_redis_gets_back_what_was_wanted_and_counted(bound: Stage) -> None:
+    session = bound.start()
+    bound.town.wishes.want(DEACON, STOPPED)
+    bound.town.wishes.pause(WITNESS)
+    rounds.heartbeat(bound.town)
+    before = rounds.heartbeat(bound.town)
+    empty_redis(bound)
+
+    after = rounds.heartbeat(bound.town)
+
+    assert (after.heartbeat_count, after.pid, after.started_at) == (3, before.pid, before.started_at)
+    assert [bound.record(whom).desired for whom in (DEACON, WITNESS)] == [STOPPED, PAUSED]
+    assert isinstance(wanted(bound, DEACON), Leave)
+    assert jobs.start(DEACON, "it must keep running").startswith("left alone")
+    record = bound.record()
+    assert (record.incarnation, record.session) == (session.incarnation, session.name)
+    assert record.started_at.timestamp() == pytest.approx(session.started_at, abs=1)
+    assert identity(bound.living()) == identity(session)
+    assert len(events(bound, "restored")) == 1
+    assert on_disk(bound) == {DEACON: "stopped", WITNESS: "paused"}
+    assert bound.carry_out("restart", incarnation=session.incarnation)[0] == "done"
+
+
+def test_the_pause_of_the_whole_town_outlives_an_emptied_redis(bound: Stage) -> None:
+    bound.town.wishes.pause(WHOLE_TOWN)
+    empty_redis(bound)
+
+    assert "the town is paused" in jobs.start(MAX, "a test wants it", "operator")
+
+    assert bound.session() is None
+    assert bound.town.is_paused()
+
+
+def test_what_is_wanted_after_redis_was_emptied_goes_before_the_file(bound: Stage) -> None:
+    bound.town.wishes.want(MAX, STOPPED)
+    bound.town.wishes.want(DEACON, STOPPED)
+    empty_redis(bound)
+    bound.town.wishes.want(MAX, RUNNING)
+
+    bound.town.restore()
+
+    assert [bound.record(whom).desired for whom in (MAX, DEACON)] == [RUNNING, STOPPED]
+    rounds.heartbeat(bound.town)
+    assert on_disk(bound) == {MAX: "running", DEACON: "stopped"}
+
+
+BROKEN = [b"", b'{"gastown', b"[]", b"\xff\xfe", b"[" * 100_000]
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=["empty", "cut", "list", "bytes", "deep"])
+def test_a_broken_file_is_mended_while_redis_knows(bound: Stage, content: bytes) -> None:
+    session = bound.start()
+    bound.town.wishes.pause(WITNESS)
+    file_of(bound).write_bytes(content)
+
+    rounds.heartbeat(bound.town)
+
+    assert on_disk(bound) == {WITNESS: "paused"}
+    assert bound.carry_out("restart", incarnation=session.incarnation)[0] == "done"
+
+
+def test_a_file_that_cannot_be_written_is_said_and_stops_nobody(
+    bound: Stage, caplog: pytest.LogCaptureFixture
+) -> None:
+    bound.start()
+    file_of(bound).unlink(missing_ok=True)
+    file_of(bound).mkdir()
+
+    assert bound.carry_out("restart", "operator", to=MAX)[0] == "done"
+    assert rounds.heartbeat(bound.town).heartbeat_count == 1
+
+    assert "desired_not_kept" in caplog.text
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=["empty", "cut", "list", "bytes", "deep"])
+def test_with_redis_emptied_and_a_broken_file_nothing_is_begun_and_why_is_said(
+    bound: Stage, content: bytes
+) -> None:
+    """What was stopped could be started otherwise."""
+    session = bound.start()
+    bound.town.wishes.want(DEACON, STOPPED)
+    empty_redis(bound)
+    file_of(bound).write_bytes(content)
+    ident = bound.ask("restart", incarnation=session.incarnation)
+
+    assert bound.again(ident) == lifecycle.WAITING
+    answers = [jobs.heartbeat(), jobs.start(DEACON, "it must keep running")]
+
+    for said in (bound.detail(ident), *answers):
+        assert str(file_of(bound)) in said
+        assert "move it away" in said
+    assert identity(bound.living()) == identity(session)
+    assert bound.session(DEACON) is None
+    file_of(bound).unlink()
+    assert bound.again(ident) == "done"
+
+
+def test_a_broken_state_file_after_redis_was_emptied_ends_nobody_either(bound: Stage) -> None:
+    session = bound.start()
+    empty_redis(bound)
+    (bound.town.settings.daemon_dir / "state.json").write_text("{")
+
+    with pytest.raises(Unknown, match=r"state\.json"):
+        rounds.heartbeat(bound.town)
+
+    assert identity(bound.living()) == identity(session)
+
+
+def test_words_in_the_file_that_mean_nothing_are_passed_over(bound: Stage) -> None:
+    bound.town.wishes.want(DEACON, STOPPED)
+    empty_redis(bound)
+    file_of(bound).write_text(json.dumps({DEACON: "stopped", MAX: "dancing", WITNESS: None, MAXINE: 5}))
+
+    rounds.heartbeat(bound.town)
+
+    found = [bound.record(whom).desired for whom in (DEACON, MAX, WITNESS, MAXINE)]
+    assert found == [STOPPED, None, None, None]

@@ -1,0 +1,243 @@
+"""The gate of automatic starts: back-off that grows, a crash window that slides, a quarantine that ends."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gastown_mail.contracts.settings import DaemonSettings
+from gastown_mail.daemon.gate import OPEN, Gate, consider, is_stable, started
+
+DAEMON = DaemonSettings()
+NO_BACK_OFF = DaemonSettings(restart_backoff=0)
+MINUTE = 60.0
+NOW = 1_766_224_800.0
+"""2025-12-20 10:00 UTC."""
+
+
+def pause(gate: Gate, now: float = NOW) -> float:
+    """For how long no automatic start is let through."""
+    return max(gate.not_before, gate.quarantined_until) - now
+
+
+def attempt(
+    gate: Gate, now: float, settings: DaemonSettings = DAEMON, *, failed: bool = False
+) -> tuple[Gate, bool]:
+    """Want an automatic start, and make it if the gate lets it through; was it let through?"""
+    considered = consider(gate, now, settings)
+    if considered.refusal(now):
+        return considered, False
+    return started(considered, now, settings, failed=failed), True
+
+
+def attempts(times: list[float], settings: DaemonSettings = NO_BACK_OFF, gate: Gate = OPEN) -> Gate:
+    """Make these starts, each of which must be let through."""
+    for now in times:
+        gate, passed = attempt(gate, now, settings)
+        assert passed, f"refused at {now - NOW}: {gate.refusal(now)}"
+    return gate
+
+
+def in_quarantine(now: float = NOW, settings: DaemonSettings = NO_BACK_OFF) -> Gate:
+    """The gate of an agent whose crash loop has just shown."""
+    gate, passed = attempt(attempts([now] * settings.crash_loop_count, settings), now, settings)
+    assert not passed
+    return gate
+
+
+def kept(gate: Gate) -> Gate:
+    """The gate as a daemon reads it that was started after it was written down."""
+    return Gate.from_mapping(gate.to_mapping())
+
+
+def test_an_agent_without_a_history_is_started_at_once() -> None:
+    assert consider(OPEN, NOW, DAEMON) == OPEN == kept(OPEN) == Gate.from_mapping({})
+    assert OPEN.refusal(NOW) is None
+
+
+def test_the_back_off_doubles_with_each_start_up_to_its_cap() -> None:
+    gate, pauses = OPEN, []
+    for _ in range(8):
+        gate = started(gate, NOW, DAEMON, failed=False)
+        pauses.append(pause(gate))
+
+    assert pauses == [30, 60, 120, 240, 480, 600, 600, 600]
+
+
+def test_the_back_off_of_very_many_starts_is_its_cap() -> None:
+    assert pause(started(replace(OPEN, failures=10**6), NOW, DAEMON, failed=True)) == 600
+
+
+def test_a_start_is_refused_until_its_back_off_is_over_and_not_longer() -> None:
+    gate = attempts([NOW], DAEMON)
+
+    for early in (0.0, 29.9):
+        assert attempt(gate, NOW + early) == (gate, False)
+    assert "back-off" in (gate.refusal(NOW + 29.9) or "")
+
+    assert attempt(gate, NOW + 30)[1]
+
+
+def test_a_refused_start_does_not_make_the_back_off_longer() -> None:
+    gate = attempts([NOW, NOW + 30], DAEMON)
+
+    for second in range(31, 90):
+        assert attempt(gate, NOW + second) == (gate, False)
+
+    assert attempt(gate, NOW + 90)[1]
+
+
+def test_after_its_history_is_forgotten_the_back_off_begins_anew() -> None:
+    gate = attempts([NOW, NOW + 30, NOW + 90], DAEMON)
+    assert pause(gate, NOW + 90) == 120
+
+    assert pause(started(OPEN, NOW, DAEMON, failed=False)) == 30
+
+
+@pytest.mark.parametrize(("age", "stable"), [(899.0, False), (900.0, True), (-5.0, False), (1e6, True)])
+def test_a_session_is_stable_when_it_has_lived_for_a_whole_window(age: float, stable: bool) -> None:
+    assert is_stable(NOW - age, NOW, DAEMON) is stable
+
+
+@pytest.mark.parametrize(
+    "gate",
+    [
+        OPEN,
+        attempts([NOW, NOW + 30], DAEMON),
+        in_quarantine(),
+        attempts([NOW + 1800], gate=in_quarantine()),
+        started(OPEN, NOW + 0.125, DAEMON, failed=True),
+    ],
+    ids=["open", "back-off", "quarantine", "trial", "failed"],
+)
+def test_the_gate_survives_our_own_restart(gate: Gate) -> None:
+    assert kept(gate) == gate
+
+
+def test_a_gate_kept_between_all_steps_decides_as_one_that_was_not() -> None:
+    gate = other = OPEN
+    for now in itertools.accumulate([20.0] * 400, initial=NOW):
+        gate, passed = attempt(gate, now)
+        other, same = attempt(kept(other), now)
+
+        assert (other, same) == (gate, passed)
+
+
+def test_five_starts_within_the_window_are_a_crash_loop() -> None:
+    gate = attempts([NOW + minute * MINUTE for minute in (0, 3, 6, 9, 12)])
+
+    gate, passed = attempt(gate, NOW + 14 * MINUTE, NO_BACK_OFF)
+
+    assert not passed
+    assert "quarantine" in (gate.refusal(NOW + 14 * MINUTE) or "")
+    assert pause(gate, NOW + 14 * MINUTE) == 30 * MINUTE
+
+
+def test_starts_spread_over_more_than_the_window_are_no_crash_loop() -> None:
+    attempts([NOW + 4 * number * MINUTE for number in range(100)])
+
+
+def test_the_window_slides_with_the_start_that_is_wanted() -> None:
+    """It neither begins anew at fixed moments nor holds on to what is long ago."""
+    gate = attempts([NOW, *(NOW + minute * MINUTE for minute in (11, 12, 13, 14))])
+
+    assert not attempt(gate, NOW + 14.9 * MINUTE, NO_BACK_OFF)[1]
+    gate = attempts([NOW + 15.1 * MINUTE], gate=gate)
+
+    assert not attempt(gate, NOW + 25.9 * MINUTE, NO_BACK_OFF)[1]
+
+
+def test_starts_that_failed_count_like_any_other() -> None:
+    gate = OPEN
+    for number in range(5):
+        gate = started(gate, NOW + number, NO_BACK_OFF, failed=True)
+
+    assert gate.failed
+    assert not attempt(gate, NOW + 5, NO_BACK_OFF)[1]
+    assert [pause(started(gate, NOW, DAEMON, failed=True)) for gate in (OPEN, Gate(failures=1))] == [30, 60]
+
+
+def test_a_start_that_came_up_takes_the_mark_of_the_failed_one_away() -> None:
+    gate = started(OPEN, NOW, DAEMON, failed=True)
+
+    assert not started(gate, NOW + 30, DAEMON, failed=False).failed
+
+
+def test_quarantine_ends_by_itself_with_one_start_on_trial() -> None:
+    gate = in_quarantine()
+    for early in (0, 600, 1799.9):
+        assert attempt(gate, NOW + early, NO_BACK_OFF) == (gate, False)
+
+    gate = attempts([NOW + 1800], gate=gate)
+
+    again, passed = attempt(gate, NOW + 1801, NO_BACK_OFF)
+    assert not passed
+    assert pause(again, NOW + 1801) == 1800
+    attempts([NOW + 3601], gate=again)
+
+
+def test_a_trial_is_remembered_however_late_the_second_start_comes() -> None:
+    """Only a session that was stable ends it; then the whole history is forgotten."""
+    gate = kept(attempts([NOW + 1800], gate=in_quarantine()))
+
+    assert not attempt(gate, NOW + 1800 + 100 * MINUTE, NO_BACK_OFF)[1]
+
+
+@pytest.mark.parametrize("step", [-86_400.0, -1.0, 1.0, 86_400.0, -NOW, 10 * 365 * 86_400.0])
+@pytest.mark.parametrize("gate", [attempts([NOW], DAEMON), in_quarantine(), attempts([NOW] * 5)])
+def test_a_stepped_clock_is_answered_too(gate: Gate, step: float) -> None:
+    after, passed = attempt(gate, NOW + step)
+
+    if passed:
+        assert after.starts[-1] == NOW + step
+    else:
+        assert "until 20" in (after.refusal(NOW + step) or "")
+    assert kept(after).refusal(NOW + step) == after.refusal(NOW + step)
+
+
+def test_starts_that_a_stepped_clock_put_into_the_future_count() -> None:
+    assert not attempt(attempts([NOW] * 5), NOW - 86_400, NO_BACK_OFF)[1]
+
+
+SETTINGS = st.builds(
+    DaemonSettings,
+    restart_backoff=st.sampled_from([0, 1, 30]),
+    restart_backoff_max=st.sampled_from([0, 60, 600]),
+    crash_loop_count=st.integers(1, 6),
+    crash_loop_window=st.sampled_from([10, 900]),
+    quarantine=st.sampled_from([900, 1800]),
+)
+GAPS = st.lists(
+    st.tuples(st.integers(0, 8).map(lambda power: float(5**power) / 5), st.booleans()), max_size=60
+)
+
+
+@given(settings=SETTINGS, gaps=GAPS)
+def test_no_window_ever_sees_more_starts_than_a_crash_loop_has(
+    settings: DaemonSettings, gaps: list[tuple[float, bool]]
+) -> None:
+    """Whatever is wanted when, as long as the quarantine is no shorter than the window."""
+    gate, now, made = OPEN, NOW, []
+    for gap, failed in gaps:
+        now += gap
+        gate, passed = attempt(kept(gate), now, settings, failed=failed)
+        made += [now] * passed
+
+    for first in made:
+        window = [start for start in made if first <= start < first + settings.crash_loop_window]
+        assert len(window) <= settings.crash_loop_count
+
+
+@given(settings=SETTINGS, gaps=GAPS)
+def test_no_start_is_refused_for_longer_than_the_settings_say(
+    settings: DaemonSettings, gaps: list[tuple[float, bool]]
+) -> None:
+    gate, now = OPEN, NOW
+    longest = max(settings.restart_backoff_max, settings.quarantine) + 0.001
+    for gap, failed in gaps:
+        now += gap
+        gate, _ = attempt(kept(gate), now, settings, failed=failed)
+
+        assert pause(gate, now) <= longest
