@@ -5,7 +5,7 @@ import random
 import secrets
 import subprocess
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from tests.faults.chaos_town import CREW, RIG
 from tests.faults.daemons import Daemon
 
 WATCH_EVERY = 0.25
+REMEMBERED = 40
 DEACON = "deacon/"
 GARBAGE = (
     b"", b"{", b"null", b"[1, 2]", b"\xff\xfe\x00", b'{"from": "gastown/crew/ann"}', b"{}" * 1000,
@@ -55,9 +56,10 @@ class Sender:
         self.redis = connect(daemon.town.redis_url)
         self.addresses = [*(f"{RIG}/crew/{name}" for name in CREW), DEACON]
         self.sent = 0
+        self._pushed: deque[bytes] = deque([b"null"], maxlen=REMEMBERED)
         self._ways: list[tuple[int, Callable[[], None]]] = [
             (30, self.raw), (15, self.as_agent), (10, self.typed), (10, self.doubled_id),
-            (10, self.doubled_bytes), (25, self.by_superior), (5, self.garbage),
+            (10, self.doubled_bytes), (10, self.late_copy), (25, self.by_superior), (5, self.garbage),
         ]  # fmt: skip
 
     def one(self) -> None:
@@ -108,6 +110,10 @@ class Sender:
         for _ in range(2):
             self._push("doubled bytes", wish)
 
+    def late_copy(self) -> None:
+        """The same bytes as some time ago, when the first may be settled already."""
+        self.redis.rpush(self.daemon.town.keys.inbox, self.chance.choice(self._pushed))
+
     def by_superior(self) -> None:
         """For somebody else; mostly one that brings back to life who was shut down."""
         wish = self._wish(self.chance.choice(["operator", DEACON]))
@@ -130,6 +136,7 @@ class Sender:
     def _push(self, way: str, wish: dict[str, str]) -> None:
         element = json.dumps(wish).encode()
         self.redis.rpush(self.daemon.town.keys.inbox, element)
+        self._pushed.append(element)
         self.ledger.enter(wish.get("id", element_id(element)), way)
 
     def _wish(self, address: str) -> dict[str, str]:
