@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+from collections.abc import Iterator
 
 import pytest
 import redis
@@ -118,6 +119,7 @@ def _processes(container: str) -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def agent(stack: Stack) -> redis.Redis:
+def agent(stack: Stack) -> Iterator[redis.Redis]:
     """The Redis user of the agents, from the host."""
-    return redis.Redis.from_url(stack.url("agent"))
+    with redis.Redis.from_url(stack.url("agent")) as user:
+        yield user

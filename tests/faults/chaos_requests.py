@@ -180,6 +180,7 @@ class Watcher:
             before = self.final.setdefault(ident, now)
             if before != now:
                 self.changed.append(f"request {ident} was {before} and became {now}")
+                self.final[ident] = now
 
     def open(self) -> list[str]:
         """What was accepted and has no final status yet."""

@@ -9,7 +9,7 @@ import pytest
 from gastown_mail.contracts.errors import Unknown
 from gastown_mail.daemon import jobs, lifecycle, rounds
 from gastown_mail.daemon.desired import FILE, WHOLE_TOWN
-from gastown_mail.daemon.heartbeat import Leave, Start
+from gastown_mail.daemon.heartbeat import Act, Leave, Start
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail.events import latest
@@ -42,7 +42,7 @@ def empty_redis(stage: Stage) -> None:
     stage.town.redis.delete(*keys)
 
 
-def wanted(stage: Stage, address: str) -> rounds.Act:
+def wanted(stage: Stage, address: str) -> Act:
     """What the heartbeat would do about the agent."""
     [act] = [act for act in rounds.look(stage.town)[1] if act.agent.address == address]
     return act
@@ -154,10 +154,11 @@ def test_the_file_says_what_redis_says(bound: Stage) -> None:
     bound.town.wishes.pause(WHOLE_TOWN)
     assert on_disk(bound) == {WHOLE_TOWN: "paused", MAX: "stopped", WITNESS: "paused"}
 
-    assert bound.carry_out("shutdown", "operator", to=MAXINE)[0] == lifecycle.WAITING
+    ident = bound.ask("shutdown", "operator", to=MAXINE)
+    assert bound.again(ident) == lifecycle.WAITING
     bound.town.wishes.resume(WHOLE_TOWN)
     bound.town.wishes.resume(WITNESS)
-    assert bound.carry_out("shutdown", "operator", to=MAXINE)[0] == "done"
+    assert bound.again(ident) == "done"
 
     assert on_disk(bound) == {MAX: "stopped", MAXINE: "stopped"}
 
