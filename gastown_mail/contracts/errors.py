@@ -55,14 +55,14 @@ class TownHeld(GastownError):
         self.pid = pid
 
 
-class TmuxMissing(GastownError):
-    """There is no tmux binary: nothing can be started or ended."""
-
-    exit_code = 5
-
-
 class Unknown(GastownError):
     """The world did not answer, or not understandably: nobody is killed and nobody is started on it."""
+
+
+class TmuxMissing(Unknown):
+    """There is no tmux binary: nothing can be seen, started or ended until there is."""
+
+    exit_code = 5
 
 
 class NotOurs(GastownError):

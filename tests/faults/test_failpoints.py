@@ -14,6 +14,8 @@ from tests.faults.daemons import MAX, MAXINE, Daemon, a_crew, a_daemon
 from tests.towns import clean_environ
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.timeout(240)
+
 WITH_SUCCESSOR = {"successor-announced", "session-started", "start-noted"}
 WITH_HANDOFF = {"handoff-written"}
 

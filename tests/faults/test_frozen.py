@@ -10,8 +10,10 @@ import pytest
 from gastown_mail.daemon.record import Desired
 from gastown_mail.sessions import kernel, processes
 from tests.faults.daemons import MAX, MAXINE, PATIENCE, SLOW_AGENT, Daemon, a_crew, a_daemon, stopped
-from tests.parts import lives
+from tests.parts import family, lives
 from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(240)
 
 GRACE = 2.0
 """Seconds that the agent takes to stop: time enough to freeze who waits for that."""
@@ -109,6 +111,24 @@ def test_who_is_frozen_until_after_a_shutdown_brings_nobody_back(daemon: Daemon)
     assert len(daemon.starts()) == 2
     assert processes.carriers(before.incarnation) == set()
     assert daemon.record().desired is Desired.STOPPED
+
+
+def test_the_whole_daemon_frozen_for_longer_than_every_lease_goes_on(daemon: Daemon) -> None:
+    bystander, before = daemon.run(MAXINE), daemon.run(MAX)
+    ident = daemon.ask("cycle")
+    eventually(lambda: daemon.status(ident) == "carrying", deadline=PATIENCE, step=0.005)
+    assert daemon.up is not None
+
+    with stopped(*(process.pid for process in family(psutil.Process(daemon.up.pid)))):
+        locks = [daemon.town.keys.turn(MAX), daemon.town.keys.clerk]
+        eventually(lambda: not daemon.town.redis.exists(*locks), deadline=PATIENCE)
+        assert daemon.living(MAXINE) == bystander
+
+    assert daemon.outcome(ident) == "done"
+    after = eventually(daemon.living, deadline=PATIENCE)
+    assert after is not None
+    assert daemon.starts() == [before.incarnation, after.incarnation]
+    assert daemon.living(MAXINE) == bystander
 
 
 def test_a_clerk_frozen_for_longer_than_its_lease_books_nothing_twice(daemon: Daemon) -> None:

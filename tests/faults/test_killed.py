@@ -14,6 +14,8 @@ from tests.faults.daemons import MAX, MAXINE, PATIENCE, SLOW_AGENT, Daemon, a_cr
 from tests.parts import family, lives
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.timeout(240)
+
 NEVER = "[daemon]\nheartbeat_interval = 3600\nsweep_interval = 3600\nrestart_backoff = 0\n"
 """So that what is done again is done because a death or a start was seen, not because time has passed."""
 

@@ -19,6 +19,8 @@ from tests.faults.daemons import MAX, MAXINE, PATIENCE, Daemon, a_crew, a_daemon
 from tests.parts import kill
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.timeout(240)
+
 KEEP_RUNNING = a_crew().replace("[roles.crew]", "[roles.crew]\nkeep_running = true")
 
 
@@ -225,6 +227,24 @@ def short_folder() -> Iterator[Path]:
     """A folder whose path leaves room for a socket's name."""
     with tempfile.TemporaryDirectory(prefix="gf-", dir="/tmp") as folder:
         yield Path(folder)
+
+
+def test_without_the_tmux_program_nothing_is_concluded(short_folder: Path) -> None:
+    for name in ("sh", "cat", "tmux"):
+        (short_folder / name).symlink_to(str(shutil.which(name)))
+    program = short_folder / "tmux"
+    with a_daemon(KEEP_RUNNING, PATH=str(short_folder)) as daemon:
+        eventually(lambda: daemon.living(MAX) and daemon.living(MAXINE), deadline=PATIENCE)
+        pids = alive(daemon)
+        with moved(program, short_folder / "away"):
+            ident = daemon.ask("restart")
+            eventually(lambda: "waiting: no tmux" in detail(daemon, ident), deadline=PATIENCE)
+            eventually(lambda: daemon.logged("not_looked"), deadline=PATIENCE)
+            assert alive(daemon) == pids
+
+        assert daemon.outcome(ident) == "done"
+        assert len(daemon.starts(MAX)) == 2
+        assert len(daemon.starts(MAXINE)) == 1
 
 
 def test_a_state_json_that_cannot_be_written_is_said_and_stops_nobody(

@@ -11,6 +11,8 @@ from gastown_mail.sessions import kernel
 from tests.faults.daemons import DAEMON, MAX, MAXINE, Daemon, a_crew, a_daemon, kill_server, surroundings
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.timeout(240)
+
 
 class UsersTmux:
     """A tmux server that a person runs, with sessions named like the agents'."""

@@ -156,7 +156,7 @@ def test_starts_that_failed_count_like_any_other() -> None:
 
     assert gate.failed
     assert not attempt(gate, NOW + 5, NO_BACK_OFF)[1]
-    assert [pause(started(gate, NOW, DAEMON, failed=True)) for gate in (OPEN, Gate(failures=1))] == [30, 60]
+    assert pause(started(started(OPEN, NOW, DAEMON, failed=True), NOW, DAEMON, failed=True)) == 60
 
 
 def test_a_start_that_came_up_takes_the_mark_of_the_failed_one_away() -> None:
@@ -180,9 +180,17 @@ def test_quarantine_ends_by_itself_with_one_start_on_trial() -> None:
 
 def test_a_trial_is_remembered_however_late_the_second_start_comes() -> None:
     """Only a session that was stable ends it; then the whole history is forgotten."""
-    gate = kept(attempts([NOW + 1800], gate=in_quarantine()))
+    gate = kept(attempts([NOW + 100 * MINUTE], gate=in_quarantine()))
 
-    assert not attempt(gate, NOW + 1800 + 100 * MINUTE, NO_BACK_OFF)[1]
+    assert not attempt(gate, NOW + 200 * MINUTE, NO_BACK_OFF)[1]
+
+
+def test_a_quarantine_shorter_than_the_window_ends_with_a_trial_too() -> None:
+    short = DaemonSettings(restart_backoff=0, quarantine=60)
+
+    gate = attempts([NOW + 60], short, in_quarantine(settings=short))
+
+    assert not attempt(gate, NOW + 61, short)[1]
 
 
 @pytest.mark.parametrize("step", [-86_400.0, -1.0, 1.0, 86_400.0, -NOW, 10 * 365 * 86_400.0])
