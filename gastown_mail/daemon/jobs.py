@@ -136,7 +136,10 @@ def sweep() -> str:
         if not mine:
             return "another sweep is running"
         began = datetime.now(UTC)
-        requeued = rounds.sweep(town)
+        try:
+            requeued = rounds.sweep(town)
+        except Unknown as error:
+            return f"failed: {error}"
         say(log, "swept", level=logging.DEBUG, requeued=requeued, took_ms=_ms_since(began))
         return f"{requeued} requeued"
 

@@ -134,6 +134,7 @@ def _act(town: Town, right: Turn, case: Case, victim: Session | None) -> tuple[R
         return RequestStatus.FAILED, f"given up after {MOST_TRIES} tries that ended in the middle"
     if not case.work.begun_at:
         _begin(town, right, case, victim)
+    right.require()
     handoff = _place_handoff(town, case)
     try:
         _end(town, case, victim)

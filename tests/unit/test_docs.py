@@ -1,4 +1,4 @@
-"""The documents promise only what a test shows: each test that they name exists, each link leads somewhere."""
+"""The documents promise only what a test shows: every test they name exists, every link leads somewhere."""
 
 import re
 from pathlib import Path
