@@ -22,10 +22,11 @@ PARTS = (
 SOCKET = "/run/tmux/s"
 SLOW = "demo/crew/slow"
 SLOW_AGENT = f"""
-# Does not end when it is asked to, so that ending it takes its whole grace.
+# Does not end when it is asked to: ending it takes its whole grace. Tests that need it start it.
 [agents."{SLOW}"]
 command = "trap '' TERM; while true; do sleep 1; done"
 work_dir = "."
+keep_running = false
 stop_grace = "4s"
 """
 

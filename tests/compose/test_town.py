@@ -107,7 +107,7 @@ def test_four_workers_share_the_work(stack: Stack) -> None:
     eventually(lambda: {stack.status(one) for one in asked} <= FINAL_STATUSES, deadline=30.0, step=0.5)
     assert [stack.status(one) for one in asked] == ["done"] * len(SAMPLE)
     after = stack.incarnations()
-    assert {name for name in before if before[name] == after[name]} == {SLOW_SESSION}
+    assert not set(before.values()) & set(after.values())
 
 
 def test_workers_killed_in_mid_cycle(stack: Stack) -> None:
