@@ -15,7 +15,7 @@ COMMANDS = {
     "send": "send",
     "poke": "acting", "run": "acting", "attach": "acting",
     "pause": "wishes", "resume": "wishes", "clear": "wishes", "adopt": "wishes",
-    "demo": "demo",
+    "doctor": "doctor", "demo": "demo",
 }  # fmt: skip
 """Which file of this folder holds which command, in the order of `--help`."""
 

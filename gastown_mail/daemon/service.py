@@ -1,29 +1,26 @@
 """The daemon: which processes serve a town, from taking the town's lock to giving it back."""
 
 import logging
-import os
 import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from collections.abc import Callable, Sequence
 
 from redis.exceptions import RedisError
 from rq.job import Job
 
-from gastown_mail.contracts.errors import GastownError, RedisUnavailable, TmuxMissing, TownHeld
+from gastown_mail.contracts.errors import GastownError, TmuxMissing, TownHeld
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.daemon import jobs, queues
 from gastown_mail.daemon.clerk import WAIT, Clerk
+from gastown_mail.daemon.keeper import Keeper
 from gastown_mail.daemon.pool import Child, Pool
 from gastown_mail.daemon.schedule import Periodic, keep_schedule, make_due
 from gastown_mail.daemon.town import Town
-from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.connections import connect, redis_errors, warnings_of
 from gastown_mail.plumbing.embedded import ensure_server, server_lives, server_url, stop_server
-from gastown_mail.plumbing.files import TownLock, remove_pid, write_pid
+from gastown_mail.plumbing.files import TownLock
 from gastown_mail.plumbing.log import say
 
 log = logging.getLogger(__name__)
@@ -117,24 +114,23 @@ def serve(
     settings: Settings, url: str, children: Sequence[Child], lock: TownLock | None,
     tick: Callable[[], None] | None = None,
 ) -> None:  # fmt: skip
-    """Run the children until SIGTERM or SIGINT. With the town's lock, keep its state and pid file too."""
+    """Run the children until SIGTERM or SIGINT; keep the town's state while this process has its lock."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     town = Town.open(settings, url)
     town.roster()
-    pool = Pool(
-        children,
-        in_child=lock.drop_in_child if lock else _nothing,
-        on_death=lambda _: request_sweep(town),
-    )
-    with _recorded(town) if lock else _unrecorded():
+    keeper = Keeper(town, lock)
+    pool = Pool(children, in_child=keeper.drop_in_child, on_death=lambda _: request_sweep(town))
+
+    def tend() -> None:
+        if keeper.takes_over():
+            request_sweep(town)
+        _tend(settings, tick or _nothing)
+
+    with keeper:
         request_sweep(town)
-        pool.run(
-            stop,
-            lambda: _tend(settings, tick or _nothing),
-            on_stop=(lambda: _announce_stop(town)) if lock else _nothing,
-        )
+        pool.run(stop, tend, on_stop=keeper.announce_stop)
 
 
 def _tend(settings: Settings, tick: Callable[[], None]) -> None:
@@ -149,15 +145,7 @@ def _tend(settings: Settings, tick: Callable[[], None]) -> None:
 
 
 def _nothing() -> None:
-    """Do nothing: a process without the town's lock keeps no state."""
-
-
-def _announce_stop(town: Town) -> None:
-    try:
-        town.restore()
-        town.record.stopping()
-    except (RedisError, GastownError) as error:
-        say(log, "stop_not_announced", level=logging.WARNING, detail=str(error))
+    """Do nothing: nobody looks on."""
 
 
 def request_sweep(town: Town) -> None:
@@ -188,27 +176,3 @@ def stop_embedded(settings: Settings) -> None:
     """End the embedded server, if the town has one; it is started again by the next `up`."""
     if not settings.daemon.redis_url:
         stop_server(settings.redis_dir)
-
-
-@contextmanager
-def _recorded(town: Town) -> Iterator[None]:
-    with redis_errors(town.redis_url):
-        town.restore()
-        town.record.started(os.getpid(), datetime.now().astimezone())
-        tell(town.redis, town.keys, "daemon_started", pid=os.getpid())
-    write_pid(town.settings.pid_file)
-    try:
-        yield
-    finally:
-        remove_pid(town.settings.pid_file)
-        try:
-            with redis_errors(town.redis_url):
-                tell(town.redis, town.keys, "daemon_stopped", pid=os.getpid())
-                town.record.stopped()
-        except RedisUnavailable as error:
-            say(log, "stop_not_recorded", level=logging.ERROR, detail=str(error))
-
-
-@contextmanager
-def _unrecorded() -> Iterator[None]:
-    yield

@@ -110,6 +110,14 @@ def test_four_workers_share_the_work(stack: Stack) -> None:
     assert not set(before.values()) & set(after.values())
 
 
+def test_fewer_workers_go_on_serving(stack: Stack) -> None:
+    stack.up("--scale", "worker=1")
+    # Whoever kept the town's state may be gone now; one that is left takes it over.
+    eventually(lambda: "true" in stack.state_line("running"), deadline=10.0, step=0.2)
+    assert stack.status(stack.send("restart", MAX, "--wait", "20")) == "done"
+    stack.up("--scale", "worker=4")
+
+
 def test_workers_killed_in_mid_cycle(stack: Stack) -> None:
     stack.inside("worker", "gastown-mail", "run", SLOW)
     before = stack.incarnations()
