@@ -178,20 +178,33 @@ def _place_handoff(town: Town, case: Case) -> Path | None:
 
     Raises Unknown while the disk refuses: then nobody has been touched yet.
     """
-    file, kept = handoff_file(town, case.agent), town.redis.get(town.keys.handoff(case.agent.address))
+    if not case.starts:
+        return None
+    file = handoff_file(town, case.agent)
     try:
-        if case.request.action is LifecycleAction.CYCLE and isinstance(kept, bytes):
-            file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            write_atomically(file, kept, 0o600)
-            passing("handoff-written")
-            return file
-        if case.starts:
-            file.unlink(missing_ok=True)
+        return file if _copy_handoff(town, case.agent.address, file) else None
     except OSError as error:
         # Nobody has died in the middle: this is no try that counts.
         town.redis.hincrby(town.keys.work(case.id), "tries", -1)
         raise Unknown(f"the handoff {file} cannot be written ({error}); mend that, and it goes on") from error
-    return None
+
+
+def _copy_handoff(town: Town, address: str, file: Path) -> bool:
+    """Make the file say what Redis says; is there a handoff?"""
+    key = town.keys.handoff(address)
+    found = town.redis.get(key)
+    while True:
+        kept = found
+        if isinstance(kept, bytes):
+            file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            write_atomically(file, kept, 0o600)
+            passing("handoff-written")
+        else:
+            file.unlink(missing_ok=True)
+        # Whoever stood still before it wrote has overwritten the handoff of a later request: look again.
+        found = town.redis.get(key)
+        if found == kept:
+            return kept is not None
 
 
 def _end(town: Town, case: Case, victim: Session | None) -> None:

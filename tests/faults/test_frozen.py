@@ -70,7 +70,7 @@ def test_its_parent_frozen_with_it_changes_nothing(daemon: Daemon) -> None:
 
     with stopped(parent.pid):
         assert daemon.outcome(ident) == "done"
-        after = daemon.living()
+        after = eventually(daemon.living)
     horse.send_signal(signal.SIGCONT)
     eventually(lambda: not lives(horse), deadline=PATIENCE)
 
@@ -86,7 +86,7 @@ def test_who_is_frozen_through_later_requests_too_touches_none_of_their_sessions
     assert daemon.outcome(first) == "done"
     second = daemon.ask("cycle", handoff="the second")
     assert daemon.outcome(second) == "done"
-    after = daemon.living()
+    after = eventually(daemon.living)
 
     horse.send_signal(signal.SIGCONT)
     eventually(lambda: not lives(horse), deadline=PATIENCE)
@@ -94,8 +94,26 @@ def test_who_is_frozen_through_later_requests_too_touches_none_of_their_sessions
     assert after is not None
     assert daemon.living() == after
     assert len(daemon.starts()) == 3
-    assert daemon.work("handoff").read_text() == "the second"
+    eventually(lambda: daemon.work("handoff").read_text() == "the second")
     assert (daemon.settings.handoff_dir / f"{after.name}.md").read_text() == "the second"
+
+
+def test_a_handoff_that_is_written_too_late_overwrites_no_later_one(daemon: Daemon) -> None:
+    daemon.run(MAX)
+    first = daemon.ask("cycle", handoff="the first" * 7000)
+    horse, folder = daemon.whose_turn(MAX), daemon.settings.handoff_dir
+    eventually(lambda: folder.exists() and any(folder.iterdir()), deadline=PATIENCE, step=0.0001)
+    os.kill(horse.pid, signal.SIGSTOP)
+    assert daemon.outcome(first) == "done"
+    assert daemon.outcome(daemon.ask("cycle", handoff="the second")) == "done"
+
+    horse.send_signal(signal.SIGCONT)
+    eventually(lambda: not lives(horse), deadline=PATIENCE)
+
+    after = eventually(daemon.living)
+    assert after is not None
+    assert (folder / f"{after.name}.md").read_text() == "the second"
+    assert len(daemon.starts()) == 3
 
 
 def test_who_is_frozen_until_after_a_shutdown_brings_nobody_back(daemon: Daemon) -> None:

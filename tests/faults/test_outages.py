@@ -64,6 +64,7 @@ def assert_serves_on(daemon: Daemon, pids: dict[str, int]) -> None:
     assert alive(daemon) == pids
     starts = len(daemon.starts(MAX))
     assert daemon.outcome(daemon.ask("restart")) == "done"
+    eventually(lambda: len(daemon.starts(MAX)) > starts)
     assert len(daemon.starts(MAX)) == starts + 1
     after = alive(daemon)
     assert after.pop(MAX) != pids[MAX]
@@ -281,5 +282,5 @@ def test_a_handoff_that_cannot_be_written_kills_nobody_until_it_can(
     in_the_way.unlink()
 
     assert daemon.outcome(ident) == "done"
-    assert eventually(lambda: daemon.work("handoff").read_text()) == "next: merge"
+    eventually(lambda: daemon.work("handoff").read_text() == "next: merge")
     assert len(daemon.starts()) == 2
