@@ -102,11 +102,22 @@ def end_all(
 
     def left() -> set[Process]:
         found = {process for process in find() | told if process.pid not in spared}
-        return family(found, spare=spared)
+        return {process for process in family(found, spare=spared) if not _is_unborn(process, spare)}
 
     _ask(left, told, last, until=clock() + grace, clock=clock)
     before_kill()
     return _kill(left, told, until=clock() + KILL_DEADLINE, clock=clock)
+
+
+def _is_unborn(process: Process, servers: Collection[int]) -> bool:
+    """Is it what a server has just forked, before it runs a program of its own?
+
+    Until then it shares the server's pipe for signals: SIGTERM to it ends the server (seen on tmux 3.3a).
+    """
+    row = kernel.row(process.pid)
+    if row is None or row.parent not in servers:
+        return False
+    return kernel.arguments(process.pid) == kernel.arguments(row.parent)
 
 
 def _ask(

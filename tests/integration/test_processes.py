@@ -228,3 +228,26 @@ def test_other_systems_path_through_psutil_tells_the_same(
     assert kernel.arguments(found.pid) == ["sleep", "600.5"]
     assert processes.child_of(os.getpid(), found.pid) == found
     assert processes.end_all(lambda: processes.carriers(token), grace=5.0) == set()
+
+
+FORKS = """
+import os, signal
+if forked := os.fork():
+    print(forked, flush=True)
+signal.pause()
+"""
+
+
+def test_what_a_server_has_just_forked_is_not_signalled_before_it_runs_its_own_program() -> None:
+    with subprocess.Popen([sys.executable, "-c", FORKS], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        forked = kernel.row(int(server.stdout.readline()))
+        assert forked is not None
+        unborn = {forked.process}
+        try:
+            assert processes.end_all(lambda: unborn, grace=0.2, spare={server.pid}) == set()
+
+            assert processes.alive(forked.process)
+        finally:
+            processes.send(unborn, signal.SIGKILL)
+            server.kill()
