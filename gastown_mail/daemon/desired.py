@@ -29,7 +29,7 @@ class Wishes:
 
     def want(self, address: str, desired: Desired) -> None:
         """From now on this should be, until somebody says otherwise."""
-        self._write(address, desired.value, {"owed": "false"})
+        self._write(address, desired.value, {"owed": "false", "before_pause": ""})
 
     def pause(self, address: str) -> None:
         """Leave it alone, whatever is asked for, until `resume`; pausing twice changes nothing."""
@@ -41,7 +41,7 @@ class Wishes:
         """What was desired before the pause is desired again; without a pause nothing changes."""
         record = self.agents.read(address)
         if record.desired is Desired.PAUSED:
-            self._write(address, record.before_pause, {})
+            self._write(address, record.before_pause, {"before_pause": ""})
 
     def is_town_paused(self) -> bool:
         """Has an operator paused the whole town?"""
@@ -52,7 +52,7 @@ class Wishes:
         with exclusively(self.daemon_dir / LOCK, LOCK_DEADLINE):
             addresses = texts(self.agents.redis.smembers(self.agents.keys.agents))
             records = zip(addresses, self.agents.read_all(addresses), strict=True)
-            wanted = {a: r.desired.value for a, r in records if r.desired}
+            wanted = {a: f"{r.desired} {r.before_pause}".strip() for a, r in records if r.desired}
             # Asked after the reading: what was read before Redis was emptied is whole.
             town = TownRecord(self.agents.redis, self.agents.keys, self.daemon_dir.parent)
             if town.lost() is None:
@@ -61,9 +61,10 @@ class Wishes:
     def restore(self) -> None:
         """Bring the wishes back into an emptied Redis, where nobody has said anything new yet."""
         with exclusively(self.daemon_dir / LOCK, LOCK_DEADLINE):
-            for address, desired in load_desired(self.daemon_dir).items():
+            for address, words in load_desired(self.daemon_dir).items():
+                desired, _, before = words.partition(" ")
                 if self.agents.read(address).desired is None and desired in set(Desired):
-                    self.agents.write(address, desired=desired)
+                    self.agents.write(address, desired=desired, before_pause=before)
 
     def _write(self, address: str, desired: str, more: Mapping[str, str]) -> None:
         with self.agents.redis.pipeline() as pipe:
@@ -75,7 +76,10 @@ class Wishes:
 
 
 def load_desired(daemon_dir: Path) -> dict[str, str]:
-    """The desired states by address, empty when there is no file. Raises StateFileError."""
+    """The desired states by address, empty when there is no file. Raises StateFileError.
+
+    For what is paused, what was desired before the pause follows it: `paused stopped`.
+    """
     path = daemon_dir / FILE
     try:
         read = json.loads(path.read_bytes())

@@ -26,6 +26,8 @@ class Gate:
     quarantined_until: float = 0.0
     trial: bool = False
     failed: bool = False
+    judged_at: float = 0.0
+    """When the waits were set; they mean nothing to a clock that has been stepped back before it."""
 
     @classmethod
     def from_mapping(cls, fields: Mapping[str, str]) -> "Gate":
@@ -37,6 +39,7 @@ class Gate:
             quarantined_until=float(fields.get("quarantined_until") or 0),
             trial=fields.get("trial") == "true",
             failed=fields.get("failed") == "true",
+            judged_at=float(fields.get("judged_at") or 0),
         )
 
     def to_mapping(self) -> dict[str, str]:
@@ -48,10 +51,13 @@ class Gate:
             "quarantined_until": f"{self.quarantined_until:.3f}",
             "trial": "true" if self.trial else "false",
             "failed": "true" if self.failed else "false",
+            "judged_at": f"{self.judged_at:.3f}",
         }
 
     def refusal(self, now: float) -> str | None:
         """Why an automatic start must wait, None when it need not."""
+        if now < self.judged_at:
+            return None
         if now < self.quarantined_until:
             return f"in quarantine until {_moment(self.quarantined_until)} after a crash loop"
         if now < self.not_before:
@@ -69,7 +75,9 @@ def consider(gate: Gate, now: float, settings: DaemonSettings) -> Gate:
         return gate
     recent = _recent(gate, now, settings)
     if gate.trial or len(recent) >= settings.crash_loop_count:
-        return replace(gate, starts=(), trial=False, quarantined_until=now + settings.quarantine)
+        return replace(
+            gate, starts=(), trial=False, quarantined_until=now + settings.quarantine, judged_at=now
+        )
     return replace(gate, starts=recent)
 
 
@@ -83,6 +91,7 @@ def started(gate: Gate, now: float, settings: DaemonSettings, *, failed: bool) -
         quarantined_until=gate.quarantined_until,
         trial=gate.quarantined_until > 0,
         failed=failed,
+        judged_at=now,
     )
 
 

@@ -195,6 +195,18 @@ def test_an_emptied_redis_gets_back_what_was_wanted_and_counted(bound: Stage) ->
     assert bound.carry_out("restart", incarnation=session.incarnation)[0] == "done"
 
 
+def test_what_was_desired_before_a_pause_outlives_an_emptied_redis(bound: Stage) -> None:
+    rounds.heartbeat(bound.town)
+    bound.town.wishes.want(DEACON, STOPPED)
+    bound.town.wishes.pause(DEACON)
+    empty_redis(bound)
+    rounds.heartbeat(bound.town)
+
+    bound.town.wishes.resume(DEACON)
+
+    assert bound.record(DEACON).desired is STOPPED
+
+
 def test_the_pause_of_the_whole_town_outlives_an_emptied_redis(bound: Stage) -> None:
     bound.town.wishes.pause(WHOLE_TOWN)
     empty_redis(bound)
