@@ -11,6 +11,9 @@ from datetime import datetime
 from gastown_mail.contracts.settings import DaemonSettings
 from gastown_mail.contracts.times import format_time
 
+CLOCK_STEP = 60.0
+"""Seconds from which on a clock that goes back is taken for stepped; less is hosts that differ a little."""
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -56,7 +59,7 @@ class Gate:
 
     def refusal(self, now: float) -> str | None:
         """Why an automatic start must wait, None when it need not."""
-        if now < self.judged_at:
+        if now < self.judged_at - CLOCK_STEP:
             return None
         if now < self.quarantined_until:
             return f"in quarantine until {_moment(self.quarantined_until)} after a crash loop"

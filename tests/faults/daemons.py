@@ -231,7 +231,8 @@ def a_daemon(toml: str, **environ: str) -> Iterator[Daemon]:
 def stopped(*pids: int) -> Iterator[None]:
     """Have these processes stand still inside the block, by SIGSTOP."""
     for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
