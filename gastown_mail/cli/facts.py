@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from gastown_mail.cli.here import json_option, open_town, settings_of, town_option
+from gastown_mail.cli.here import open_town, settings_of, town_option
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail.events import Event, latest, newest, since
@@ -106,6 +106,3 @@ def _lines(path: Path, count: int, follow: bool) -> Iterator[str]:
 
 def _is_rotated(path: Path, number: int) -> bool:
     return path.exists() and not os.path.samestat(path.stat(), os.fstat(number))
-
-
-__all__ = ["Follower", "as_document", "events", "json_option", "logs", "readable"]

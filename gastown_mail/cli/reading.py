@@ -13,7 +13,6 @@ from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import State, load_state
 from gastown_mail.contracts.times import ZERO_TIME, format_duration, format_time
 from gastown_mail.daemon.queues import queue
-from gastown_mail.daemon.record import AgentRecord
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail.inbox import Inbox
 from gastown_mail.plumbing.files import TownLock
@@ -190,6 +189,3 @@ def inbox(town: str | None, as_json: bool) -> None:
         click.echo(
             "\n".join([f"{waiting} waiting", *(table((text[:200],), [], width=200) for text in oldest)])
         )
-
-
-__all__ = ["AgentRecord", "agents", "examine", "inbox", "requests", "status"]

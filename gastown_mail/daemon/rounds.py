@@ -1,7 +1,7 @@
 """What the periodic jobs do: a heartbeat's round over all agents of this host, and the sweep in between."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from redis.client import Pipeline
@@ -120,23 +120,20 @@ def sweep_requests(town: Town) -> int:
         return 0
     records = dict(zip(received, town.requests.records(list(received)), strict=True))
     mine = {rid: record["agent"] for rid, record in records.items() if record.get("agent")}
-    requeued = 0
-    for request_id, address in mine.items():
-        requeued += _sweep_one(town, request_id, address)
+    agents, queued = town.own_agents(), set(town.lifecycle_queue(town.host).job_ids)
+    left = [(i, a) for i, a in mine.items() if a in agents and _is_left(town, i, a, queued)]
+    for request_id, address in left:
+        enqueue(town, request_id, agents[address])
+        say(log, "requeued", request_id=request_id, agent=address)
     _expire(town, received, mine)
-    return requeued
+    return len(left)
 
 
-def _sweep_one(town: Town, request_id: str, address: str) -> bool:
-    agent = town.own_agents().get(address)
-    if agent is None or is_held(town.redis, town.keys.turn(address), town.host):
+def _is_left(town: Town, request_id: str, address: str, queued: Collection[str]) -> bool:
+    """Does no queue hold the request, and does nobody act on its agent?"""
+    if town.keys.job_id("request", request_id) in queued:
         return False
-    queue = town.lifecycle_queue(agent.host)
-    if town.redis.lpos(queue.key, town.keys.job_id("request", request_id)) is not None:
-        return False
-    enqueue(town, request_id, agent)
-    say(log, "requeued", request_id=request_id, agent=address)
-    return True
+    return not is_held(town.redis, town.keys.turn(address), town.host)
 
 
 def _expire(town: Town, received: dict[str, float], agents: dict[str, str]) -> None:
