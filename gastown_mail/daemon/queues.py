@@ -6,12 +6,10 @@ and a job's callbacks and webhooks are ignored.
 
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
 
 from redis import Redis
 from redis.client import Pipeline
-from rq import Queue, Retry, Worker
-from rq.exceptions import StopRequested
+from rq import Queue, Retry
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -29,13 +27,6 @@ CRASH_TRIES = 3
 """How often rq runs a job again whose process died."""
 
 RESULT_KEPT, FAILURE_KEPT = 3600, 7 * 24 * 3600
-WORKER_TTL = 30
-"""Seconds between an idle worker's signs of life; rq's 420 would hide a hung Redis for 7 min."""
-
-MAINTENANCE_INTERVAL = 30
-
-OUTAGE_PAUSE = 2.0
-"""Seconds at most between two looks for a Redis that is away; rq's 60 would be felt long after an outage."""
 
 
 class TownJob(Job):
@@ -92,35 +83,3 @@ def put(
     )  # fmt: skip
     # enqueue_call would begin a transaction of its own on the pipeline.
     return target.enqueue_many([wish], pipeline=pipe)[0]
-
-
-class TownWorker(Worker):
-    """An rq worker that ends when Redis no longer knows it, so that its parent starts a new one."""
-
-    job_class = TownJob
-    queue_class = TownQueue
-    max_connection_wait_time = OUTAGE_PAUSE
-
-    def heartbeat(self, timeout: int | None = None, pipeline: "Pipeline | None" = None) -> None:
-        """rq's sign of life; raises StopRequested when an emptied Redis has forgotten this worker."""
-        super().heartbeat(timeout, pipeline)
-        if pipeline is None and not self.is_horse and not self._registered():
-            self.log.warning("Worker %s: no longer registered, ending to be started anew", self.name)
-            raise StopRequested
-
-    def _set_ip_address(self, connection: Redis) -> None:
-        # redis-py cannot read CLIENT INFO when the socket's path has a space in it.
-        self.ip_address = "unknown"
-        connection.client_setname(self.name)
-
-    def _registered(self) -> bool:
-        return bool(self.connection.sismember(self.redis_workers_keys, self.key))
-
-
-def worker(name: str, queue_name: str, redis: Redis, on_horse_death: Callable[..., None]) -> TownWorker:
-    """A worker of that one queue; `name` gets a random end because a fixed one blocks its successor."""
-    return TownWorker(
-        [queue(queue_name, redis)], name=f"{name}-{uuid4().hex[:8]}", connection=redis,
-        serializer=JSONSerializer, worker_ttl=WORKER_TTL, maintenance_interval=MAINTENANCE_INTERVAL,
-        default_result_ttl=RESULT_KEPT, log_job_description=False, work_horse_killed_handler=on_horse_death,
-    )  # fmt: skip

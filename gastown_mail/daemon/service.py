@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Sequence
 
 from redis.exceptions import RedisError
-from rq.job import Job
 
 from gastown_mail.contracts.errors import GastownError, TmuxMissing, TownHeld
 from gastown_mail.contracts.settings import Settings
@@ -18,6 +17,7 @@ from gastown_mail.daemon.keeper import Keeper
 from gastown_mail.daemon.pool import Child, Pool
 from gastown_mail.daemon.schedule import Periodic, keep_schedule, make_due
 from gastown_mail.daemon.town import Town
+from gastown_mail.daemon.workers import WORKER_TTL, worker
 from gastown_mail.plumbing.connections import connect, redis_errors, warnings_of
 from gastown_mail.plumbing.embedded import ensure_server, server_lives, server_url, stop_server
 from gastown_mail.plumbing.files import TownLock
@@ -82,12 +82,8 @@ def run_worker(settings: Settings, url: str, name: str, queue: str) -> None:
     """Run the jobs of one queue until rq's SIGTERM; one that comes before rq listens ends it too."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     jobs.bind(Town.open(settings, url))
-    connection = connect(url, blocking=queues.WORKER_TTL)
-    queues.worker(f"{settings.town_name}-{name}", queue, connection, _horse_died).work(logging_level=None)
-
-
-def _horse_died(job: Job, pid: int, *_: object) -> None:
-    say(log, "job_process_died", level=logging.WARNING, job=job.id, pid=pid)
+    connection = connect(url, blocking=WORKER_TTL)
+    worker(f"{settings.town_name}-{name}", queue, connection).work(logging_level=None)
 
 
 def workers(settings: Settings, url: str) -> list[Child]:

@@ -16,6 +16,9 @@ _SPECIAL = set('\\"$~')
 _SHELLS = "^-?(ba|da|z|fi|k|mk|a|tc|c)?sh$"
 # A list with its cursor, or a line that ends in a question of yes or no: Enter would answer it.
 _DIALOG = "(❯|›) +[0-9]+[.]|[[(][yY]/[nN][])][?:]? *$"
+SAID = frozenset(("killed", "kept", "started", "stale"))
+"""The words by which a guarded command says how far it came."""
+
 NO_DIALOG = f"#{{==:#{{C/r:{_DIALOG}}},0}}"
 """The condition that no question is on the pane's screen that a poke could answer by mistake."""
 

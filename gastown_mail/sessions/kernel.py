@@ -10,7 +10,8 @@ import psutil
 
 LINUX = sys.platform.startswith("linux")
 PS_DEADLINE = 2.0
-_CHUNK = 1 << 17
+_CHUNK = 1 << 15
+"""Bytes read at once; Python sets aside that much for each file, and that takes longer than the reading."""
 
 
 @dataclass(frozen=True, slots=True)

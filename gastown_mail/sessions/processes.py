@@ -14,13 +14,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Protocol
 
 from gastown_mail.sessions import kernel
+from gastown_mail.sessions.census import Census
 from gastown_mail.sessions.kernel import Process
 
 KILL_DEADLINE = 5.0
 KILL_LOOK = 0.5
 POLL_STEP = 0.02
 
-VARIABLE = "GASTOWN_INCARNATION"
+_census = Census()
 
 
 class Clock(Protocol):
@@ -33,32 +34,27 @@ def carriers(token: str) -> set[Process]:
     """Return every living process that carries this incarnation. Raises ValueError for an empty token."""
     if not token:
         raise ValueError("an empty token would be carried by nobody")
-    entry = f"\0{VARIABLE}={token}\0".encode()
-    mine = os.geteuid()
-    found = (
-        kernel.row(pid)
-        for pid in kernel.pids()
-        if (mine == 0 or kernel.owned_by(pid, mine)) and entry in kernel.environment(pid)
-    )
-    return {row.process for row in found if row is not None}
+    return _census.carriers(token)
 
 
-def family(roots: Collection[Process], *, spare: Collection[int] = ()) -> set[Process]:
-    """Return these processes and all their descendants that live; never `spare`, nor through it."""
-    if not any(alive(root) for root in roots):
-        return set()
-    rows = kernel.table()
+def family(
+    roots: Collection[Process], *, spare: Collection[int] = (), since: float | None = None
+) -> set[Process]:
+    """Return these processes and all their descendants that live; never `spare`, nor through it.
+
+    `since`: a moment (monotonic) from which on a count of the processes is fresh enough.
+    """
+    waiting = [root for root in roots if alive(root)]
     children: dict[int, list[Process]] = {}
-    for row in rows.values():
-        children.setdefault(row.parent, []).append(row.process)
-    waiting = [root for root in roots if root.pid in rows and rows[root.pid].process == root]
+    for seen in _census.take(since).values() if waiting else ():
+        children.setdefault(seen.row.parent, []).append(seen.row.process)
     found: set[Process] = set()
     while waiting:
         process = waiting.pop()
         if process not in found and process.pid not in spare:
             found.add(process)
             waiting.extend(children.get(process.pid, ()))
-    return found
+    return set(filter(alive, found))
 
 
 def child_of(parent: int, pid: int) -> Process | None:
@@ -101,8 +97,10 @@ def end_all(
     told: set[Process] = set()
 
     def left() -> set[Process]:
+        since = time.monotonic()
         found = {process for process in find() | told if process.pid not in spared}
-        return {process for process in family(found, spare=spared) if not _is_unborn(process, spare)}
+        living = family(found, spare=spared, since=since)
+        return {process for process in living if not _is_unborn(process, spare)}
 
     _ask(left, told, last, until=clock() + grace, clock=clock)
     before_kill()
@@ -128,13 +126,14 @@ def _ask(
     until: float,
     clock: Clock,
 ) -> None:
-    first = left() - set(last)
-    while remaining := first or left():
-        first = set()
+    everybody = left()
+    remaining = everybody - set(last) or everybody
+    while remaining:
         send(remaining - told, signal.SIGTERM)
         told |= remaining
         if wait_gone(remaining, timeout=max(0.0, until - clock())) or clock() >= until:
             return
+        remaining = left()
 
 
 def _kill(

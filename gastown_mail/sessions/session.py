@@ -5,7 +5,7 @@ check; what is done to processes is done to those that carry it.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gastown_mail.contracts.agent import Agent
@@ -18,8 +18,8 @@ from gastown_mail.sessions.panes import PANE_FORMAT, Session, parse_panes, sessi
 from gastown_mail.sessions.poke import Poke, poke_all
 from gastown_mail.sessions.tmux import Answer, NoServer, NoTarget, Tmux
 
-LOOKS_AFTER_START = (0.05, 0.2)
-"""Pauses in seconds before each look at a new session: 50 and 250 ms after its start."""
+STAYS = 0.25
+"""Seconds for which a new session's program must stay; its end is noticed at once."""
 FAILED_START_GRACE = 1.0
 LAST_LINES = 10
 
@@ -71,15 +71,16 @@ class Sessions:
             base=self.tmux.environ,
             server_names=self.tmux.global_environment(),
         )
+        look = commands.line(*commands.list_session(commands.by_name(agent.session), PANE_FORMAT))
         try:
-            answer = self.tmux.script([line], cwd=agent.work_dir)
+            answer = self.tmux.script([line, look], cwd=agent.work_dir)
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise StartFailed(
                 f"the work dir of {agent.address} cannot be entered: {error}; create it, then start again"
             ) from None
         if "started" not in answer.lines:
             raise self._not_started(agent, incarnation, generation, answer)
-        return self._verified(agent, incarnation)
+        return self._verified(agent, incarnation, _seen_in(answer.lines))
 
     def adopt(self, session: Session, agent: Agent, *, incarnation: str, generation: int) -> Session:
         """Make a session that a person started the agent's, from now on fenced by this token.
@@ -110,8 +111,6 @@ class Sessions:
         live = self._same(session)
         agent_process = processes.child_of(live.server, live.pid) if live and not live.dead else None
         self._end_processes(session.incarnation, agent_process, live, grace)
-        if self._same(session) is not None:
-            raise Unknown(f"tmux did not remove session {session.name} ({session.id}); look again")
 
     def end_remains(self, incarnation: str, *, grace: float) -> None:
         """End the processes that still carry an incarnation whose session is gone. Raises SurvivorsLeft."""
@@ -134,7 +133,7 @@ class Sessions:
             text = self.tmux.run(*commands.list_session(target, PANE_FORMAT))
         except (NoServer, NoTarget):
             return None
-        return next(iter(_noticed(sessions_of(parse_panes(text))).values()), None)
+        return _seen_in(text.split("\n"))
 
     def _same(self, session: Session) -> Session | None:
         found = self._look_at(commands.by_id(session.id))
@@ -165,17 +164,19 @@ class Sessions:
             )
 
     def _kill(self, session: Session) -> None:
+        look = commands.list_session(commands.by_id(session.id), PANE_FORMAT)
         try:
-            self.tmux.run(*commands.kill(session.id, session.incarnation))
+            said = self.tmux.run(*commands.kill(session.id, session.incarnation), ";", *look)
         except (NoServer, NoTarget):
             return
+        left = _seen_in(said.splitlines())
+        if left is not None and left.incarnation == session.incarnation:
+            raise Unknown(f"tmux did not remove session {session.name} ({session.id}); look again")
 
-    def _verified(self, agent: Agent, incarnation: str) -> Session:
-        session = self._own(agent.session, incarnation)
-        for pause in LOOKS_AFTER_START:
-            if session is None or session.dead:
-                break
-            self._sleep(pause)
+    def _verified(self, agent: Agent, incarnation: str, session: Session | None) -> Session:
+        if session is not None and not session.dead:
+            program = processes.child_of(session.server, session.pid)
+            processes.wait_gone({program} if program else (), timeout=STAYS)
             session = self._own(agent.session, incarnation)
         if session is None or session.dead:
             raise self._ended_at_once(agent, incarnation, session)
@@ -215,6 +216,12 @@ class Sessions:
             f"tmux did not start session {agent.session}: {answer.errors or 'it does not say why'}; "
             "look at what lives now, then start again"
         )
+
+
+def _seen_in(lines: Iterable[str]) -> Session | None:
+    """The session that these lines describe, besides our own words. Raises Unknown for anything else."""
+    panes = parse_panes("\n".join(row for row in lines if row not in commands.SAID))
+    return next(iter(_noticed(sessions_of(panes)).values()), None)
 
 
 def _noticed(sessions: dict[str, Session]) -> dict[str, Session]:

@@ -19,7 +19,7 @@ from gastown_mail.sessions.kernel import Process
 from tests.faults.daemons import Daemon
 
 SHARES = {
-    "clerk": 20, "lifecycle": 20, "work-horse": 30, "heartbeat": 10, "scheduler": 10, "tmux client": 25,
+    "clerk": 20, "lifecycle": 50, "heartbeat": 10, "scheduler": 10, "tmux client": 25,
     "up": 5, "redis": 5,
 }  # fmt: skip
 FREEZE_SHARE = 0.35
@@ -79,15 +79,15 @@ class Killer:
             return _process(up.pid)
         if kind == "redis":
             return self._redis()
-        if kind in ("work-horse", "tmux client"):
-            return self._hunt(up.pid, kind)
+        if kind == "tmux client":
+            return self._hunt(up.pid)
         names = [f"lifecycle-{self.chance.choice((1, 2))}"] if kind == "lifecycle" else [kind]
         return next((self._child(up.pid, name) for name in names), None)
 
     def _freeze_time(self, kind: str) -> float:
         if self.chance.random() > FREEZE_SHARE:
             return 0.0
-        long = kind in ("work-horse", "lifecycle", "clerk") and self.chance.random() < 0.3
+        long = kind in ("lifecycle", "clerk") and self.chance.random() < 0.3
         return LONG_FREEZE if long else self.chance.uniform(0.05, 2.5)
 
     def _strike(self, kind: str, victim: Process, freeze: float) -> None:
@@ -108,15 +108,11 @@ class Killer:
                     return _process(pid)
         return None
 
-    def _hunt(self, up: int, kind: str) -> Process | None:
+    def _hunt(self, up: int) -> Process | None:
         until = time.monotonic() + HUNT
         while time.monotonic() < until:
             for worker in _children(up):
-                horses = list(_children(worker))
-                found = (
-                    horses if kind == "work-horse" else [c for h in (worker, *horses) for c in _clients(h)]
-                )
-                if found:
+                if found := _clients(worker):
                     return _process(self.chance.choice(found))
             time.sleep(0.001)
         return None

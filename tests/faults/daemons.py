@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -20,6 +21,7 @@ from gastown_mail.daemon.rounds import enqueue_start
 from gastown_mail.daemon.service import redis_url
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Holder
+from gastown_mail.plumbing.answers import text_hash
 from gastown_mail.sessions import kernel, processes
 from gastown_mail.sessions.session import Session
 from tests.towns import clean_environ, element, kill_sessions
@@ -169,6 +171,15 @@ class Daemon:
         holder = Holder.parse(bytes(token).decode())  # type: ignore[arg-type]
         assert holder is not None
         return psutil.Process(holder.pid)
+
+    def comes_to_rest(self, worker: psutil.Process) -> None:
+        """Wait until the worker that goes on has ended all that it was doing."""
+        eventually(lambda: self._resting(worker.pid), deadline=PATIENCE)
+
+    def _resting(self, pid: int) -> bool:
+        redis: Any = self.town.redis
+        known = [text_hash(redis.hgetall(key)) for key in redis.smembers("rq:workers")]
+        return any(one.get("pid") == str(pid) and one["state"] == "idle" for one in known)
 
     def redis_pid(self) -> int:
         return int(self.town.redis.info("server")["process_id"])

@@ -10,7 +10,7 @@ import pytest
 from gastown_mail.daemon.record import Desired
 from gastown_mail.sessions import kernel, processes
 from tests.faults.daemons import MAX, MAXINE, PATIENCE, SLOW_AGENT, Daemon, a_crew, a_daemon, stopped
-from tests.parts import family, lives
+from tests.parts import family
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)
@@ -28,9 +28,9 @@ def daemon() -> Iterator[Daemon]:
 def frozen_in_the_middle(daemon: Daemon, ident: str) -> psutil.Process:
     """The process that carries the request out, stopped while the old session is being ended."""
     eventually(lambda: daemon.status(ident) == "carrying", deadline=PATIENCE, step=0.005)
-    horse = daemon.whose_turn(MAX)
-    os.kill(horse.pid, signal.SIGSTOP)
-    return horse
+    worker = daemon.whose_turn(MAX)
+    os.kill(worker.pid, signal.SIGSTOP)
+    return worker
 
 
 @pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
@@ -39,13 +39,13 @@ def test_a_worker_frozen_across_a_whole_cycle_harms_nobody_when_it_goes_on(
 ) -> None:
     bystander, before = daemon.run(MAXINE), daemon.run(MAX)
     ident = daemon.ask(action, incarnation=before.incarnation)
-    horse = frozen_in_the_middle(daemon, ident)
+    worker = frozen_in_the_middle(daemon, ident)
 
     assert daemon.outcome(ident) == "done"
     settled, after, record = daemon.town.requests.record(ident), daemon.session(), daemon.record()
-    assert horse.status() == psutil.STATUS_STOPPED, "somebody else has done it"
-    horse.send_signal(signal.SIGCONT)
-    eventually(lambda: not lives(horse), deadline=PATIENCE)
+    assert worker.status() == psutil.STATUS_STOPPED, "somebody else has done it"
+    worker.send_signal(signal.SIGCONT)
+    daemon.comes_to_rest(worker)
 
     assert daemon.town.requests.record(ident) == settled
     assert daemon.session() == after
@@ -64,15 +64,15 @@ def test_a_worker_frozen_across_a_whole_cycle_harms_nobody_when_it_goes_on(
 def test_its_parent_frozen_with_it_changes_nothing(daemon: Daemon) -> None:
     before = daemon.run(MAX)
     ident = daemon.ask("restart")
-    horse = frozen_in_the_middle(daemon, ident)
-    parent = horse.parent()
+    worker = frozen_in_the_middle(daemon, ident)
+    parent = worker.parent()
     assert parent is not None
 
     with stopped(parent.pid):
         assert daemon.outcome(ident) == "done"
         after = eventually(daemon.living)
-    horse.send_signal(signal.SIGCONT)
-    eventually(lambda: not lives(horse), deadline=PATIENCE)
+    worker.send_signal(signal.SIGCONT)
+    daemon.comes_to_rest(worker)
 
     assert after is not None
     assert daemon.living() == after
@@ -82,14 +82,14 @@ def test_its_parent_frozen_with_it_changes_nothing(daemon: Daemon) -> None:
 def test_who_is_frozen_through_later_requests_too_touches_none_of_their_sessions(daemon: Daemon) -> None:
     daemon.run(MAX)
     first = daemon.ask("cycle", handoff="the first")
-    horse = frozen_in_the_middle(daemon, first)
+    worker = frozen_in_the_middle(daemon, first)
     assert daemon.outcome(first) == "done"
     second = daemon.ask("cycle", handoff="the second")
     assert daemon.outcome(second) == "done"
     after = eventually(daemon.living)
 
-    horse.send_signal(signal.SIGCONT)
-    eventually(lambda: not lives(horse), deadline=PATIENCE)
+    worker.send_signal(signal.SIGCONT)
+    daemon.comes_to_rest(worker)
 
     assert after is not None
     assert daemon.living() == after
@@ -101,14 +101,14 @@ def test_who_is_frozen_through_later_requests_too_touches_none_of_their_sessions
 def test_a_handoff_that_is_written_too_late_overwrites_no_later_one(daemon: Daemon) -> None:
     daemon.run(MAX)
     first = daemon.ask("cycle", handoff="the first" * 7000)
-    horse, folder = daemon.whose_turn(MAX), daemon.settings.handoff_dir
+    worker, folder = daemon.whose_turn(MAX), daemon.settings.handoff_dir
     eventually(lambda: folder.exists() and any(folder.iterdir()), deadline=PATIENCE, step=0.0001)
-    os.kill(horse.pid, signal.SIGSTOP)
+    os.kill(worker.pid, signal.SIGSTOP)
     assert daemon.outcome(first) == "done"
     assert daemon.outcome(daemon.ask("cycle", handoff="the second")) == "done"
 
-    horse.send_signal(signal.SIGCONT)
-    eventually(lambda: not lives(horse), deadline=PATIENCE)
+    worker.send_signal(signal.SIGCONT)
+    daemon.comes_to_rest(worker)
 
     after = eventually(daemon.living)
     assert after is not None
@@ -118,12 +118,12 @@ def test_a_handoff_that_is_written_too_late_overwrites_no_later_one(daemon: Daem
 
 def test_who_is_frozen_until_after_a_shutdown_brings_nobody_back(daemon: Daemon) -> None:
     before = daemon.run(MAX)
-    horse = frozen_in_the_middle(daemon, first := daemon.ask("restart"))
+    worker = frozen_in_the_middle(daemon, first := daemon.ask("restart"))
     assert daemon.outcome(first) == "done"
     assert daemon.outcome(daemon.ask("shutdown")) == "done"
 
-    horse.send_signal(signal.SIGCONT)
-    eventually(lambda: not lives(horse), deadline=PATIENCE)
+    worker.send_signal(signal.SIGCONT)
+    daemon.comes_to_rest(worker)
 
     assert daemon.session() is None
     assert len(daemon.starts()) == 2

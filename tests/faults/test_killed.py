@@ -68,32 +68,34 @@ def assert_done_once(daemon: Daemon, before: Session, ident: str) -> None:
     assert daemon.starts() == [before.incarnation, after.incarnation]
 
 
-def test_a_work_horse_killed_in_the_middle(daemon: Daemon) -> None:
-    before, ident, horse = begun(daemon, "cycle")
-
-    kill_at_once(horse)
-
-    assert_done_once(daemon, before, ident)
-
-
-def test_a_worker_killed_in_the_middle_together_with_its_work_horse(daemon: Daemon) -> None:
-    before, ident, horse = begun(daemon, "cycle")
-    worker = horse.parent()
-    assert worker is not None
-
-    kill_at_once(worker, horse)
-
-    assert_done_once(daemon, before, ident)
-
-
-def test_a_worker_killed_while_its_work_horse_goes_on_alone(daemon: Daemon) -> None:
-    before, ident, horse = begun(daemon, "restart")
-    worker = horse.parent()
-    assert worker is not None
+def test_a_worker_killed_in_the_middle(daemon: Daemon) -> None:
+    before, ident, worker = begun(daemon, "cycle")
 
     kill_at_once(worker)
 
     assert_done_once(daemon, before, ident)
+
+
+def test_both_workers_killed_in_the_middle(daemon: Daemon) -> None:
+    before, ident, _ = begun(daemon, "cycle")
+
+    kill_at_once(daemon.child("lifecycle-1"), daemon.child("lifecycle-2"))
+
+    assert_done_once(daemon, before, ident)
+
+
+def test_a_worker_killed_in_the_middle_of_several_acts(daemon: Daemon) -> None:
+    befores = {address: daemon.run(address) for address in (MAX, MAXINE)}
+    idents = {address: daemon.ask("cycle", address) for address in befores}
+    eventually(lambda: {daemon.status(ident) for ident in idents.values()} == {"carrying"}, step=0.005)
+
+    kill_at_once(*{daemon.whose_turn(address) for address in befores})
+
+    for address, before in befores.items():
+        assert daemon.outcome(idents[address]) == "done"
+        after = eventually(lambda address=address: daemon.living(address), deadline=PATIENCE)  # type: ignore[misc]
+        assert after is not None
+        assert daemon.starts(address) == [before.incarnation, after.incarnation]
 
 
 def test_both_lifecycle_workers_killed(daemon: Daemon) -> None:

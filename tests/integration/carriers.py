@@ -1,4 +1,4 @@
-"""Processes that carry requests out, one each, as the work-horses of rq do; a test may kill them."""
+"""Processes that carry requests out, one each, as a worker does; a test may kill them."""
 
 import contextlib
 import subprocess

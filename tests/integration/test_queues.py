@@ -17,7 +17,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from gastown_mail.contracts.errors import GastownError
-from gastown_mail.daemon import queues
+from gastown_mail.daemon import queues, workers
 from gastown_mail.daemon.queues import CARRY_OUT, HEARTBEAT, RUNNABLE, START, SWEEP, TownJob, TownQueue
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.answers import text
@@ -235,11 +235,11 @@ def test_what_may_not_be_run_says_so(town: Town) -> None:
 
 def test_a_worker_has_one_queue_and_a_name_of_its_own(town: Town) -> None:
     """LESSONS part 2: a worker of two queues loses what it pops, a fixed name blocks the successor."""
-    workers = [queues.worker("w", "q", town.redis, lambda *_: None) for _ in range(2)]
+    made = [workers.worker("w", "q", town.redis) for _ in range(2)]
 
-    assert [[queue.name for queue in worker.queues] for worker in workers] == [["q"], ["q"]]
-    assert workers[0].name != workers[1].name
-    assert all(worker.job_class is TownJob and worker.serializer is JSONSerializer for worker in workers)
+    assert [[queue.name for queue in worker.queues] for worker in made] == [["q"], ["q"]]
+    assert made[0].name != made[1].name
+    assert all(worker.job_class is TownJob and worker.serializer is JSONSerializer for worker in made)
 
 
 @contextmanager
@@ -255,29 +255,58 @@ def beats(town: Town) -> int:
     return int(town.redis.hget(town.keys.state, "heartbeat_count") or 0)
 
 
-def test_a_job_whose_process_is_killed_is_run_again(town: Town) -> None:
-    put(town, "beat", HEARTBEAT)
-    with a_worker(town) as worker:
-        with stuck_heartbeats(town):
-            eventually(lambda: beats(town) == 1, deadline=LONG)
-            (horse,) = worker.children()
-            kill(horse)
+def test_a_job_whose_worker_is_killed_is_run_when_it_is_put_again(own_town: Town) -> None:
+    put(own_town, "beat", HEARTBEAT)
+    with a_worker(own_town) as worker, stuck_heartbeats(own_town):
+        eventually(lambda: beats(own_town) == 1, deadline=LONG)
+        kill(worker)
 
-        becomes(town, "beat", "finished")
+    put(own_town, "beat", HEARTBEAT)
+    with a_worker(own_town):
+        becomes(own_town, "beat", "finished")
+    assert beats(own_town) == 2
+
+
+def test_a_job_that_waits_keeps_no_other_from_being_run(own_town: Town) -> None:
+    put(own_town, "beat", HEARTBEAT)
+    with a_worker(own_town) as worker, stuck_heartbeats(own_town):
+        eventually(lambda: beats(own_town) == 1, deadline=LONG)
+
+        put(own_town, "another")
+
+        becomes(own_town, "another", "finished")
+        assert status(own_town, "beat") == "started"
+        assert {text(own_town.redis.hget(key, "state")) for key in own_town.redis.smembers("rq:workers")} == {
+            "busy"
+        }
         assert lives(worker)
-    assert beats(town) == 2
 
 
-def test_a_job_whose_process_is_killed_every_time_fails_in_the_end(town: Town) -> None:
-    put(town, "beat", HEARTBEAT)
-    with a_worker(town) as worker, stuck_heartbeats(town):
-        for tries in range(1, queues.CRASH_TRIES + 2):
-            eventually(lambda tries=tries: beats(town) == tries, deadline=LONG)  # type: ignore[misc]
-            (horse,) = eventually(worker.children)
-            kill(horse)
+def test_a_worker_that_is_stopped_lets_its_jobs_come_to_their_end(own_town: Town) -> None:
+    put(own_town, "beat", HEARTBEAT)
+    with a_worker(own_town) as worker:
+        with stuck_heartbeats(own_town):
+            eventually(lambda: beats(own_town) == 1, deadline=LONG)
+            worker.terminate()
+            put(own_town, "too-late")
+            eventually(lambda: own_town.redis.scard("rq:workers") == 1)
+        eventually(lambda: not lives(worker), deadline=LONG)
 
-        becomes(town, "beat", "failed")
-        assert lives(worker)
+    assert status(own_town, "beat") == "finished"
+    assert status(own_town, "too-late") == "queued"
+
+
+def test_a_worker_that_is_told_twice_ends_in_the_middle(own_town: Town) -> None:
+    put(own_town, "beat", HEARTBEAT)
+    with a_worker(own_town) as worker, stuck_heartbeats(own_town):
+        eventually(lambda: beats(own_town) == 1, deadline=LONG)
+
+        def told() -> bool:
+            worker.terminate()
+            return not lives(worker)
+
+        eventually(told, deadline=4.0, step=0.3)
+        assert status(own_town, "beat") == "started"
 
 
 def test_a_worker_goes_on_when_redis_comes_back(own_town: Town, server: OwnServer) -> None:

@@ -12,9 +12,9 @@ import pytest
 from gastown_mail.contracts.errors import StartFailed, Unknown
 from gastown_mail.sessions import commands
 from gastown_mail.sessions.processes import carriers
-from gastown_mail.sessions.session import Session, Sessions
+from gastown_mail.sessions.session import STAYS, Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
-from tests.integration.tmux_world import WHEN_TOLD, TmuxWorld, python
+from tests.integration.tmux_world import TmuxWorld, python
 from tests.waiting import eventually
 
 NASTY = "~a; b 'c' \"d\" $HOME ${HOME} #{pid} #(touch pwned) ##[x] \\ \\n {e} é🙂\t\x01\n  # no comment\nend;"
@@ -249,20 +249,15 @@ def test_a_command_that_ends_at_once_is_a_failed_start_and_leaves_nothing(
     eventually(lambda: words in failure())
 
 
-def test_a_command_that_ends_between_the_looks_is_a_failed_start(world: TmuxWorld, tmp_path: Path) -> None:
-    pauses: list[float] = []
-
-    def pause(seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == 2:
-            (tmp_path / "go").touch()
-            eventually(lambda: world.sessions.snapshot()["gt-rig-crew-max"].dead)
-
-    world.sessions = Sessions(world.tmux, sleep=pause)
-
+def test_a_command_that_ends_between_the_looks_is_a_failed_start(world: TmuxWorld) -> None:
     with pytest.raises(StartFailed, match="ended at once with status 4"):
-        world.start(f"{WHEN_TOLD}; exit 4")
-    assert pauses == [0.05, 0.2]
+        world.start(f"sleep {STAYS / 2}; exit 4")
+
+
+def test_a_command_that_ends_after_the_looks_was_started(world: TmuxWorld) -> None:
+    session = world.start(f"sleep {STAYS * 2}; exit 4")
+
+    eventually(lambda: (seen := world.sessions.look(session.name)) and seen.exit_status == 4)
 
 
 def test_what_a_failed_start_left_in_the_background_ends(world: TmuxWorld) -> None:

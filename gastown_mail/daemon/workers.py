@@ -1,0 +1,119 @@
+"""The rq worker of a town: one queue, many jobs at once.
+
+An act is mostly waiting: for an agent to end, for a new session to stay. So a worker runs each job in a
+thread of its own and takes the next one meanwhile; rq's own worker would fork a process for each job and wait
+for it. Whoever kills a worker ends all its jobs in the middle; each is gone on with like any other (see
+`lifecycle`).
+"""
+
+import logging
+import threading
+from typing import Any
+from uuid import uuid4
+
+from redis import Redis
+from redis.client import Pipeline
+from rq import Queue, SimpleWorker
+from rq.exceptions import StopRequested
+from rq.executions import Execution
+from rq.job import Job
+from rq.serializers import JSONSerializer
+from rq.timeouts import TimerDeathPenalty
+from rq.worker import WorkerStatus
+
+from gastown_mail.daemon.queues import RESULT_KEPT, TownJob, TownQueue, queue
+
+JOBS_AT_ONCE = 32
+"""How many jobs one worker runs at a time; an agent that takes a minute to end keeps one of these places."""
+
+WORKER_TTL = 30
+"""Seconds between an idle worker's signs of life; rq's 420 would hide a hung Redis for 7 min."""
+
+MAINTENANCE_INTERVAL = 30
+
+OUTAGE_PAUSE = 2.0
+"""Seconds at most between two looks for a Redis that is away; rq's 60 would be felt long after an outage."""
+
+log = logging.getLogger(__name__)
+
+
+class JobDeadline(TimerDeathPenalty):
+    """rq's end of a job that takes too long; it keeps no process from ending."""
+
+    def new_timer(self) -> threading.Timer:
+        """The timer of one job."""
+        timer: threading.Timer = super().new_timer()  # type: ignore[no-untyped-call]
+        timer.daemon = True
+        return timer
+
+
+class TownWorker(SimpleWorker):
+    """Runs each job in a thread, `JOBS_AT_ONCE` at most; ends when Redis no longer knows it."""
+
+    job_class = TownJob
+    queue_class = TownQueue
+    death_penalty_class = JobDeadline
+    max_connection_wait_time = OUTAGE_PAUSE
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._free = threading.Semaphore(JOBS_AT_ONCE)
+
+    def execute_job(self, job: Job, queue: Queue) -> None:
+        """Begin the job, and come back when another one can be begun."""
+        self._free.acquire()
+        execution = self.prepare_execution(job)
+        threading.Thread(target=self._run, args=(job, queue, execution), name=job.id, daemon=True).start()
+        self.set_state(WorkerStatus.IDLE)
+        self._wait_for_a_free_place()
+
+    def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
+        """Note what the worker itself does; to others it is busy as long as a job runs."""
+        self._state = state
+        shown = WorkerStatus.BUSY if self.executions else state
+        (self.connection if pipeline is None else pipeline).hset(self.key, "state", shown)
+
+    def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
+        """rq's sign of life; raises StopRequested when an emptied Redis has forgotten this worker."""
+        super().heartbeat(timeout, pipeline)
+        if pipeline is None and not self._registered():
+            self.log.warning("Worker %s: no longer registered, ending to be started anew", self.name)
+            raise StopRequested
+
+    def teardown(self) -> None:
+        """Let what runs come to its end, then leave; a second SIGTERM cuts it."""
+        for _ in range(JOBS_AT_ONCE):
+            self._free.acquire()
+        super().teardown()  # type: ignore[no-untyped-call]
+
+    def _run(self, job: Job, queue: Queue, execution: Execution) -> None:
+        try:
+            self.perform_job(job, queue, execution)
+            self.set_state(self.get_state())
+        except Exception:
+            log.exception("job %s was not settled; the sweep comes back to what it was for", job.id)
+        finally:
+            self.executions.pop(execution.id, None)
+            self._free.release()
+
+    def _wait_for_a_free_place(self) -> None:
+        while not self._free.acquire(timeout=WORKER_TTL):
+            self.heartbeat()
+        self._free.release()
+
+    def _set_ip_address(self, connection: Redis) -> None:
+        # redis-py cannot read CLIENT INFO when the socket's path has a space in it.
+        self.ip_address = "unknown"
+        connection.client_setname(self.name)
+
+    def _registered(self) -> bool:
+        return bool(self.connection.sismember(self.redis_workers_keys, self.key))
+
+
+def worker(name: str, queue_name: str, redis: Redis) -> TownWorker:
+    """A worker of that one queue; `name` gets a random end because a fixed one blocks its successor."""
+    return TownWorker(
+        [queue(queue_name, redis)], name=f"{name}-{uuid4().hex[:8]}", connection=redis,
+        serializer=JSONSerializer, worker_ttl=WORKER_TTL, maintenance_interval=MAINTENANCE_INTERVAL,
+        default_result_ttl=RESULT_KEPT, log_job_description=False,
+    )  # fmt: skip

@@ -1,0 +1,82 @@
+"""A count of all processes of the machine: who they are, whose children, and which incarnation they carry.
+
+In a large town a count costs more than all the rest of an act. So those who ask at the same time share one,
+and what carried an incarnation a moment ago is not read again: it can only have ended.
+"""
+
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from gastown_mail.sessions import kernel
+from gastown_mail.sessions.kernel import Process, Row
+
+VARIABLE = "GASTOWN_INCARNATION"
+
+BELIEVED = 1.0
+"""Seconds for which a pid is believed to be the same process: the kernel gives no pid away again so soon."""
+
+_ENTRY = f"\0{VARIABLE}=".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A process as it was read at `at` (monotonic seconds): its row, and its incarnation or b""."""
+
+    row: Row
+    incarnation: bytes
+    at: float
+
+
+class Census:
+    """Counts, shared by all threads of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._began = 0.0
+        self._people: Mapping[int, Seen] = {}
+
+    def take(self, since: float | None = None) -> Mapping[int, Seen]:
+        """All processes by pid, from a count that began after `since` (monotonic; default: this moment).
+
+        A carrier that has just ended may still be among them.
+        """
+        wanted = time.monotonic() if since is None else since
+        with self._lock:
+            if self._began < wanted:
+                self._began = time.monotonic()
+                self._people = _count(self._people, self._began)
+            return self._people
+
+    def carriers(self, incarnation: str) -> set[Process]:
+        """Every living process that carries this incarnation."""
+        entry = incarnation.encode()
+        claimed = [seen.row.process for seen in self.take().values() if seen.incarnation == entry]
+        # Looked at once more: it may have ended, or begun a program with another environment.
+        looked = {process: _look(process.pid, 0.0) for process in claimed}
+        return {
+            p for p, seen in looked.items() if seen and seen.row.process == p and seen.incarnation == entry
+        }
+
+
+def _count(known: Mapping[int, Seen], now: float) -> dict[int, Seen]:
+    people = {}
+    for pid in kernel.pids():
+        seen = known.get(pid)
+        if seen is None or not seen.incarnation or now - seen.at > BELIEVED:
+            seen = _look(pid, now)
+        if seen is not None:
+            people[pid] = seen
+    return people
+
+
+def _look(pid: int, now: float) -> Seen | None:
+    # The row first: were the pid given away in between, the incarnation would be a stranger's.
+    row = kernel.row(pid)
+    return None if row is None else Seen(row, _incarnation(kernel.environment(pid)), now)
+
+
+def _incarnation(environment: bytes) -> bytes:
+    _, found, rest = environment.partition(_ENTRY)
+    return rest.partition(b"\0")[0] if found else b""
