@@ -47,16 +47,20 @@ class Wishes:
         """Has an operator paused the whole town?"""
         return self.agents.read(WHOLE_TOWN).desired is Desired.PAUSED
 
-    def keep(self) -> None:
-        """Make the file say what Redis says, unless that was emptied and the file knows more."""
+    def keep(self, *only: str) -> None:
+        """Make the file say what Redis says (of these agents alone, if any are named).
+
+        Nothing is done when Redis was emptied and the file knows more.
+        """
         with exclusively(self.daemon_dir / LOCK, LOCK_DEADLINE):
-            addresses = texts(self.agents.redis.smembers(self.agents.keys.agents))
+            addresses = only or texts(self.agents.redis.smembers(self.agents.keys.agents))
             records = zip(addresses, self.agents.read_all(addresses), strict=True)
-            wanted = {a: f"{r.desired} {r.before_pause}".strip() for a, r in records if r.desired}
+            wanted = load_desired(self.daemon_dir) if only else {}
+            wanted |= {a: f"{r.desired or ''} {r.before_pause}".strip() for a, r in records}
             # Asked after the reading: what was read before Redis was emptied is whole.
             town = TownRecord(self.agents.redis, self.agents.keys, self.daemon_dir.parent)
             if town.lost() is None:
-                save_desired(self.daemon_dir, wanted)
+                save_desired(self.daemon_dir, {a: words for a, words in wanted.items() if words})
 
     def restore(self) -> None:
         """Bring the wishes back into an emptied Redis, where nobody has said anything new yet."""
@@ -72,7 +76,7 @@ class Wishes:
             self.agents.write(address, pipe=pipe, desired=desired, changed_at=now, **more)
             tell(pipe, self.agents.keys, "desired", agent=address, detail=desired or "as its settings say")
             pipe.execute()
-        self.keep()
+        self.keep(address)
 
 
 def load_desired(daemon_dir: Path) -> dict[str, str]:

@@ -5,9 +5,13 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from gastown_mail.contracts.agent import NAME_PATTERN, Form
 from gastown_mail.contracts.errors import SettingsError
+
+UNSETTLED = 2.0
+"""Seconds after a change in which another one may not show: the disk's clock is coarse."""
 
 NO_RIGS = frozenset({"mayor", "deacon", "daemon"})
 """Folders of the town itself: one is a rig only where `rigs.json` says so."""
@@ -31,6 +35,35 @@ def find_layout(town_root: Path) -> Layout:
     for rig in sorted(folders - NO_RIGS if named is None else named):
         _add_rig(town_root / rig, layout, certain=named is not None)
     return layout
+
+
+def signs(town_root: Path, now: float) -> tuple[object, ...] | None:
+    """What changes whenever the answer of `find_layout` or town.toml does; None when it changed just now.
+
+    `now`: seconds since the epoch. A file that changes twice within one step of the disk's clock looks the
+    same after both.
+    """
+    places = [town_root, town_root / "town.toml", town_root / "mayor" / "rigs.json"]
+    for folder in sorted(_folders(town_root, Layout()) - {"daemon"}):
+        places += [town_root / folder, town_root / folder / "crew", town_root / folder / "polecats"]
+    found = [_sign(place) for place in places]
+    newest = max((sign.changed for sign in found if sign), default=0.0)
+    return None if newest > now - UNSETTLED else tuple(zip(places, found, strict=True))
+
+
+class _Sign(NamedTuple):
+    inode: int
+    size: int
+    written: int
+    changed: float
+
+
+def _sign(place: Path) -> _Sign | None:
+    try:
+        found = place.stat()
+    except OSError:
+        return None
+    return _Sign(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime)
 
 
 def _add_rig(folder: Path, layout: Layout, *, certain: bool) -> None:

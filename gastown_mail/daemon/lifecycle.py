@@ -170,8 +170,8 @@ def _begin(town: Town, right: Turn, case: Case, victim: Session | None) -> None:
 
     right.write(write, request)
     passing("intent-written")
-    if case.record.desired is not desired:
-        town.keep_desired()
+    if case.record.desired is not desired and Desired.STOPPED in (case.record.desired, desired):
+        town.keep_desired(address)
 
 
 def _place_handoff(town: Town, case: Case) -> Path | None:

@@ -13,6 +13,7 @@ from gastown_mail.contracts.errors import GastownError, StateFileError, Unknown
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.daemon.desired import Wishes
+from gastown_mail.daemon.layout import signs
 from gastown_mail.daemon.queues import TownQueue, queue
 from gastown_mail.daemon.record import Agents, TownRecord
 from gastown_mail.daemon.roster import Roster, load_roster
@@ -24,7 +25,7 @@ from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
 
 ROSTER_AGE = 1.0
-"""Seconds for which the roster is believed; a new agent is known after that at the latest."""
+"""Seconds for which the roster is believed without a look; a new agent is known after that at the latest."""
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +45,8 @@ class Town:
         self.sessions = Sessions(Tmux(settings.tmux_socket, environ=os.environ))
         self._queues: dict[str, TownQueue] = {}
         self._roster: Roster | None = None
-        self._read_at = -ROSTER_AGE
+        self._signs: tuple[object, ...] | None = None
+        self._looked_at = -ROSTER_AGE
 
     @classmethod
     def open(cls, settings: Settings, redis_url: str, *, blocking: float = 0.0) -> "Town":
@@ -57,14 +59,16 @@ class Town:
         return self.settings.host
 
     def roster(self) -> Roster:
-        """The agents of the town, at most `ROSTER_AGE` old.
+        """The agents of the town, as they were `ROSTER_AGE` ago or later.
 
         A town.toml that is broken while the daemon runs changes nothing but the log; at the start it
         raises SettingsError.
         """
-        if self._roster is None or time.monotonic() - self._read_at >= ROSTER_AGE:
-            self._roster = self._read_roster(self._roster)
-            self._read_at = time.monotonic()
+        if self._roster is None or time.monotonic() - self._looked_at >= ROSTER_AGE:
+            found = signs(self.settings.town_root, time.time())
+            if self._roster is None or found is None or found != self._signs:
+                self._roster = self._read_roster(self._roster)
+            self._signs, self._looked_at = found, time.monotonic()
         return self._roster
 
     def is_paused(self) -> bool:
@@ -79,10 +83,10 @@ class Town:
         if self.is_paused():
             raise Unknown("the town is paused; it goes on after gastown-mail resume")
 
-    def keep_desired(self) -> None:
-        """Mirror what should be to the disk; a disk that refuses is said and stops nobody."""
+    def keep_desired(self, *only: str) -> None:
+        """Mirror what should be (of `only` these) to the disk; one that refuses is said and stops nobody."""
         try:
-            self.wishes.keep()
+            self.wishes.keep(*only)
         except GastownError as error:
             say(log, "desired_not_kept", level=logging.ERROR, detail=str(error))
 

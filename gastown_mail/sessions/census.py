@@ -1,7 +1,8 @@
 """A count of all processes of the machine: who they are, whose children, and which incarnation they carry.
 
 In a large town a count costs more than all the rest of an act. So those who ask at the same time share one,
-and what carried an incarnation a moment ago is not read again: it can only have ended.
+and what was read a moment ago is not read again, unless it is so young that it may not have begun its own
+program yet.
 """
 
 import threading
@@ -17,16 +18,20 @@ VARIABLE = "GASTOWN_INCARNATION"
 BELIEVED = 1.0
 """Seconds for which a pid is believed to be the same process: the kernel gives no pid away again so soon."""
 
+GROWN = 1.0
+"""Seconds of age from which on a process has long begun its own program, with the environment that stays."""
+
 _ENTRY = f"\0{VARIABLE}=".encode()
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A process as it was read at `at` (monotonic seconds): its row, and its incarnation or b""."""
+    """A process as it was read at `at` (monotonic seconds): its row, its incarnation or b"", is it grown?"""
 
     row: Row
     incarnation: bytes
     at: float
+    grown: bool
 
 
 class Census:
@@ -40,7 +45,7 @@ class Census:
     def take(self, since: float | None = None) -> Mapping[int, Seen]:
         """All processes by pid, from a count that began after `since` (monotonic; default: this moment).
 
-        A carrier that has just ended may still be among them.
+        One that has just ended may still be among them.
         """
         wanted = time.monotonic() if since is None else since
         with self._lock:
@@ -64,7 +69,7 @@ def _count(known: Mapping[int, Seen], now: float) -> dict[int, Seen]:
     people = {}
     for pid in kernel.pids():
         seen = known.get(pid)
-        if seen is None or not seen.incarnation or now - seen.at > BELIEVED:
+        if seen is None or not seen.grown or now - seen.at > BELIEVED:
             seen = _look(pid, now)
         if seen is not None:
             people[pid] = seen
@@ -74,7 +79,10 @@ def _count(known: Mapping[int, Seen], now: float) -> dict[int, Seen]:
 def _look(pid: int, now: float) -> Seen | None:
     # The row first: were the pid given away in between, the incarnation would be a stranger's.
     row = kernel.row(pid)
-    return None if row is None else Seen(row, _incarnation(kernel.environment(pid)), now)
+    if row is None:
+        return None
+    grown = kernel.age(row.process) >= GROWN
+    return Seen(row, _incarnation(kernel.environment(pid)), now, grown)
 
 
 def _incarnation(environment: bytes) -> bytes:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import psutil
 
 LINUX = sys.platform.startswith("linux")
 PS_DEADLINE = 2.0
+_TICKS = os.sysconf("SC_CLK_TCK")
 _CHUNK = 1 << 15
 """Bytes read at once; Python sets aside that much for each file, and that takes longer than the reading."""
 
@@ -42,6 +44,13 @@ def pids() -> list[int]:
 def row(pid: int) -> Row | None:
     """Return what is known of a pid; None when nothing lives there."""
     return _linux_row(pid) if LINUX else _other_row(pid)
+
+
+def age(process: Process) -> float:
+    """Return for how many seconds a process has existed."""
+    if not LINUX:
+        return time.time() - process.started
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - process.started / _TICKS
 
 
 def is_zombie(pid: int, parent: int) -> bool:

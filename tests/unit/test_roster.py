@@ -1,6 +1,6 @@
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gastown_mail.contracts.agent import DEFAULT_COMMAND, Form, hyphen_forms, parse_form
 from gastown_mail.contracts.errors import AddressError, SettingsError
 from gastown_mail.contracts.settings import Settings, load_settings
+from gastown_mail.daemon.layout import signs
 from gastown_mail.daemon.roster import Roster, load_roster
 
 # few letters, many hyphens, and the words of the forms: so that names collide
@@ -347,3 +348,53 @@ def test_a_thousand_agents_are_read_in_no_time(tmp_path: Path) -> None:
         assert len(load_roster(town).agents) == 1000
         took.append(time.perf_counter() - start)
     assert min(took) < 0.1
+
+
+LATER = 60.0
+"""Seconds after the last change, when it has settled."""
+
+
+def signs_of(root: Path) -> tuple[object, ...] | None:
+    return signs(root, time.time() + LATER)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "town.toml").write_text("[daemon]\nworkers = 3\n"),
+        lambda root: (root / "mayor").mkdir(),
+        lambda root: (root / "rig" / "crew" / "new").mkdir(),
+        lambda root: (root / "rig" / "crew" / "max").rmdir(),
+        lambda root: (root / "rig" / "polecats").mkdir(),
+        lambda root: (root / "rig" / "witness").mkdir(),
+        lambda root: (root / "other" / ".beads").mkdir(),
+        lambda root: (root / "other").rename(root / "another"),
+    ],
+    ids=range(8),
+)
+def test_whatever_changes_the_roster_changes_its_signs(
+    tmp_path: Path, change: Callable[[Path], object]
+) -> None:
+    root = make(tmp_path, "rig/.beads", "rig/crew/max", "other")
+    before = signs_of(root)
+    assert before == signs_of(root)
+    assert before is not None
+
+    change(root)
+
+    assert signs_of(root) != before
+
+
+def test_what_has_changed_just_now_has_no_signs_yet(tmp_path: Path) -> None:
+    root = make(tmp_path, "rig/.beads")
+
+    assert signs(root, time.time()) is None
+
+
+def test_the_daemons_own_files_change_no_signs(tmp_path: Path) -> None:
+    root = make(tmp_path, "rig/.beads", "daemon")
+    before = signs_of(root)
+
+    (root / "daemon" / "state.json").touch()
+
+    assert signs_of(root) == before
