@@ -22,6 +22,7 @@ SAID = frozenset(("killed", "kept", "started", "stale"))
 NO_DIALOG = f"#{{==:#{{C/r:{_DIALOG}}},0}}"
 """The condition that no question is on the pane's screen that a poke could answer by mistake."""
 
+_PLACEHOLDER = ("/bin/sh", "-c", "read _")
 _ENTER_COMMAND = 'cd -- "$1" && exec /bin/sh -c "$2"'
 
 
@@ -140,22 +141,26 @@ def create(
 ) -> str:
     """Create a session and start `command` in it, at most once per generation; prints `started` or `stale`.
 
-    A placeholder holds the pane until all options are set, so that a command that ends at once stays visible.
+    All of it is one step of the server, so a command that ends at once stays visible. Variables can be
+    `removed` only from what is started after the session: a placeholder holds its pane until then.
     """
     target, counter = by_name(session), f"@gastown_generation_{session}"
     variables = [word for key, value in environ.items() for word in ("-e", f"{key}={value}")]
     size = ("-x", str(WIDTH), "-y", str(HEIGHT))
+    program = ("/bin/sh", "-c", _ENTER_COMMAND, "sh", work_dir, command)
+    unset = [line("set-environment", "-t", target, "-r", "--", name) for name in removed]
+    first = _PLACEHOLDER if unset else program
     action = block(
         line("set-option", "-s", counter, str(generation)),
-        line("new-session", "-d", "-s", session, "-n", session, *size, *variables, "/bin/sh", "-c", "read _"),
+        line("new-session", "-d", "-s", session, "-n", session, *size, *variables, *first),
         *(line("set-option", "-t", target, "--", f"@gastown_{key}", value) for key, value in options.items()),
         line("set-option", "-F", "-t", target, "@gastown_pane", "#{pane_id}"),
         line("set-option", "-t", target, "destroy-unattached", "off"),
         line("set-option", "-w", "-t", target, "remain-on-exit", "on"),
         line("set-option", "-w", "-t", target, "automatic-rename", "off"),
         line("set-option", "-w", "-t", target, "allow-rename", "off"),
-        *(line("set-environment", "-t", target, "-r", "--", name) for name in removed),
-        line("respawn-pane", "-k", "-t", target, "/bin/sh", "-c", _ENTER_COMMAND, "sh", work_dir, command),
+        *unset,
+        *([line("respawn-pane", "-k", "-t", target, *program)] if unset else []),
         say("started"),
     )
     return line("if-shell", "-F", f"#{{e|<:#{{{counter}}},{generation}}}", action, say("stale"))

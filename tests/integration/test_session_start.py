@@ -257,7 +257,7 @@ def test_a_command_that_ends_between_the_looks_is_a_failed_start(world: TmuxWorl
 def test_a_command_that_ends_after_the_looks_was_started(world: TmuxWorld) -> None:
     session = world.start(f"sleep {STAYS * 2}; exit 4")
 
-    eventually(lambda: (seen := world.sessions.look(session.name)) and seen.exit_status == 4)
+    eventually(lambda: (seen := world.sessions.look(session.name)) and seen.dead)
 
 
 def test_what_a_failed_start_left_in_the_background_ends(world: TmuxWorld) -> None:
