@@ -54,9 +54,9 @@ class Wishes:
         """
         with exclusively(self.daemon_dir / LOCK, LOCK_DEADLINE):
             addresses = only or texts(self.agents.redis.smembers(self.agents.keys.agents))
-            records = zip(addresses, self.agents.read_all(addresses), strict=True)
+            found = zip(addresses, self.agents.wanted(addresses), strict=True)
             wanted = load_desired(self.daemon_dir) if only else {}
-            wanted |= {a: f"{r.desired or ''} {r.before_pause}".strip() for a, r in records}
+            wanted |= {address: " ".join(words).strip() if words[0] else "" for address, words in found}
             # Asked after the reading: what was read before Redis was emptied is whole.
             town = TownRecord(self.agents.redis, self.agents.keys, self.daemon_dir.parent)
             if town.lost() is None:

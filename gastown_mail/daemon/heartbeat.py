@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.settings import DaemonSettings
-from gastown_mail.contracts.times import ZERO_TIME, format_duration
+from gastown_mail.contracts.times import ZERO_TIME, format_time
 from gastown_mail.daemon.gate import OPEN, is_stable
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.sessions.session import Session
@@ -109,11 +109,11 @@ def _poke_or_not(one: Seen, session: Session, now: datetime, settings: DaemonSet
         return Leave(agent, "not poked: a person is attached")
     idle = now - _moment(session.activity)
     if idle < timedelta(seconds=settings.fresh_after):
-        return Leave(agent, f"not poked: active {format_duration(max(0, round(idle.total_seconds())))} ago")
+        return Leave(agent, f"not poked: active at {_text(now - idle)}")
     misses = _misses(record, session)
-    wait = due_at(record, misses, settings) - now
-    if wait > timedelta(seconds=settings.heartbeat_interval * EARLY):
-        return Leave(agent, f"not poked: due in {format_duration(round(wait.total_seconds()))}")
+    due = due_at(record, misses, settings)
+    if due - now > timedelta(seconds=settings.heartbeat_interval * EARLY):
+        return Leave(agent, f"not poked: due at {_text(due)}")
     return Poke(agent, session, agent.poke, misses)
 
 
@@ -132,6 +132,11 @@ def due_at(record: AgentRecord, misses: int, settings: DaemonSettings) -> dateti
     longest = max(settings.poke_backoff_max, settings.heartbeat_interval)
     seconds = settings.heartbeat_interval * settings.poke_backoff_factor ** min(misses, 64)
     return record.last_poke + timedelta(seconds=min(seconds, longest))
+
+
+def _text(moment: datetime) -> str:
+    """A moment in words that stay true, and the same, from one heartbeat to the next."""
+    return format_time(moment.replace(microsecond=0).astimezone())
 
 
 def _moment(epoch: float) -> datetime:

@@ -14,7 +14,7 @@ from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.state import State, load_state, save_state
 from gastown_mail.contracts.times import ZERO_TIME, format_time, parse_time
 from gastown_mail.daemon.gate import OPEN, Gate
-from gastown_mail.plumbing.answers import fields, read_hash, text_hash
+from gastown_mail.plumbing.answers import fields, read_hash, text_hash, texts
 from gastown_mail.plumbing.files import exclusively
 
 MIRROR_DEADLINE = 5.0
@@ -84,6 +84,13 @@ class Agents:
             for address in addresses:
                 pipe.hgetall(self.keys.agent(address))
             return [AgentRecord.from_mapping(text_hash(answer)) for answer in pipe.execute()]
+
+    def wanted(self, addresses: Sequence[str]) -> list[tuple[str, str]]:
+        """What is desired of each, and what was before its pause, as text; in one round trip."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for address in addresses:
+                pipe.hmget(self.keys.agent(address), ["desired", "before_pause"])
+            return [(desired, before) for desired, before in map(texts, pipe.execute())]
 
     def write(self, address: str, *, pipe: Redis | None = None, **values: str | int | datetime) -> None:
         """Write fields through; on a pipeline they become part of the transaction."""

@@ -33,7 +33,7 @@ def heartbeat(town: Town) -> State:
     seen, acts = look(town)
     request_starts(town, acts)
     results = poke_all(town, [act for act in acts if isinstance(act, Poke)])
-    _remember(town, acts, results)
+    _remember(town, seen, acts, results)
     _forget_history(town, seen)
     town.keep_desired()
     requeued = sweep_requests(town)
@@ -149,15 +149,15 @@ def _expire(town: Town, received: dict[str, float], agents: dict[str, str]) -> N
             )
 
 
-def _remember(town: Town, acts: Sequence[Act], results: dict[str, str]) -> None:
+def _remember(town: Town, seen: Sequence[Seen], acts: Sequence[Act], results: dict[str, str]) -> None:
     """Keep the reason of each decision, for the operator who asks why."""
     with town.redis.pipeline(transaction=False) as pipe:
-        for act in acts:
-            why = results.get(act.agent.address, act.why) if isinstance(act, Poke) else act.why
-            fields: dict[str, str | int | datetime] = {"decision": why}
+        for one, act in zip(seen, acts, strict=True):
+            fields: dict[str, str | datetime] = {"decision": results.get(act.agent.address, act.why)}
             if isinstance(act, Poke):
                 fields["last_activity"] = datetime.fromtimestamp(act.session.activity, UTC)
-            town.agents.write(act.agent.address, pipe=pipe, **fields)
+            if fields["decision"] != one.record.decision or len(fields) > 1:
+                town.agents.write(act.agent.address, pipe=pipe, **fields)
         pipe.execute()
 
 

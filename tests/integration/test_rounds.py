@@ -114,7 +114,7 @@ def test_an_agent_that_was_poked_a_moment_ago_is_not_poked_again(idle: Stage) ->
         rounds.heartbeat(idle.town)
 
     assert event_names(idle).count("poke") == 1
-    assert "due in" in idle.record(WITNESS).decision
+    assert "due at" in idle.record(WITNESS).decision
 
 
 def test_a_session_of_somebody_else_is_neither_poked_nor_replaced(make_town: Callable[..., Town]) -> None:
