@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 
 from redis import Redis
 from redis.exceptions import AuthenticationError
@@ -61,8 +62,8 @@ class Receipt:
         return status
 
     def _record(self) -> Mapping[str, str]:
-        with redis_errors(self.redis_url), connect(self.redis_url) as redis:
-            return read_hash(redis, Keys(self.town).request(self.id))
+        with redis_errors(self.redis_url):
+            return read_hash(_client(self.redis_url), Keys(self.town).request(self.id))
 
 
 def send_lifecycle(
@@ -118,8 +119,9 @@ def push(url: str, inbox: str, element: bytes) -> None:
     until = time.monotonic() + SEND_DEADLINE
     while True:
         try:
-            with redis_errors(url), connect(url) as redis:
-                return _rpush(redis, inbox, element)
+            with redis_errors(url):
+                _client(url).rpush(inbox, element)
+                return
         except RedisUnavailable as error:
             if not _may_pass(error) or time.monotonic() + PAUSE_BETWEEN_TRIES > until:
                 raise NotAccepted(f"the request was not accepted: {error}") from error
@@ -134,8 +136,10 @@ def _may_pass(error: RedisUnavailable) -> bool:
     )
 
 
-def _rpush(redis: Redis, inbox: str, element: bytes) -> None:
-    redis.rpush(inbox, element)
+@cache
+def _client(url: str) -> Redis:
+    """One client for each Redis of this process: a connection costs more than a request."""
+    return connect(url)
 
 
 def _given(environ: Mapping[str, str], variable: str, argument: str) -> str:

@@ -112,6 +112,18 @@ def test_a_redis_that_comes_back_in_time_accepts(own_town: Town, server: OwnServ
     assert [element["id"] for element in sent(own_town)] == [receipt.id]
 
 
+def test_a_sender_whose_connection_died_with_its_server_sends_on_a_new_one(
+    own_town: Town, server: OwnServer
+) -> None:
+    send_lifecycle("cycle", environ=inside(own_town))
+    server.kill()
+    server.start_again()
+
+    send_lifecycle("restart", environ=inside(own_town))
+
+    assert [request["action"] for request in sent(own_town)] == ["cycle", "restart"]
+
+
 def _in_background(act: Callable[[], None]) -> Callable[[], None]:
     thread = threading.Thread(target=act)
     thread.start()
