@@ -12,7 +12,7 @@ TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 WIDTH, HEIGHT = 200, 50
 
 _ID = re.compile(r"[$@%][0-9]+")
-_SPECIAL = set('\\"$~')
+_SPECIAL = re.compile(r'[\\"$~\x01-\x1f\x7f]')
 _SHELLS = "^-?(ba|da|z|fi|k|mk|a|tc|c)?sh$"
 # A list with its cursor, or a line that ends in a question of yes or no: Enter would answer it.
 _DIALOG = "(❯|›) +[0-9]+[.]|[[(][yY]/[nN][])][?:]? *$"
@@ -22,21 +22,20 @@ SAID = frozenset(("killed", "kept", "started", "stale"))
 NO_DIALOG = f"#{{==:#{{C/r:{_DIALOG}}},0}}"
 """The condition that no question is on the pane's screen that a poke could answer by mistake."""
 
+_NO_MODE = "#{?pane_in_mode,0,1}"
+
 _PLACEHOLDER = ("/bin/sh", "-c", "read _")
 _ENTER_COMMAND = 'cd -- "$1" && exec /bin/sh -c "$2"'
 
 
 def quote(text: str) -> str:
     """Return the word of tmux's command language that means exactly `text` (which holds no NUL)."""
-    return '"' + "".join(map(_escape, text)) + '"'
+    return '"' + _SPECIAL.sub(_escaped, text) + '"'
 
 
-def _escape(char: str) -> str:
-    if char in _SPECIAL:
-        return "\\" + char
-    if char < " " or char == "\x7f":
-        return f"\\{ord(char):03o}"
-    return char
+def _escaped(found: re.Match[str]) -> str:
+    char = found[0]
+    return f"\\{ord(char):03o}" if char < " " or char == "\x7f" else "\\" + char
 
 
 def line(*words: str) -> str:
@@ -201,22 +200,29 @@ def delete_buffer(buffer: str) -> str:
     return line("delete-buffer", "-b", buffer)
 
 
-def paste(pane: str, buffer: str, condition: str) -> str:
+def paste(pane: str, buffer: str, condition: str, *, in_mode: bool) -> str:
     """Type a buffer into a pane (bracketed if its program asks for that); prints `typed N` for pane `%N`.
 
-    Instead `kept N` when the condition does not hold, `dialog N` when a question is on the screen.
+    Instead `kept N` when the condition does not hold, a question is on the screen, or the pane is in a mode
+    (copy mode and the like); one that is `in_mode` already leaves it first.
     """
     typing = line("paste-buffer", "-p", "-r", "-b", buffer, "-t", by_id(pane))
-    return _into(pane, condition, typing)
+    return _into(pane, condition, typing, in_mode)
 
 
-def enter(pane: str, condition: str) -> str:
+def enter(pane: str, condition: str, *, in_mode: bool) -> str:
     """Press Enter in a pane; prints what `paste` does."""
-    return _into(pane, condition, line("send-keys", "-t", by_id(pane), "Enter"))
+    return _into(pane, condition, line("send-keys", "-t", by_id(pane), "Enter"), in_mode)
 
 
-def _into(pane: str, condition: str, typing: str) -> str:
-    leave_modes, number = line("copy-mode", "-q", "-t", by_id(pane)), pane[1:]
-    action = block(leave_modes, typing, say(f"typed {number}"))
-    unless_asked = line(*guarded(pane, NO_DIALOG, action, say(f"dialog {number}")))
-    return line(*guarded(pane, condition, unless_asked, say(f"kept {number}")))
+def _into(pane: str, condition: str, typing: str, in_mode: bool) -> str:
+    number = pane[1:]
+    leave = [line("copy-mode", "-q", "-t", by_id(pane))] if in_mode else []
+    welcome = both(condition, NO_DIALOG) if in_mode else both(condition, NO_DIALOG, _NO_MODE)
+    action = block(*leave, typing, say(f"typed {number}"))
+    return line(*guarded(by_id(pane), welcome, action, say(f"kept {number}")))
+
+
+def ask_for_dialog(pane: str) -> str:
+    """Print `dialog N` when a question is on the pane's screen."""
+    return line(*guarded(by_id(pane), NO_DIALOG, "", say(f"dialog {pane[1:]}")))

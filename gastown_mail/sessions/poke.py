@@ -157,15 +157,22 @@ def _step(
     """Run one script per wave; note whom it did not reach, return whom it did."""
     reached = []
     for wave in _waves(ready):
-        try:
-            answer = tmux.script(script(wave))
-            said, errors = set(answer.lines), answer.errors
-        except Unknown as error:
-            said, errors = set(), str(error)
+        said, errors = _run(tmux, script(wave))
+        if kept := [one.pane for one in wave if f"kept {one.pane[1:]}" in said]:
+            said |= _run(tmux, map(commands.ask_for_dialog, kept))[0]
         for one in wave:
             if _note(outcomes, one.poke, _explain(_missed(one, said, errors), prefix)):
                 reached.append(one.poke)
     return reached
+
+
+def _run(tmux: Tmux, lines: Iterable[str]) -> tuple[set[str], str]:
+    """What a script said, and its errors."""
+    try:
+        answer = tmux.script(lines)
+    except Unknown as error:
+        return set(), str(error)
+    return set(answer.lines), answer.errors
 
 
 def _missed(one: _Ready, said: set[str], errors: str) -> str:
@@ -189,9 +196,13 @@ def _paste_script(wave: Sequence[_Ready]) -> Iterator[str]:
     for one in wave:
         buffers.setdefault(one.poke.text, f"gastown-{uuid.uuid4().hex}")
     yield from (commands.set_buffer(name, text) for text, name in buffers.items())
-    yield from (commands.paste(one.pane, buffers[one.poke.text], one.condition) for one in wave)
+    yield from (_paste(one, buffers[one.poke.text]) for one in wave)
     yield from map(commands.delete_buffer, buffers.values())
 
 
+def _paste(one: _Ready, buffer: str) -> str:
+    return commands.paste(one.pane, buffer, one.condition, in_mode=one.poke.session.in_mode)
+
+
 def _enter_script(wave: Sequence[_Ready]) -> Iterator[str]:
-    return (commands.enter(one.pane, one.condition) for one in wave)
+    return (commands.enter(one.pane, one.condition, in_mode=one.poke.session.in_mode) for one in wave)

@@ -44,8 +44,9 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
     "may_type": lambda: commands.may_type("t0ken", shell_seen=False),
     "set_buffer": lambda: commands.set_buffer("b", "text"),
     "delete_buffer": lambda: commands.delete_buffer("b"),
-    "paste": lambda: commands.paste("%1", "b", "1"),
-    "enter": lambda: commands.enter("%1", "1"),
+    "paste": lambda: commands.paste("%1", "b", "1", in_mode=True),
+    "ask_for_dialog": lambda: commands.ask_for_dialog("%1"),
+    "enter": lambda: commands.enter("%1", "1", in_mode=False),
 }
 EXACT = re.compile(r"[$%][0-9]+|=[A-Za-z0-9_-]+:")
 
@@ -73,8 +74,9 @@ def test_every_target_is_exact(name: str) -> None:
         ("kill", 2),
         ("create", 8),
         ("adopt", 4),
-        ("paste", 4),
-        ("enter", 4),
+        ("paste", 3),
+        ("enter", 2),
+        ("ask_for_dialog", 1),
         ("attach", 1),
         ("capture", 1),
         ("list_session", 1),
