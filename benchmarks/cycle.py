@@ -1,0 +1,41 @@
+"""One cycle, as the agent sees it."""
+
+import time
+
+from benchmarks.figures import Figure, Goal, Limit, ratios
+from benchmarks.sampling import in_turn, timed
+from benchmarks.stage import Stage, address
+from gastown_mail import send_lifecycle
+
+NAME = "cycle"
+WHAT = "from send_lifecycle() returning to the successor's program running; the agent ends on SIGTERM at once"
+ROUNDS, SETTLE, BUDGET = 40, 0.1, 45.0
+BARE = "bare"
+
+
+def measure(stage: Stage) -> Figure:
+    stage.served  # noqa: B018
+    agents = iter(stage.names * (ROUNDS + 1))
+    stage.bare.new(BARE)
+    stage.bell.wait([BARE])
+    acts = (lambda: until_it_runs(stage, next(agents)), timed(lambda: stage.bare.replace([BARE])))
+    measured, limit = in_turn(stage.rounds(ROUNDS), *acts, budget=BUDGET, rest=SETTLE)
+    stage.bare.kill(BARE)
+    p50, p95 = ratios(measured, limit)
+    return Figure(
+        NAME, WHAT, measured,
+        limits=(Limit("bare kill-session and new-session of the same program until it runs", limit),),
+        goals=(Goal("p50 / limit", p50, 5), Goal("p95 / limit's p50", p95, 10)),
+    )  # fmt: skip
+
+
+def until_it_runs(stage: Stage, name: str) -> float:
+    """Ask for a cycle; the time until the successor rings. The daemon is at rest before and after."""
+    stage.bell.clear()
+    receipt = send_lifecycle(
+        "cycle", agent=address(name), redis_url=stage.redis_url, town=stage.town.keys.town, environ={}
+    )
+    began = time.monotonic()
+    took = stage.bell.wait([name])[name] - began
+    stage.settled([receipt.id])
+    return took

@@ -1,0 +1,66 @@
+"""A heartbeat that finds nothing to do."""
+
+from typing import Any
+
+from redis.connection import UnixDomainSocketConnection
+
+from benchmarks.bare import Bare
+from benchmarks.figures import Figure, Goal, Limit
+from benchmarks.sampling import in_turn, timed
+from benchmarks.stage import Stage
+from gastown_mail.daemon import rounds
+from gastown_mail.daemon.town import Town
+from gastown_mail.sessions.panes import PANE_FORMAT
+
+NAME = "heartbeat"
+WHAT = "rounds.heartbeat over agents that are all live, idle and not due"
+ROUNDS, BUDGET = 30, 30.0
+FEW = 5
+"""Agents of the smaller roster, with which the number of calls must be the same."""
+
+
+class Counted(UnixDomainSocketConnection):
+    """A connection that counts what is sent over all of its kind: each is one round trip, a pipeline too."""
+
+    trips = 0
+
+    def send_packed_command(self, *arguments: Any, **options: Any) -> Any:
+        Counted.trips += 1
+        return super().send_packed_command(*arguments, **options)  # type: ignore[no-untyped-call]
+
+
+def measure(stage: Stage) -> Figure:
+    town, bare = stage.town, stage.bare
+    acts = (lambda: rounds.heartbeat(town), lambda: bare_look(bare, town))
+    measured, limit = in_turn(stage.rounds(ROUNDS), *map(timed, acts), budget=BUDGET)
+    calls, trips = count(stage)
+    with stage.with_only(FEW):
+        few_calls, few_trips = count(stage)
+    return Figure(
+        NAME, WHAT, measured,
+        limits=(Limit("a bare list-panes -a of the same format, a pipelined HGETALL of all agents", limit),),
+        goals=(
+            Goal("p50", measured.p50 * 1000, 250, unit="ms"),
+            Goal("tmux calls", calls, few_calls, "=", f"with {FEW} agents"),
+            Goal("round trips", trips, few_trips, "=", f"with {FEW} agents"),
+        ),
+    )  # fmt: skip
+
+
+def bare_look(bare: Bare, town: Town) -> None:
+    """What must be read to decide anything."""
+    bare.run("list-panes", "-a", "-F", PANE_FORMAT)
+    with town.redis.pipeline(transaction=False) as pipe:
+        for address in town.roster().agents:
+            pipe.hgetall(town.keys.agent(address))
+        pipe.execute()
+
+
+def count(stage: Stage) -> tuple[int, int]:
+    """The tmux processes and the Redis round trips of one heartbeat."""
+    town = stage.open()
+    town.redis.connection_pool.connection_class = Counted
+    rounds.heartbeat(town)
+    calls, trips = town.sessions.tmux.calls, Counted.trips
+    rounds.heartbeat(town)
+    return town.sessions.tmux.calls - calls, Counted.trips - trips

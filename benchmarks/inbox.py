@@ -1,0 +1,130 @@
+"""The clerk alone, with a long inbox: how many elements it judges in a second, and what memory it takes."""
+
+import random
+import time
+from pathlib import Path
+
+from redis import Redis
+
+from benchmarks.figures import Figure, Goal, Limit, Samples
+from benchmarks.sampling import in_turn
+from benchmarks.stage import Stage, address
+from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.settings import Settings
+from gastown_mail.plumbing.connections import connect
+from tests.parts import CLERK, running
+from tests.towns import element
+from tests.waiting import eventually
+
+NAME = "inbox"
+AGENTS = 100
+MANY, FEW = 10_000, 1_000
+ROUNDS, BUDGET = 4, 40.0
+BATCH = 200
+COMMANDS = 12
+"""How many commands book one element, about."""
+
+LIMIT = f"the same moves by {BATCH}, then a MULTI of {COMMANDS} HSETs for each first copy and an LREM for all"
+NOISE = 1.0
+"""Megabytes by which two runs of one program differ anyway."""
+
+
+def measure(stage: Stage) -> Figure:
+    many, few = (MANY // 10, FEW // 10) if stage.quick else (MANY, FEW)
+    agents = [address(f"a{number:03}") for number in range(AGENTS)]
+    settings = stage.new_town("".join(f"[agents.\"{one}\"]\ncommand = 'true'\n" for one in agents))
+    wishes = {count: elements(count, agents) for count in (many, few)}
+    # a database of its own: it is emptied before each round
+    with connect(f"{stage.redis_url}?db=1", deadline=30.0) as redis:
+        job = Job(settings, f"{stage.redis_url}?db=1", redis)
+        acts = (
+            lambda: job.judged(wishes[many]),
+            lambda: job.bare(wishes[many]),
+            lambda: job.judged(wishes[few]),
+        )
+        measured, limit, _ = in_turn(stage.rounds(ROUNDS), *acts, budget=BUDGET, warm=False)
+    backlog = (sum(map(len, wishes[many])) - sum(map(len, wishes[few]))) / 1e6
+    peak = {count: Samples.of(job.peaks[count]).p50 for count in (many, few)}
+    return Figure(
+        NAME, f"{many} elements for {AGENTS} agents, half copies, a tenth garbage, judged by the clerk alone",
+        measured,
+        limits=(Limit(LIMIT, limit),),
+        goals=(
+            Goal("elements/s", many / measured.p50, 2000, "≥"),
+            Goal("memory grows", peak[many] - peak[few], backlog + NOISE, unit="MB"),
+        ),
+        facts={f"peak memory of the clerk in MB with {count}": value for count, value in peak.items()},
+    )  # fmt: skip
+
+
+def elements(count: int, agents: list[str]) -> list[bytes]:
+    """Half of them are copies of the others, a tenth is garbage, in an order that is always the same."""
+    order = random.Random(7)
+    first = [
+        b"garbage %d" % number
+        if number % 10 == 0
+        else element(agents[number % len(agents)], id=f"b-{number}")
+        for number in range(count // 2)
+    ]
+    both = first * 2
+    order.shuffle(both)
+    return both
+
+
+class Job:
+    """The same inbox, worked off by the clerk in a process of its own, or by bare commands from here."""
+
+    def __init__(self, settings: Settings, url: str, redis: Redis) -> None:
+        self._settings, self._url, self._redis = settings, url, redis
+        self._keys = Keys(settings.town_name)
+        self.peaks: dict[int, list[float]] = {}
+
+    def judged(self, wishes: list[bytes]) -> float:
+        """The time from the inbox being full to its being judged."""
+        self._fill(wishes)
+        with running(CLERK, self._settings, self._url) as clerk:
+            eventually(lambda: self._redis.exists(self._keys.clerk))
+            took = self._worked_off()
+            self.peaks.setdefault(len(wishes), []).append(_peak(clerk.pid))
+        return took
+
+    def bare(self, wishes: list[bytes]) -> float:
+        """The same moves, and about as many commands, of nothing but Redis."""
+        self._fill(wishes)
+        self._redis.rename("full", self._keys.inbox)
+        began, known = time.monotonic(), set[bytes]()
+        while taken := self._move():
+            with self._redis.pipeline() as pipe:
+                for one in taken:
+                    for number in range(COMMANDS if one not in known else 0):
+                        pipe.hset(f"bare:{len(known)}:{number}", "element", one)
+                    pipe.lrem(self._keys.taken, 1, one)  # type: ignore[arg-type]
+                    known.add(one)
+                pipe.execute()
+        return time.monotonic() - began
+
+    def _fill(self, wishes: list[bytes]) -> None:
+        """An empty Redis but for one list, which becomes the inbox at once when it is renamed."""
+        self._redis.flushdb()
+        self._redis.rpush("full", *wishes)
+
+    def _worked_off(self) -> float:
+        redis, keys = self._redis, self._keys
+        redis.rename("full", keys.inbox)
+        began = time.monotonic()
+        eventually(
+            lambda: not redis.llen(keys.inbox) and not redis.llen(keys.taken), deadline=120.0, step=0.005
+        )
+        return time.monotonic() - began
+
+    def _move(self) -> list[bytes]:
+        with self._redis.pipeline(transaction=False) as pipe:
+            for _ in range(BATCH):
+                pipe.lmove(self._keys.inbox, self._keys.taken, "LEFT", "RIGHT")
+            return [one for one in pipe.execute() if one is not None]
+
+
+def _peak(pid: int) -> float:
+    """The most memory that a process has had, in megabytes."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))

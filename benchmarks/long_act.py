@@ -1,0 +1,79 @@
+"""One act that takes long, and ten others that do not want to wait for it."""
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from benchmarks.figures import Figure, Goal, Limit, Samples
+from benchmarks.sampling import in_turn
+from benchmarks.stage import DEAF, Stage, address
+from gastown_mail.daemon import jobs
+from tests.waiting import eventually
+
+NAME = "storm-long-act"
+WHAT = (
+    "ten cycles asked for at once while an agent that ignores SIGTERM is in its 60 s of grace, the last one"
+)
+OTHERS = 10
+ROUNDS = 4
+BUDGET = 40.0
+
+
+def measure(stage: Stage) -> Figure:
+    stage.served  # noqa: B018
+    beside, alone = list[list[float]](), list[list[float]]()
+
+    def with_long_act() -> float:
+        with a_long_act(stage):
+            beside.append(delays(stage))
+        return max(beside[-1])
+
+    def without() -> float:
+        alone.append(delays(stage))
+        return max(alone[-1])
+
+    jobs.bind(stage.town)
+    started = jobs.start(address(DEAF), "somebody must be deaf", "benchmarks")
+    assert started.startswith("started"), started
+    measured, limit = in_turn(max(2, stage.rounds(ROUNDS)), with_long_act, without, budget=BUDGET, warm=False)
+    late = worst_lateness(beside, alone)
+    return Figure(
+        NAME, WHAT, measured,
+        limits=(Limit("the same ten without the long act", limit),),
+        goals=(Goal("worst is later by", late, 1, unit="s"),),
+    )  # fmt: skip
+
+
+def delays(stage: Stage) -> list[float]:
+    """Ten cycles at once; when each successor rang after the asking, in the order of the asking."""
+    names = stage.names[:OTHERS]
+    stage.bell.clear()
+    began = time.monotonic()
+    ids = stage.ask(names)
+    rung = stage.bell.wait(names)
+    stage.settled(ids)
+    return [rung[name] - began for name in names]
+
+
+def worst_lateness(beside: list[list[float]], alone: list[list[float]]) -> float:
+    """By how much the agent that is later than otherwise by most is later: medians of its delays compared."""
+    pairs = zip(zip(*beside, strict=True), zip(*alone, strict=True), strict=True)
+    return max(Samples.of(late).p50 - Samples.of(usual).p50 for late, usual in pairs)
+
+
+@contextmanager
+def a_long_act(stage: Stage) -> Iterator[None]:
+    """Have the deaf agent's cycle under way inside the block; then end the agent, and with it the act."""
+    town = stage.town
+    session = town.sessions.look(town.roster().agents[address(DEAF)].session)
+    assert session is not None, "the deaf agent has no session"
+    ids = stage.ask([DEAF])
+    eventually(lambda: town.requests.record(ids[0]).get("status") == "carrying", deadline=30.0)
+    try:
+        yield
+        assert town.requests.record(ids[0])["status"] == "carrying", "the long act was over too soon"
+    finally:
+        os.kill(session.pid, signal.SIGKILL)
+        stage.settled(ids)
