@@ -2,6 +2,8 @@
 # make test    the whole test suite
 # make check   lint and test: what a change must pass
 # make chaos   requests at random while processes are killed at random; SECONDS=600 SEED=7 REQUESTS=1000
+# make bench   what is claimed about speed, measured here; AGENTS=60 (or 200, 1000) BENCH_ARGS="--only cycle storm"
+# make growth  the same for 10, 100 and 1,000 agents, drawn into docs/performance.svg
 # make format · make lint · make venv · make tmux · make clean
 #
 # It needs Python 3.11 or newer with venv; the rest is installed into $(VENV), tmux into the system where that
@@ -12,9 +14,11 @@ VENV ?= .venv
 PYTEST_ARGS ?= -n 4
 SECONDS ?= 60
 SEED ?= 1
+AGENTS ?= 60
+BENCH_ARGS ?=
 BIN = $(VENV)/bin
 
-.PHONY: demo test chaos lint format check venv tmux clean
+.PHONY: demo test chaos bench growth lint format check venv tmux clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.ready-demo tmux
@@ -25,6 +29,12 @@ test: $(VENV)/.ready-test tmux
 
 chaos: $(VENV)/.ready-test tmux
 	@$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) --seed $(SEED) $(if $(REQUESTS),--requests $(REQUESTS))
+
+bench: $(VENV)/.ready-demo tmux
+	@$(BIN)/python -m benchmarks --agents $(AGENTS) $(BENCH_ARGS)
+
+growth: $(VENV)/.ready-bench tmux
+	@$(BIN)/python -m benchmarks.growth
 
 lint: $(VENV)/.ready-lint
 	$(BIN)/ruff format --check
@@ -42,6 +52,7 @@ venv: $(VENV)/.ready-lint
 
 $(VENV)/.ready-test: EXTRAS = [test]
 $(VENV)/.ready-lint: EXTRAS = [test,lint]
+$(VENV)/.ready-bench: EXTRAS = [bench]
 $(VENV)/.ready-build: EXTRAS = [build]
 
 $(VENV)/.ready-%: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -41,8 +41,8 @@ def measure(stage: Stage) -> Figure:
         limits=(Limit("a bare list-panes -a of the same format, a pipelined HGETALL of all agents", limit),),
         goals=(
             Goal("p50", measured.p50 * 1000, 250, unit="ms"),
-            Goal("tmux calls", calls, few_calls, "=", f"with {FEW} agents"),
-            Goal("round trips", trips, few_trips, "=", f"with {FEW} agents"),
+            Goal("tmux calls", calls, few_calls, "=", f"(with {FEW})"),
+            Goal("round trips", trips, few_trips, "=", f"(with {FEW})"),
         ),
     )  # fmt: skip
 

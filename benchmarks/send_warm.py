@@ -9,7 +9,7 @@ from gastown_mail.plumbing.connections import connect
 
 NAME = "send-warm"
 WHAT = "send_lifecycle in a process that has it imported"
-ROUNDS, BUDGET = 500, 20.0
+ROUNDS, BUDGET = 3000, 20.0
 UNSERVED = "bench-warm"
 
 

@@ -1,0 +1,67 @@
+"""All measures, and one run of some of them."""
+
+import sys
+import time
+from collections.abc import Callable, Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from benchmarks import cycle, heartbeat, idle, inbox, long_act, poke_wave, seen, send_cold, send_warm, storm
+from benchmarks.figures import Figure
+from benchmarks.machine import load, machine
+from benchmarks.stage import Stage, a_stage
+from gastown_mail.contracts.errors import GastownError
+
+Measure = Callable[[Stage], Figure]
+# In this order: the daemon comes in with `seen` and stays to the end.
+MEASURES: Mapping[str, Measure] = {
+    poke_wave.NAME: poke_wave.measure,
+    heartbeat.NAME: heartbeat.measure,
+    send_cold.NAME: send_cold.measure,
+    send_warm.NAME: send_warm.measure,
+    inbox.NAME: inbox.measure,
+    seen.NAME: seen.measure,
+    cycle.NAME: cycle.measure,
+    storm.NAME: storm.measure,
+    long_act.NAME: long_act.measure,
+    idle.NAME: idle.measure,
+}
+LEAST = heartbeat.FEW
+"""The fewest agents for which all measures mean something."""
+
+
+def run(agents: int, names: Collection[str], *, quick: bool) -> tuple[list[Figure], dict[str, Any]]:
+    """Take these measures; the figures, and the document of the whole run. Raises NoRoom."""
+    began, before, where = time.monotonic(), load(), machine()
+    figures, failures = list[Figure](), dict[str, str]()
+    with a_stage(agents, quick=quick) as stage:
+        for name in (name for name in MEASURES if name in names):
+            say(f"{time.monotonic() - began:5.0f} s  {agents} agents: {name}")
+            try:
+                figures.append(MEASURES[name](stage))
+            except (GastownError, AssertionError, OSError) as error:
+                failures[name] = f"{type(error).__name__}: {error}"
+                say(f"         {failures[name]}")
+    document = {
+        "agents": agents, "quick": quick, "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "took_s": round(time.monotonic() - began, 1), "machine": where,
+        "load_before": before, "load_after": load(),
+        "figures": [figure.document() for figure in figures], "failures": failures,
+    }  # fmt: skip
+    return figures, document
+
+
+def title(document: Mapping[str, Any]) -> str:
+    """Two lines on where and when a run was."""
+    where, quick = document["machine"], " · quick" if document["quick"] else ""
+    return (
+        f"{document['agents']} agents · {where['cores']} cores of {where['cpu']}"
+        f" · Python {where['python']} · {where['tmux']} · commit {where['commit']}\n"
+        f"{document['at']} · took {document['took_s']} s"
+        f" · load {document['load_before']} before, {document['load_after']} after{quick}"
+    )
+
+
+def say(text: str) -> None:
+    """Tell whoever waits how far it is."""
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,99 @@
+"""`python -m benchmarks`: it runs, leaves nothing behind, and says what it found. How fast is not tested."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from benchmarks.suite import MEASURES
+from gastown_mail.sessions import kernel
+from tests.acceptance.daemons import DEADLINE, HERE
+from tests.towns import clean_environ
+from tests.waiting import eventually
+
+WORDS = [sys.executable, "-m", "benchmarks", "--quick", "--agents", "10"]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """An empty folder with a short path, as a socket's path must be."""
+    made = Path(tempfile.mkdtemp(prefix="gbt-"))
+    yield made
+    shutil.rmtree(made)
+
+
+def run(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run it with its folders in `folder`."""
+    return subprocess.run(
+        [*WORDS, *words], env=clean_environ(TMPDIR=str(folder)), cwd=HERE,
+        capture_output=True, text=True, timeout=DEADLINE, check=False,
+    )  # fmt: skip
+
+
+def test_it_prints_one_table_and_one_document(folder: Path) -> None:
+    done = run(folder, "--only", "cycle", "heartbeat", "send-warm")
+
+    assert done.returncode == 0, done.stderr
+    *lines, last = done.stdout.splitlines()
+    document = json.loads(last)
+    assert {
+        "agents", "quick", "at", "took_s", "machine", "load_before", "load_after", "figures", "failures",
+    } == document.keys()  # fmt: skip
+    assert {"cores", "cpu", "memory_gb", "system", "python", "tmux", "commit"} == document["machine"].keys()
+    assert document["failures"] == {}
+    assert [figure["name"] for figure in document["figures"]] == ["heartbeat", "send-warm", "cycle"]
+    for figure in document["figures"]:
+        assert {"name", "what", "unit", "measured", "limits", "goals", "facts"} == figure.keys()
+        assert {"n", "p50", "p95", "samples"} == figure["measured"].keys()
+        assert all(
+            {"what", "n", "p50", "p95", "samples", "ratio_p50", "ratio_p95"} == limit.keys()
+            for limit in figure["limits"]
+        )
+        assert all({"goal", "value", "sign", "bound", "met"} == goal.keys() for goal in figure["goals"])
+        assert [line for line in lines if line.startswith(f"{figure['name']} ")]
+    assert list(folder.iterdir()) == []
+
+
+def test_the_document_goes_into_a_file(folder: Path) -> None:
+    file = folder / "run.json"
+
+    done = run(folder, "--only", "send-warm", "--json", str(file))
+
+    assert json.loads(file.read_text())["figures"][0]["name"] == "send-warm"
+    assert "{" not in done.stdout
+
+
+def test_a_measure_that_is_not_there_is_named(folder: Path) -> None:
+    done = run(folder, "--only", "nothing")
+
+    assert done.returncode == 2
+    assert all(name in done.stderr for name in MEASURES)
+
+
+def test_a_machine_that_is_too_small_is_said_plainly(folder: Path) -> None:
+    done = run(folder, "--agents", "10000000")
+
+    assert done.returncode == 1
+    assert "say --agents with fewer" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_after_ctrl_c_nothing_is_left(folder: Path) -> None:
+    environ = clean_environ(TMPDIR=str(folder))
+    with subprocess.Popen(
+        [*WORDS, "--only", "cycle"], env=environ, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    ) as running:
+        eventually(lambda: list(folder.glob("gb-*/t*/daemon/daemon.pid")), deadline=DEADLINE)
+        running.send_signal(signal.SIGINT)
+        _, errors = running.communicate(timeout=DEADLINE)
+
+    assert running.returncode == 130
+    assert b"Traceback" not in errors
+    assert list(folder.iterdir()) == []
+    assert not [pid for pid in kernel.pids() if str(folder) in " ".join(kernel.arguments(pid))]
