@@ -14,7 +14,7 @@ from gastown_mail.sessions.panes import PANE_FORMAT
 
 NAME = "heartbeat"
 WHAT = "rounds.heartbeat over agents that are all live, idle and not due"
-ROUNDS, BUDGET = 30, 30.0
+ROUNDS, BUDGET = 30, 20.0
 FEW = 5
 """Agents of the smaller roster, with which the number of calls must be the same."""
 

@@ -19,7 +19,7 @@ from tests.waiting import eventually
 NAME = "inbox"
 AGENTS = 100
 MANY, FEW = 10_000, 1_000
-ROUNDS, BUDGET = 4, 40.0
+ROUNDS, BUDGET = 4, 20.0
 BATCH = 200
 COMMANDS = 12
 """How many commands book one element, about."""

@@ -18,11 +18,11 @@ WHAT = (
 )
 OTHERS = 10
 ROUNDS = 4
-BUDGET = 40.0
+BUDGET = 25.0
 
 
 def measure(stage: Stage) -> Figure:
-    stage.served  # noqa: B018
+    stage.serve()
     beside, alone = list[list[float]](), list[list[float]]()
 
     def with_long_act() -> float:

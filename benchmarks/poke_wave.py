@@ -13,7 +13,7 @@ NAME = "poke-wave"
 WHAT = "Sessions.poke of one line to all agents at once, less the one pause between text and Enter"
 TEXT = "HEARTBEAT: check your work"
 LOOK = ("list-panes", "-a", "-F", PANE_FORMAT)
-ROUNDS, BUDGET = 20, 30.0
+ROUNDS, BUDGET = 20, 20.0
 SETTLE = 0.2
 """Seconds before each wave in which tmux takes in what the last one has printed."""
 

@@ -12,7 +12,7 @@ from tests.towns import clean_environ
 
 NAME = "send-cold"
 WHAT = "gastown-mail send cycle, the whole process, in a session's environment"
-ROUNDS, BUDGET = 40, 40.0
+ROUNDS, BUDGET = 40, 20.0
 UNSERVED = "bench-cold"
 """The name of a town that nobody serves: what is sent there stays in its inbox."""
 

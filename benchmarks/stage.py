@@ -50,7 +50,7 @@ class Stage:
     def __init__(self, agents: int, *, quick: bool, cleanup: ExitStack) -> None:
         self.quick = quick
         self.names = [f"a{number:04}" for number in range(1, agents + 1)]
-        self._cleanup = cleanup
+        self._cleanup, self._is_served = cleanup, False
         self.folder = Path(tempfile.mkdtemp(prefix="gb-")).resolve()
         cleanup.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.settings = self.new_town(self._toml(agents))
@@ -90,12 +90,11 @@ class Stage:
     def bare(self) -> Bare:
         return Bare(self.town, self.bell)
 
-    @cached_property
-    def served(self) -> Town:
-        """The town with its daemon running beside this process, its first heartbeat done."""
-        town = self.town
-        self._cleanup.enter_context(running_daemon(self.settings))
-        return town
+    def serve(self) -> None:
+        """Have the town's daemon run beside this process from now on, its first heartbeat done."""
+        if not self._is_served:
+            self._cleanup.enter_context(running_daemon(self.town.settings))
+            self._is_served = True
 
     def open(self) -> Town:
         """A town in this process with nothing remembered and a connection of its own."""

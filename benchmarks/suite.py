@@ -4,7 +4,10 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
+from subprocess import SubprocessError
 from typing import Any
+
+from redis.exceptions import RedisError
 
 from benchmarks import cycle, heartbeat, idle, inbox, long_act, poke_wave, seen, send_cold, send_warm, storm
 from benchmarks.figures import Figure
@@ -26,6 +29,9 @@ MEASURES: Mapping[str, Measure] = {
     long_act.NAME: long_act.measure,
     idle.NAME: idle.measure,
 }
+TROUBLE = (GastownError, RedisError, AssertionError, OSError, SubprocessError)
+"""What one measure may fail with; the others are taken nevertheless."""
+
 LEAST = heartbeat.FEW
 """The fewest agents for which all measures mean something."""
 
@@ -39,7 +45,7 @@ def run(agents: int, names: Collection[str], *, quick: bool) -> tuple[list[Figur
             say(f"{time.monotonic() - began:5.0f} s  {agents} agents: {name}")
             try:
                 figures.append(MEASURES[name](stage))
-            except (GastownError, AssertionError, OSError) as error:
+            except TROUBLE as error:
                 failures[name] = f"{type(error).__name__}: {error}"
                 say(f"         {failures[name]}")
     document = {
