@@ -11,7 +11,6 @@ import psutil
 
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import load_state
-from gastown_mail.plumbing.embedded import stop_server
 from gastown_mail.sessions import kernel, processes
 from tests.towns import clean_environ
 from tests.waiting import eventually
@@ -53,7 +52,6 @@ def end_town(settings: Settings) -> None:
     place = ["-S" if settings.tmux_socket.startswith("/") else "-L", settings.tmux_socket]
     subprocess.run([tmux, *place, "kill-server"], capture_output=True, timeout=DEADLINE, check=False)
     processes.end_all(lambda: _belonging(str(settings.town_root)), grace=0.0)
-    stop_server(settings.redis_dir)
 
 
 def _belonging(folder: str) -> set[kernel.Process]:

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from benchmarks.figures import Figure, Goal, Limit, Samples, ratios, table
-from benchmarks.growth import GROWING, picture
+from benchmarks.growth import GROWING
+from benchmarks.picture import picture
 
 MEASURED = Samples.of([0.003, 0.001, 0.002, 0.010])
 FIGURE = Figure(
@@ -70,9 +71,9 @@ def test_the_picture_is_the_same_each_time_and_refers_to_nothing_outside() -> No
     pytest.importorskip("matplotlib")
     runs = [{"agents": size, "figures": [FIGURE.document()]} for size in (10, 100, 1000)]
 
-    drawn = picture(runs)
+    drawn = picture(GROWING, runs)
 
-    assert drawn == picture(runs)
+    assert drawn == picture(GROWING, runs)
     assert ">cycle<" in drawn, "text is text"
     assert not [name for name in GROWING if name != "cycle" and f">{name}<" in drawn]
     assert set(re.findall(r'(?:href="|url\()([^#])', drawn)) == set()
