@@ -5,26 +5,17 @@ Prints one table, then one JSON document on one line, or puts that into FILE.
 
 import argparse
 import json
-import signal
 import sys
 from pathlib import Path
 
 from benchmarks.figures import table
-from benchmarks.suite import LEAST, MEASURES, run, say, title
-from gastown_mail.contracts.errors import GastownError
+from benchmarks.suite import LEAST, MEASURES, cleanly, run, title
 
 
 def main() -> int:
     """The exit code: 1 when a measure failed; a goal that is missed is no failure."""
     given = _arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    try:
-        figures, document = run(given.agents, given.only or MEASURES, quick=given.quick)
-    except GastownError as error:
-        say(f"benchmarks: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    figures, document = run(given.agents, given.only or MEASURES, quick=given.quick)
     print(title(document), table(figures), sep="\n", flush=True)
     text = json.dumps(document, ensure_ascii=False)
     if given.json:
@@ -47,4 +38,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cleanly(main))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.figures import table
 from benchmarks.picture import picture
-from benchmarks.suite import run, say, title
+from benchmarks.suite import cleanly, run, say, title
 
 SIZES = (10, 100, 1000)
 GROWING = ("poke-wave", "heartbeat", "seen", "cycle", "storm", "storm-long-act")
@@ -50,4 +50,4 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cleanly(main))

@@ -1,5 +1,6 @@
 """All measures, and one run of some of them."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -66,6 +67,18 @@ def title(document: Mapping[str, Any]) -> str:
         f"{document['at']} · took {document['took_s']} s"
         f" · load {document['load_before']} before, {document['load_after']} after{quick}"
     )
+
+
+def cleanly(work: Callable[[], int]) -> int:
+    """Do it; the exit code, also for Ctrl-C and for what a person can mend. SIGTERM cleans up too."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        return work()
+    except GastownError as error:
+        say(f"benchmarks: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
 
 
 def say(text: str) -> None:
