@@ -159,6 +159,24 @@ def test_while_one_agent_is_slow_to_stop_another_is_served_at_once() -> None:
         assert gone(other.pid)
 
 
+def test_while_more_agents_are_slow_to_stop_than_there_are_workers_others_are_served() -> None:
+    names = [f"gastown/crew/slow{number}" for number in range(5)]
+    slow = "".join(f"[agents.\"{a}\"]\nstop_grace = 60\ncommand = '''{DEAF_RECORDER}'''\n" for a in names)
+    with a_place(TOWN + slow) as place:
+        assert place.settings.daemon.workers < len(names)
+        place.up()
+        other = place.run(MAXINE)
+        for name in names:
+            place.run(name)
+        endless = [place.ask(name, "shutdown") for name in names]
+        eventually(lambda: {place.status(one) for one in endless} == {"carrying"}, deadline=DEADLINE)
+
+        place.done(place.ask(MAXINE, "restart"), deadline=45)
+
+        assert {place.status(one) for one in endless} == {"carrying"}, "else nothing was shown"
+        assert gone(other.pid)
+
+
 def test_a_stale_pid_file_blocks_nobody_and_is_never_believed(place: Place) -> None:
     with subprocess.Popen(["sleep", "600"]) as bystander:
         folder = place.root / "daemon"
