@@ -129,7 +129,8 @@ def _cases(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Case]:
 
 
 def _act(town: Town, right: Turn, case: Case, victim: Session | None) -> tuple[RequestStatus, str]:
-    tries = int(town.redis.hincrby(town.keys.work(case.id), "tries", 1))
+    work = town.keys.work(case.id)
+    tries = int(town.redis.hincrby(work, "tries", 1))
     if tries > MOST_TRIES:
         return RequestStatus.FAILED, f"given up after {MOST_TRIES} tries that ended in the middle"
     if not case.work.begun_at:
@@ -140,8 +141,10 @@ def _act(town: Town, right: Turn, case: Case, victim: Session | None) -> tuple[R
         _end(town, case, victim)
         if not case.starts:
             return RequestStatus.DONE, f"ended {case.agent.session}"
-        session = Launch(town, right, case.agent, _why(case), handoff,
-                         announce=lambda token: _announce(town, case.id, token)).run()  # fmt: skip
+        session = Launch(
+            town, right, case.agent, _why(case), handoff, earlier=case.work.successors,
+            announce=lambda pipe, tokens: pipe.hset(work, "successors", " ".join(tokens)),
+        ).run()  # fmt: skip
     except (StartFailed, SurvivorsLeft) as error:
         return RequestStatus.FAILED, str(error)
     return RequestStatus.DONE, f"started {session.name}, pid {session.pid}"
@@ -220,13 +223,6 @@ def _end(town: Town, case: Case, victim: Session | None) -> None:
     gone = case.record.incarnation if victim is None else ""
     for token in filter(None, {case.work.victim, *case.work.successors, gone}):
         town.sessions.end_remains(token, grace=grace)
-
-
-def _announce(town: Town, request_id: str, incarnation: str) -> Sequence[str]:
-    known = town.requests.work(request_id)
-    successors = (*known.successors, incarnation) if known else (incarnation,)
-    town.redis.hset(town.keys.work(request_id), "successors", " ".join(successors))
-    return successors
 
 
 def _handoff_text(town: Town, case: Case, victim: Session | None) -> str:

@@ -2,7 +2,7 @@
 
 import enum
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -67,6 +67,10 @@ _WORDS = ("session", "incarnation", "host", "decision", "before_pause")
 _MOMENTS = ("started_at", "changed_at", "last_poke", "last_activity")
 
 
+def nothing(*_: object) -> None:
+    """Write nothing more."""
+
+
 @dataclass(frozen=True)
 class Agents:
     """The agents' records of one town."""
@@ -103,10 +107,11 @@ class Agents:
         """Write the agent's start history through."""
         self.redis.hset(self.keys.agent(address), mapping=fields(gate.to_mapping()))
 
-    def next_generation(self, address: str) -> int:
+    def next_generation(self, address: str, also: Callable[[Any], object] = nothing) -> int:
         """A number for the next start, greater than every one before it (see `Sessions.start`).
 
-        It follows the clock in milliseconds: tmux remembers the last one, an emptied Redis does not.
+        It follows the clock in milliseconds: tmux remembers the last one, an emptied Redis does not. `also`
+        writes on the same transaction's pipeline.
         """
         key = self.keys.agent(address)
 
@@ -114,6 +119,7 @@ class Agents:
             following = max(int(pipe.hget(key, "generation") or 0) + 1, time.time_ns() // 10**6)
             pipe.multi()
             pipe.hset(key, "generation", following)
+            also(pipe)
             return following
 
         following: Any = self.redis.transaction(advance, key, value_from_callable=True)

@@ -14,6 +14,7 @@ from typing import Any
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import StartFailed
 from gastown_mail.daemon.gate import started
+from gastown_mail.daemon.record import nothing
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Turn
 from gastown_mail.mail.events import tell
@@ -90,8 +91,9 @@ def surroundings(town: Town, agent: Agent, incarnation: str, handoff: Path | Non
 class Launch:
     """One start of an agent's session, by the holder of the agent's turn.
 
-    `announce` is told each new incarnation before it exists, and returns all that were announced for this
-    same purpose. An automatic start counts in the agent's history (see `gate`), and so does any that fails.
+    `earlier` are the incarnations that were announced for this same purpose before; `announce` writes them
+    down with each new one before that exists. An automatic start counts in the agent's history (see `gate`),
+    and so does any that fails.
     """
 
     town: Town
@@ -99,7 +101,8 @@ class Launch:
     agent: Agent
     why: str
     handoff: Path | None
-    announce: Callable[[str], Collection[str]] = lambda incarnation: (incarnation,)
+    earlier: Collection[str] = ()
+    announce: Callable[[Any, Collection[str]], object] = nothing
     automatic: bool = False
 
     def run(self) -> Session:
@@ -107,9 +110,10 @@ class Launch:
 
         Raises StartFailed when all tries are used, Unknown when nothing can be said or the turn is lost.
         """
+        announced = list(self.earlier)
         for pause in (*PAUSES_BETWEEN_STARTS, None):
             try:
-                session = self._once()
+                session = self._once(announced)
             except StartFailed as error:
                 self._tell("start_failed", str(error))
                 if pause is None:
@@ -123,10 +127,12 @@ class Launch:
                 return session
         raise AssertionError("the last try returns or raises")
 
-    def _once(self) -> Session:
+    def _once(self, announced: list[str]) -> Session:
         incarnation = new_incarnation()
-        generation = self.town.agents.next_generation(self.agent.address)
-        announced = self.announce(incarnation)
+        announced.append(incarnation)
+        generation = self.town.agents.next_generation(
+            self.agent.address, also=lambda pipe: self.announce(pipe, announced)
+        )
         passing("successor-announced")
         # After the generation: whoever takes over from here on has a newer one, and tmux refuses ours.
         self.right.require()

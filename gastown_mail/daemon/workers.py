@@ -75,8 +75,14 @@ class TownWorker(SimpleWorker):
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
         """rq's sign of life; raises StopRequested when an emptied Redis has forgotten this worker."""
-        super().heartbeat(timeout, pipeline)
-        if pipeline is None and not self._registered():
+        if pipeline is not None:
+            super().heartbeat(timeout, pipeline)
+            return
+        with self.connection.pipeline(transaction=False) as pipe:
+            super().heartbeat(timeout, pipe)
+            pipe.sismember(self.redis_workers_keys, self.key)
+            *_, is_registered = pipe.execute()
+        if not is_registered:
             self.log.warning("Worker %s: no longer registered, ending to be started anew", self.name)
             raise StopRequested
 
@@ -105,9 +111,6 @@ class TownWorker(SimpleWorker):
         # redis-py cannot read CLIENT INFO when the socket's path has a space in it.
         self.ip_address = "unknown"
         connection.client_setname(self.name)
-
-    def _registered(self) -> bool:
-        return bool(self.connection.sismember(self.redis_workers_keys, self.key))
 
 
 def worker(name: str, queue_name: str, redis: Redis) -> TownWorker:
