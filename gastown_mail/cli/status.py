@@ -1,99 +1,147 @@
-"""`status`: the town at a glance."""
+"""`status`: the town at a glance, once or again and again."""
 
-import json
-from datetime import UTC, datetime
-from typing import Any
+import os
+import sys
+import textwrap
+from collections.abc import Iterator
 
 import click
-from rq.worker_registration import get_keys
 
-from gastown_mail.cli.agents import agent_rows, agents_table
-from gastown_mail.cli.here import json_option, open_town, settings_of, show, town_option
-from gastown_mail.contracts.errors import RedisUnavailable, Unknown
-from gastown_mail.contracts.settings import Settings
-from gastown_mail.contracts.state import State, load_state
-from gastown_mail.contracts.times import ZERO_TIME, format_duration
-from gastown_mail.daemon.queues import queue
-from gastown_mail.daemon.town import Town
-from gastown_mail.mail.inbox import Inbox
-from gastown_mail.plumbing.files import TownLock
+from gastown_mail.cli.here import json_option, town_option
+from gastown_mail.cli.look import examine
+from gastown_mail.cli.report import Daemon, Heartbeat, Host, Mail, Report
+from gastown_mail.cli.rows import clock, rows_table, spoken, tally
+from gastown_mail.cli.troubles import silence
 
-STOPPED, DEGRADED = 3, 4
-LATE_AFTER = 2.0
-"""A heartbeat that is later than this many intervals degrades the town."""
+EXIT_CODES = {"running": 0, "stopped": 3, "degraded": 4}
+COLOURS = {"running": "green", "stopped": "yellow", "degraded": "red"}
+UNKNOWN = "unknown"
+WIDTH = 80
+MARGIN = 12
+"""Columns before what is said of each part."""
 
 
 @click.command()
 @town_option
 @json_option
-def status(town: str | None, as_json: bool) -> int:
-    """Say whether the daemon serves: exit 0 healthy, 3 stopped, 4 degraded."""
-    report = examine(settings_of(town), town)
-    if as_json:
-        show(report)
-    else:
-        click.echo(_readable(report))
-    return {"running": 0, "stopped": STOPPED}.get(report["verdict"], DEGRADED)
+@click.option("-w", "--watch", is_flag=True, help="Show it again and again, until Ctrl-C (exit code 130).")
+@click.option(
+    "--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, metavar="SECONDS",
+    help="With --watch: the pause between two looks.",
+)  # fmt: skip
+def status(town: str | None, as_json: bool, watch: bool, interval: float) -> int:
+    """Say whether the town is served: exit 0 running, 3 stopped, 4 degraded."""
+    if watch and as_json:
+        raise click.UsageError("say --watch or --json, not both")
+    if watch:
+        from gastown_mail.cli.watch import watch_town
+
+        watch_town(lambda: examine(town), interval)
+    report = examine(town)
+    click.echo(report.model_dump_json(indent=2) if as_json else _coloured(report))
+    return EXIT_CODES[report.verdict]
 
 
-def examine(settings: Settings, town: str | None) -> dict[str, Any]:
-    """What `status` says, as plain data; a part that does not answer is named in `troubles`."""
-    state, holder = load_state(settings.town_root), TownLock.holder(settings.lock_file)
-    report: dict[str, Any] = {"town": settings.town_name, "troubles": [], "state": json.loads(state.encode())}
-    beaten = state.last_heartbeat != ZERO_TIME
-    report["heartbeat_age"] = round(_age(state.last_heartbeat), 1) if beaten else None
-    if holder is None and not state.running:
-        return report | {"verdict": "stopped"}
-    if holder is None:
-        report["troubles"].append(
-            "no process holds the town's lock: the daemon was killed, or runs elsewhere"
-        )
-    report["troubles"] += _late(state, settings)
-    try:
-        with open_town(town) as opened:
-            report |= _of_redis(opened)
-            report["agents"] = agent_rows(opened)
-    except (RedisUnavailable, Unknown) as error:
-        report["troubles"].append(str(error))
-    report["troubles"] += [
-        f"no worker listens on {name}" for name, n in report.get("workers", {}).items() if not n
-    ]
-    return report | {"verdict": "degraded" if report["troubles"] else "running"}
+def _coloured(report: Report) -> str:
+    first, *rest = readable(report)
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        first = click.style(first, fg=COLOURS[report.verdict], bold=True)
+    return "\n".join((first, *rest))
 
 
-def _late(state: State, settings: Settings) -> list[str]:
-    age = _age(max(state.last_heartbeat, state.started_at))
-    if age < LATE_AFTER * settings.daemon.heartbeat_interval:
-        return []
-    return [f"the last heartbeat was {format_duration(round(age))} ago"]
+def readable(report: Report) -> list[str]:
+    """The report as lines for people; the first one is the verdict."""
+    return [verdict(report), *_remedies(report), *_parts(report), *_agents(report)]
 
 
-def _age(moment: datetime) -> float:
-    return (datetime.now(UTC) - moment).total_seconds()
+def verdict(report: Report) -> str:
+    """The verdict with every reason, on one line."""
+    reasons = "; ".join(trouble.reason for trouble in report.troubles)
+    paused = " (the whole town is paused)" if report.paused else ""
+    return f"{report.town or report.root}: {report.verdict}{paused}{f': {reasons}' if reasons else ''}"
 
 
-def _of_redis(town: Town) -> dict[str, Any]:
-    names = (town.keys.lifecycle_queue(town.host), town.keys.heartbeat_queue(town.host))
-    return {
-        "workers": {name: len(get_keys(queue=queue(name, town.redis))) for name in names},
-        "inbox": Inbox(town.redis, town.keys).waiting(),
-        "taken": town.redis.llen(town.keys.taken),
-        "open": town.redis.zcard(town.keys.open),
-        "dead": town.redis.zcard(town.keys.dead),
-    }
+def _remedies(report: Report) -> Iterator[str]:
+    silent = () if report.troubles else silence(report)
+    for trouble in (*report.troubles, *silent):
+        yield from wrapped(f"  ! {trouble.reason}: {trouble.remedy}", indent=4)
+    if report.paused:
+        yield "  ! paused: nobody is started, poked or ended; gastown-mail resume --all ends that"
 
 
-def _readable(report: dict[str, Any]) -> str:
-    state = report["state"]
-    lines = [f"{report['town']}: {report['verdict']}", *(f"  ! {trouble}" for trouble in report["troubles"])]
-    if state["pid"]:
-        lines.append(f"  pid {state['pid']}, since {state['started_at']}")
-    age = report["heartbeat_age"]
-    ago = "none yet" if age is None else f"the last {format_duration(max(0, round(age)))} ago"
-    lines.append(f"  heartbeats: {state['heartbeat_count']}, {ago}")
-    if "inbox" in report:
-        lines.append("  inbox {inbox}, taken {taken}, open {open}, dead letters {dead}".format(**report))
-        lines += [f"  workers on {name}: {count}" for name, count in report["workers"].items()]
-    if "agents" in report:
-        lines += ["", agents_table(report["agents"])]
-    return "\n".join(lines)
+def _parts(report: Report) -> Iterator[str]:
+    yield from _part("daemon", daemon_text(report))
+    yield from _part("heartbeat", heartbeat_text(report.heartbeat))
+    yield from _part("workers", hosts_text(report.hosts) or UNKNOWN)
+    yield from _part("requests", mail_text(report.mail) or UNKNOWN)
+    yield from _part("agents", UNKNOWN if report.agents is None else tally(report.agents))
+
+
+def _part(name: str, text: str) -> list[str]:
+    return wrapped(f"  {name:<{MARGIN - 2}}{text}", indent=MARGIN)
+
+
+def daemon_text(report: Report) -> str:
+    """Which process, since when, and how old the state is when it does not come from Redis."""
+    daemon: Daemon = report.daemon
+    words = [f"pid {daemon.pid}"] if daemon.pid else []
+    if daemon.since:
+        words.append(f"since {clock(daemon.since)}")
+    if not words:
+        words.append("another one holds the town, its pid is not seen from here" if daemon.held else "none")
+    if daemon.state_from == "state.json" and daemon.state_age is not None:
+        words.append(f"by state.json, written {spoken(daemon.state_age)} ago")
+    return ", ".join(words)
+
+
+def heartbeat_text(beat: Heartbeat | None) -> str:
+    """How many, how long ago the last, and when the next one is due."""
+    if beat is None:
+        return UNKNOWN
+    last = f"{clock(beat.last)} ({spoken(beat.age)} ago)" if beat.last else "none yet"
+    words = [f"last {last}", f"{beat.count} since the start"]
+    if beat.due_in is not None:
+        words.append(f"next in {spoken(beat.due_in)}" if beat.due_in > 0 else "next due now")
+    return ", ".join(words)
+
+
+def hosts_text(hosts: list[Host] | None) -> str | None:
+    """The workers that live, host by host."""
+    return None if hosts is None else "; ".join(map(_host, hosts))
+
+
+def _host(host: Host) -> str:
+    of = f" of {host.expected}" if host.expected else ""
+    return f"{host.host}: {host.lifecycle}{of} lifecycle, {host.heartbeat} heartbeat"
+
+
+def mail_text(mail: Mail | None) -> str | None:
+    """What waits where, with the age of the oldest."""
+    if mail is None:
+        return None
+    counts = (
+        f"inbox {mail.inbox}{_oldest(mail.inbox_oldest)}",
+        f"taken {mail.taken}{_oldest(mail.taken_oldest)}",
+        f"open {mail.open}{_oldest(mail.open_oldest)}",
+        f"dead letters {mail.dead}",
+    )
+    return ", ".join(counts) + ("" if mail.clerk else "; no clerk")
+
+
+def _oldest(seconds: float | None) -> str:
+    return "" if seconds is None else f" (oldest {spoken(seconds)})"
+
+
+def _agents(report: Report) -> Iterator[str]:
+    if report.agents:
+        yield ""
+        yield from rows_table(report.agents).splitlines()
+
+
+def wrapped(text: str, *, indent: int) -> list[str]:
+    """The text in lines of at most `WIDTH`, all but the first indented; what is not printable is blanked."""
+    plain = "".join(character if character.isprintable() else " " for character in text)
+    return textwrap.wrap(
+        plain, WIDTH, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False,
+        replace_whitespace=False, break_long_words=False,
+    )  # fmt: skip
