@@ -53,7 +53,9 @@ def examine(said: str | None) -> Report:
         if holder is None:
             raise
         return _without_settings(root, holder, str(error))
-    return judged(Look(settings).report())
+    look = Look(settings)
+    with look.town.redis:
+        return judged(look.report())
 
 
 def _without_settings(root: Path, holder: Holder, why: str) -> Report:
@@ -84,28 +86,27 @@ class Look:
 
     def report(self) -> Report:
         """All parts, not yet judged."""
-        with self.town.redis:
-            self._ask_redis("redis", self.town.redis.ping)
-            state, state_age = self._state()
-            roster = self._ask("roster", self.town.roster)
-            due = self._ask_redis("schedule", self._due)
-            return Report(
-                town=self.settings.town_name, root=str(self.settings.town_root), asked=self.now,
-                paused=self._ask_redis("records", self.town.is_paused),
-                daemon=daemon_part(self.holder, state, state_age),
-                heartbeat=heartbeat_part(state, self.now, due, self.settings.daemon.heartbeat_interval),
-                hosts=self._ask_redis("workers", lambda: self._hosts(roster)),
-                mail=self._ask_redis("mail", lambda: mail_part(self.town, self.now)),
-                agents=self.rows(roster) if roster else None,
-                unknown=self.unknown,
-            )  # fmt: skip
+        self.ask_redis("redis", self.town.redis.ping)
+        state, state_age = self._state()
+        roster = self._ask("roster", self.town.roster)
+        due = self.ask_redis("schedule", self._due)
+        return Report(
+            town=self.settings.town_name, root=str(self.settings.town_root), asked=self.now,
+            paused=self.ask_redis("records", self.town.is_paused),
+            daemon=daemon_part(self.holder, state, state_age),
+            heartbeat=heartbeat_part(state, self.now, due, self.settings.daemon.heartbeat_interval),
+            hosts=self.ask_redis("workers", lambda: self._hosts(roster)),
+            mail=self.ask_redis("mail", lambda: mail_part(self.town, self.now)),
+            agents=self.rows(roster) if roster else None,
+            unknown=self.unknown,
+        )  # fmt: skip
 
     def rows(self, roster: Roster) -> list[Row]:
         """A row for each agent, from one look at tmux and one at the records."""
         agents = list(roster.agents.values())
         addresses = [agent.address for agent in agents]
         sessions: dict[str, Session] | None = self._ask("tmux", self.town.sessions.snapshot)
-        records = self._ask_redis("records", lambda: self.town.agents.read_all(addresses))
+        records = self.ask_redis("records", lambda: self.town.agents.read_all(addresses))
         known = dict(zip(addresses, records or (), strict=False))
         return [
             make_row(agent, sessions, known.get(agent.address), host=self.town.host, now=self.now)
@@ -122,8 +123,8 @@ class Look:
             )
             return None
 
-    def _ask_redis(self, part: Part, question: Callable[[], T]) -> T | None:
-        """As `_ask`; a Redis that was silent once is not waited for a second time."""
+    def ask_redis(self, part: Part, question: Callable[[], T]) -> T | None:
+        """The answer, None when it is now in `unknown`; a Redis that was silent once is not asked again."""
         if "redis" in self.unknown:
             return None
 
@@ -135,7 +136,7 @@ class Look:
 
     def _state(self) -> tuple[State | None, float | None]:
         """What the daemon says of itself, in Redis or else in the file, and how old that is."""
-        state = self._ask_redis("state", self.town.record.read)
+        state = self.ask_redis("state", self.town.record.read)
         if state not in (None, State()):
             return state, 0.0
         state = self._ask("state", lambda: load_state(self.settings.town_root))
