@@ -1,41 +1,34 @@
 """One look at a town: each part is asked now, with a deadline; what does not answer is noted as unknown."""
 
-import json
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from redis.exceptions import RedisError
 
 from gastown_mail.cli.here import root_of, settings_of
-from gastown_mail.cli.report import Daemon, Heartbeat, Host, Mail, Part, Report, Row
-from gastown_mail.cli.rows import age, make_row, moment
+from gastown_mail.cli.parts import daemon_part, heartbeat_part, mail_part, written_ago
+from gastown_mail.cli.report import Host, Part, Report, Row
+from gastown_mail.cli.rows import make_row
 from gastown_mail.cli.troubles import judged
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
 from gastown_mail.contracts.settings import Settings
-from gastown_mail.contracts.state import State, load_state, state_file
-from gastown_mail.contracts.times import parse_time
+from gastown_mail.contracts.state import State, load_state
 from gastown_mail.daemon.roster import Roster
 from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import redis_url
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import Holder as Clerk
 from gastown_mail.daemon.rollcall import registered
-from gastown_mail.mail.requests import KEPT
-from gastown_mail.plumbing.answers import text
 from gastown_mail.plumbing.connections import connect, redis_errors
+from gastown_mail.plumbing.embedded import server_lives
 from gastown_mail.plumbing.files import Holder, TownLock
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
 
 DEADLINE = 1.5
 """Seconds that Redis, and that tmux, may take for one answer."""
-
-PEEKED = 10
-"""So many elements are read to find the age of the oldest: what is no request has no timestamp."""
 
 T = TypeVar("T")
 
@@ -61,7 +54,7 @@ def examine(said: str | None) -> Report:
 def _without_settings(root: Path, holder: Holder, why: str) -> Report:
     """What the disk and the kernel tell of a daemon that goes on with settings that nobody can read now."""
     now, state = datetime.now(UTC), None
-    unknown: dict[Part, str] = {"settings": f"{why}; the daemon goes on with what it read before"}
+    unknown: dict[Part, str] = {"settings": f"{why}; mend it: until then the daemon may do nothing"}
     try:
         state = load_state(root)
     except GastownError as error:
@@ -69,7 +62,7 @@ def _without_settings(root: Path, holder: Holder, why: str) -> Report:
     return judged(
         Report(
             town=None, root=str(root), asked=now, unknown=unknown,
-            daemon=daemon_part(holder, state, _written_ago(root, now)), heartbeat=heartbeat_part(state, now),
+            daemon=daemon_part(holder, state, written_ago(root, now)), heartbeat=heartbeat_part(state, now),
         )
     )  # fmt: skip
 
@@ -84,9 +77,14 @@ class Look:
         self.failure: GastownError | None = None
         self.town = open_hasty(settings)
 
+    @property
+    def near(self) -> bool:
+        """Are the daemon's pids seen from here? In another container they are not."""
+        return self.holder is not None and self.holder.pid is not None
+
     def report(self) -> Report:
         """All parts, not yet judged."""
-        self.ask_redis("redis", self.town.redis.ping)
+        self.ask_redis("redis", self._ping)
         state, state_age = self._state()
         roster = self._ask("roster", self.town.roster)
         due = self.ask_redis("schedule", self._due)
@@ -96,7 +94,7 @@ class Look:
             daemon=daemon_part(self.holder, state, state_age),
             heartbeat=heartbeat_part(state, self.now, due, self.settings.daemon.heartbeat_interval),
             hosts=self.ask_redis("workers", lambda: self._hosts(roster)),
-            mail=self.ask_redis("mail", lambda: mail_part(self.town, self.now)),
+            mail=self.ask_redis("mail", lambda: mail_part(self.town, self.now, near=self.near)),
             agents=self.rows(roster) if roster else None,
             unknown=self.unknown,
         )  # fmt: skip
@@ -134,13 +132,18 @@ class Look:
 
         return self._ask(part, asked)
 
+    def _ping(self) -> None:
+        if not (self.settings.daemon.redis_url or server_lives(self.settings.redis_dir)):
+            raise RedisUnavailable("the town's own server does not run; it starts with the daemon")
+        self.town.redis.ping()
+
     def _state(self) -> tuple[State | None, float | None]:
         """What the daemon says of itself, in Redis or else in the file, and how old that is."""
         state = self.ask_redis("state", self.town.record.read)
         if state not in (None, State()):
             return state, 0.0
         state = self._ask("state", lambda: load_state(self.settings.town_root))
-        return state, _written_ago(self.settings.town_root, self.now)
+        return state, written_ago(self.settings.town_root, self.now)
 
     def _due(self) -> datetime | None:
         keys = self.town.keys
@@ -149,12 +152,12 @@ class Look:
     def _hosts(self, roster: Roster | None) -> list[Host]:
         agents = roster.agents.values() if roster else ()
         names = sorted({self.town.host, *(agent.host for agent in agents)})
-        keys, near = self.town.keys, self.holder is not None and self.holder.pid is not None
+        keys = self.town.keys
         queues = [
             queue for name in names for queue in (keys.lifecycle_queue(name), keys.heartbeat_queue(name))
         ]
         found = registered(self.town.redis, queues)
-        counts = [sum(worker.lives(self.now, near=near) for worker in workers) for workers in found]
+        counts = [sum(worker.lives(self.now, near=self.near) for worker in workers) for workers in found]
         return [self._host(*one) for one in zip(names, counts[::2], counts[1::2], strict=True)]
 
     def _host(self, name: str, lifecycle: int, heartbeat: int) -> Host:
@@ -169,77 +172,3 @@ def open_hasty(settings: Settings) -> Town:
     town = Town(settings, url, connect(url, deadline=DEADLINE))
     town.sessions = Sessions(Tmux(settings.tmux_socket, deadline=DEADLINE, environ=os.environ))
     return town
-
-
-def _written_ago(root: Path, now: datetime) -> float | None:
-    try:
-        written = state_file(root).stat().st_mtime
-    except OSError:
-        return None
-    return age(datetime.fromtimestamp(written, UTC), now)
-
-
-def daemon_part(holder: Holder | None, state: State | None, state_age: float | None) -> Daemon:
-    """The daemon as its lock and its state tell of it; `state_age` is 0 for a state from Redis."""
-    pid = holder.pid if holder else None
-    if state is None:
-        return Daemon(held=holder is not None, pid=pid)
-    # A state that another process left says nothing of the one that has the lock now.
-    running = state.running and pid in (None, state.pid)
-    return Daemon(
-        held=holder is not None, pid=pid or (state.pid if running else None), running=running,
-        since=moment(state.started_at) if running else None,
-        state_from="redis" if state_age == 0 else "state.json", state_age=state_age,
-    )  # fmt: skip
-
-
-def heartbeat_part(
-    state: State | None, now: datetime, due: datetime | None = None, interval: float | None = None
-) -> Heartbeat | None:
-    """The heartbeats, None when no state can be read."""
-    if state is None:
-        return None
-    last = moment(state.last_heartbeat)
-    return Heartbeat(
-        count=state.heartbeat_count, last=last, age=age(last, now) if last else None, next=due,
-        due_in=round((due - now).total_seconds(), 3) if due else None, interval=interval,
-    )  # fmt: skip
-
-
-def mail_part(town: Town, now: datetime) -> Mail:
-    """What waits where, and how long the oldest has waited; raises RedisError."""
-    keys = town.keys
-    with town.redis.pipeline(transaction=False) as pipe:
-        for elements in (keys.inbox, keys.taken):
-            pipe.llen(elements)
-            pipe.lrange(elements, 0, PEEKED - 1)
-        pipe.zcard(keys.open)
-        pipe.zrange(keys.open, 0, 0, withscores=True)
-        pipe.zcount(keys.dead, time.time() - KEPT.total_seconds(), "+inf")
-        pipe.get(keys.clerk)
-        inbox, waiting, taken, in_hand, opened, oldest, dead, clerk = pipe.execute()
-    received = datetime.fromtimestamp(oldest[0][1], UTC) if oldest else None
-    return Mail(
-        clerk=_serves(text(clerk), town.host), inbox=inbox, inbox_oldest=age_of_oldest(waiting, now),
-        taken=taken, taken_oldest=age_of_oldest(in_hand, now), open=opened,
-        open_oldest=age(received, now) if received else None, dead=dead,
-    )  # fmt: skip
-
-
-def _serves(token: str, host: str) -> bool:
-    clerk = Clerk.parse(token)
-    return bool(token) and not (clerk and clerk.is_dead(host))
-
-
-def age_of_oldest(elements: Sequence[bytes], now: datetime) -> float | None:
-    """Seconds since the timestamp of the first element that has one."""
-    asked = next((at for at in map(_asked_at, elements) if at is not None), None)
-    return None if asked is None else age(asked, now)
-
-
-def _asked_at(element: bytes) -> datetime | None:
-    try:
-        read: Any = json.loads(element)
-        return parse_time(read["timestamp"])
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return None

@@ -46,11 +46,16 @@ def _troubles(report: Report) -> Iterator[Trouble]:
     yield from silence(report)
     if report.heartbeat:
         yield from _of_heartbeat(report)
-    for host in report.hosts or ():
-        yield from _of_host(host)
-    if report.mail and not report.mail.clerk:
-        yield Trouble(reason="no clerk reads the inbox", remedy=f"{LOGS}; {RESTART}")
+    yield from vacancies(report)
     yield from _of_agents(report.agents or ())
+
+
+def vacancies(report: Report) -> list[Trouble]:
+    """Which work of the daemon nobody does: clerk, workers, schedule."""
+    found = [trouble for host in report.hosts or () for trouble in _of_host(host)]
+    if report.mail and not report.mail.clerk:
+        found.append(Trouble(reason="no clerk reads the inbox", remedy=f"{LOGS}; {RESTART}"))
+    return [*found, *_of_schedule(report)]
 
 
 def silence(report: Report) -> list[Trouble]:
@@ -74,7 +79,11 @@ def _of_heartbeat(report: Report) -> Iterator[Trouble]:
     if late is not None and beat.interval and late >= LATE_AFTER * beat.interval:
         yield Trouble(reason=f"the last heartbeat was {spoken(late)} ago" if beat.last
                       else f"no heartbeat since the start {spoken(late)} ago", remedy=LOGS)  # fmt: skip
-    if "redis" in report.unknown or "schedule" in report.unknown or "settings" in report.unknown:
+
+
+def _of_schedule(report: Report) -> Iterator[Trouble]:
+    beat = report.heartbeat
+    if beat is None or {"redis", "schedule", "settings"} & set(report.unknown):
         return
     if beat.due_in is None:
         yield Trouble(reason="the heartbeat is not on the schedule", remedy=RESTART)
