@@ -59,7 +59,7 @@ def heartbeat_part(
 
 
 def mail_part(town: Town, now: datetime, *, near: bool) -> Mail:
-    """What waits where, and how long the oldest has waited; raises RedisError (`near`: see `Worker.lives`)."""
+    """What waits where, and how long the oldest has (`near`: see `Worker.lives`); raises RedisError."""
     keys = town.keys
     with town.redis.pipeline(transaction=False) as pipe:
         for elements in (keys.inbox, keys.taken):

@@ -127,7 +127,9 @@ def note(row: Row) -> str:
         return REMARKS[row.observed].format(host=row.host)
     if row.attached:
         return "a person is attached"
-    return f"poked {spoken(row.since_poke)} ago" if row.since_poke is not None else "-"
+    if row.since_poke is None or row.age is None or row.since_poke > row.age:
+        return "-"
+    return f"poked {spoken(row.since_poke)} ago"
 
 
 def spoken(seconds: float | None) -> str:

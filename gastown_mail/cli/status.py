@@ -58,7 +58,9 @@ def verdict(report: Report) -> str:
     """The verdict with every reason, on one line."""
     reasons = "; ".join(trouble.reason for trouble in report.troubles)
     paused = " (the whole town is paused)" if report.paused else ""
-    return f"{report.town or report.root}: {report.verdict}{paused}{f': {reasons}' if reasons else ''}"
+    return printable(
+        f"{report.town or report.root}: {report.verdict}{paused}{f': {reasons}' if reasons else ''}"
+    )
 
 
 def _remedies(report: Report) -> Iterator[str]:
@@ -139,9 +141,13 @@ def _agents(report: Report) -> Iterator[str]:
 
 
 def wrapped(text: str, *, indent: int) -> list[str]:
-    """The text in lines of at most `WIDTH`, all but the first indented; what is not printable is blanked."""
-    plain = "".join(character if character.isprintable() else " " for character in text)
+    """The text in lines of at most `WIDTH`, all but the first indented."""
     return textwrap.wrap(
-        plain, WIDTH, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False,
+        printable(text), WIDTH, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False,
         replace_whitespace=False, break_long_words=False,
     )  # fmt: skip
+
+
+def printable(text: str) -> str:
+    """The text without what could act on a terminal."""
+    return "".join(character if character.isprintable() else " " for character in text)
