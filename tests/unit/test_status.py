@@ -56,7 +56,14 @@ def well(**parts: Any) -> Report:
 
 
 def heartbeat(**parts: Any) -> Heartbeat:
-    beat = {"count": 3, "last": ago(seconds=9), "age": 9, "next": NOW, "due_in": 51, "interval": 60}
+    beat: dict[str, Any] = {
+        "count": 3,
+        "last": ago(seconds=9),
+        "age": 9,
+        "next": NOW,
+        "due_in": 51,
+        "interval": 60,
+    }
     return Heartbeat(**beat | parts)
 
 
