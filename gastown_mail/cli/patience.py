@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import click
 
-SAY_AFTER = 0.5
+SAY_AFTER = 1.0
 """Seconds of silence; what comes sooner needs no words."""
 
 LOOK_PAUSE = 0.05
