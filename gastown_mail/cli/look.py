@@ -12,7 +12,7 @@ from gastown_mail.cli.here import root_of, settings_of
 from gastown_mail.cli.parts import daemon_part, heartbeat_part, mail_part, written_ago
 from gastown_mail.cli.report import Host, Part, Report, Row
 from gastown_mail.cli.rows import make_row
-from gastown_mail.cli.troubles import judged
+from gastown_mail.cli.troubles import SILENT, judged
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import State, load_state
@@ -116,9 +116,8 @@ class Look:
             return question()
         except (GastownError, RedisError, OSError, ValueError) as error:
             self.unknown["redis" if isinstance(error, RedisUnavailable) else part] = str(error)
-            self.failure = self.failure or (
-                error if isinstance(error, GastownError) else GastownError(str(error))
-            )
+            said = error if isinstance(error, GastownError) else GastownError(f"{SILENT[part]}: {error}")
+            self.failure = self.failure or said
             return None
 
     def ask_redis(self, part: Part, question: Callable[[], T]) -> T | None:
