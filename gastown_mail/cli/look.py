@@ -16,11 +16,11 @@ from gastown_mail.cli.troubles import SILENT, judged
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import State, load_state
+from gastown_mail.daemon.rollcall import registered
 from gastown_mail.daemon.roster import Roster
 from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import redis_url
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.rollcall import registered
 from gastown_mail.plumbing.connections import connect, redis_errors
 from gastown_mail.plumbing.embedded import server_lives
 from gastown_mail.plumbing.files import Holder, TownLock

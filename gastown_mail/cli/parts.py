@@ -11,9 +11,9 @@ from gastown_mail.cli.report import Daemon, Heartbeat, Mail
 from gastown_mail.cli.rows import age, moment
 from gastown_mail.contracts.state import State, state_file
 from gastown_mail.contracts.times import parse_time
+from gastown_mail.daemon.rollcall import is_at_work
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Holder as Clerk
-from gastown_mail.daemon.rollcall import is_at_work
 from gastown_mail.mail.requests import KEPT
 from gastown_mail.plumbing.answers import text
 from gastown_mail.plumbing.files import Holder

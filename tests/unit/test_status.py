@@ -16,7 +16,7 @@ from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.state import State
 from gastown_mail.daemon.gate import Gate
 from gastown_mail.daemon.record import AgentRecord, Desired
-from gastown_mail.daemon.workers import SILENCE, Worker
+from gastown_mail.daemon.rollcall import SILENCE, Worker
 from gastown_mail.plumbing.files import Holder
 from gastown_mail.sessions.session import Session
 
