@@ -5,7 +5,7 @@ import signal
 import pytest
 
 from tests.acceptance.daemons import DEADLINE, Place
-from tests.acceptance.test_status import frozen, look
+from tests.acceptance.test_status import frozen
 from tests.integration.stage import MAX
 from tests.waiting import eventually
 
@@ -42,13 +42,28 @@ def test_send_says_where_the_request_stands(place: Place) -> None:
     assert "done: started" in process.words()
 
 
-def test_start_and_stop_say_what_they_wait_for_and_start_ends_with_a_town_that_is_served(
-    place: Place,
-) -> None:
-    started = place.command("start")
+START_AND_LOOK = """
+import os
+from pathlib import Path
+from gastown_mail.cli.daemon import start_in_background
+from gastown_mail.cli.look import Look
+from gastown_mail.cli.troubles import vacancies
+from gastown_mail.contracts.settings import load_settings
+settings = load_settings(Path.cwd(), environ=os.environ)
+start_in_background(settings)
+print(vacancies(Look(settings).report()))
+"""
 
-    assert started.returncode == 0, started.stderr
-    assert look(place)[1].verdict == "running"
+
+def test_start_ends_when_nobody_is_missing_any_more(place: Place) -> None:
+    process = place.python("-W", "ignore", "-c", START_AND_LOOK)
+
+    assert process.popen.wait(DEADLINE) == 0, process.words()
+    assert process.words().splitlines()[-1] == "[]"
+
+
+def test_stop_says_that_it_waits_for_the_daemon(place: Place) -> None:
+    assert place.command("start").returncode == 0
     pid = place.holder()
     assert pid
     with frozen(pid):
