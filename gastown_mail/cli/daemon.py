@@ -13,10 +13,7 @@ from redis.exceptions import RedisError
 
 from gastown_mail.cli.facts import Follower, readable
 from gastown_mail.cli.here import settings_of, town_option
-from gastown_mail.cli.look import Look
 from gastown_mail.cli.patience import wait_for
-from gastown_mail.cli.report import Trouble
-from gastown_mail.cli.troubles import vacancies
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.contracts.state import load_state
@@ -153,25 +150,30 @@ def start_in_background(settings: Settings) -> int:
 
 def _comes_up(process: "subprocess.Popen[bytes]", settings: Settings) -> bool:
     """Does the daemon serve within its time? One that does not is asked to end."""
-
-    def is_decided() -> bool:
-        state = load_state(settings.town_root)
-        serves = state.running and state.pid == process.pid and not _missing(settings)
-        return serves or process.poll() is not None
-
-    wait_for(is_decided, "the daemon, its workers and its schedule", START_WAIT)
-    state = load_state(settings.town_root)
-    if process.poll() is None and state.running and state.pid == process.pid:
+    wait_for(
+        lambda: process.poll() is not None or (_serves(process, settings) and not _missing(settings)),
+        "the daemon, its workers and its schedule", START_WAIT,
+    )  # fmt: skip
+    if _serves(process, settings):
         for trouble in _missing(settings):
-            click.echo(f"warning: {trouble.reason}: {trouble.remedy}", err=True)
+            click.echo(f"warning: {trouble}", err=True)
         return True
     if process.poll() is None:
         process.terminate()
     return False
 
 
-def _missing(settings: Settings) -> list[Trouble]:
-    return vacancies(Look(settings).report())
+def _serves(process: "subprocess.Popen[bytes]", settings: Settings) -> bool:
+    state = load_state(settings.town_root)
+    return process.poll() is None and state.running and state.pid == process.pid
+
+
+def _missing(settings: Settings) -> list[str]:
+    """What nobody does yet of a daemon's work; imported here, for `up` itself has no use for it."""
+    from gastown_mail.cli.look import Look
+    from gastown_mail.cli.troubles import vacancies
+
+    return [f"{trouble.reason}: {trouble.remedy}" for trouble in vacancies(Look(settings).report())]
 
 
 @click.command()

@@ -54,7 +54,7 @@ def examine(said: str | None) -> Report:
 def _without_settings(root: Path, holder: Holder, why: str) -> Report:
     """What the disk and the kernel tell of a daemon that goes on with settings that nobody can read now."""
     now, state = datetime.now(UTC), None
-    unknown: dict[Part, str] = {"settings": f"{why}; mend it: until then the daemon may do nothing"}
+    unknown: dict[Part, str] = {"settings": f"{why}; the daemon goes on with what it read before"}
     try:
         state = load_state(root)
     except GastownError as error:

@@ -33,14 +33,15 @@ def written_ago(root: Path, now: datetime) -> float | None:
 
 def daemon_part(holder: Holder | None, state: State | None, state_age: float | None) -> Daemon:
     """The daemon as its lock and its state tell of it; `state_age` is 0 for a state from Redis."""
-    pid = holder.pid if holder else None
+    held, pid = holder is not None, holder.pid if holder else None
+    frozen = pid is not None and not is_at_work(pid)
     if state is None:
-        return Daemon(held=holder is not None, pid=pid)
+        return Daemon(held=held, pid=pid, frozen=frozen)
     # A state that another process left says nothing of the one that has the lock now.
     running = state.running and pid in (None, state.pid)
     return Daemon(
-        held=holder is not None, pid=pid or (state.pid if running else None), running=running,
-        since=moment(state.started_at) if running else None,
+        held=held, pid=pid or (state.pid if held and running else None), frozen=frozen, running=running,
+        since=moment(state.started_at) if held and running else None,
         state_from="redis" if state_age == 0 else "state.json", state_age=state_age,
     )  # fmt: skip
 

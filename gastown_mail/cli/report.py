@@ -38,7 +38,9 @@ class Daemon(Shape):
     held: bool
     """A living process holds the town's lock; asked of the kernel just now."""
     pid: int | None = None
-    """Its pid: the lock holder's where it is seen from here, else the one in the state."""
+    """The lock holder's, where it is seen from here; else the one in its state."""
+    frozen: bool = False
+    """Its process is stopped (SIGSTOP)."""
     running: bool | None = None
     """What the daemon says of itself."""
     since: datetime | None = None

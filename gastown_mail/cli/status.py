@@ -86,11 +86,11 @@ def _part(name: str, text: str) -> list[str]:
 def daemon_text(report: Report) -> str:
     """Which process, since when, and how old the state is when it does not come from Redis."""
     daemon: Daemon = report.daemon
-    words = [f"pid {daemon.pid}"] if daemon.pid else []
+    words = [f"pid {daemon.pid}" if daemon.pid else "its pid is not seen from here"]
+    if not daemon.held:
+        words = ["none, though its state says that it runs" if daemon.running else "none"]
     if daemon.since:
         words.append(f"since {clock(daemon.since)}")
-    if not words:
-        words.append("another one holds the town, its pid is not seen from here" if daemon.held else "none")
     if daemon.state_from == "state.json" and daemon.state_age is not None:
         words.append(f"by state.json, written {spoken(daemon.state_age)} ago")
     return ", ".join(words)

@@ -68,6 +68,8 @@ def _of_daemon(daemon: Daemon) -> Iterator[Trouble]:
         yield Trouble(
             reason="no daemon holds the town", remedy=f"it was killed, or runs elsewhere; {RESTART}"
         )
+    elif daemon.frozen:
+        yield Trouble(reason="the daemon stands still", remedy=f"kill -CONT {daemon.pid} lets it go on")
     elif daemon.running is False:
         yield Trouble(reason="the daemon is starting or stopping", remedy="look again in a moment")
 

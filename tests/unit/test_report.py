@@ -15,7 +15,7 @@ ROW = (
 VERSION_1: dict[type[BaseModel], str] = {
     Report: "version town root asked verdict troubles unknown paused daemon heartbeat hosts mail agents",
     Trouble: "reason remedy",
-    Daemon: "held pid running since state_from state_age",
+    Daemon: "held pid frozen running since state_from state_age",
     Heartbeat: "count last age next due_in interval",
     Host: "host here lifecycle expected heartbeat",
     Mail: "clerk inbox inbox_oldest taken taken_oldest open open_oldest dead",

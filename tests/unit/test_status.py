@@ -85,6 +85,7 @@ def test_a_town_without_daemon_that_says_so_itself_is_stopped_whatever_else_is_u
     ("parts", "reason"),
     [
         ({"daemon": Daemon(held=False, running=True)}, "no daemon holds the town"),
+        ({"daemon": Daemon(held=True, pid=7, frozen=True, running=True)}, "the daemon stands still"),
         ({"daemon": Daemon(held=True, running=False)}, "the daemon is starting or stopping"),
         ({"unknown": {"redis": "why"}}, "Redis does not answer"),
         ({"unknown": {"tmux": "why"}}, "tmux does not answer"),
@@ -141,10 +142,11 @@ def test_a_paused_town_says_so_and_how_that_ends() -> None:
 def test_a_state_that_another_process_left_is_not_the_daemons() -> None:
     left = State(running=True, pid=6, started_at=ago(hours=5))
 
-    part = daemon_part(Holder(7), left, 3.0)
+    mine, unseen, nobody = (daemon_part(holder, left, 3.0) for holder in (Holder(7), Holder(None), None))
 
-    assert (part.pid, part.running, part.since) == (7, False, None)
-    assert daemon_part(Holder(None), left, 3.0).running is True
+    assert (mine.pid, mine.running, mine.since) == (7, False, None)
+    assert (unseen.pid, unseen.running, unseen.since) == (6, True, ago(hours=5))
+    assert (nobody.pid, nobody.running, nobody.since) == (None, True, None)
 
 
 @pytest.mark.parametrize(
