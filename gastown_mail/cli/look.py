@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from gastown_mail.cli.here import root_of, settings_of
 from gastown_mail.cli.parts import daemon_part, heartbeat_part, mail_part, written_ago
-from gastown_mail.cli.report import Host, Part, Report, Row
+from gastown_mail.cli.report import Host, Part, Report, Row, Source
 from gastown_mail.cli.rows import make_row
 from gastown_mail.cli.troubles import SILENT, judged
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
@@ -62,7 +62,8 @@ def _without_settings(root: Path, holder: Holder, why: str) -> Report:
     return judged(
         Report(
             town=None, root=str(root), asked=now, unknown=unknown,
-            daemon=daemon_part(holder, state, written_ago(root, now)), heartbeat=heartbeat_part(state, now),
+            daemon=daemon_part(holder, state, "state.json", written_ago(root, now)),
+            heartbeat=heartbeat_part(state, now),
         )
     )  # fmt: skip
 
@@ -85,13 +86,13 @@ class Look:
     def report(self) -> Report:
         """All parts, not yet judged."""
         self.ask_redis("redis", self._ping)
-        state, state_age = self._state()
+        state, source, state_age = self._state()
         roster = self._ask("roster", self.town.roster)
         due = self.ask_redis("schedule", self._due)
         return Report(
             town=self.settings.town_name, root=str(self.settings.town_root), asked=self.now,
             paused=self.ask_redis("records", self.town.is_paused),
-            daemon=daemon_part(self.holder, state, state_age),
+            daemon=daemon_part(self.holder, state, source, state_age),
             heartbeat=heartbeat_part(state, self.now, due, self.settings.daemon.heartbeat_interval),
             hosts=self.ask_redis("workers", lambda: self._hosts(roster)),
             mail=self.ask_redis("mail", lambda: mail_part(self.town, self.now, near=self.near)),
@@ -136,13 +137,13 @@ class Look:
             raise RedisUnavailable("the town's own server does not run; it starts with the daemon")
         self.town.redis.ping()
 
-    def _state(self) -> tuple[State | None, float | None]:
-        """What the daemon says of itself, in Redis or else in the file, and how old that is."""
+    def _state(self) -> tuple[State | None, Source, float | None]:
+        """What the daemon says of itself, in Redis or else in the file, and how old that is (seconds)."""
         state = self.ask_redis("state", self.town.record.read)
         if state not in (None, State()):
-            return state, 0.0
+            return state, "redis", 0.0
         state = self._ask("state", lambda: load_state(self.settings.town_root))
-        return state, written_ago(self.settings.town_root, self.now)
+        return state, "state.json", written_ago(self.settings.town_root, self.now)
 
     def _due(self) -> datetime | None:
         keys = self.town.keys

@@ -1,20 +1,19 @@
 """The parts of a report, each made of what was read for it: daemon, heartbeat, requests."""
 
 import json
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gastown_mail.cli.report import Daemon, Heartbeat, Mail
+from gastown_mail.cli.report import Daemon, Heartbeat, Mail, Source
 from gastown_mail.cli.rows import age, moment
 from gastown_mail.contracts.state import State, state_file
 from gastown_mail.contracts.times import parse_time
 from gastown_mail.daemon.rollcall import is_at_work
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Holder as Clerk
-from gastown_mail.mail.requests import KEPT
+from gastown_mail.mail.dead import DeadLetters
 from gastown_mail.plumbing.answers import text
 from gastown_mail.plumbing.files import Holder
 
@@ -31,8 +30,10 @@ def written_ago(root: Path, now: datetime) -> float | None:
     return age(datetime.fromtimestamp(written, UTC), now)
 
 
-def daemon_part(holder: Holder | None, state: State | None, state_age: float | None) -> Daemon:
-    """The daemon as its lock and its state tell of it; `state_age` is 0 for a state from Redis."""
+def daemon_part(
+    holder: Holder | None, state: State | None, source: Source, state_age: float | None
+) -> Daemon:
+    """The daemon as its lock and its state tell of it, which was read from `source`."""
     held, pid = holder is not None, holder.pid if holder else None
     frozen = pid is not None and not is_at_work(pid)
     if state is None:
@@ -42,7 +43,7 @@ def daemon_part(holder: Holder | None, state: State | None, state_age: float | N
     return Daemon(
         held=held, pid=pid or (state.pid if held and running else None), frozen=frozen, running=running,
         since=moment(state.started_at) if held and running else None,
-        state_from="redis" if state_age == 0 else "state.json", state_age=state_age,
+        state_from=source, state_age=state_age,
     )  # fmt: skip
 
 
@@ -68,14 +69,13 @@ def mail_part(town: Town, now: datetime, *, near: bool) -> Mail:
             pipe.lrange(elements, 0, PEEKED - 1)
         pipe.zcard(keys.open)
         pipe.zrange(keys.open, 0, 0, withscores=True)
-        pipe.zcount(keys.dead, time.time() - KEPT.total_seconds(), "+inf")
         pipe.get(keys.clerk)
-        inbox, waiting, taken, in_hand, opened, oldest, dead, clerk = pipe.execute()
+        inbox, waiting, taken, in_hand, opened, oldest, clerk = pipe.execute()
     received = datetime.fromtimestamp(oldest[0][1], UTC) if oldest else None
     return Mail(
         clerk=_serves(text(clerk), town.host, near), inbox=inbox, inbox_oldest=age_of_oldest(waiting, now),
         taken=taken, taken_oldest=age_of_oldest(in_hand, now), open=opened,
-        open_oldest=age(received, now) if received else None, dead=dead,
+        open_oldest=age(received, now) if received else None, dead=len(DeadLetters(town.redis, keys).ids()),
     )  # fmt: skip
 
 

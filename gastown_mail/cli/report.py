@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Seconds = Annotated[float, Field(description="seconds")]
 Verdict = Literal["running", "degraded", "stopped"]
+Source = Literal["redis", "state.json"]
 Part = Literal["settings", "state", "redis", "tmux", "roster", "records", "schedule", "workers", "mail"]
 Observed = Literal["alive", "ended", "none", "foreign", "elsewhere", "unknown"]
 OBSERVED: tuple[Observed, ...] = ("alive", "ended", "none", "foreign", "elsewhere", "unknown")
@@ -45,7 +46,7 @@ class Daemon(Shape):
     """What the daemon says of itself."""
     since: datetime | None = None
     """When it started."""
-    state_from: Literal["redis", "state.json"] | None = None
+    state_from: Source | None = None
     """Where what it says was read: Redis just now, or the file."""
     state_age: Seconds | None = None
     """How long ago the file was written; 0 when Redis was asked."""

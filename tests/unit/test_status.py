@@ -142,7 +142,9 @@ def test_a_paused_town_says_so_and_how_that_ends() -> None:
 def test_a_state_that_another_process_left_is_not_the_daemons() -> None:
     left = State(running=True, pid=6, started_at=ago(hours=5))
 
-    mine, unseen, nobody = (daemon_part(holder, left, 3.0) for holder in (Holder(7), Holder(None), None))
+    mine, unseen, nobody = (
+        daemon_part(holder, left, "redis", 0.0) for holder in (Holder(7), Holder(None), None)
+    )
 
     assert (mine.pid, mine.running, mine.since) == (7, False, None)
     assert (unseen.pid, unseen.running, unseen.since) == (6, True, ago(hours=5))
