@@ -82,9 +82,9 @@ def next_steps(told: Explanation) -> Iterator[str]:
         yield "gastown-mail resume --all ends the pause of the whole town"
     if row.desired == "paused":
         yield f"gastown-mail resume {row.agent} ends its pause"
-    elif row.observed == "alive":
+    elif row.observed == "alive" and not told.town_paused:
         yield f"gastown-mail poke {row.agent} [TEXT] pokes it now; gastown-mail attach {row.agent} shows it"
-    else:
+    elif row.observed != "alive":
         yield from _steps_of_the_absent(row)
     if told.last_request and told.last_request.status in ("refused", "expired", "failed"):
         yield f"gastown-mail dead revive {told.last_request.id} asks again for what its last request asked"

@@ -16,6 +16,7 @@ from gastown_mail.cli.troubles import silence
 EXIT_CODES = {"running": 0, "stopped": 3, "degraded": 4}
 COLOURS = {"running": "green", "stopped": "yellow", "degraded": "red"}
 UNKNOWN = "unknown"
+PAUSED = "nobody is started, poked or ended; gastown-mail resume --all ends that"
 WIDTH = 80
 MARGIN = 12
 """Columns before what is said of each part."""
@@ -57,10 +58,8 @@ def readable(report: Report) -> list[str]:
 def verdict(report: Report) -> str:
     """The verdict with every reason, on one line."""
     reasons = "; ".join(trouble.reason for trouble in report.troubles)
-    paused = " (the whole town is paused)" if report.paused else ""
-    return printable(
-        f"{report.town or report.root}: {report.verdict}{paused}{f': {reasons}' if reasons else ''}"
-    )
+    words = ": ".join(word for word in (report.town or report.root, report.verdict, reasons) if word)
+    return printable(words) + (" (the whole town is paused)" if report.paused else "")
 
 
 def _remedies(report: Report) -> Iterator[str]:
@@ -68,7 +67,7 @@ def _remedies(report: Report) -> Iterator[str]:
     for trouble in (*report.troubles, *silent):
         yield from wrapped(f"  ! {trouble.reason}: {trouble.remedy}", indent=4)
     if report.paused:
-        yield "  ! paused: nobody is started, poked or ended; gastown-mail resume --all ends that"
+        yield from wrapped(f"  ! the whole town is paused: {PAUSED}", indent=4)
 
 
 def _parts(report: Report) -> Iterator[str]:

@@ -50,7 +50,7 @@ def test_a_decision_becomes_a_sentence(decision: str, sentence: str) -> None:
         (told(), ["poke deacon/ [TEXT]"]),
         (told(daemon_runs=False), ["start runs", "poke deacon/"]),
         (told(unknown={"tmux": "why"}, now={"observed": "unknown"}), ["doctor"]),
-        (told(town_paused=True), ["resume --all", "poke deacon/"]),
+        (told(town_paused=True), ["resume --all"]),
         (told(PAUSED), ["resume deacon/"]),
         (told({**STOPPED, "observed": "none"}), ["run deacon/"]),
         (told({"observed": "none", "must_run": True}), ["the next sweep starts it"]),

@@ -136,7 +136,8 @@ def test_a_paused_town_says_so_and_how_that_ends() -> None:
     said = readable(well(paused=True))
 
     assert said[0] == "t: running (the whole town is paused)"
-    assert "gastown-mail resume --all" in said[1]
+    assert "resume --all ends that" in said[2]
+    assert verdict(well(paused=True, unknown={"tmux": "why"})).startswith("t: degraded: tmux does not answer")
 
 
 def test_a_state_that_another_process_left_is_not_the_daemons() -> None:
