@@ -33,11 +33,13 @@ class Worker:
 
 
 def is_at_work(pid: int) -> bool:
-    """Is there such a process, neither ended nor stopped (SIGSTOP)?"""
+    """Is there such a process, neither ended nor stopped (SIGSTOP), as far as this user may see?"""
     try:
         return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:
+        return True
 
 
 def registered(redis: Redis, queues: Sequence[str]) -> list[list[Worker]]:
