@@ -10,7 +10,8 @@ from gastown_mail.contracts.errors import GastownError
 
 COMMANDS = {
     "init": "daemon", "up": "daemon", "start": "daemon", "stop": "daemon", "restart": "daemon",
-    "status": "reading", "agents": "reading", "requests": "reading", "inbox": "reading",
+    "status": "status", "agents": "agents", "explain": "explain",
+    "requests": "reading", "inbox": "reading",
     "dead": "dead", "events": "facts", "logs": "facts",
     "send": "send",
     "poke": "acting", "run": "acting", "attach": "acting",

@@ -1,12 +1,12 @@
 """`poke`, `run`, `attach`: what an operator does to one agent."""
 
 import os
-import time
 
 import click
 from rq.job import Job
 
 from gastown_mail.cli.here import open_town, town_option
+from gastown_mail.cli.patience import wait_for
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import AddressError, GastownError
 from gastown_mail.contracts.lifecycle import new_request_id
@@ -17,8 +17,6 @@ from gastown_mail.daemon.town import Town
 
 ANSWER_WAIT = 30.0
 """Seconds in which a worker must have done what an operator asked for."""
-
-LOOK_PAUSE = 0.05
 
 
 @click.command()
@@ -50,18 +48,19 @@ def run(town: str | None, agent: str) -> None:
 
 def _report(job: Job, agent: Agent, *good: str) -> None:
     """Wait for the worker's answer and say it; raises GastownError unless it begins with a good word."""
-    until = time.monotonic() + ANSWER_WAIT
-    while not (job.is_finished or job.is_failed):
-        if time.monotonic() > until:
-            raise GastownError(
-                f"no worker of host {agent.host} answered within {ANSWER_WAIT:.0f} s; see gastown-mail status"
-            )
-        time.sleep(LOOK_PAUSE)
-        job.get_status(refresh=True)
+    if not wait_for(lambda: _is_over(job), f"a worker of host {agent.host} to do it", ANSWER_WAIT):
+        raise GastownError(
+            f"no worker of host {agent.host} answered within {ANSWER_WAIT:.0f} s; see gastown-mail status"
+        )
     answer = str(job.return_value(refresh=True) or "failed: see gastown-mail logs")
     if not answer.startswith(good):
         raise GastownError(f"{agent.address}: {answer}")
     click.echo(f"{agent.address}: {answer}")
+
+
+def _is_over(job: Job) -> bool:
+    job.get_status(refresh=True)
+    return bool(job.is_finished or job.is_failed)
 
 
 @click.command()

@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from redis.exceptions import RedisError
 
 from gastown_mail.cli.facts import Follower, readable
 from gastown_mail.cli.here import settings_of, town_option
+from gastown_mail.cli.patience import wait_for
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.contracts.state import load_state
@@ -30,8 +30,6 @@ START_WAIT = 20.0
 
 STOP_WAIT = STOP_DEADLINE + 2 * CUT_DEADLINE + 10.0
 """Seconds in which a daemon that was asked to stop must be gone."""
-
-LOOK_PAUSE = 0.05
 
 IDENTITY = frozenset(
     (
@@ -90,18 +88,22 @@ def without_identity(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def _serve(settings: Settings, lock: TownLock, quiet: bool) -> None:
+    tell = _silent if quiet else click.echo
+    tell(f"town {settings.town_name}: waiting for its Redis")
     url = service.open_redis(settings, warn=lambda text: click.echo(f"warning: {text}", err=True))
     children = [*service.workers(settings, url), service.scheduler(settings, url)]
-    if not quiet:
-        click.echo(
-            f"town {settings.town_name}: redis {redact(url)}, tmux {settings.tmux_socket}; Ctrl-C stops"
-        )
+    tell(f"town {settings.town_name}: redis {redact(url)}, tmux {settings.tmux_socket}; Ctrl-C stops")
+    stopping = f"stopping: waiting at most {STOP_WAIT:.0f} s for what is being done"
     try:
-        service.serve(settings, url, children, lock, None if quiet else Shown(settings, url))
+        service.serve(settings, url, children, lock, None if quiet else Shown(settings, url),
+                      stopping=lambda: tell(stopping))  # fmt: skip
     finally:
         service.stop_embedded(settings)
-    if not quiet:
-        click.echo("stopped; the agents' sessions go on")
+    tell("stopped; the agents' sessions go on")
+
+
+def _silent(_: str) -> None:
+    """Say nothing."""
 
 
 class Shown:
@@ -147,15 +149,31 @@ def start_in_background(settings: Settings) -> int:
 
 
 def _comes_up(process: "subprocess.Popen[bytes]", settings: Settings) -> bool:
-    until = time.monotonic() + START_WAIT
-    while process.poll() is None and time.monotonic() < until:
-        state = load_state(settings.town_root)
-        if state.running and state.pid == process.pid:
-            return True
-        time.sleep(LOOK_PAUSE)
+    """Does the daemon serve within its time? One that does not is asked to end."""
+    wait_for(
+        lambda: process.poll() is not None or (_serves(process, settings) and not _missing(settings)),
+        "the daemon, its workers and its schedule", START_WAIT,
+    )  # fmt: skip
+    if _serves(process, settings):
+        for trouble in _missing(settings):
+            click.echo(f"warning: {trouble}", err=True)
+        return True
     if process.poll() is None:
         process.terminate()
     return False
+
+
+def _serves(process: "subprocess.Popen[bytes]", settings: Settings) -> bool:
+    state = load_state(settings.town_root)
+    return process.poll() is None and state.running and state.pid == process.pid
+
+
+def _missing(settings: Settings) -> list[str]:
+    """What nobody does yet of a daemon's work; imported here, for `up` itself has no use for it."""
+    from gastown_mail.cli.look import Look
+    from gastown_mail.cli.troubles import vacancies
+
+    return [f"{trouble.reason}: {trouble.remedy}" for trouble in vacancies(Look(settings).report())]
 
 
 @click.command()
@@ -179,13 +197,9 @@ def stop_daemon(settings: Settings) -> bool:
             f"a daemon holds {settings.lock_file}, but its pid is not seen from here; stop it where it runs"
         )
     os.kill(holder.pid, signal.SIGTERM)
-    until = time.monotonic() + STOP_WAIT
-    while TownLock.holder(settings.lock_file) is not None:
-        if time.monotonic() > until:
-            raise GastownError(
-                f"the daemon, pid {holder.pid}, is not gone after {STOP_WAIT:.0f} s; see its log"
-            )
-        time.sleep(LOOK_PAUSE)
+    awaited = f"the daemon, pid {holder.pid}, to end what it does"
+    if not wait_for(lambda: TownLock.holder(settings.lock_file) is None, awaited, STOP_WAIT):
+        raise GastownError(f"the daemon, pid {holder.pid}, is not gone after {STOP_WAIT:.0f} s; see its log")
     return True
 
 

@@ -27,11 +27,15 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
 
 
+def root_of(town: str | None) -> Path:
+    """The folder of the town that is meant; raises SettingsError."""
+    said = town or click.get_current_context().find_root().obj
+    return find_town(Path.cwd(), {**os.environ, **({"GASTOWN_TOWN": said} if said else {})})
+
+
 def settings_of(town: str | None) -> Settings:
     """The settings of the town that is meant; raises SettingsError."""
-    said = town or click.get_current_context().find_root().obj
-    environ = {**os.environ, **({"GASTOWN_TOWN": said} if said else {})}
-    return load_settings(find_town(Path.cwd(), environ), environ=environ)
+    return load_settings(root_of(town), environ=os.environ)
 
 
 @contextmanager

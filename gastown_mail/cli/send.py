@@ -2,13 +2,23 @@
 
 import os
 import sys
+import time
 from pathlib import Path
 
 import click
 
 from gastown_mail.contracts.errors import GastownError, SettingsError
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, OPERATOR, RequestStatus, new_request_id
-from gastown_mail.mail.send import Receipt, compose, send_lifecycle
+from gastown_mail.mail.send import ACCEPTED, Receipt, compose, send_lifecycle
+
+SAY_EVERY = 1.0
+"""Seconds that a status lasts before it is said."""
+
+MEANINGS = {
+    ACCEPTED: "no clerk has read it yet",
+    RequestStatus.RECEIVED.value: "it waits for its turn or for a worker; gastown-mail status shows both",
+    RequestStatus.CARRYING.value: "the session is being ended, or its successor started",
+}
 
 
 @click.command()
@@ -93,7 +103,7 @@ def _text(handoff: str) -> str:
 
 def _wait(receipt: Receipt, seconds: float) -> None:
     click.echo(f"waiting at most {seconds:g} s for the outcome", err=True)
-    status = receipt.wait(seconds)
+    status = _outcome(receipt, seconds)
     if status not in FINAL_STATUSES:
         raise GastownError(
             f"still {status} after {seconds:g} s; gastown-mail requests {receipt.id} shows it later"
@@ -102,3 +112,17 @@ def _wait(receipt: Receipt, seconds: float) -> None:
     if status != RequestStatus.DONE:
         raise GastownError(text)
     click.echo(text, err=True)
+
+
+def _outcome(receipt: Receipt, seconds: float) -> str:
+    """The last status seen within `seconds`; on the way, each that lasts is said with what it means."""
+    until, said = time.monotonic() + seconds, ""
+    while True:
+        left = until - time.monotonic()
+        status = receipt.wait(min(left, SAY_EVERY))
+        if status in FINAL_STATUSES or left <= SAY_EVERY:
+            return status
+        stands = f"{status}, {receipt.detail() or MEANINGS.get(status, '')}"
+        if stands != said:
+            click.echo(f"waiting at most {left - SAY_EVERY:.0f} s more: {stands}", err=True)
+        said = stands

@@ -108,9 +108,12 @@ def _worker(settings: Settings, url: str, name: str, queue: str) -> Child:
 
 def serve(
     settings: Settings, url: str, children: Sequence[Child], lock: TownLock | None,
-    tick: Callable[[], None] | None = None,
+    tick: Callable[[], None] | None = None, *, stopping: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
-    """Run the children until SIGTERM or SIGINT; keep the town's state while this process has its lock."""
+    """Run the children until SIGTERM or SIGINT; keep the town's state while this process has its lock.
+
+    `tick` is called again and again meanwhile, `stopping` once when it begins to stop.
+    """
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -124,9 +127,13 @@ def serve(
             request_sweep(town)
         _tend(settings, tick or _nothing)
 
+    def begin_to_stop() -> None:
+        keeper.announce_stop()
+        stopping()
+
     with keeper:
         request_sweep(town)
-        pool.run(stop, tend, on_stop=keeper.announce_stop)
+        pool.run(stop, tend, on_stop=begin_to_stop)
 
 
 def _tend(settings: Settings, tick: Callable[[], None]) -> None:

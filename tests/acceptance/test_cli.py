@@ -145,8 +145,12 @@ def test_every_json_is_one_document(place: Place) -> None:
     eventually(lambda: place.redis.zcard(place.town.keys.dead) == 2, deadline=DEADLINE)
 
     status = place.document("status")
-    assert (status["town"], status["verdict"], status["dead"]) == (place.settings.town_name, "running", 2)
-    assert status["state"]["pid"] == place.holder()
+    assert (status["town"], status["verdict"], status["mail"]["dead"]) == (
+        place.settings.town_name,
+        "running",
+        2,
+    )
+    assert status["daemon"]["pid"] == place.holder()
     assert {row["agent"]: row["observed"] for row in place.document("agents")}[MAX] == "alive"
     assert place.document("requests") == []
     assert place.document("inbox") == {"waiting": 0, "oldest": []}

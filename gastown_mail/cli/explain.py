@@ -1,0 +1,96 @@
+"""`explain`: why an agent was or was not started or poked at the last heartbeat, and what can be done."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import click
+
+from gastown_mail.cli.here import json_option, settings_of, town_option
+from gastown_mail.cli.look import Look
+from gastown_mail.cli.reasons import Explanation, LastRequest, Wish, in_words, next_steps, readable
+from gastown_mail.cli.report import Report, Row
+from gastown_mail.cli.rows import age
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.times import parse_time
+from gastown_mail.daemon.town import Town
+from gastown_mail.mail.events import Event, latest
+
+EVENTS_READ = 5000
+"""So many of the newest events are searched for the agent's last request, and for who wished what."""
+
+
+@click.command()
+@town_option
+@json_option
+@click.argument("agent")
+def explain(town: str | None, as_json: bool, agent: str) -> None:
+    """Say why AGENT was or was not started or poked at the last heartbeat, and what can be done."""
+    look = Look(settings_of(town))
+    told = explanation(look, look.town.roster().resolve(agent))
+    click.echo(told.model_dump_json(indent=2) if as_json else "\n".join(readable(told)))
+    if look.failure:
+        raise look.failure
+
+
+def explanation(look: Look, agent: Agent) -> Explanation:
+    """All that is known of why; what does not answer is in `unknown`."""
+    report = look.report()
+    row = next(row for row in report.agents or () if row.agent == agent.address)
+    events = look.ask_redis("records", lambda: _events(look.town, agent.address))
+    request = look.ask_redis("records", lambda: _last_request(look.town, agent.address, events or ()))
+    decided = decided_at(report, row)
+    told = Explanation(
+        asked=report.asked, decision=in_words(row.decision) if row.decision else None, now=row,
+        wish=None if row.desired == "unknown" else wish_of(agent, row, events or ()),
+        town_paused=report.paused, daemon_runs=report.daemon.running and report.daemon.held,
+        last_request=request, unknown=report.unknown | look.unknown, decided=decided,
+        decided_ago=age(decided, report.asked) if decided else None,
+    )  # fmt: skip
+    return told.model_copy(update={"next_steps": tuple(next_steps(told))})
+
+
+def decided_at(report: Report, row: Row) -> datetime | None:
+    """When the decision fell: at the town's last heartbeat, if that one looked at this agent."""
+    if not row.decision or row.observed == "elsewhere" or report.heartbeat is None:
+        return None
+    return report.heartbeat.last
+
+
+def _events(town: Town, address: str) -> list[Event]:
+    found = latest(town.redis, town.keys, EVENTS_READ)
+    return [event for event in found if event.fields.get("agent") == address]
+
+
+def wish_of(agent: Agent, row: Row, events: Sequence[Event]) -> Wish:
+    """What is desired of the agent, and by whom, as far as `events` (oldest first) still tell."""
+    desired = row.desired
+    if desired is None:
+        return Wish(by=f"its settings: keep_running = {'true' if agent.keep_running else 'false'}")
+    said = next((e for e in reversed(events) if e.fields.get("event") in ("desired", "carrying")), None)
+    if said is None:
+        return Wish(desired=desired, by="somebody, longer ago than events are kept")
+    request = said.fields.get("request")
+    by = f"request {request} ({said.fields.get('action', '?')})" if request else "an operator"
+    return Wish(desired=desired, by=by, since=datetime.fromtimestamp(said.epoch, UTC))
+
+
+def _last_request(town: Town, address: str, events: Sequence[Event]) -> LastRequest | None:
+    """The newest request to the agent that waits, or else that `events` tell of."""
+    told = [event.fields["request"] for event in events if "request" in event.fields]
+    for request_id in reversed(told + town.requests.waiting(address)):
+        if record := town.requests.record(request_id):
+            return request_of(request_id, record)
+    return None
+
+
+def request_of(request_id: str, record: dict[str, str]) -> LastRequest:
+    """A request's public record in the words of the document."""
+    times = {
+        name: parse_time(record[f"{name}_at"])
+        for name in ("received", "finished")
+        if record.get(f"{name}_at")
+    }
+    return LastRequest(
+        id=request_id, action=record.get("action", ""), asked_by=record.get("from", ""),
+        status=record.get("status", ""), detail=record.get("detail", ""), **times,
+    )  # fmt: skip

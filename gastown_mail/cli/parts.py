@@ -1,0 +1,100 @@
+"""The parts of a report, each made of what was read for it: daemon, heartbeat, requests."""
+
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from gastown_mail.cli.report import Daemon, Heartbeat, Mail, Source
+from gastown_mail.cli.rows import age, moment
+from gastown_mail.contracts.state import State, state_file
+from gastown_mail.contracts.times import parse_time
+from gastown_mail.daemon.rollcall import is_at_work
+from gastown_mail.daemon.town import Town
+from gastown_mail.daemon.turn import Holder as Clerk
+from gastown_mail.mail.dead import DeadLetters
+from gastown_mail.plumbing.answers import text
+from gastown_mail.plumbing.files import Holder
+
+PEEKED = 10
+"""So many elements are read to find the age of the oldest: what is no request has no timestamp."""
+
+
+def written_ago(root: Path, now: datetime) -> float | None:
+    """How old state.json is, in seconds; None when there is none."""
+    try:
+        written = state_file(root).stat().st_mtime
+    except OSError:
+        return None
+    return age(datetime.fromtimestamp(written, UTC), now)
+
+
+def daemon_part(
+    holder: Holder | None, state: State | None, source: Source, state_age: float | None
+) -> Daemon:
+    """The daemon as its lock and its state tell of it, which was read from `source`."""
+    held, pid = holder is not None, holder.pid if holder else None
+    frozen = pid is not None and not is_at_work(pid)
+    if state is None:
+        return Daemon(held=held, pid=pid, frozen=frozen)
+    # A state that another process left says nothing of the one that has the lock now.
+    running = state.running and pid in (None, state.pid)
+    return Daemon(
+        held=held, pid=pid or (state.pid if held and running else None), frozen=frozen, running=running,
+        since=moment(state.started_at) if held and running else None,
+        state_from=source, state_age=state_age,
+    )  # fmt: skip
+
+
+def heartbeat_part(
+    state: State | None, now: datetime, due: datetime | None = None, interval: float | None = None
+) -> Heartbeat | None:
+    """The heartbeats, None when no state can be read."""
+    if state is None:
+        return None
+    last = moment(state.last_heartbeat)
+    return Heartbeat(
+        count=state.heartbeat_count, last=last, age=age(last, now) if last else None, next=due,
+        due_in=round((due - now).total_seconds(), 3) if due else None, interval=interval,
+    )  # fmt: skip
+
+
+def mail_part(town: Town, now: datetime, *, near: bool) -> Mail:
+    """What waits where, and how long the oldest has (`near`: see `Worker.lives`); raises RedisError."""
+    keys = town.keys
+    with town.redis.pipeline(transaction=False) as pipe:
+        for elements in (keys.inbox, keys.taken):
+            pipe.llen(elements)
+            pipe.lrange(elements, 0, PEEKED - 1)
+        pipe.zcard(keys.open)
+        pipe.zrange(keys.open, 0, 0, withscores=True)
+        pipe.get(keys.clerk)
+        inbox, waiting, taken, in_hand, opened, oldest, clerk = pipe.execute()
+    received = datetime.fromtimestamp(oldest[0][1], UTC) if oldest else None
+    return Mail(
+        clerk=_serves(text(clerk), town.host, near), inbox=inbox, inbox_oldest=age_of_oldest(waiting, now),
+        taken=taken, taken_oldest=age_of_oldest(in_hand, now), open=opened,
+        open_oldest=age(received, now) if received else None, dead=len(DeadLetters(town.redis, keys).ids()),
+    )  # fmt: skip
+
+
+def _serves(token: str, host: str, near: bool) -> bool:
+    clerk = Clerk.parse(token)
+    if clerk is None or clerk.is_dead(host):
+        return False
+    return is_at_work(clerk.pid) if near and clerk.host == host else True
+
+
+def age_of_oldest(elements: Sequence[bytes], now: datetime) -> float | None:
+    """Seconds since the timestamp of the first element that has one."""
+    asked = next((at for at in map(_asked_at, elements) if at is not None), None)
+    return None if asked is None else age(asked, now)
+
+
+def _asked_at(element: bytes) -> datetime | None:
+    try:
+        read: Any = json.loads(element)
+        return parse_time(read["timestamp"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None

@@ -1,0 +1,156 @@
+"""One row for each agent, as data and as a table: what should be, and what is. Pure."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from types import MappingProxyType
+from typing import Any
+
+from gastown_mail.cli.here import table
+from gastown_mail.cli.report import OBSERVED, Observed, Row
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.times import ZERO_TIME, format_duration
+from gastown_mail.daemon.gate import Gate
+from gastown_mail.daemon.heartbeat import must_run
+from gastown_mail.daemon.record import AgentRecord
+from gastown_mail.sessions.session import Session
+
+Sessions = Mapping[str, Session] | None
+"""The living tmux sessions by name; None when tmux did not answer."""
+
+HEADINGS = ("AGENT", "DESIRED", "OBSERVED", "AGE", "IDLE", "NOTE")
+REMARKS: Mapping[Observed, str] = MappingProxyType(
+    {"elsewhere": "lives on {host}", "foreign": "not ours; adopt it", "ended": "its program has ended"}
+)
+UNWELL = frozenset({"ended", "none", "foreign"})
+
+
+def make_row(
+    agent: Agent, sessions: Sessions, record: AgentRecord | None, *, host: str, now: datetime
+) -> Row:
+    """What is known of one agent at `now` on `host`. `record` is None when Redis did not answer."""
+    observed = observe(agent, sessions, host)
+    session = sessions.get(agent.session) if sessions and observed == "alive" else None
+    return Row(
+        agent=agent.address, host=agent.host, session=agent.session, observed=observed,
+        **_recorded(agent, record, now), **_living(session, now),
+    )  # fmt: skip
+
+
+def observe(agent: Agent, sessions: Sessions, host: str) -> Observed:
+    """What is to be seen of the agent from `host`."""
+    if agent.host != host:
+        return "elsewhere"
+    if sessions is None:
+        return "unknown"
+    session = sessions.get(agent.session)
+    if session is None:
+        return "none"
+    if not session.incarnation:
+        return "foreign"
+    return "ended" if session.dead else "alive"
+
+
+def _recorded(agent: Agent, record: AgentRecord | None, now: datetime) -> dict[str, Any]:
+    if record is None:
+        return {"desired": "unknown"}
+    waits, until = waiting(record.gate, now)
+    poked = moment(record.last_poke)
+    return {
+        "desired": record.desired.value if record.desired else None,
+        "must_run": must_run(agent, record),
+        "waits": waits,
+        "waits_until": until,
+        "last_poke": poked,
+        "since_poke": age(poked, now) if poked else None,
+        "restarts": record.restarts,
+        "decision": record.decision or None,
+    }
+
+
+def waiting(gate: Gate, now: datetime) -> tuple[str | None, datetime | None]:
+    """Which wait keeps the agent from being started, and until when."""
+    epoch = now.timestamp()
+    if gate.refusal(epoch) is None:
+        return None, None
+    quarantined = epoch < gate.quarantined_until
+    until = gate.quarantined_until if quarantined else gate.not_before
+    return ("quarantine" if quarantined else "back-off"), datetime.fromtimestamp(until, UTC)
+
+
+def _living(session: Session | None, now: datetime) -> dict[str, Any]:
+    if session is None:
+        return {}
+    # tmux tells activity in whole seconds: without max it could be before the start
+    started, active = session.started_at, max(session.activity, session.started_at)
+    since, last = datetime.fromtimestamp(started, UTC), datetime.fromtimestamp(active, UTC)
+    return {
+        "since": since, "age": age(since, now), "active": last, "idle": age(last, now),
+        "attached": session.attached,
+    }  # fmt: skip
+
+
+def moment(at: datetime) -> datetime | None:
+    """A time, None for one that never was."""
+    return None if at == ZERO_TIME else at
+
+
+def age(at: datetime, now: datetime) -> float:
+    """Seconds since then; clocks that differ a little make no time negative."""
+    return round(max(0.0, (now - at).total_seconds()), 3)
+
+
+def is_down(row: Row) -> bool:
+    """It must run, and certainly does not."""
+    return bool(row.must_run) and row.observed in UNWELL
+
+
+def rows_table(rows: Iterable[Row]) -> str:
+    """The rows in columns, those that are down first."""
+    ordered = sorted(rows, key=lambda row: not is_down(row))
+    return table(HEADINGS, [_cells(row) for row in ordered])
+
+
+def _cells(row: Row) -> Sequence[str]:
+    return (row.agent, _desired(row), row.observed, spoken(row.age), spoken(row.idle), note(row))
+
+
+def _desired(row: Row) -> str:
+    return "must run" if row.must_run else row.desired or "-"
+
+
+def note(row: Row) -> str:
+    """What to know of it besides, as it is now: what was decided at some heartbeat is left to `explain`."""
+    if row.waits and row.waits_until and row.observed != "alive":
+        return f"{row.waits} until {clock(row.waits_until)}"
+    if row.observed in REMARKS:
+        return REMARKS[row.observed].format(host=row.host)
+    if row.attached:
+        return "a person is attached"
+    if row.since_poke is None or row.age is None or row.since_poke > row.age:
+        return "-"
+    return f"poked {spoken(row.since_poke)} ago"
+
+
+def spoken(seconds: float | None) -> str:
+    """A duration as people say it, `-` when there is none; from an hour on without seconds."""
+    if seconds is None:
+        return "-"
+    return format_duration(seconds // 60 * 60 if seconds >= 3600 else int(seconds))
+
+
+def clock(at: datetime) -> str:
+    """A time of today without its day, any other with it; in the zone of this machine."""
+    local = at.astimezone()
+    today = local.date() == datetime.now(UTC).astimezone().date()
+    return local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
+
+
+def tally(rows: Iterable[Row]) -> str:
+    """How many agents are what, and how many should be."""
+    rows = list(rows)
+    seen = Counter(row.observed for row in rows)
+    wanted = Counter(_desired(row) for row in rows)
+    what = ", ".join(f"{seen[word]} {word}" for word in OBSERVED if seen[word])
+    should = ", ".join(f"{count} {word}" for word, count in sorted(wanted.items()) if word != "-")
+    return f"{len(rows)}: {what or 'none'}" + (f"; desired: {should}" if should else "")

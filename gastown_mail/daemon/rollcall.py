@@ -1,0 +1,59 @@
+"""Which rq workers live: what they last said to Redis, and what the kernel knows of those that are near."""
+
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import psutil
+from redis import Redis
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
+
+from gastown_mail.contracts.times import ZERO_TIME, parse_time
+from gastown_mail.plumbing.answers import texts
+
+SILENCE = timedelta(seconds=45)
+"""A worker that gave no sign for so long is dead: an idle one gives one every 15 s, a busy one every 30 s."""
+
+
+@dataclass(frozen=True)
+class Worker:
+    """What a worker has told Redis: its pid on which machine, and when it gave its last sign of life."""
+
+    pid: int
+    machine: str
+    sign: datetime
+
+    def lives(self, now: datetime, *, near: bool) -> bool:
+        """Is it at work? `near`: pids that are told on this machine are those that are seen from here."""
+        if now - self.sign > SILENCE:
+            return False
+        return is_at_work(self.pid) if near and self.machine == socket.gethostname() else True
+
+
+def is_at_work(pid: int) -> bool:
+    """Is there such a process, neither ended nor stopped (SIGSTOP), as far as this user may see?"""
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True
+
+
+def registered(redis: Redis, queues: Sequence[str]) -> list[list[Worker]]:
+    """For each of these queues, the workers that Redis knows; dead ones may be among them."""
+    with redis.pipeline(transaction=False) as pipe:
+        for name in queues:
+            pipe.smembers(WORKERS_BY_QUEUE_KEY % name)
+        keys = [sorted(found) for found in pipe.execute()]
+        for key in (key for found in keys for key in found):
+            pipe.hmget(key, ["pid", "hostname", "last_heartbeat"])
+        answers = iter(pipe.execute())
+    return [[_worker(next(answers)) for _ in found] for found in keys]
+
+
+def _worker(answer: list[Any]) -> Worker:
+    pid, machine, sign = texts(answer)
+    return Worker(int(pid or 0), machine, parse_time(sign) if sign else ZERO_TIME)

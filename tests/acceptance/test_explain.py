@@ -1,0 +1,119 @@
+"""`explain` on a real daemon: what the last heartbeat decided, and what has happened since."""
+
+import time
+from typing import Any
+
+import pytest
+
+from gastown_mail.cli.reasons import Explanation
+from gastown_mail.daemon.gate import Gate
+from tests.acceptance.daemons import DEADLINE, Place, a_place
+from tests.acceptance.test_status import frozen, redis_pid
+from tests.integration.stage import MAX, MAXINE, RECORDED, WITNESS
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def explained(place: Place, address: str) -> Explanation:
+    """What `explain --json` says; the document has exactly its shape."""
+    document: Any = place.document("explain", address)
+    return Explanation.model_validate(document, strict=False)
+
+
+def decided(place: Place, address: str, words: str) -> Explanation:
+    """The explanation as soon as a heartbeat has decided so."""
+
+    def seen() -> Explanation | None:
+        told = explained(place, address)
+        return told if words in (told.decision or "") else None
+
+    return eventually(seen, deadline=DEADLINE, step=0.2)  # type: ignore[return-value]
+
+
+def test_why_agents_were_not_started_or_poked_and_what_to_do(place: Place) -> None:
+    place.up()
+    place.run(MAX)
+    place.run(WITNESS)
+
+    plain = decided(place, MAX, "not poked: it has no poke")
+    active = decided(place, WITNESS, "not poked: active")
+    absent = decided(place, MAXINE, "keep_running is false")
+
+    assert (plain.now.observed, plain.wish and plain.wish.by) == ("alive", "an operator")
+    assert plain.decided is not None
+    assert active.daemon_runs
+    assert absent.wish
+    assert absent.wish.by == "its settings: keep_running = false"
+    assert any(f"gastown-mail run {MAXINE}" in step for step in absent.next_steps)
+    said = place.command("explain", "gastown-crew-max")
+    assert said.returncode == 0
+    assert said.stdout.splitlines()[0] == f"{MAX}: not poked: it has no poke"
+
+
+def test_pause_last_request_and_what_ends_both_are_named(place: Place) -> None:
+    place.up()
+    place.run(MAX)
+    assert place.command("pause", MAX).returncode == 0
+    ident = place.ask(MAX, "restart")
+    eventually(lambda: place.status(ident) == "refused", deadline=DEADLINE)
+
+    told = decided(place, MAX, "left alone: paused")
+
+    assert told.now.desired == "paused"
+    assert told.last_request
+    assert (told.last_request.id, told.last_request.status) == (ident, "refused")
+    assert any(f"gastown-mail resume {MAX}" in step for step in told.next_steps)
+    assert any(f"dead revive {ident}" in step for step in told.next_steps)
+
+
+def test_a_shutdown_is_told_as_what_is_desired_and_by_which_request(place: Place) -> None:
+    place.up()
+    place.run(MAX)
+    ident = place.ask(MAX, "shutdown")
+    place.done(ident)
+
+    told = explained(place, MAX)
+
+    assert told.wish
+    assert (told.wish.desired, told.wish.by) == ("stopped", f"request {ident} (shutdown)")
+    assert told.last_request
+    assert (told.last_request.id, told.last_request.status) == (ident, "done")
+    assert told.last_request.finished
+
+
+def test_a_quarantine_is_told_with_its_end_and_what_ends_it_sooner() -> None:
+    keeps = RECORDED.replace(
+        '[agents."gastown/crew/max"]', '[agents."gastown/crew/max"]\nkeep_running = true'
+    )
+    with a_place(keeps.replace("[daemon]\n", "[daemon]\nheartbeat_interval = 1\n")) as place:
+        later = time.time() + 3600
+        place.up()
+        eventually(lambda: place.town.agents.read(MAX).gate.starts, deadline=DEADLINE)
+        place.town.agents.write_gate(MAX, Gate(quarantined_until=later, judged_at=time.time()))
+        place.town.sessions.end(place.living(MAX), grace=2.0)
+
+        told = decided(place, MAX, "not started: in quarantine until")
+
+        assert (told.now.observed, told.now.waits) == ("none", "quarantine")
+        assert any(f"gastown-mail clear {MAX}" in step for step in told.next_steps)
+
+
+def test_without_redis_it_says_what_it_does_not_know(place: Place) -> None:
+    place.up()
+    place.run(MAX)
+
+    with frozen(redis_pid(place)):
+        done = place.command("explain", MAX)
+
+    assert done.returncode == 3
+    assert "did not answer in time" in done.stderr
+    assert "alive" in done.stdout
+    assert "gate          unknown" in done.stdout
+
+
+def test_an_agent_that_the_town_does_not_have_cannot_be_explained(place: Place) -> None:
+    done = place.command("explain", "gastown/crew/nobody")
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "nobody" in done.stderr

@@ -1,0 +1,95 @@
+"""One look at a town whose parts answer, or do not, as the test says."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis.exceptions import ResponseError
+
+from gastown_mail.cli.look import Look
+from gastown_mail.cli.troubles import judged, vacancies
+from gastown_mail.contracts.errors import GastownError, RedisUnavailable, Unknown
+from gastown_mail.daemon.town import Town
+from gastown_mail.daemon.workers import worker
+from tests.integration.stage import MAX, WITNESS
+from tests.parts import OwnServer
+from tests.towns import TWO_AGENTS, a_town
+
+
+@pytest.fixture
+def look(own_town: Town, server: OwnServer) -> Iterator[Look]:
+    """A look at a town on a Redis of the test's own."""
+    daemon = own_town.settings.daemon.model_copy(update={"redis_url": server.url})
+    made = Look(own_town.settings.model_copy(update={"daemon": daemon}))
+    with made.town.redis:
+        yield made
+
+
+def fails(error: Exception) -> None:
+    raise error
+
+
+def test_a_redis_that_was_silent_is_not_asked_again(look: Look) -> None:
+    asked: list[str] = []
+
+    look.ask_redis("redis", lambda: fails(RedisUnavailable("it stands still")))
+
+    assert look.ask_redis("mail", lambda: asked.append("mail")) is None
+    assert asked == []
+    assert look.unknown == {"redis": "it stands still"}
+    assert isinstance(look.failure, RedisUnavailable)
+
+
+def test_a_part_that_cannot_be_read_keeps_no_other_from_being_read(look: Look) -> None:
+    look.ask_redis("mail", lambda: fails(ResponseError("WRONGTYPE")))
+
+    assert look.ask_redis("workers", lambda: "two") == "two"
+    assert look.unknown == {"mail": "WRONGTYPE"}
+    assert type(look.failure) is GastownError
+    assert str(look.failure) == "the inbox cannot be read: WRONGTYPE"
+
+
+def test_keys_of_another_type_and_records_of_another_shape_are_unknown_parts(look: Look) -> None:
+    keys, redis = look.town.keys, look.town.redis
+    redis.set(keys.inbox, "no list")
+    redis.hset(keys.agent(MAX), "last_poke", "yesterday")
+
+    report = look.report()
+
+    assert sorted(report.unknown) == ["mail", "records"]
+    assert report.mail is None
+    assert {row.observed for row in report.agents or ()} == {"none"}
+    assert {row.desired for row in report.agents or ()} == {"unknown"}
+    assert report.hosts
+
+
+def test_a_frozen_redis_and_a_tmux_that_is_missing_are_said(look: Look, server: OwnServer) -> None:
+    look.town.sessions.tmux.environ["PATH"] = "/nowhere"
+
+    with server.frozen():
+        report = look.report()
+
+    assert "did not answer in time" in report.unknown["redis"]
+    assert "no tmux on PATH" in report.unknown["tmux"]
+    assert {row.observed for row in report.agents or ()} == {"unknown"}
+    assert not isinstance(look.failure, Unknown), "the first failure is what a command fails with"
+
+
+TWO_HOSTS = TWO_AGENTS.replace('[agents."gastown/witness"]', '[agents."gastown/witness"]\nhost = "far"')
+
+
+def test_workers_are_counted_host_by_host_and_silent_ones_are_not(tmp_path: Path, server: OwnServer) -> None:
+    with a_town(tmp_path, server.url, f'[daemon]\nredis_url = "{server.url}"\n{TWO_HOSTS}') as town:
+        queue = town.keys.lifecycle_queue("far")
+        works, silent = (worker(name, queue, town.redis) for name in ("works", "silent"))
+        for one in (works, silent):
+            one.register_birth()  # type: ignore[no-untyped-call]
+        town.redis.hset(silent.key, "last_heartbeat", "2025-12-20T12:00:00.000000Z")
+
+        report = judged(Look(town.settings).report())
+
+    here, far = sorted(report.hosts or (), key=lambda host: not host.here)
+    assert (here.host, here.lifecycle, here.expected) == (town.host, 0, 2)
+    assert (far.host, far.lifecycle, far.expected, far.heartbeat) == ("far", 1, None, 0)
+    assert {row.agent: row.observed for row in report.agents or ()} == {WITNESS: "elsewhere", MAX: "none"}
+    assert "no heartbeat worker on far" in [trouble.reason for trouble in vacancies(report)]

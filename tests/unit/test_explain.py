@@ -1,0 +1,143 @@
+"""What `explain` makes of a recorded decision: the words, and what an operator can do."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from gastown_mail.cli.explain import decided_at, request_of, wish_of
+from gastown_mail.cli.reasons import Explanation, LastRequest, Wish, in_words, next_steps, readable
+from gastown_mail.cli.report import Daemon, Heartbeat, Report
+from gastown_mail.mail.events import Event
+from tests.unit.test_status import ALIVE, DEACON, NOW, THERE, row
+
+PAUSED, STOPPED = {"desired": "paused"}, {"desired": "stopped", "must_run": False}
+
+
+def told(now: dict[str, Any] | None = None, **known: Any) -> Explanation:
+    """An agent that lives and about which all is well, but for what the test says."""
+    given: dict[str, Any] = {
+        "asked": NOW, "decision": "not poked: active 5s ago", "decided": NOW, "decided_ago": 9,
+        "wish": Wish(desired="running", by="an operator"), "town_paused": False, "daemon_runs": True,
+    }  # fmt: skip
+    return Explanation(now=row().model_copy(update=now or {}), **given | known)
+
+
+def words(explanation: Explanation) -> str:
+    """What is said, on one line."""
+    return " ".join(" ".join(readable(explanation)).split())
+
+
+@pytest.mark.parametrize(
+    ("decision", "sentence"),
+    [
+        ("not poked: due in 3m", "not poked: due in 3m"),
+        ("left alone: paused", "left alone: paused"),
+        ("delivered", "poked: it was due, and the poke was delivered"),
+        ("held: somebody is attached", "not poked: it was due, but the poke was held: somebody is attached"),
+        ("failed: the session is gone", "not poked: it was due, but the poke failed: the session is gone"),
+        ("its session has ended and it must keep running",
+         "a start was asked for: its session has ended and it must keep running"),
+    ],
+)  # fmt: skip
+def test_a_decision_becomes_a_sentence(decision: str, sentence: str) -> None:
+    assert in_words(decision) == sentence
+
+
+@pytest.mark.parametrize(
+    ("explanation", "steps"),
+    [
+        (told(), ["poke deacon/ [TEXT]"]),
+        (told(daemon_runs=False), ["start runs", "poke deacon/"]),
+        (told(unknown={"tmux": "why"}, now={"observed": "unknown"}), ["doctor"]),
+        (told(town_paused=True), ["resume --all"]),
+        (told(PAUSED), ["resume deacon/"]),
+        (told({**STOPPED, "observed": "none"}), ["run deacon/"]),
+        (told({"observed": "none", "must_run": True}), ["the next sweep starts it"]),
+        (told({"observed": "ended", "waits": "quarantine"}), ["events --agent deacon/", "clear deacon/"]),
+        (told({"observed": "foreign"}), ["adopt deacon/"]),
+        (told({"observed": "elsewhere", "host": THERE}), ["ask on host there"]),
+        (told(last_request=LastRequest(id="i1", action="cycle", asked_by="deacon/", status="refused")),
+         ["poke deacon/", "dead revive i1"]),
+    ],
+)  # fmt: skip
+def test_there_is_something_to_do_in_every_case(explanation: Explanation, steps: list[str]) -> None:
+    found = list(next_steps(explanation))
+
+    assert len(found) == len(steps), found
+    assert all(step in line for step, line in zip(steps, found, strict=True)), found
+
+
+def test_the_decision_is_the_first_line_and_says_when_it_fell() -> None:
+    lines = readable(told())
+
+    assert lines[0] == "deacon/: not poked: active 5s ago"
+    assert "9s ago" in lines[1]
+    assert max(map(len, lines)) <= 80
+
+
+def test_what_has_changed_since_the_decision_is_said() -> None:
+    earlier = NOW - timedelta(hours=1)
+
+    assert "since" not in words(told()).split("desired")[0]
+    assert "its session has started since" in words(told(decided=earlier))
+    assert "what is desired has changed since" in words(
+        told(wish=Wish(desired="paused", by="an operator", since=NOW + timedelta(seconds=1)))
+    )
+
+
+def test_what_is_not_known_is_not_made_up() -> None:
+    said = words(
+        Explanation(asked=NOW, now=row(record=None, session=None), unknown={"redis": "it stands still"})
+    )
+
+    assert "! redis: it stands still" in said
+    for part in ("decided", "desired", "gate", "town", "last request"):
+        assert f"{part} unknown" in said
+
+
+def test_an_agent_on_another_host_was_not_judged_by_the_heartbeat_of_this_one() -> None:
+    report = Report(
+        town="t", root="/t", asked=NOW, daemon=Daemon(held=True), heartbeat=Heartbeat(count=1, last=NOW)
+    )
+    decision = {"decision": "delivered"}
+
+    assert decided_at(report, row().model_copy(update=decision)) == NOW
+    assert decided_at(report, row(host=THERE).model_copy(update=decision)) is None
+    assert decided_at(report, row()) is None
+
+
+def event(second: int, name: str, **fields: str) -> Event:
+    return Event(f"{int(NOW.timestamp() + second) * 1000}-0", {"event": name, **fields})
+
+
+def test_who_said_what_is_desired_is_the_last_who_said_it() -> None:
+    operator = event(1, "desired", detail="paused")
+    request = event(2, "carrying", request="i1", action="shutdown")
+    stopped = row().model_copy(update={"desired": "stopped"})
+
+    assert wish_of(DEACON, stopped, [request, operator]).by == "an operator"
+    wish = wish_of(DEACON, stopped, [operator, request, event(3, "started")])
+    assert (wish.by, wish.since) == ("request i1 (shutdown)", NOW + timedelta(seconds=2))
+    assert wish_of(DEACON, stopped, []).since is None
+    assert wish_of(DEACON, row(), [operator]).by == "its settings: keep_running = true"
+
+
+def test_an_open_request_has_no_end() -> None:
+    record = {
+        "action": "cycle",
+        "from": "deacon/",
+        "status": "carrying",
+        "received_at": "2025-12-20T12:00:00Z",
+    }
+
+    request = request_of("i1", record | {"finished_at": ""})
+
+    assert (request.received, request.finished) == (datetime(2025, 12, 20, 12, tzinfo=UTC), None)
+    assert "cycle by deacon/ is carrying [i1]" in words(told(last_request=request))
+
+
+def test_who_is_attached_is_said() -> None:
+    assert "nobody is attached" in words(told())
+    assert "a person is attached" in words(told({"attached": 1}))
+    assert ALIVE.attached == 0

@@ -1,0 +1,236 @@
+"""What `status` says of what was seen: the verdict, its reasons, and the table."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gastown_mail.cli.parts import age_of_oldest, daemon_part
+from gastown_mail.cli.report import Daemon, Heartbeat, Host, Mail, Report, Row
+from gastown_mail.cli.rows import clock, make_row, note, rows_table, spoken, tally
+from gastown_mail.cli.status import readable, verdict
+from gastown_mail.cli.troubles import judged
+from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.state import State
+from gastown_mail.daemon.gate import Gate
+from gastown_mail.daemon.record import AgentRecord, Desired
+from gastown_mail.daemon.rollcall import SILENCE, Worker
+from gastown_mail.plumbing.files import Holder
+from gastown_mail.sessions.session import Session
+
+NOW = datetime(2025, 12, 20, 12, 0, 0, tzinfo=UTC)
+HERE, THERE = "here", "there"
+DEACON = Agent(
+    address="deacon/", role="deacon", rig="", name="", session="gt-deacon", work_dir=Path("/t"), command="sh",
+    poke="run", keep_running=True, stop_grace=5, env={}, host=HERE,
+)  # fmt: skip
+ALIVE = Session(
+    name="gt-deacon", id="$1", pane="%1", pid=1, incarnation="t" * 32, generation=1, agent="deacon/",
+    dead=False, exit_status=None, attached=0, activity=(NOW - timedelta(seconds=5)).timestamp(),
+    started_at=(NOW - timedelta(minutes=2)).timestamp(), foreground="sh", in_mode=False, server=2,
+)  # fmt: skip
+
+
+def ago(**span: float) -> datetime:
+    return NOW - timedelta(**span)
+
+
+def row(record: AgentRecord | None = AgentRecord(), session: Session | None = ALIVE, **of: Any) -> Row:  # noqa: B008
+    sessions = {session.name: session} if session else {}
+    return make_row(replace(DEACON, **of), sessions, record, host=HERE, now=NOW)
+
+
+def well(**parts: Any) -> Report:
+    """A town that is served, but for what the test says."""
+    given: dict[str, Any] = {
+        "town": "t", "root": "/t", "asked": NOW,
+        "daemon": Daemon(held=True, pid=7, running=True, since=ago(hours=2), state_from="redis", state_age=0),
+        "heartbeat": Heartbeat(count=3, last=ago(seconds=9), age=9, next=NOW, due_in=51, interval=60),
+        "hosts": [Host(host=HERE, here=True, lifecycle=2, expected=2, heartbeat=1)],
+        "mail": Mail(clerk=True, inbox=0, taken=0, open=0, dead=0),
+        "agents": [row()],
+    }  # fmt: skip
+    return judged(Report(**given | parts))
+
+
+def heartbeat(**parts: Any) -> Heartbeat:
+    beat: dict[str, Any] = {
+        "count": 3,
+        "last": ago(seconds=9),
+        "age": 9,
+        "next": NOW,
+        "due_in": 51,
+        "interval": 60,
+    }
+    return Heartbeat(**beat | parts)
+
+
+def test_a_town_that_is_served_runs_and_the_first_line_says_so() -> None:
+    assert readable(well())[0] == "t: running"
+
+
+def test_a_town_without_daemon_that_says_so_itself_is_stopped_whatever_else_is_unknown() -> None:
+    report = well(
+        daemon=Daemon(held=False, running=False), unknown={"redis": "it is gone"}, hosts=None, mail=None
+    )
+
+    assert verdict(report) == "t: stopped"
+    assert report.troubles == []
+    assert any("Redis does not answer: it is gone" in line for line in readable(report))
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ({"daemon": Daemon(held=False, running=True)}, "no daemon holds the town"),
+        ({"daemon": Daemon(held=True, pid=7, frozen=True, running=True)}, "the daemon stands still"),
+        ({"daemon": Daemon(held=True, running=False)}, "the daemon is starting or stopping"),
+        ({"unknown": {"redis": "why"}}, "Redis does not answer"),
+        ({"unknown": {"tmux": "why"}}, "tmux does not answer"),
+        ({"heartbeat": heartbeat(age=120)}, "the last heartbeat was 2m ago"),
+        ({"heartbeat": heartbeat(last=None, age=None)}, "no heartbeat since the start 2h ago"),
+        ({"heartbeat": heartbeat(due_in=None)}, "the heartbeat is not on the schedule"),
+        ({"heartbeat": heartbeat(due_in=-11)}, "the heartbeat is overdue since 11s"),
+        ({"hosts": [Host(host=HERE, here=True, lifecycle=1, expected=2, heartbeat=1)]},
+         "1 of 2 lifecycle workers on here"),
+        ({"hosts": [Host(host=THERE, here=False, lifecycle=0, heartbeat=0)]},
+         "no lifecycle worker on there; no heartbeat worker on there"),
+        ({"mail": Mail(clerk=False, inbox=0, taken=0, open=0, dead=0)}, "no clerk reads the inbox"),
+        ({"agents": [row(session=None)]}, "deacon/ must run and does not"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_degrades_the_town_and_is_named_in_the_first_line(parts: Any, reason: str) -> None:
+    report = well(**parts)
+
+    assert verdict(report) == f"t: degraded: {reason}"
+    assert all(trouble.remedy for trouble in report.troubles)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"heartbeat": heartbeat(age=119)},
+        {"heartbeat": heartbeat(due_in=-9)},
+        {"hosts": [Host(host=THERE, here=False, lifecycle=1, heartbeat=1)]},
+        {"agents": [row(session=None, keep_running=False)]},
+        {"agents": [row(AgentRecord(desired=Desired.STOPPED), None)]},
+        {"agents": [row(host=THERE)]},
+        {"agents": [make_row(DEACON, None, AgentRecord(), host=HERE, now=NOW)]},
+    ],
+)
+def test_what_is_as_it_should_be_or_not_known_to_be_wrong_does_not(parts: Any) -> None:
+    assert well(**parts).verdict == "running"
+
+
+def test_many_that_are_down_are_counted() -> None:
+    down = [row(session=None, address=f"rig/crew/{name}") for name in "abcde"]
+
+    assert verdict(well(agents=down)).endswith(
+        "rig/crew/a, rig/crew/b, rig/crew/c and 2 more must run and do not"
+    )
+
+
+def test_a_paused_town_says_so_and_how_that_ends() -> None:
+    said = readable(well(paused=True))
+
+    assert said[0] == "t: running (the whole town is paused)"
+    assert "resume --all ends that" in said[2]
+    assert verdict(well(paused=True, unknown={"tmux": "why"})).startswith("t: degraded: tmux does not answer")
+
+
+def test_a_state_that_another_process_left_is_not_the_daemons() -> None:
+    left = State(running=True, pid=6, started_at=ago(hours=5))
+
+    mine, unseen, nobody = (
+        daemon_part(holder, left, "redis", 0.0) for holder in (Holder(7), Holder(None), None)
+    )
+
+    assert (mine.pid, mine.running, mine.since) == (7, False, None)
+    assert (unseen.pid, unseen.running, unseen.since) == (6, True, ago(hours=5))
+    assert (nobody.pid, nobody.running, nobody.since) == (None, True, None)
+
+
+@pytest.mark.parametrize(
+    ("session", "host", "observed"),
+    [
+        (ALIVE, HERE, "alive"),
+        (replace(ALIVE, dead=True), HERE, "ended"),
+        (replace(ALIVE, incarnation=""), HERE, "foreign"),
+        (None, HERE, "none"),
+        (ALIVE, THERE, "elsewhere"),
+    ],
+)
+def test_only_a_living_session_of_ours_on_this_host_has_an_age(
+    session: Session | None, host: str, observed: str
+) -> None:
+    seen = row(session=session, host=host)
+
+    assert seen.observed == observed
+    assert (seen.age, seen.idle) == ((120.0, 5.0) if observed == "alive" else (None, None))
+
+
+def test_without_redis_what_is_desired_is_unknown_and_what_is_observed_is_not() -> None:
+    seen = row(record=None)
+
+    assert (seen.desired, seen.must_run, seen.observed, seen.restarts) == ("unknown", None, "alive", None)
+
+
+def test_a_wait_says_which_and_until_when() -> None:
+    later, much_later = NOW + timedelta(minutes=1), NOW + timedelta(hours=1)
+    back_off = Gate(not_before=later.timestamp(), judged_at=NOW.timestamp())
+    both = replace(back_off, quarantined_until=much_later.timestamp())
+
+    waiting, kept, over = (
+        row(AgentRecord(gate=gate), None) for gate in (back_off, both, Gate(not_before=NOW.timestamp() - 1))
+    )
+
+    assert note(waiting) == f"back-off until {clock(later)}"
+    assert note(kept) == f"quarantine until {clock(much_later)}"
+    assert (over.waits, over.waits_until) == (None, None)
+
+
+def test_a_poke_of_its_predecessor_is_none_of_this_session() -> None:
+    assert note(row(AgentRecord(last_poke=ago(seconds=60)))) == "poked 1m ago"
+    assert note(row(AgentRecord(last_poke=ago(minutes=3)))) == "-"
+
+
+def test_forty_agents_fit_eighty_columns_and_those_that_are_down_come_first() -> None:
+    names = [f"some-rig/polecats/agent-{number}" for number in range(40)]
+    rows = [row(address=name) for name in names[:-1]] + [row(session=None, address=names[-1])]
+
+    lines = readable(well(agents=rows))
+
+    table = rows_table(rows).splitlines()
+    assert lines[-41:] == table
+    assert table[1].startswith(names[-1])
+    assert max(map(len, lines[1:])) <= 80
+    assert tally(rows) == "40: 39 alive, 1 none; desired: 40 must run"
+
+
+def test_what_the_world_says_cannot_act_on_the_terminal() -> None:
+    report = well(unknown={"tmux": "a\x1b[31mred\nnews"})
+
+    assert not any("\x1b" in line or "\n" in line for line in readable(report))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"), [(None, "-"), (0.9, "0s"), (61.5, "1m1s"), (3725, "1h2m"), (90_000, "25h")]
+)
+def test_durations_are_short(seconds: float | None, said: str) -> None:
+    assert spoken(seconds) == said
+
+
+def test_the_age_of_the_oldest_is_that_of_the_first_element_with_a_timestamp() -> None:
+    wish, later = (f'{{"timestamp": "2025-12-20T11:5{minute}:00Z"}}'.encode() for minute in (5, 8))
+
+    assert age_of_oldest([b"\xff", b"[]", b'{"timestamp": 7}', wish, later], NOW) == 300
+    assert age_of_oldest([b"\xff", b"null"], NOW) is None
+
+
+def test_a_worker_that_was_silent_for_too_long_does_not_live() -> None:
+    silent = Worker(pid=1, machine="far", sign=NOW - SILENCE - timedelta(seconds=1))
+
+    assert not silent.lives(NOW, near=False)
+    assert replace(silent, sign=NOW).lives(NOW, near=True)
