@@ -15,6 +15,7 @@ from gastown_mail.daemon import jobs, queues
 from gastown_mail.daemon.clerk import WAIT, Clerk
 from gastown_mail.daemon.keeper import Keeper
 from gastown_mail.daemon.pool import Child, Pool
+from gastown_mail.daemon.roster import Roster
 from gastown_mail.daemon.schedule import Periodic, keep_schedule, make_due
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.workers import WORKER_TTL, worker
@@ -73,15 +74,15 @@ def run_scheduler(settings: Settings, url: str, stop: threading.Event) -> None:
     keep_schedule(settings.town_name, town.redis, [heartbeat, sweep], stop)
 
 
-def run_clerk(settings: Settings, url: str, stop: threading.Event) -> None:
-    """Read the inbox until `stop` is set."""
-    Clerk(Town.open(settings, url, blocking=WAIT)).serve(stop)
+def run_clerk(settings: Settings, url: str, stop: threading.Event, known: Roster | None = None) -> None:
+    """Read the inbox until `stop` is set (`known`: see `Town.open`)."""
+    Clerk(Town.open(settings, url, blocking=WAIT, known=known)).serve(stop)
 
 
-def run_worker(settings: Settings, url: str, name: str, queue: str) -> None:
+def run_worker(settings: Settings, url: str, name: str, queue: str, known: Roster | None = None) -> None:
     """Run the jobs of one queue until rq's SIGTERM; one that comes before rq listens ends it too."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    jobs.bind(Town.open(settings, url))
+    jobs.bind(Town.open(settings, url, known=known))
     connection = connect(url, blocking=WORKER_TTL)
     worker(f"{settings.town_name}-{name}", queue, connection).work(logging_level=None)
 
@@ -89,11 +90,12 @@ def run_worker(settings: Settings, url: str, name: str, queue: str) -> None:
 def workers(settings: Settings, url: str) -> list[Child]:
     """The clerk and the rq workers of this host."""
     town = Town.open(settings, url)
+    known = town.roster()
     lifecycle, heartbeat = town.keys.lifecycle_queue(town.host), town.keys.heartbeat_queue(town.host)
     named = [(f"lifecycle-{number}", lifecycle) for number in range(1, settings.daemon.workers + 1)]
     return [
-        Child("clerk", lambda stop: run_clerk(settings, url, stop)),
-        *(_worker(settings, url, name, queue) for name, queue in (*named, ("heartbeat", heartbeat))),
+        Child("clerk", lambda stop: run_clerk(settings, url, stop, known)),
+        *(_worker(settings, url, name, queue, known) for name, queue in (*named, ("heartbeat", heartbeat))),
     ]
 
 
@@ -102,8 +104,8 @@ def scheduler(settings: Settings, url: str) -> Child:
     return Child("scheduler", lambda stop: run_scheduler(settings, url, stop))
 
 
-def _worker(settings: Settings, url: str, name: str, queue: str) -> Child:
-    return Child(name, lambda _: run_worker(settings, url, name, queue))
+def _worker(settings: Settings, url: str, name: str, queue: str, known: Roster) -> Child:
+    return Child(name, lambda _: run_worker(settings, url, name, queue, known))
 
 
 def serve(
@@ -118,7 +120,6 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     town = Town.open(settings, url)
-    town.roster()
     keeper = Keeper(town, lock)
     pool = Pool(children, in_child=keeper.drop_in_child, on_death=lambda _: request_sweep(town))
 

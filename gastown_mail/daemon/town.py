@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 class Town:
     """Everything that the clerk, the jobs and the command line need to serve one town."""
 
-    def __init__(self, settings: Settings, redis_url: str, redis: Redis) -> None:
+    def __init__(self, settings: Settings, redis_url: str, redis: Redis, known: Roster | None = None) -> None:
         self.settings = settings
         self.redis_url = redis_url
         self.redis = redis
@@ -44,14 +44,19 @@ class Town:
         self.record = TownRecord(redis, self.keys, settings.town_root)
         self.sessions = Sessions(Tmux(settings.tmux_socket, environ=os.environ))
         self._queues: dict[str, TownQueue] = {}
-        self._roster: Roster | None = None
+        self._roster = known
         self._signs: tuple[object, ...] | None = None
         self._looked_at = -ROSTER_AGE
 
     @classmethod
-    def open(cls, settings: Settings, redis_url: str, *, blocking: float = 0.0) -> "Town":
-        """The town with a connection of its own; `blocking` as in `plumbing.connections.connect`."""
-        return cls(settings, redis_url, connect(redis_url, blocking=blocking))
+    def open(
+        cls, settings: Settings, redis_url: str, *, blocking: float = 0.0, known: Roster | None = None
+    ) -> "Town":
+        """The town with a connection of its own; `blocking` as in `plumbing.connections.connect`.
+
+        `known`: the roster that holds as long as the one on disk cannot be read.
+        """
+        return cls(settings, redis_url, connect(redis_url, blocking=blocking), known)
 
     @property
     def host(self) -> str:

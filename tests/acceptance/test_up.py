@@ -177,6 +177,20 @@ def test_while_more_agents_are_slow_to_stop_than_there_are_workers_others_are_se
         assert gone(other.pid)
 
 
+def test_a_town_toml_that_breaks_stops_nobody_not_even_who_is_started_anew(place: Place) -> None:
+    place.up()
+    place.run(MAX)
+    (place.root / "town.toml").write_text("this is no toml")
+    for pid in place.children().values():
+        psutil.Process(pid).kill()
+    eventually(lambda: len(place.children()) == len(KINDS), deadline=DEADLINE)
+
+    place.done(place.ask(MAX, "restart"))
+
+    beaten = place.state().heartbeat_count
+    assert eventually(lambda: place.state().heartbeat_count > beaten, deadline=DEADLINE)
+
+
 def test_a_stale_pid_file_blocks_nobody_and_is_never_believed(place: Place) -> None:
     with subprocess.Popen(["sleep", "600"]) as bystander:
         folder = place.root / "daemon"
