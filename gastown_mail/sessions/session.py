@@ -16,10 +16,13 @@ from gastown_mail.sessions.foreground import is_shell
 from gastown_mail.sessions.kernel import Process
 from gastown_mail.sessions.panes import PANE_FORMAT, Session, parse_panes, sessions_of
 from gastown_mail.sessions.poke import Poke, poke_all
-from gastown_mail.sessions.tmux import Answer, NoServer, NoTarget, Tmux
+from gastown_mail.sessions.tmux import Answer, NoServer, NoTarget, Tmux, names_in
 
 STAYS = 0.25
 """Seconds for which a new session's program must stay; its end is noticed at once."""
+NAMES_BELIEVED = 0.5
+"""Seconds for which the names in the server's environment hold: an end and the start after it are one act."""
+
 FAILED_START_GRACE = 1.0
 LAST_LINES = 10
 
@@ -39,6 +42,8 @@ class Sessions:
         self.tmux = tmux
         self._now = now
         self._sleep = sleep
+        self._names: list[str] | None = None
+        self._names_at = 0.0
 
     def snapshot(self) -> dict[str, Session]:
         """Return all sessions by name, ours or not, from one call; none when there is no server."""
@@ -69,7 +74,7 @@ class Sessions:
             command=command,
             environ=environ,
             base=self.tmux.environ,
-            server_names=self.tmux.global_environment(),
+            server_names=self._server_names(),
         )
         look = commands.line(*commands.list_session(commands.by_name(agent.session), PANE_FORMAT))
         try:
@@ -128,6 +133,11 @@ class Sessions:
         """Type texts into sessions; return `delivered`, `held: why` or `failed: why` per session name."""
         return poke_all(self.tmux, self.snapshot, pokes, sleep=self._sleep)
 
+    def _server_names(self) -> list[str]:
+        """What the server's own environment holds: asked for now, or at an end of a session just before."""
+        names, age = self._names, time.monotonic() - self._names_at
+        return self.tmux.global_environment() if names is None or age > NAMES_BELIEVED else names
+
     def _look_at(self, target: str) -> Session | None:
         try:
             text = self.tmux.run(*commands.list_session(target, PANE_FORMAT))
@@ -164,12 +174,18 @@ class Sessions:
             )
 
     def _kill(self, session: Session) -> None:
+        kill = commands.kill(session.id, session.incarnation)
         look = commands.list_session(commands.by_id(session.id), PANE_FORMAT)
-        try:
-            said = self.tmux.run(*commands.kill(session.id, session.incarnation), ";", *look)
-        except (NoServer, NoTarget):
+        began = time.monotonic()
+        answer = self.tmux.call([*commands.show_global_environment(), ";", *kill, ";", *look])
+        error = self.tmux.error_of(answer) if answer.status else None
+        if isinstance(error, NoServer):
             return
-        left = _seen_in(said.splitlines())
+        if error is not None and not isinstance(error, NoTarget):
+            raise error
+        ours = [number for number, row in enumerate(answer.lines) if row in commands.SAID]
+        self._names, self._names_at = names_in(answer.lines[: ours[-1]]) if ours else None, began
+        left = _seen_in(answer.lines[ours[-1] + 1 :]) if ours else None
         if left is not None and left.incarnation == session.incarnation:
             raise Unknown(f"tmux did not remove session {session.name} ({session.id}); look again")
 

@@ -79,6 +79,7 @@ class Tmux:
         self.deadline = deadline
         self.environ = clean_environment(environ)
         self.calls = 0
+        self._found: str | None = None
 
     def run(self, *argv: str, stdin: str | None = None, cwd: str | os.PathLike[str] = "/") -> str:
         """Run tmux commands and return what they print.
@@ -87,7 +88,7 @@ class Tmux:
         """
         answer = self.call(argv, stdin=stdin, cwd=cwd)
         if answer.status:
-            raise self._error(answer.errors)
+            raise self.error_of(answer)
         return answer.output
 
     def script(self, lines: Iterable[str], *, cwd: str | os.PathLike[str] = "/") -> Answer:
@@ -97,7 +98,7 @@ class Tmux:
         Raises NoServer, TmuxMissing, Unknown at the deadline.
         """
         answer = self.call(commands.source_stdin(), stdin="\n".join(lines) + "\n", cwd=cwd)
-        if answer.status and isinstance(error := self._error(answer.errors), NoServer):
+        if answer.status and isinstance(error := self.error_of(answer), NoServer):
             raise error
         return answer
 
@@ -160,13 +161,14 @@ class Tmux:
             text = self.run(*commands.show_global_environment())
         except NoServer:
             text = self.run(*commands.start_server(), ";", *commands.show_global_environment())
-        return [line.partition("=")[0] for line in text.splitlines() if line.find("=") > 0]
+        return names_in(text.splitlines())
 
     def _binary(self) -> str:
-        found = shutil.which("tmux", path=self.environ.get("PATH"))
-        if found is None:
+        if not self._found or not os.access(self._found, os.X_OK):
+            self._found = shutil.which("tmux", path=self.environ.get("PATH"))
+        if self._found is None:
             raise TmuxMissing("no tmux on PATH: install tmux 3.2 or newer")
-        return found
+        return self._found
 
     def attach_argv(self, session_id: str) -> list[str]:
         """The command that shows a session in the terminal it is run in."""
@@ -184,7 +186,9 @@ class Tmux:
     def _server(self) -> list[str]:
         return ["-S" if self.socket.startswith("/") else "-L", self.socket, "-u", "-f", "/dev/null"]
 
-    def _error(self, text: str) -> Unknown:
+    def error_of(self, answer: Answer) -> Unknown:
+        """What a client that failed says, as the error that it means."""
+        text = answer.errors
         if unconnected := _NOT_CONNECTED.match(text):
             return self._no_server(text, unconnected["refused"] or unconnected["path"])
         if _NO_TARGET.match(text):
@@ -204,6 +208,11 @@ class Tmux:
                 "send SIGUSR1 to that server and it makes the file anew"
             )
         return NoServer(text)
+
+
+def names_in(environment: Iterable[str]) -> list[str]:
+    """Return the names in an environment as tmux shows it."""
+    return [line.partition("=")[0] for line in environment if line.find("=") > 0]
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
