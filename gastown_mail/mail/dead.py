@@ -9,7 +9,7 @@ from redis import Redis
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.mail.events import tell
-from gastown_mail.mail.requests import KEPT, Requests, Work
+from gastown_mail.mail.requests import Requests, Work
 from gastown_mail.plumbing.answers import fields, texts
 
 
@@ -22,7 +22,7 @@ class DeadLetters:
 
     def ids(self) -> list[str]:
         """The ids of the dead letters still kept, oldest first."""
-        oldest = time.time() - KEPT.total_seconds()
+        oldest = time.time() - self.keys.requests_kept
         found: list[Any] = self.redis.zrange(self.keys.dead, oldest, "+inf", byscore=True)
         return texts(found)
 

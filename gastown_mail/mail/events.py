@@ -9,9 +9,6 @@ from redis import Redis
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.plumbing.answers import fields, text, text_hash
 
-EVENTS_KEPT = 10_000
-"""About how many entries the stream keeps."""
-
 
 @dataclass(frozen=True)
 class Event:
@@ -29,7 +26,7 @@ class Event:
 def tell(redis: Redis, keys: Keys, event: str, **facts: object) -> None:
     """Write one fact down; on a pipeline it becomes part of the transaction."""
     entry = {"event": event} | {name: value for name, value in facts.items() if value != ""}
-    redis.xadd(keys.events, fields(entry), maxlen=EVENTS_KEPT, approximate=True)
+    redis.xadd(keys.events, fields(entry), maxlen=keys.events_kept, approximate=True)
 
 
 def newest(redis: Redis, keys: Keys) -> str:

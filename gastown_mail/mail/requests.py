@@ -19,9 +19,6 @@ from gastown_mail.contracts.times import format_time
 from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.answers import fields, read_hash, text, text_hash, texts
 
-KEPT = timedelta(days=7)
-"""How long a settled request can be looked up (CONTRACTS section 2)."""
-
 
 @dataclass(frozen=True)
 class Booking:
@@ -159,11 +156,12 @@ class Requests:
 
     def _bury(self, pipe: Pipeline, request_id: str, now: datetime) -> None:
         pipe.zadd(self.keys.dead, {request_id: now.timestamp()})
-        pipe.zremrangebyscore(self.keys.dead, "-inf", (now - KEPT).timestamp())
+        pipe.zremrangebyscore(self.keys.dead, "-inf", now.timestamp() - self.keys.requests_kept)
 
     def _forget_later(self, pipe: Pipeline, request_id: str) -> None:
-        pipe.expire(self.keys.request(request_id), KEPT)
-        pipe.expire(self.keys.work(request_id), KEPT)
+        kept = timedelta(seconds=self.keys.requests_kept)
+        pipe.pexpire(self.keys.request(request_id), kept)
+        pipe.pexpire(self.keys.work(request_id), kept)
 
 
 def _work(found: dict[Any, Any]) -> Work | None:
