@@ -11,8 +11,7 @@ from gastown_mail.contracts.errors import GastownError
 COMMANDS = {
     "init": "daemon", "up": "daemon", "start": "daemon", "stop": "daemon", "restart": "daemon",
     "status": "status", "agents": "agents", "explain": "explain",
-    "requests": "reading", "inbox": "reading",
-    "dead": "dead", "events": "facts", "logs": "facts",
+    "requests": "requests", "inbox": "inbox", "dead": "dead", "events": "facts", "logs": "logs",
     "send": "send",
     "poke": "acting", "run": "acting", "attach": "acting",
     "pause": "wishes", "resume": "wishes", "clear": "wishes", "adopt": "wishes",

@@ -19,6 +19,9 @@ from gastown_mail.contracts.times import format_time
 from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.answers import fields, read_hash, text, text_hash, texts
 
+SCAN_STEP = 1000
+"""How many keys Redis looks at in one go."""
+
 
 @dataclass(frozen=True)
 class Booking:
@@ -117,6 +120,12 @@ class Requests:
         """All ids without a final status, with the time they were received (seconds since the epoch)."""
         found: list[Any] = self.redis.zrange(self.keys.open, 0, -1, withscores=True)
         return {text(member): float(score) for member, score in found}
+
+    def kept(self) -> list[str]:
+        """The ids of all that have a record, settled or not, in no order; every key of Redis is looked at."""
+        prefix = self.keys.request("")
+        found = {text(key) for key in self.redis.scan_iter(match=f"{prefix}*", count=SCAN_STEP)}
+        return [key.removeprefix(prefix) for key in found]
 
     def settle(self, request_id: str, agent: str, status: RequestStatus, detail: str, now: datetime) -> bool:
         """Give a request its one final status; False when it already has one (and nothing is changed)."""
