@@ -2,6 +2,28 @@
 
 Several processes append to one file. Each line is one write in append mode, so lines never mix; whoever finds
 the file full rotates it under a lock, and the others notice that another file is behind the name and follow.
+
+| key        | on which lines | says                                                              |
+|------------|----------------|-------------------------------------------------------------------|
+| time       | all            | RFC 3339 in UTC, milliseconds                                     |
+| level      | all            | DEBUG, INFO, WARNING, ERROR                                       |
+| logger     | all            | who says it: a module of ours, or of rq                           |
+| event      | all            | what happened, one word for ours                                  |
+| trace      | of an error    | where in the program it came up                                   |
+| request_id | of a request   | its id, as in the record `request:<id>` and in the events         |
+| agent      | of an agent    | its canonical address                                             |
+| action     | of a request   | cycle, restart, shutdown                                          |
+| outcome    | of a request   | its final status                                                  |
+| took_ms    | of an act      | milliseconds from its begin to its end                            |
+| detail     | many           | why, or what came of it, in words                                 |
+| child      | of a process   | which one of ours                                                 |
+| pid        | of a process   | its number                                                        |
+| code       | of its death   | the exit status; minus the signal that ended it                   |
+| job        | of an rq job   | rq's id of it                                                     |
+| interval   | of a schedule  | seconds                                                           |
+| requeued   | of a sweep     | how many requests were put into the queue again                   |
+
+An incarnation, which proves who asks, is never in the log.
 """
 
 import fcntl
