@@ -3,10 +3,14 @@
 import os
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
 from gastown_mail.contracts.errors import GastownError
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 COMMANDS = {
     "init": "daemon", "up": "daemon", "start": "daemon", "stop": "daemon", "restart": "daemon",
@@ -20,6 +24,11 @@ COMMANDS = {
 """Which file of this folder holds which command, in the order of `--help`."""
 
 INTERRUPTED = 130
+
+EPILOG = """\b
+Your shell completes commands and agents after this (in zsh: zsh_source):
+  eval "$(_GASTOWN_MAIL_COMPLETE=bash_source gastown-mail)"
+"""
 
 
 class LazyGroup(click.Group):
@@ -37,8 +46,15 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """The names and options that begin like this; no command is loaded for that."""
+        from click.shell_completion import CompletionItem
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+        names = [CompletionItem(name) for name in COMMANDS if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="gastown-mail")
 @click.option("--town", metavar="DIR", help="The town's folder; else GASTOWN_TOWN, else the nearest above.")
 @click.pass_context

@@ -1,6 +1,7 @@
-"""What the shell completes: the agents' addresses. It needs no Redis, and is silent on any error."""
+"""What the shell completes: the agents' addresses, and words. It needs no Redis, and shows no error."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -12,6 +13,11 @@ def addresses(context: click.Context, _: click.Parameter, incomplete: str) -> li
         return [address for address in _known(context) if address.startswith(incomplete)]
     except Exception:
         return []
+
+
+def words(*known: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """What completes to those of `known` that begin like what is there."""
+    return lambda _, __, incomplete: [str(word) for word in known if word.startswith(incomplete)]
 
 
 def _known(context: click.Context) -> list[str]:
