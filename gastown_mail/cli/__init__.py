@@ -81,7 +81,15 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone; nothing may be written at exit either.
+    except OSError as error:
+        _write_no_more()
+        where = f": {error.filename}" if error.filename else ""
+        remedy = "make room, or mend the path or its rights, and try again"
+        click.echo(f"gastown-mail: the system refused: {error.strerror or error}{where}; {remedy}", err=True)
+        return GastownError.exit_code
+
+
+def _write_no_more() -> None:
+    """What is left of our output, for which there was no room, must not fail again at exit."""
+    if sys.stdout:  # None when it was closed from the start
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0

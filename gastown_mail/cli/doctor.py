@@ -8,11 +8,18 @@ import click
 
 from gastown_mail.cli import checks, checks_town, stopping
 from gastown_mail.cli.checks import Result, Results, Verdict
-from gastown_mail.cli.here import json_option, open_town, settings_of, show, table, town_option
+from gastown_mail.cli.here import (
+    json_option,
+    open_town,
+    redis_in_words,
+    settings_of,
+    show,
+    table,
+    town_option,
+)
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.daemon.town import Town
-from gastown_mail.plumbing.connections import redis_errors
 
 FINDINGS = 6
 MARKS = {Verdict.OK: "ok", Verdict.FINDING: "!", Verdict.UNCHECKED: "?"}
@@ -71,7 +78,7 @@ def examine(settings: Settings, town: str | None) -> Iterator[Checked]:
 
 
 def _asking_redis(town: Town, check: Callable[[Town], Results]) -> Results:
-    with redis_errors(town.redis_url):
+    with redis_in_words(town.redis_url):
         yield from check(town)
 
 

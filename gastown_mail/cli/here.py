@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from redis.exceptions import ResponseError
 
+from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.settings import Settings, find_town, load_settings
 from gastown_mail.contracts.times import ZERO_TIME, format_duration, parse_time
 from gastown_mail.daemon.service import redis_url
 from gastown_mail.daemon.town import Town
-from gastown_mail.plumbing.connections import redis_errors
+from gastown_mail.plumbing.connections import redact, redis_errors
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,8 +57,21 @@ def open_town(town: str | None, *, blocking: float = 0.0) -> Iterator[Town]:
     """
     settings = settings_of(town)
     url = redis_url(settings)
-    with redis_errors(url):
+    with redis_in_words(url):
         yield Town.open(settings, url, blocking=blocking)
+
+
+@contextmanager
+def redis_in_words(url: str) -> Iterator[None]:
+    """Whatever Redis throws inside the block as an error of ours: RedisUnavailable, or GastownError."""
+    try:
+        with redis_errors(url):
+            yield
+    except ResponseError as error:
+        raise GastownError(
+            f"Redis at {redact(url)} holds something of another type under a key of this town ({error}); "
+            "see which one with redis-cli TYPE, and rename it"
+        ) from error
 
 
 def show(document: object) -> None:
