@@ -31,7 +31,11 @@ MOST_SKEW = 2.0
 """Seconds by which Redis' clock may differ from ours: requests are judged by both."""
 
 REMEDY_OF_EMBEDDED = "; it is the town's own server: gastown-mail up or start starts it"
-REMEDY_OF_PROTOCOL = "; end that server when its agents may end, or use the same tmux"
+SERVER_REMEDIES = {
+    "protocol": "; end that server when its agents may end, or use the same tmux",
+    "did not answer": "; if its process was stopped, kill -CONT lets it go on",
+}
+"""By a word of tmux' own, or of ours about it."""
 
 
 def check_redis(town: Town) -> Results:
@@ -116,7 +120,8 @@ def check_server(town: Town) -> Results:
         yield ok("no server lives yet; the first start of a session makes one")
         return
     except Unknown as error:
-        yield finding(f"{error}{REMEDY_OF_PROTOCOL if 'protocol' in str(error) else ''}")
+        remedy = next((text for word, text in SERVER_REMEDIES.items() if word in str(error)), "")
+        yield finding(f"{error}{remedy}")
         return
     if version != (client := client_version()):
         yield finding(
@@ -153,7 +158,7 @@ def _workers(town: Town) -> Results:
                 "gastown-mail restart, or start worker.py" if host == town.host else f"start one on {host}"
             )
             yield (
-                ok(f"workers on {name}: {count}")
+                ok(f"workers registered on {name}: {count}")
                 if count
                 else finding(f"no worker listens on {name}; {remedy}")
             )

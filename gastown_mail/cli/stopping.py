@@ -29,7 +29,10 @@ def check_stopping(town: Town) -> Results:
     try:
         server = town.sessions.tmux.server_pid()
         ours, tmux = _cgroup(holder.pid), _cgroup(server) if server else ""
-    except (OSError, Unknown) as error:
+    except Unknown:
+        yield unchecked("tmux does not answer")
+        return
+    except OSError as error:
         yield unchecked(f"who would stop the daemon cannot be seen here ({error})")
         return
     yield from judge(ours, tmux, ask_systemd, contained=_in_container())

@@ -46,7 +46,8 @@ def test_a_town_that_is_well_has_no_finding(place: Place) -> None:
     for text in (
         "answers", "append-only file on, eviction policy noeviction", "agree, to 0.0 s", "MB are free",
         f"pid {place.holder()} holds the town", "agents of this host that can be started: 3",
-        f"workers on {place.town.keys.lifecycle_queue(place.settings.host)}: 2", "1 sessions, 1 of them ours",
+        f"workers registered on {place.town.keys.lifecycle_queue(place.settings.host)}: 2",
+        "1 sessions, 1 of them ours",
         "the heartbeat is on the schedule, every 2s", "the sweep is on the schedule, every 1s",
     ):  # fmt: skip
         assert text in "\n".join(seen)
@@ -140,6 +141,7 @@ def test_a_daemon_that_was_killed_and_a_tmux_that_does_not_answer_are_named(plac
 
     assert code == 6
     assert "tmux did not answer within 5 s" in findings["tmux server"]
+    assert "kill -CONT" in findings["tmux server"]
     assert "the daemon was killed, or runs elsewhere" in findings["daemon"]
 
 
