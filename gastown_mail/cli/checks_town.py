@@ -12,6 +12,7 @@ from redis.exceptions import ResponseError
 from rq.worker_registration import get_keys
 
 from gastown_mail.cli.checks import Results, client_version, finding, ok, unchecked
+from gastown_mail.cli.here import OWN_SERVER
 from gastown_mail.contracts.errors import RedisUnavailable, Unknown
 from gastown_mail.contracts.state import load_state
 from gastown_mail.contracts.times import format_duration
@@ -30,7 +31,6 @@ OLDEST_REDIS = (6, 2)
 MOST_SKEW = 2.0
 """Seconds by which Redis' clock may differ from ours: requests are judged by both."""
 
-REMEDY_OF_EMBEDDED = "; it is the town's own server: gastown-mail up or start starts it"
 SERVER_REMEDIES = {
     "protocol": "; end that server when its agents may end, or use the same tmux",
     "did not answer": "; if its process was stopped, kill -CONT lets it go on",
@@ -44,7 +44,7 @@ def check_redis(town: Town) -> Results:
         with redis_errors(town.redis_url):
             town.redis.ping()
     except RedisUnavailable as error:
-        yield finding(f"{error}{'' if town.settings.daemon.redis_url else REMEDY_OF_EMBEDDED}")
+        yield finding(str(error) if town.settings.daemon.redis_url else f"{error}; {OWN_SERVER}")
         return
     yield ok(f"{redact(town.redis_url)} answers")
     info = _info(town.redis)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import click
 from redis.exceptions import ResponseError
 
-from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.errors import GastownError, RedisUnavailable
 from gastown_mail.contracts.settings import Settings, find_town, load_settings
 from gastown_mail.contracts.times import ZERO_TIME, format_duration, parse_time
 from gastown_mail.daemon.service import redis_url
@@ -23,6 +23,7 @@ from gastown_mail.plumbing.connections import redact, redis_errors
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+OWN_SERVER = "it is the town's own server: gastown-mail up or start starts it"
 GAP = "  "
 NARROWEST = 30
 """Columns that a text for people must have beside the others; with fewer it stands below them."""
@@ -57,8 +58,13 @@ def open_town(town: str | None, *, blocking: float = 0.0) -> Iterator[Town]:
     """
     settings = settings_of(town)
     url = redis_url(settings)
-    with redis_in_words(url):
-        yield Town.open(settings, url, blocking=blocking)
+    try:
+        with redis_in_words(url):
+            yield Town.open(settings, url, blocking=blocking)
+    except RedisUnavailable as error:
+        if settings.daemon.redis_url:
+            raise
+        raise RedisUnavailable(f"{error}; {OWN_SERVER}") from error
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from gastown_mail.cli.filters import address_of, agent_option, count_option, since_option
+from gastown_mail.cli.filters import address_of, agent_of, agent_option, count_option, since_option
 from gastown_mail.cli.here import ago, json_option, open_town, show, table, town_option
 from gastown_mail.contracts.times import format_time
 from gastown_mail.daemon.clerk import judge
@@ -41,7 +41,7 @@ def inbox(town: str | None, as_json: bool, agent: str | None, since: float | Non
 def _show_list(waiting: int, oldest: list[dict[str, Any]]) -> None:
     click.echo(f"{waiting} waiting" + (f", {len(oldest)} shown" if len(oldest) < waiting else ""))
     if oldest:
-        rows = [(one["id"], one["action"] or "-", one["agent"] or "-", _told(one)) for one in oldest]
+        rows = [(one["id"], one["action"] or "-", agent_of(one) or "-", _told(one)) for one in oldest]
         click.echo(table(("ID", "ACTION", "AGENT", "WHAT THE CLERK WILL FIND"), rows))
 
 
@@ -73,7 +73,7 @@ def described(element: bytes, roster: Roster) -> dict[str, Any]:
 def _told(one: dict[str, Any]) -> str:
     if one["raw"]:
         raw = one["raw"] if len(one["raw"]) <= RAW_SHOWN else one["raw"][:RAW_SHOWN] + "…"
-        return f"no request, {one['refusal']}: {raw}"
+        return f"no request ({one['refusal']}): {raw}"
     asked = f"{ago(one['timestamp'])} by {one['from']}"
     return ": ".join(
         filter(None, (asked, one["reason"], one["refusal"] and f"to be refused: {one['refusal']}"))

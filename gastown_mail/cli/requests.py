@@ -44,14 +44,14 @@ def requests(
     request_ids: tuple[str, ...],
 ) -> None:  # fmt: skip
     """List the requests not settled yet; with a filter, all that are kept. With IDs, show those whole."""
-    if request_ids and (agent or status or since):
+    if request_ids and (agent or status or since is not None):
         raise click.UsageError("say which requests by their IDs or by filters, not by both")
     with open_town(town) as opened:
         if request_ids:
             _show_whole(opened, request_ids, as_json)
             return
         address = address_of(opened, agent)
-        records = list(_records(opened, _ids(opened, status, filtered=bool(address or since))))
+        records = list(_records(opened, _ids(opened, status, filtered=bool(address) or since is not None)))
     found = [r for r in records if concerns(r, address) and status in (None, r["status"])]
     young = [r for r in found if since is None or received(r) >= since]
     _show_list(newest_of(sorted(young, key=received), count), as_json)

@@ -87,6 +87,7 @@ STOPPED = [
     Case("StateFileError", 1, ("status",), A_STATE, state_file),
     Case("StateFileError", 1, ("up",), A_STATE, state_file),
     Case("RedisUnavailable", 3, ("requests",), ("127.0.0.1:1", "see that it runs"), environ=NOBODY),
+    Case("RedisUnavailable", 3, ("dead",), ("is not reachable", "own server: gastown-mail up or start")),
     Case("NotAccepted", 3, ("send", "cycle", "--agent", MAX),
          ("the request was not accepted", "see that it runs"), environ=NOBODY),
     Case("TmuxMissing", 5, ("up",), ("tmux is not on the PATH: install it",), environ=NO_TMUX),
