@@ -28,6 +28,9 @@ GAP = "  "
 NARROWEST = 30
 """Columns that a text for people must have beside the others; with fewer it stands below them."""
 
+LEAST_WIDTH = 40
+"""Columns that a terminal is taken to have at least."""
+
 
 def town_option(command: F) -> F:
     """`--town DIR` behind the command as well as before it."""
@@ -116,7 +119,7 @@ def fitted(line: str, indent: int, width: int | None = None) -> str:
 
 def screen_width() -> int | None:
     """The columns of the terminal that stdout is, None when it is none."""
-    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    return max(LEAST_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
 
 
 def plain(cell: object) -> str:

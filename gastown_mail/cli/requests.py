@@ -30,6 +30,8 @@ FIELDS = (
 )
 """What a request is shown with, in this order."""
 
+NONE = "no such requests; without a filter only open ones are shown, --since 24h shows settled ones too"
+
 
 @click.command()
 @town_option
@@ -84,7 +86,7 @@ def _show_list(found: Sequence[Record], as_json: bool) -> None:
         rows = [(r["id"], r["status"], r["action"] or "-", agent_of(r) or "-", summary(r)) for r in found]
         click.echo(table(("ID", "STATUS", "ACTION", "AGENT", "ASKED FOR, AND WHAT CAME OF IT"), rows))
     else:
-        click.echo("no such requests")
+        click.echo(NONE)
 
 
 def summary(record: Record) -> str:

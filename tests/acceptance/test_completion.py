@@ -12,6 +12,8 @@ import pytest
 from gastown_mail.cli import COMMANDS
 from tests.towns import clean_environ, write_town
 
+pytestmark = pytest.mark.timeout(300)
+
 DOCUMENT = Path(__file__).parents[2] / "docs" / "how-to" / "completion.md"
 AGENTS = ["gastown/witness", "gastown/crew/max"]
 BASH = """
@@ -59,7 +61,7 @@ class Shell:
         """What it offers for the last word of each line."""
         done = subprocess.run(
             [self.name, *SILENT[self.name], "-c", "".join([SETUP[self.name], *map(self._ask, lines)])],
-            cwd=self.folder, env={**self.environ, **environ}, capture_output=True, text=True, timeout=60,
+            cwd=self.folder, env={**self.environ, **environ}, capture_output=True, text=True, timeout=120,
             check=False,
         )  # fmt: skip
         assert done.stderr == "", done.stderr
@@ -121,8 +123,8 @@ def test_whatever_is_wrong_nothing_is_said(shell: Shell) -> None:
 def test_the_script_is_one_of_its_shell(shell: Shell) -> None:
     script = subprocess.run(
         ["gastown-mail"], env={**shell.environ, "_GASTOWN_MAIL_COMPLETE": f"{shell.name}_source"},
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=120,
     ).stdout  # fmt: skip
 
     assert "gastown-mail" in script
-    subprocess.run([shell.name, "-n"], input=script, text=True, check=True, timeout=60)
+    subprocess.run([shell.name, "-n"], input=script, text=True, check=True, timeout=120)

@@ -21,6 +21,8 @@ from tests.parts import OwnServer, book_inbox
 from tests.towns import TWO_AGENTS, a_town, clean_environ, element
 from tests.waiting import eventually
 
+pytestmark = pytest.mark.timeout(300)
+
 MAX, WITNESS = "gastown/crew/max", "gastown/witness"
 ID = "01a213e31765-ea3000716a5535ee7c38"
 LONG_ID = "x" * 64
