@@ -94,8 +94,8 @@ def test_commands_options_and_words_complete(shell: Shell) -> None:
 
 
 def test_agents_complete_where_one_is_meant(shell: Shell) -> None:
-    commands = ("poke", "run", "attach", "pause", "resume", "clear", "adopt")
-    options = ("send cycle --to", "send cycle --agent", "requests --agent", "inbox --agent", "dead --agent")
+    commands = ("poke", "run", "attach", "pause", "resume", "clear", "adopt", "explain")
+    options = ("send cycle --to", "send cycle --agent", "requests --agent", "inbox --agent", "agents --agent")
 
     offered = shell.completed(
         *(f"gastown-mail {words} gast" for words in (*commands, *options, "events --agent"))
