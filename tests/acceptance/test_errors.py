@@ -84,7 +84,6 @@ STOPPED = [
          environ={"GASTOWN_AGENT": MAX}),
     Case("AddressError", 1, ("requests", "--agent", "norig/witness"),
          ("this town has no rig norig; its rigs are gastown",)),
-    Case("StateFileError", 1, ("status",), A_STATE, state_file),
     Case("StateFileError", 1, ("up",), A_STATE, state_file),
     Case("RedisUnavailable", 3, ("requests",), ("127.0.0.1:1", "see that it runs"), environ=NOBODY),
     Case("RedisUnavailable", 3, ("dead",), ("is not reachable", "own server: gastown-mail up or start")),
