@@ -3,16 +3,19 @@
 import os
 import sys
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 
 from gastown_mail.contracts.errors import GastownError
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 COMMANDS = {
     "init": "daemon", "up": "daemon", "start": "daemon", "stop": "daemon", "restart": "daemon",
     "status": "status", "agents": "agents", "explain": "explain",
-    "requests": "reading", "inbox": "reading",
-    "dead": "dead", "events": "facts", "logs": "facts",
+    "requests": "requests", "inbox": "inbox", "dead": "dead", "events": "facts", "logs": "logs",
     "send": "send",
     "poke": "acting", "run": "acting", "attach": "acting",
     "pause": "wishes", "resume": "wishes", "clear": "wishes", "adopt": "wishes",
@@ -21,6 +24,11 @@ COMMANDS = {
 """Which file of this folder holds which command, in the order of `--help`."""
 
 INTERRUPTED = 130
+
+EPILOG = """\b
+Your shell completes commands and agents after this (in zsh: zsh_source):
+  eval "$(_GASTOWN_MAIL_COMPLETE=bash_source gastown-mail)"
+"""
 
 
 class LazyGroup(click.Group):
@@ -38,8 +46,15 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(module, cmd_name)
         return command
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
+        """The names and options that begin like this; no command is loaded for that."""
+        from click.shell_completion import CompletionItem
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+        names = [CompletionItem(name) for name in COMMANDS if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
+
+@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="gastown-mail")
 @click.option("--town", metavar="DIR", help="The town's folder; else GASTOWN_TOWN, else the nearest above.")
 @click.pass_context
@@ -66,7 +81,15 @@ def run(arguments: list[str]) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone; nothing may be written at exit either.
+    except OSError as error:
+        _write_no_more()
+        where = f": {error.filename}" if error.filename else ""
+        remedy = "make room, or mend the path or its rights, and try again"
+        click.echo(f"gastown-mail: the system refused: {error.strerror or error}{where}; {remedy}", err=True)
+        return GastownError.exit_code
+
+
+def _write_no_more() -> None:
+    """What is left of our output, for which there was no room, must not fail again at exit."""
+    if sys.stdout:  # None when it was closed from the start
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0

@@ -4,6 +4,7 @@ import json
 
 import click
 
+from gastown_mail.cli.filters import agent_option
 from gastown_mail.cli.here import json_option, settings_of, show, town_option
 from gastown_mail.cli.look import Look
 from gastown_mail.cli.report import OBSERVED
@@ -13,7 +14,7 @@ from gastown_mail.cli.rows import rows_table
 @click.command()
 @town_option
 @json_option
-@click.option("--agent", metavar="A", help="Only this one.")
+@agent_option
 @click.option("--status", "observed", type=click.Choice(OBSERVED), help="Only those observed to be so.")
 def agents(town: str | None, as_json: bool, agent: str | None, observed: str | None) -> None:
     """List the agents: what should be and what is."""

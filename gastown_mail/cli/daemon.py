@@ -71,7 +71,7 @@ def up(town: str | None, quiet: bool) -> None:
     load_roster(settings)
     service.require_tmux()
     with TownLock(settings.lock_file) as lock:
-        log.configure(log_file=settings.log_file, stream=False)
+        log.configure(log_file=settings.log_file, size=settings.daemon.log_size)
         _serve(settings, lock, quiet)
 
 

@@ -1,37 +1,44 @@
-"""`events` and `logs`: what happened, one line per fact."""
+"""`events`: what happened, one line per fact."""
 
 import json
-import os
-import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
+from itertools import islice
 
 import click
+from redis.exceptions import RedisError
 
-from gastown_mail.cli.here import open_town, settings_of, town_option
-from gastown_mail.contracts.errors import GastownError
+from gastown_mail.cli.filters import address_of, agent_option, count_option, since_option
+from gastown_mail.cli.here import fitted, open_town, plain, town_option
 from gastown_mail.daemon.town import Town
-from gastown_mail.mail.events import Event, latest, newest, since
+from gastown_mail.mail.events import Event, await_new, newest, newest_first, since
 
-FOLLOW_PAUSE = 0.2
+WAIT = 2.0
+"""Seconds that one look for new events waits at most."""
+
+PAUSE_AFTER_TROUBLE = 0.5
+SHOWN = 20
 FIRST_FIELDS = ("event", "agent", "request")
 
 
 def readable(event: Event) -> str:
     """An event as one line for people."""
-    moment = datetime.fromtimestamp(event.epoch).astimezone().strftime("%H:%M:%S.%f")[:-3]
     rest = " ".join(_rest(name, value) for name, value in event.fields.items() if name not in FIRST_FIELDS)
     about = f"{event.fields.get('agent', ''):<24}"
     request = f"  [{event.fields['request']}]" if "request" in event.fields else ""
-    line = f"{moment}  {event.fields.get('event', '?'):<12} {about} {rest}{request}"
-    return "".join(character if character.isprintable() else " " for character in line).rstrip()
+    return plain(f"{_time(event)}  {event.fields.get('event', '?'):<12} {about} {rest}{request}").rstrip()
 
 
-def as_document(event: Event) -> str:
-    """An event as one line of JSON."""
-    return json.dumps({"id": event.id, "epoch": event.epoch, **event.fields}, ensure_ascii=False)
+def as_document(event: Event) -> dict[str, object]:
+    """An event as plain data."""
+    return {"id": event.id, "epoch": event.epoch, **event.fields}
+
+
+def _time(event: Event) -> str:
+    moment = datetime.fromtimestamp(event.epoch).astimezone()
+    day = "" if moment.date() == datetime.now().astimezone().date() else f"{moment:%Y-%m-%d} "
+    return f"{day}{moment:%H:%M:%S.%f}"[:-3]
 
 
 def _rest(name: str, value: str) -> str:
@@ -47,7 +54,27 @@ class Follower:
 
     def new(self) -> list[Event]:
         """The events since the last call, oldest first."""
-        events = since(self.town.redis, self.town.keys, self.place)
+        return self._passed(since(self.town.redis, self.town.keys, self.place))
+
+    def wait(self) -> list[Event]:
+        """The same, waiting at most `WAIT` for the first; an outage of Redis is said and waited out."""
+        try:
+            return self._passed(await_new(self.town.redis, self.town.keys, self.place, WAIT))
+        except RedisError as error:
+            click.echo(f"gastown-mail: Redis does not answer ({error}); waiting for it", err=True)
+        while not self._answers():
+            time.sleep(PAUSE_AFTER_TROUBLE)
+        click.echo("gastown-mail: Redis answers again", err=True)
+        return []
+
+    def _answers(self) -> bool:
+        try:
+            newest(self.town.redis, self.town.keys)
+        except RedisError:
+            return False
+        return True
+
+    def _passed(self, events: list[Event]) -> list[Event]:
         if events:
             self.place = events[-1].id
         return events
@@ -56,53 +83,33 @@ class Follower:
 @click.command()
 @town_option
 @click.option("-f", "--follow", is_flag=True, help="Go on showing new ones until Ctrl-C.")
-@click.option("-n", "count", default=20, show_default=True, help="How many of the newest to show first.")
-@click.option("--agent", help="Only those of this agent.")
+@count_option(None, f"How many of the newest to show first; {SHOWN}, or with --since all.")
+@agent_option
+@click.option("--event", "kind", metavar="E", help="Only facts of this kind, such as started.")
+@since_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON document per line.")
-def events(town: str | None, follow: bool, count: int, agent: str | None, as_json: bool) -> None:
+def events(
+    town: str | None, follow: bool, count: int | None, agent: str | None, kind: str | None,
+    since: float | None, as_json: bool,
+) -> None:  # fmt: skip
     """Show what happened, one line per fact."""
-    line = as_document if as_json else readable
-    with open_town(town) as opened:
-        address = opened.roster().resolve(agent).address if agent else None
-        for event in _events(opened, count, follow):
-            if address in (None, event.fields.get("agent")):
-                click.echo(line(event))
+    with open_town(town, blocking=WAIT) as opened:
+        address = address_of(opened, agent)
+        follower = Follower(opened)
+        past = newest_first(opened.redis, opened.keys, since=since or 0.0, until=follower.place)
+        found = (event for event in past if _is_meant(event, address, kind))
+        first = list(islice(found, SHOWN if count is None and since is None else count))
+        for event in _endless(first[::-1], follower if follow else None):
+            if _is_meant(event, address, kind):
+                line = json.dumps(as_document(event), ensure_ascii=False) if as_json else readable(event)
+                click.echo(line if as_json else fitted(line, 14))
 
 
-def _events(town: Town, count: int, follow: bool) -> Iterator[Event]:
-    follower = Follower(town)
-    yield from latest(town.redis, town.keys, count) if count else []
-    while follow:
-        yield from follower.new()
-        time.sleep(FOLLOW_PAUSE)
+def _is_meant(event: Event, address: str | None, kind: str | None) -> bool:
+    return address in (None, event.fields.get("agent")) and kind in (None, event.fields.get("event"))
 
 
-@click.command()
-@town_option
-@click.option(
-    "-n", "count", default=50, show_default=True, help="How many of the newest lines to show first."
-)
-@click.option("-f", "--follow", is_flag=True, help="Go on showing new ones until Ctrl-C.")
-def logs(town: str | None, count: int, follow: bool) -> None:
-    """Show the daemon's log."""
-    path = settings_of(town).log_file
-    if not path.is_file():
-        raise GastownError(f"there is no log at {path} yet; `gastown-mail up` or `start` writes it")
-    for line in _lines(path, count, follow):
-        sys.stdout.write(line)
-        sys.stdout.flush()
-
-
-def _lines(path: Path, count: int, follow: bool) -> Iterator[str]:
-    stream = path.open(errors="replace")
-    with stream:
-        yield from stream.readlines()[-count:] if count else []
-        while follow:
-            yield from stream.readlines()
-            if _is_rotated(path, stream.fileno()):
-                yield from _lines(path, 10**9, follow)
-            time.sleep(FOLLOW_PAUSE)
-
-
-def _is_rotated(path: Path, number: int) -> bool:
-    return path.exists() and not os.path.samestat(path.stat(), os.fstat(number))
+def _endless(first: list[Event], follower: Follower | None) -> Iterator[Event]:
+    yield from first
+    while follower:
+        yield from follower.wait()

@@ -7,8 +7,15 @@ from pathlib import Path
 
 import click
 
+from gastown_mail.cli.completion import addresses, words
 from gastown_mail.contracts.errors import GastownError, SettingsError
-from gastown_mail.contracts.lifecycle import FINAL_STATUSES, OPERATOR, RequestStatus, new_request_id
+from gastown_mail.contracts.lifecycle import (
+    FINAL_STATUSES,
+    OPERATOR,
+    LifecycleAction,
+    RequestStatus,
+    new_request_id,
+)
 from gastown_mail.mail.send import ACCEPTED, Receipt, compose, send_lifecycle
 
 SAY_EVERY = 1.0
@@ -22,10 +29,12 @@ MEANINGS = {
 
 
 @click.command()
-@click.argument("action")
+@click.argument("action", shell_complete=words(*LifecycleAction))
 @click.option("--town", metavar="DIR", help="The town's folder.")
-@click.option("--agent", metavar="A", help="Who asks; inside a session that is known.")
-@click.option("--to", metavar="A", help="Whose session; default: the asker's own.")
+@click.option(
+    "--agent", metavar="A", shell_complete=addresses, help="Who asks; inside a session that is known."
+)
+@click.option("--to", metavar="A", shell_complete=addresses, help="Whose session; default: the asker's own.")
 @click.option("--reason", metavar="T", default="", help="Why, for people.")
 @click.option(
     "--handoff", metavar="T", default="", help="With cycle: text for the successor; - stdin, @FILE a file."

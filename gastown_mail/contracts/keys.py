@@ -29,9 +29,15 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of the town of this name (`Settings.town_name`)."""
+    """The keys of the town of this name (`Settings.town_name`), and how much is kept behind them.
+
+    `events_kept`: about how many entries of `events`. `requests_kept`: for how many seconds `request:<id>` of
+    a settled request; 7 days unless the settings say otherwise (CONTRACTS section 2).
+    """
 
     town: str
+    events_kept: int = 10_000
+    requests_kept: float = 7 * 24 * 3600.0
 
     @property
     def inbox(self) -> str:

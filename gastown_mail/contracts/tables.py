@@ -12,17 +12,26 @@ from .times import parse_duration
 
 A_DURATION = 'a duration such as "5m", "90s" or a number of seconds'
 A_NAME = "a name out of A-Z a-z 0-9 . _ -"
+A_SIZE = 'a size such as "10MB", "500kB" or a number of bytes'
+LEAST_LOG = 100_000
 
 _SOCKET = re.compile(r"\A(?:/[^\x00-\x1f]+|[A-Za-z0-9_][A-Za-z0-9_.-]*)\Z")
 _HOST = re.compile(r"\A[A-Za-z0-9._-]+\Z")
 _REDIS_URL = re.compile(r"\A(?:redis|rediss|unix)://\S+\Z")
 _VARIABLE = re.compile(r"\A[^=\x00]+\Z")
+_SIZE = re.compile(r"\A([0-9]{1,15}) ?(|B|kB|KB|MB|GB)\Z")
+_UNITS = {"": 1, "b": 1, "kb": 1000, "mb": 1000**2, "gb": 1000**3}
 _TEXT = re.compile(r"\A[^\x00]*\Z")
 _FILLED = re.compile(r"\A(?=[\s\S]*\S)[^\x00]*\Z")
 
 
 def _duration(value: object) -> object:
     return parse_duration(value) if isinstance(value, str | int | float) else value
+
+
+def _size(value: object) -> object:
+    found = _SIZE.match(value) if isinstance(value, str) else None
+    return int(found[1]) * _UNITS[found[2].lower()] if found else _not_boolean(value)
 
 
 def _not_boolean(value: object) -> object:
@@ -86,6 +95,16 @@ class DaemonSettings(BaseModel):
     crash_loop_window: Duration = _seconds(900.0)
     quarantine: Duration = _seconds(1800.0)
     require_incarnation: bool = Field(default=False, description="true or false")
+    log_size: Annotated[int, BeforeValidator(_size)] = Field(
+        default=10_000_000, ge=LEAST_LOG, description=f"{A_SIZE}, at least 100kB"
+    )
+    """Bytes that the log and its past may take, all files together."""
+    events_kept: Annotated[int, BeforeValidator(_not_boolean)] = Field(
+        default=10_000, ge=1, description="a whole number from 1 up"
+    )
+    """About how many entries the events stream keeps."""
+    requests_kept: Duration = _seconds(7 * 24 * 3600.0, least=1.0)
+    """How long a settled request can be looked up and revived; never shorter than `max_request_age`."""
 
 
 class RoleSettings(BaseModel):

@@ -90,7 +90,8 @@ class Clerk:
         new: Any = self.town.redis.transaction(unless_replaced, keys.clerk, value_from_callable=True)
         passing("clerk-booked")
         for booking in new:
-            say(log, "booked", request_id=booking.id, agent=booking.agent, detail=booking.refusal)
+            whose, why = booking.agent or None, booking.refusal or None
+            say(log, "booked", request_id=booking.id, agent=whose, detail=why)
 
     def _not_booked(self, judged: Mapping[str, Booking]) -> list[Booking]:
         known = self.town.requests.booked(list(judged))

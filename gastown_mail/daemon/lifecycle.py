@@ -51,7 +51,7 @@ def carry_out(town: Town, request_id: str) -> str:
             town.require_go()
             _serve(town, right, address)
         except Unknown as error:
-            _postpone(town, request_id, str(error))
+            _postpone(town, request_id, address, str(error))
             return WAITING
     wake_next(town, address)
     return town.requests.record(request_id).get("status", "unknown")
@@ -88,7 +88,7 @@ def _settle_one(town: Town, right: Turn, case: Case) -> tuple[RequestStatus, str
             return status, detail, False
         case Finished(successor):
             if case.record.incarnation != successor.incarnation:
-                write_down(town, right, case.agent, successor)
+                write_down(town, right, case.agent, successor, case.id)
             return RequestStatus.DONE, f"started {successor.name}", True
         case Carry(victim):
             if fault := _unstartable(town, case):
@@ -143,6 +143,7 @@ def _act(town: Town, right: Turn, case: Case, victim: Session | None) -> tuple[R
             return RequestStatus.DONE, f"ended {case.agent.session}"
         session = Launch(
             town, right, case.agent, _why(case), handoff, earlier=case.work.successors,
+            request=case.id,
             announce=lambda pipe, tokens: pipe.hset(work, "successors", " ".join(tokens)),
         ).run()  # fmt: skip
     except (StartFailed, SurvivorsLeft) as error:
@@ -173,6 +174,7 @@ def _begin(town: Town, right: Turn, case: Case, victim: Session | None) -> None:
 
     right.write(write, request)
     passing("intent-written")
+    say(log, "carrying", request_id=case.id, agent=address, action=case.request.action.value)
     if case.record.desired is not desired and Desired.STOPPED in (case.record.desired, desired):
         town.keep_desired(address)
 
@@ -250,11 +252,11 @@ def _why(case: Case) -> str:
     return f"{who} asked for a {case.request.action.value}{reason}"
 
 
-def _postpone(town: Town, request_id: str, reason: str) -> None:
+def _postpone(town: Town, request_id: str, address: str, reason: str) -> None:
     """Nobody is killed and nobody is started on a world that did not answer; the sweep comes back to it."""
     town.requests.note(request_id, f"waiting: {reason}")
-    tell(town.redis, town.keys, "postponed", request=request_id, detail=reason)
-    say(log, "postponed", level=logging.WARNING, request_id=request_id, detail=reason)
+    tell(town.redis, town.keys, "postponed", agent=address, request=request_id, detail=reason)
+    say(log, "postponed", level=logging.WARNING, request_id=request_id, agent=address, detail=reason)
 
 
 def begun(town: Town, address: str) -> str | None:

@@ -93,7 +93,7 @@ class Launch:
 
     `earlier` are the incarnations that were announced for this same purpose before; `announce` writes them
     down with each new one before that exists. An automatic start counts in the agent's history (see `gate`),
-    and so does any that fails.
+    and so does any that fails. `request` is the id of the request that asks for it.
     """
 
     town: Town
@@ -104,6 +104,7 @@ class Launch:
     earlier: Collection[str] = ()
     announce: Callable[[Any, Collection[str]], object] = nothing
     automatic: bool = False
+    request: str = ""
 
     def run(self) -> Session:
         """Start the session and write it down; a program that ends at once is tried again.
@@ -144,7 +145,7 @@ class Launch:
                 raise
             session = earlier
         passing("session-started")
-        write_down(self.town, self.right, self.agent, session)
+        write_down(self.town, self.right, self.agent, session, self.request)
         passing("start-noted")
         return session
 
@@ -165,7 +166,8 @@ class Launch:
             self._tell("back_off", gate.refusal(now) or "")
 
     def _tell(self, event: str, detail: str) -> None:
-        tell(self.town.redis, self.town.keys, event, agent=self.agent.address, detail=detail)
+        about = {"agent": self.agent.address, "request": self.request, "detail": detail}
+        tell(self.town.redis, self.town.keys, event, **about)
 
 
 def _already_there(town: Town, agent: Agent, announced: Collection[str]) -> Session | None:
@@ -175,8 +177,11 @@ def _already_there(town: Town, agent: Agent, announced: Collection[str]) -> Sess
     return session if ours else None
 
 
-def write_down(town: Town, right: Turn, agent: Agent, session: Session) -> None:
-    """Record the session that lives now as the agent's. Raises Unknown when the turn is lost."""
+def write_down(town: Town, right: Turn, agent: Agent, session: Session, request: str = "") -> None:
+    """Record the session that lives now as the agent's; `request` is the id of the one it was started for.
+
+    Raises Unknown when the turn is lost.
+    """
     now = datetime.now(UTC)
 
     def write(pipe: Any) -> None:
@@ -187,7 +192,8 @@ def write_down(town: Town, right: Turn, agent: Agent, session: Session) -> None:
             last_activity=now, owed="false", failed="false",
         )  # fmt: skip
         pipe.hincrby(town.keys.agent(agent.address), "restarts", 1)
-        tell(pipe, town.keys, "started", agent=agent.address, session=session.name, pid=session.pid)
+        tell(pipe, town.keys, "started", agent=agent.address, request=request,
+             session=session.name, pid=session.pid)  # fmt: skip
 
     right.write(write)
 

@@ -37,7 +37,7 @@ class Town:
         self.settings = settings
         self.redis_url = redis_url
         self.redis = redis
-        self.keys = Keys(settings.town_name)
+        self.keys = _keys(settings)
         self.requests = Requests(redis, self.keys)
         self.agents = Agents(redis, self.keys)
         self.wishes = Wishes(self.agents, settings.daemon_dir)
@@ -138,3 +138,9 @@ class Town:
                 raise
             say(log, "roster_kept", level=logging.WARNING, detail=str(error))
             return last_good
+
+
+def _keys(settings: Settings) -> Keys:
+    """Where the town's data lies. As long as a request may be carried out, the same id is no second one."""
+    ours = settings.daemon
+    return Keys(settings.town_name, ours.events_kept, max(ours.requests_kept, ours.max_request_age))

@@ -9,8 +9,8 @@ from redis import Redis
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.mail.events import tell
-from gastown_mail.mail.requests import KEPT, Requests, Work
-from gastown_mail.plumbing.answers import fields, texts
+from gastown_mail.mail.requests import Requests, Work
+from gastown_mail.plumbing.answers import fields, text, texts
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,9 @@ class DeadLetters:
     redis: Redis
     keys: Keys
 
-    def ids(self) -> list[str]:
-        """The ids of the dead letters still kept, oldest first."""
-        oldest = time.time() - KEPT.total_seconds()
+    def ids(self, since: float = 0.0) -> list[str]:
+        """The ids of the dead letters still kept that died since then (epoch), oldest first."""
+        oldest = max(since, time.time() - self.keys.requests_kept)
         found: list[Any] = self.redis.zrange(self.keys.dead, oldest, "+inf", byscore=True)
         return texts(found)
 
@@ -30,7 +30,7 @@ class DeadLetters:
         """Put a dead letter back into the inbox, as if asked for now; raises GastownError if it is none."""
 
         def while_dead(pipe: Any) -> None:
-            work = self._work(request_id)
+            work, agent = self._work(request_id), self._agent(request_id)
             proofs = {"trusted": work.trusted, "proven": work.proven}
             notes = {"revived_at": time.time(), **{name: "true" for name, holds in proofs.items() if holds}}
             pipe.multi()
@@ -38,17 +38,21 @@ class DeadLetters:
             pipe.delete(self.keys.request(request_id), self.keys.work(request_id))
             pipe.hset(self.keys.work(request_id), mapping=fields(notes))
             pipe.rpush(self.keys.inbox, work.element)
-            tell(pipe, self.keys, "revived", request=request_id)
+            tell(pipe, self.keys, "revived", agent=agent, request=request_id)
 
         self.redis.transaction(while_dead, self.keys.dead)
 
     def drop(self, request_id: str) -> None:
         """Take a dead letter off the list; its record stays until it expires. Raises as `revive`."""
         self._work(request_id)
+        agent = self._agent(request_id)
         with self.redis.pipeline() as pipe:
             pipe.zrem(self.keys.dead, request_id)
-            tell(pipe, self.keys, "dropped", request=request_id)
+            tell(pipe, self.keys, "dropped", agent=agent, request=request_id)
             pipe.execute()
+
+    def _agent(self, request_id: str) -> str:
+        return text(self.redis.hget(self.keys.request(request_id), "agent"))
 
     def _work(self, request_id: str) -> Work:
         if self.redis.zscore(self.keys.dead, request_id) is None:

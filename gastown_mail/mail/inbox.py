@@ -37,12 +37,12 @@ class Inbox:
         """How many elements nobody has taken yet."""
         return self.redis.llen(self.keys.inbox)
 
-    def peek(self, most: int) -> list[bytes]:
-        """The oldest elements that nobody has taken yet, left where they are."""
-        return self._range(self.keys.inbox, most)
+    def peek(self, most: int, start: int = 0) -> list[bytes]:
+        """Elements that nobody has taken yet, oldest first from number `start` on, left where they are."""
+        return self._range(self.keys.inbox, most, start)
 
-    def _range(self, key: str, most: int) -> list[bytes]:
-        elements: Any = self.redis.lrange(key, 0, most - 1)
+    def _range(self, key: str, most: int, start: int = 0) -> list[bytes]:
+        elements: Any = self.redis.lrange(key, start, start + most - 1)
         return list(elements)
 
     def _more(self, waiting: int) -> list[bytes]:

@@ -19,8 +19,8 @@ from gastown_mail.contracts.times import format_time
 from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.answers import fields, read_hash, text, text_hash, texts
 
-KEPT = timedelta(days=7)
-"""How long a settled request can be looked up (CONTRACTS section 2)."""
+SCAN_STEP = 1000
+"""How many keys Redis looks at in one go."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,12 @@ class Requests:
         found: list[Any] = self.redis.zrange(self.keys.open, 0, -1, withscores=True)
         return {text(member): float(score) for member, score in found}
 
+    def kept(self) -> list[str]:
+        """The ids of all that have a record, settled or not, in no order; every key of Redis is looked at."""
+        prefix = self.keys.request("")
+        found = {text(key) for key in self.redis.scan_iter(match=f"{prefix}*", count=SCAN_STEP)}
+        return [key.removeprefix(prefix) for key in found]
+
     def settle(self, request_id: str, agent: str, status: RequestStatus, detail: str, now: datetime) -> bool:
         """Give a request its one final status; False when it already has one (and nothing is changed)."""
         key = self.keys.request(request_id)
@@ -159,11 +165,12 @@ class Requests:
 
     def _bury(self, pipe: Pipeline, request_id: str, now: datetime) -> None:
         pipe.zadd(self.keys.dead, {request_id: now.timestamp()})
-        pipe.zremrangebyscore(self.keys.dead, "-inf", (now - KEPT).timestamp())
+        pipe.zremrangebyscore(self.keys.dead, "-inf", now.timestamp() - self.keys.requests_kept)
 
     def _forget_later(self, pipe: Pipeline, request_id: str) -> None:
-        pipe.expire(self.keys.request(request_id), KEPT)
-        pipe.expire(self.keys.work(request_id), KEPT)
+        kept = timedelta(seconds=self.keys.requests_kept)
+        pipe.pexpire(self.keys.request(request_id), kept)
+        pipe.pexpire(self.keys.work(request_id), kept)
 
 
 def _work(found: dict[Any, Any]) -> Work | None:

@@ -2,6 +2,28 @@
 
 Several processes append to one file. Each line is one write in append mode, so lines never mix; whoever finds
 the file full rotates it under a lock, and the others notice that another file is behind the name and follow.
+
+| key        | on which lines | says                                                              |
+|------------|----------------|-------------------------------------------------------------------|
+| time       | all            | RFC 3339 in UTC, milliseconds                                     |
+| level      | all            | DEBUG, INFO, WARNING, ERROR                                       |
+| logger     | all            | who says it: a module of ours, or of rq                           |
+| event      | all            | what happened, one word for ours                                  |
+| trace      | of an error    | where in the program it came up                                   |
+| request_id | of a request   | its id, as in the record `request:<id>` and in the events         |
+| agent      | of an agent    | its canonical address                                             |
+| action     | of a request   | cycle, restart, shutdown                                          |
+| outcome    | of a request   | its final status                                                  |
+| took_ms    | of an act      | milliseconds from its begin to its end                            |
+| detail     | many           | why, or what came of it, in words                                 |
+| child      | of a process   | which one of ours                                                 |
+| pid        | of a process   | its number                                                        |
+| code       | of its death   | the exit status; minus the signal that ended it                   |
+| job        | of an rq job   | rq's id of it                                                     |
+| interval   | of a schedule  | seconds                                                           |
+| requeued   | of a sweep     | how many requests were put into the queue again                   |
+
+An incarnation, which proves who asks, is never in the log.
 """
 
 import fcntl
@@ -16,7 +38,9 @@ from typing import TextIO
 
 from gastown_mail.contracts.errors import SettingsError
 
-FILE_BYTES = 2_000_000
+LOG_SIZE = 10_000_000
+"""Bytes that a log and its past may take, all files together."""
+
 FILES = 5
 
 # rq and rq-scheduler give these loggers handlers of their own unless somebody else handles their records.
@@ -26,16 +50,21 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
-def configure(*, log_file: Path | None, level: str = "INFO", stream: bool | TextIO = False) -> None:
+def configure(
+    *, log_file: Path | None, size: int = LOG_SIZE, level: str = "INFO", stream: bool | TextIO = False
+) -> None:
     """Send every record of this process to `log_file` (JSON lines, rotated) and, if wanted, to `stream`.
 
-    `stream`: True is stderr. On a terminal a record is a readable line, elsewhere a JSON line. Calling it
-    again replaces what the last call set up. Raises SettingsError (unknown level, file cannot be opened).
+    `size`: bytes that the file and its past may take together. `stream`: True is stderr. On a terminal a
+    record is a readable line, elsewhere a JSON line. Calling it again replaces what the last call set up.
+    Raises SettingsError (unknown level, file cannot be opened).
     """
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         raise SettingsError(f"unknown log level {level!r}: use DEBUG, INFO, WARNING, ERROR or CRITICAL")
-    wanted: list[logging.Handler] = [] if log_file is None else [SharedFileHandler(log_file)]
+    wanted: list[logging.Handler] = []
+    if log_file is not None:
+        wanted.append(SharedFileHandler(log_file, size=size // FILES))
     if stream:
         wanted.append(_StreamHandler(sys.stderr if stream is True else stream))
     root = logging.getLogger()
@@ -89,7 +118,7 @@ class SharedFileHandler(logging.Handler):
     At most `files` files of about `size` bytes: `path`, then `path.1` (younger) to `path.N` (oldest).
     """
 
-    def __init__(self, path: Path, *, size: int = FILE_BYTES, files: int = FILES) -> None:
+    def __init__(self, path: Path, *, size: int = LOG_SIZE // FILES, files: int = FILES) -> None:
         super().__init__()
         self.path, self.size, self.files = path, size, files
         self.setFormatter(JsonLines())

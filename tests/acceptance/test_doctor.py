@@ -3,12 +3,13 @@
 import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
 from gastown_mail.contracts.settings import load_settings
-from tests.acceptance.daemons import Place
+from tests.acceptance.daemons import DEADLINE, Place
 from tests.integration.stage import MAX
 from tests.waiting import eventually
 
@@ -17,7 +18,21 @@ pytestmark = pytest.mark.timeout(300)
 
 def _findings(place: Place, **environ: str) -> tuple[int, dict[str, str]]:
     done = place.command("doctor", "--json", environ=environ)
-    return done.returncode, {one["check"]: one["finding"] for one in json.loads(done.stdout)["findings"]}
+    findings: dict[str, str] = {}
+    for one in json.loads(done.stdout)["findings"]:
+        findings[one["check"]] = "\n".join(filter(None, (findings.get(one["check"]), one["finding"])))
+    return done.returncode, findings
+
+
+def _seen(place: Place) -> list[str]:
+    """A line for each thing that was looked at."""
+    verdict, headings, *lines = place.command("doctor").stdout.splitlines()
+    assert verdict.startswith(f"{place.settings.town_name}: ")
+    assert headings.split() == ["CHECK", "WHAT", "WAS", "SEEN"]
+    return lines
+
+
+ALL = {"folder", "agents", "tmux", "redis", "clock", "tmux socket", "tmux server", "daemon", "stopping"}
 
 
 def test_a_town_that_is_well_has_no_finding(place: Place) -> None:
@@ -26,6 +41,16 @@ def test_a_town_that_is_well_has_no_finding(place: Place) -> None:
     eventually(lambda: place.state().heartbeat_count > 0)
 
     assert _findings(place) == (0, {})
+    seen = _seen(place)
+    assert {line.split("  ")[1].strip() for line in seen} == ALL
+    for text in (
+        "answers", "append-only file on, eviction policy noeviction", "agree, to 0.0 s", "MB are free",
+        f"pid {place.holder()} holds the town", "agents of this host that can be started: 3",
+        f"workers registered on {place.town.keys.lifecycle_queue(place.settings.host)}: 2",
+        "1 sessions, 1 of them ours",
+        "the heartbeat is on the schedule, every 2s", "the sweep is on the schedule, every 1s",
+    ):  # fmt: skip
+        assert text in "\n".join(seen)
 
 
 def test_what_is_down_or_missing_is_named_with_its_remedy(place: Place) -> None:
@@ -36,6 +61,9 @@ def test_what_is_down_or_missing_is_named_with_its_remedy(place: Place) -> None:
 
     assert code == 6
     assert "'no-such-program' is not on the PATH; install it" in findings["agents"]
+    assert "gastown-mail up or start starts it" in findings["redis"]
+    assert findings["daemon"] == "the daemon does not run; gastown-mail up or start runs it"
+    assert {"?   clock        Redis does not answer"} <= set(_seen(place))
     assert "is not reachable: see that it runs" in findings["redis"]
 
 
@@ -66,4 +94,87 @@ def test_a_socket_of_another_user_is_named(place: Place) -> None:
     code, findings = _findings(place)
 
     assert code == 6
-    assert f"{socket} belongs to user 12345, and this is user 0" in findings["tmux server"]
+    assert f"{socket} belongs to user 12345, and this is user 0" in findings["tmux socket"]
+
+
+def test_agents_with_the_same_fault_are_named_together(place: Place) -> None:
+    crew = "".join(f'[agents."gastown/crew/{name}"]\n' for name in "abcde")
+    (place.root / "town.toml").write_text(
+        f'[roles.crew]\ncommand = "no-such-program"\nwork_dir = "."\n{crew}'
+        '[agents."gastown/witness"]\nhost = "elsewhere"\n'
+    )
+
+    _, findings = _findings(place)
+
+    assert findings["agents"] == (
+        "gastown/crew/a, gastown/crew/b, gastown/crew/c and 2 more cannot be started: "
+        "the command 'no-such-program' is not on the PATH; install it, or set command for them"
+    )
+    assert "?   agents       agents that live on other hosts: 1; run doctor there too" in _seen(place)
+
+
+def test_sessions_that_collide_are_a_finding_and_stop_no_other_check(place: Place) -> None:
+    (place.root / "town.toml").write_text(
+        '[agents."a/crew/b"]\nsession = "same"\n[agents."a/crew/c"]\nsession = "same"\n'
+    )
+
+    code, findings = _findings(place)
+
+    assert code == 6
+    assert (
+        "the session same would be that of a/crew/b and of a/crew/c: give one of them" in findings["agents"]
+    )
+    assert len({line.split("  ")[1].strip() for line in _seen(place)}) == len(ALL)
+
+
+def test_a_daemon_that_was_killed_and_a_tmux_that_does_not_answer_are_named(place: Place) -> None:
+    up = place.up()
+    place.run(MAX)
+    up.stop(signal.SIGKILL)
+    eventually(lambda: place.holder() is None, deadline=DEADLINE)
+    server = place.town.sessions.tmux.server_pid()
+    os.kill(server, signal.SIGSTOP)
+    try:
+        code, findings = _findings(place)
+    finally:
+        os.kill(server, signal.SIGCONT)
+
+    assert code == 6
+    assert "tmux did not answer within 5 s" in findings["tmux server"]
+    assert "kill -CONT" in findings["tmux server"]
+    assert "the daemon was killed, or runs elsewhere" in findings["daemon"]
+
+
+def test_a_redis_that_may_lose_requests_is_named(place: Place) -> None:
+    place.up()
+    place.redis.config_set("appendonly", "no")
+    place.redis.config_set("maxmemory-policy", "allkeys-lru")
+
+    code, findings = _findings(place)
+
+    assert code == 6
+    assert "set appendonly yes" in findings["redis"]
+    assert "set maxmemory-policy noeviction" in findings["redis"]
+
+
+def test_a_socket_folder_that_is_open_to_others_is_named(place: Place) -> None:
+    place.up()
+    place.run(MAX)
+    folder = Path(os.environ["TMUX_TMPDIR"]) / f"tmux-{os.getuid()}"
+    folder.chmod(0o750)
+    try:
+        _, findings = _findings(place)
+    finally:
+        folder.chmod(0o700)
+
+    assert findings["tmux socket"] == f"{folder} is open to others (mode 0750); chmod 700 {folder}"
+
+
+def test_a_state_file_that_is_none_is_named(place: Place) -> None:
+    place.settings.daemon_dir.mkdir(exist_ok=True)
+    (place.settings.daemon_dir / "state.json").write_text("{broken")
+
+    code, findings = _findings(place)
+
+    assert code == 6
+    assert "state.json" in findings["folder"]

@@ -1,10 +1,12 @@
 """The events stream: one entry per fact, in order, capped."""
 
 import time
+from collections.abc import Callable
 
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail import events
-from gastown_mail.mail.events import EVENTS_KEPT, latest, newest, since, tell
+from gastown_mail.mail.events import latest, newest, since, tell
+from tests.towns import TWO_AGENTS
 
 
 def test_a_fact_is_told_with_what_belongs_to_it(town: Town) -> None:
@@ -38,15 +40,16 @@ def test_the_latest_are_the_newest_in_order(town: Town) -> None:
     assert [event.fields["number"] for event in latest(town.redis, town.keys, 2)] == ["3", "4"]
 
 
-def test_the_stream_does_not_grow_for_ever(town: Town) -> None:
+def test_the_stream_keeps_about_as_many_as_the_settings_say(make_town: Callable[..., Town]) -> None:
+    town, kept = make_town(f"[daemon]\nevents_kept = 2000\n{TWO_AGENTS}"), 2000
     with town.redis.pipeline(transaction=False) as pipe:
-        for number in range(EVENTS_KEPT + 1000):
+        for number in range(kept + 1000):
             tell(pipe, town.keys, "n", number=number)
         pipe.execute()
 
     length = town.redis.xlen(town.keys.events)
-    assert EVENTS_KEPT <= length < EVENTS_KEPT + 500
-    assert latest(town.redis, town.keys, 1)[0].fields["number"] == str(EVENTS_KEPT + 999)
+    assert kept <= length < kept + 500
+    assert latest(town.redis, town.keys, 1)[0].fields["number"] == str(kept + 999)
 
 
 def test_a_fact_of_a_transaction_that_fails_is_not_told(town: Town) -> None:

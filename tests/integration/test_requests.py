@@ -12,10 +12,9 @@ from gastown_mail.daemon.queues import TownJob
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail import events
 from gastown_mail.mail.dead import DeadLetters
-from gastown_mail.mail.requests import KEPT
 from gastown_mail.plumbing.connections import connect
 from tests.parts import book_inbox
-from tests.towns import element
+from tests.towns import TWO_AGENTS, element
 
 WITNESS = "gastown/witness"
 WEEK = 7 * 24 * 3600
@@ -132,8 +131,8 @@ def test_refused_expired_and_failed_are_dead_letters(
 def test_dead_letters_are_listed_oldest_first_and_for_a_week(
     town: Town, ask: Callable[..., str], dead: DeadLetters
 ) -> None:
-    now = datetime.now(UTC)
-    for ident, age in (("gone", KEPT + timedelta(1)), ("old", KEPT - timedelta(1)), ("new", timedelta(0))):
+    now, kept = datetime.now(UTC), timedelta(days=7)
+    for ident, age in (("gone", kept + timedelta(1)), ("old", kept - timedelta(1)), ("new", timedelta(0))):
         ask(ident)
         town.requests.settle(ident, WITNESS, RequestStatus.FAILED, "", now - age)
 
@@ -263,3 +262,16 @@ def test_many_records_are_read_in_their_order(town: Town, ask: Callable[..., str
     found = town.requests.records(["two", "unknown", "one"])
 
     assert [record.get("reason") for record in found] == ["2", None, "1"]
+
+
+def test_what_is_settled_is_kept_as_long_as_the_settings_say(make_town: Callable[..., Town]) -> None:
+    for said, seconds in (('requests_kept = "2h"', 7200), ('requests_kept = "1m"', 3600)):
+        town = make_town(f"[daemon]\n{said}\n{TWO_AGENTS}")
+        town.redis.rpush(town.keys.inbox, element(id="one"))
+        book_inbox(town)
+        settle(town, "one", RequestStatus.FAILED)
+
+        for key in (town.keys.request("one"), town.keys.work("one")):
+            assert seconds - 60 < town.redis.ttl(key) <= seconds, (
+                "within max_request_age an id is one request"
+            )

@@ -47,6 +47,9 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "crash_loop_window": 900,
         "quarantine": 1800,
         "require_incarnation": False,
+        "log_size": 10_000_000,
+        "events_kept": 10_000,
+        "requests_kept": 7 * 24 * 3600,
     }
 
 
@@ -93,7 +96,7 @@ def test_arguments_go_before_the_environment_before_the_file(tmp_path: Path) -> 
 @pytest.mark.parametrize("key", DaemonSettings.model_fields)
 def test_every_key_has_its_variable(tmp_path: Path, key: str) -> None:
     values = {"host": "h", "tmux_socket": "s", "log_file": "l", "pid_file": "p", "redis_url": "unix:///s"}
-    values["agent_redis_url"] = "unix:///a"
+    values |= {"agent_redis_url": "unix:///a", "log_size": "7MB"}
     text = values.get(key, "yes" if key == "require_incarnation" else "7")
     settings = load_settings(tmp_path, environ={f"GASTOWN_{key.upper()}": text})
     assert getattr(settings.daemon, key) != getattr(DaemonSettings(), key)
@@ -127,6 +130,13 @@ def test_an_empty_variable_and_those_of_agents_say_nothing(tmp_path: Path) -> No
         ("[daemon]\nquarantine = true", "[daemon] quarantine = true: expected a duration"),
         ("[daemon]\nquarantine = inf", "[daemon] quarantine = Infinity: expected a duration"),
         ("[daemon]\npoke_backoff_factor = nan", "expected a number from 1 to 100"),
+        ("[daemon]\nlog_size = 99999", '[daemon] log_size = 99999: expected a size such as "10MB"'),
+        ('[daemon]\nlog_size = "10 miles"', 'log_size = "10 miles": expected a size such as "10MB"'),
+        ("[daemon]\nlog_size = true", "log_size = true: expected a size"),
+        ("[daemon]\nevents_kept = 0", "[daemon] events_kept = 0: expected a whole number from 1 up"),
+        ('[daemon]\nrequests_kept = "7 days"', '[daemon] requests_kept = "7 days": expected a duration'),
+        ("[daemon]\nrequests_kept = 0", "requests_kept = 0.0: expected a duration"),
+        ("[daemon]\nlogsize = 5", "[daemon] logsize is not a setting; did you mean log_size?"),
         ('[daemon]\nredis_url = "http://x"', "redis://, rediss:// or unix://"),
         ('[daemon]\ntmux_socket = "a/b"', "a name out of A-Z a-z 0-9 . _ - or an absolute path"),
         ('[daemon]\nhost = "a b"', "[daemon] host = "),

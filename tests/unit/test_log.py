@@ -195,3 +195,14 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=r"cannot be opened .*set log_file"):
         configure(log_file=tmp_path / "file" / "daemon.log")
+
+
+def test_the_log_and_its_past_take_no_more_than_the_size_said(tmp_path: Path) -> None:
+    configure(log_file=tmp_path / "daemon.log", size=100_000)
+
+    for _ in range(3000):
+        say(logger, "said", text="x" * 100)
+
+    files = list(tmp_path.iterdir())
+    assert len(files) == 5
+    assert 70_000 < sum(file.stat().st_size for file in files) <= 100_000

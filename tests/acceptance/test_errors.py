@@ -1,0 +1,270 @@
+"""Every kind of error as its user meets it: no traceback, what happened, what to do, the right exit code."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from gastown_mail.contracts import errors
+from tests.acceptance.daemons import DEADLINE, Place
+from tests.integration.stage import MAX, MAXINE, WITNESS
+from tests.waiting import eventually
+
+pytestmark = pytest.mark.timeout(300)
+
+NOBODY = {"GASTOWN_REDIS_URL": "redis://127.0.0.1:1/0"}
+NO_TMUX = {"PATH": "/nowhere"}
+
+
+def toml(place: Place, text: str) -> None:
+    (place.root / "town.toml").write_text(text)
+
+
+def state_file(place: Place) -> None:
+    (place.root / "daemon").mkdir(exist_ok=True)
+    (place.root / "daemon" / "state.json").write_text('{"running": tru')
+
+
+def persons_session(place: Place) -> None:
+    """A session of an agent's name, made by a person."""
+    session = place.town.roster().agents[MAXINE].session
+    socket = place.settings.tmux_socket
+    subprocess.run(
+        ["tmux", "-L", socket, "new-session", "-d", "-s", session, "cat"], env=place.environ, check=True
+    )
+
+
+def no_work_dir(place: Place) -> None:
+    shutil.rmtree(place.town.roster().agents[WITNESS].work_dir)
+
+
+def wrong_type(place: Place) -> None:
+    place.redis.set(place.town.keys.inbox, "hello")
+
+
+def nothing(place: Place) -> None:
+    """All is well."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What the user does, and what it must come to; `kind` is the class of the error."""
+
+    kind: str
+    code: int
+    words: tuple[str, ...]
+    says: tuple[str, ...]
+    before: Callable[[Place], None] = nothing
+    environ: dict[str, str] = field(default_factory=dict)
+
+
+HELD = ("another daemon holds this town (pid ", "end it with `gastown-mail stop`")
+NO_WORK_DIR = "does not exist; make it, or set work_dir"
+A_STATE = ("state.json", "repair the file, or move it away")
+
+STOPPED = [
+    Case("GastownError", 1, ("logs",), ("there is no log at", "`gastown-mail up` or `start` writes it")),
+    Case("SettingsError", 2, ("status",), ("town.toml, line 2: not valid TOML",),
+         lambda place: toml(place, "[daemon]\nworkers =\n")),
+    Case("SettingsError", 2, ("up",), ("line 2: [daemon] wokers is not a setting; did you mean workers?",),
+         lambda place: toml(place, "[daemon]\nwokers = 2\n")),
+    Case("SettingsError", 2, ("agents",), ("[daemon] workers = 0: expected a whole number from 1 to 64",),
+         lambda place: toml(place, "[daemon]\nworkers = 0\n")),
+    Case("SettingsError", 2, ("requests",), ("GASTOWN_EVENTS_KEPT", "expected a whole number"),
+         environ={"GASTOWN_EVENTS_KEPT": "some"}),
+    Case("SettingsError", 2, ("--town", "/nowhere", "status"), ("/nowhere", "expected a folder that")),
+    Case("SettingsError", 2, ("send", "explode"), ("is not an action: expected cycle, restart or shutdown",),
+         environ={"GASTOWN_AGENT": MAX}),
+    Case("AddressError", 1, ("requests", "--agent", "norig/witness"),
+         ("this town has no rig norig; its rigs are gastown",)),
+    Case("StateFileError", 1, ("up",), A_STATE, state_file),
+    Case("RedisUnavailable", 3, ("requests",), ("127.0.0.1:1", "see that it runs"), environ=NOBODY),
+    Case("RedisUnavailable", 3, ("dead",), ("is not reachable", "own server: gastown-mail up or start")),
+    Case("NotAccepted", 3, ("send", "cycle", "--agent", MAX),
+         ("the request was not accepted", "see that it runs"), environ=NOBODY),
+    Case("TmuxMissing", 5, ("up",), ("tmux is not on the PATH: install it",), environ=NO_TMUX),
+    Case("TmuxMissing", 5, ("start",), ("tmux is not on the PATH: install it",), environ=NO_TMUX),
+    Case("usage", 2, ("poke",), ("Missing argument 'AGENT'", "--help")),
+    Case("usage", 2, ("frobnicate",), ("No such command 'frobnicate'", "--help")),
+    Case("OSError", 1, ("init", "town.toml/x"), ("refused: Not a directory: town.toml/x", "try again")),
+]  # fmt: skip
+
+SERVED = [
+    Case("TownHeld", 4, ("up",), HELD),
+    Case("TownHeld", 4, ("start",), HELD),
+    Case("NotOurs", 1, ("poke", MAXINE, "hello"), ("adopt",), persons_session),
+    Case("StartFailed", 1, ("run", WITNESS), ("the work dir", NO_WORK_DIR), no_work_dir),
+    Case("GastownError", 1, ("requests", "nobody-s"), ("there is no request nobody-s", "gastown-mail inbox")),
+    Case("GastownError", 1, ("dead", "drop", "nobody-s"), ("no dead letter nobody-s; `gastown-mail dead`",)),
+    Case("GastownError", 1, ("attach", MAX), ("has no session; gastown-mail run",)),
+    Case("GastownError", 1, ("inbox",), ("WRONGTYPE", "see which one with redis-cli TYPE"), wrong_type),
+]  # fmt: skip
+
+HIDDEN = {
+    "UndecodableElement": "it becomes a dead letter: see test_an_element_that_is_no_request_is_a_dead_letter",
+    "Unknown": "see test_a_tmux_that_does_not_answer_is_named",
+    "SurvivorsLeft": "no test can make a process that survives SIGKILL",
+}
+
+
+def check(case: Case, place: Place) -> None:
+    case.before(place)
+
+    done = place.command(*case.words, environ=case.environ)
+
+    assert done.returncode == case.code, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    for text in case.says:
+        assert text in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize("case", STOPPED, ids=lambda case: f"{case.kind}-{' '.join(case.words)}")
+def test_an_error_without_a_daemon(place: Place, case: Case) -> None:
+    check(case, place)
+
+
+def test_errors_while_a_daemon_runs(place: Place) -> None:
+    up = place.up()
+    for case in SERVED:
+        check(case, place)
+    assert up.popen.poll() is None
+
+
+def test_every_class_and_every_exit_code_is_met() -> None:
+    family = {name for name, each in vars(errors).items() if isinstance(each, type)}
+    cases = [*STOPPED, *SERVED]
+
+    assert family <= {case.kind for case in cases} | set(HIDDEN)
+    for case in cases:
+        kind = getattr(errors, case.kind, errors.GastownError)
+        assert case.kind == "usage" or kind.exit_code == case.code
+    assert {case.code for case in cases} == {1, 2, 3, 4, 5}, (
+        "0 and 6 are those of a doctor, 3 and 4 of a status"
+    )
+
+
+def test_a_tmux_that_does_not_answer_is_named(place: Place) -> None:
+    place.up()
+    place.run(MAX)
+    server = place.town.sessions.tmux.server_pid()
+    os.kill(server, signal.SIGSTOP)
+    try:
+        done = place.command("attach", MAX)
+    finally:
+        os.kill(server, signal.SIGCONT)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("gastown-mail: tmux did not answer within 5 s")
+    assert "look again later" in done.stderr
+
+
+def test_an_element_that_is_no_request_is_a_dead_letter(place: Place) -> None:
+    place.up()
+    place.redis.rpush(place.town.keys.inbox, '{"from": "mayor/", "action": "explode"}')
+
+    [letter] = eventually(lambda: place.document("dead"), deadline=DEADLINE)
+
+    assert "expected cycle, restart or shutdown" in letter["detail"]
+    assert place.command("dead", "drop", letter["id"]).returncode == 0
+
+
+def test_a_request_that_is_refused_says_why_to_who_waits(place: Place) -> None:
+    place.up()
+    no_work_dir(place)
+
+    done = place.command("send", "restart", "--agent", "operator", "--to", WITNESS, "--wait", "60")
+
+    assert done.returncode == 1
+    assert NO_WORK_DIR in done.stderr
+
+
+@contextmanager
+def piped(place: Place, *words: str, stdout: int) -> Iterator["subprocess.Popen[str]"]:
+    """The command with its output going there; it is gone after the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gastown_mail", *words], env=place.environ, cwd=place.root, stdout=stdout,
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=10)
+
+
+def test_a_reader_that_has_gone_ends_it_without_a_word(place: Place) -> None:
+    place.up()
+    with piped(place, "events", "-n", "1000", "-f", stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        process.stdout.readline()
+        process.stdout.close()
+        # heartbeats come every two seconds
+        assert process.wait(DEADLINE) == 1
+        assert process.stderr
+        assert process.stderr.read() == ""
+
+
+def test_a_full_disk_is_named(place: Place) -> None:
+    for words in (("--help",), ("init", "."), ("doctor", "--json")):
+        with Path("/dev/full").open("w") as full, piped(place, *words, stdout=full.fileno()) as process:
+            _, said = process.communicate(timeout=DEADLINE)
+            assert process.returncode == 1
+            assert said == (
+                "gastown-mail: the system refused: No space left on device; "
+                "make room, or mend the path or its rights, and try again\n"
+            )
+
+
+def test_ctrl_c_ends_without_a_word_of_ours(place: Place) -> None:
+    place.up()
+    for words in (
+        ("events", "-f"),
+        ("logs", "-f"),
+        ("send", "cycle", "--agent", WITNESS, "--wait", "60"),
+    ):
+        if words[0] == "send":
+            place.command("pause", "--all")
+        with piped(place, *words, stdout=subprocess.PIPE) as process:
+            assert process.stdout
+            process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(DEADLINE) == 130
+            assert process.stderr
+            assert "Traceback" not in process.stderr.read()
+
+
+WEAK = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
+"""What takes from root the right to read everything."""
+
+
+def can_be_weak() -> bool:
+    try:
+        return subprocess.run([*WEAK, "true"], capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not can_be_weak(), reason="root may read everything")
+def test_a_folder_that_may_not_be_read_is_named(place: Place) -> None:
+    daemon = place.root / "daemon"
+    daemon.mkdir(exist_ok=True)
+    daemon.chmod(0o000)
+    try:
+        for words in (("status",), ("stop",), ("logs",), ("up",), ("start",), ("doctor",)):
+            done = subprocess.run(
+                [*WEAK, sys.executable, "-m", "gastown_mail", *words], env=place.environ, cwd=place.root,
+                capture_output=True, text=True, timeout=DEADLINE, check=False,
+            )  # fmt: skip
+
+            assert done.returncode in {1, 2, 6}, words
+            assert "Traceback" not in done.stderr
+            assert str(daemon) in done.stderr + done.stdout, words
+    finally:
+        daemon.chmod(0o755)
