@@ -4,19 +4,19 @@ import os
 import stat
 import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import ResponseError
-from rq.worker_registration import get_keys
 
 from gastown_mail.cli.checks import Results, client_version, finding, ok, unchecked
 from gastown_mail.cli.here import OWN_SERVER
 from gastown_mail.contracts.errors import RedisUnavailable, Unknown
 from gastown_mail.contracts.state import load_state
 from gastown_mail.contracts.times import format_duration
-from gastown_mail.daemon.queues import queue
+from gastown_mail.daemon.rollcall import registered
 from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import periodic_jobs
 from gastown_mail.daemon.town import Town
@@ -145,23 +145,26 @@ def check_daemon(town: Town) -> Results:
         )
     else:
         yield ok(f"pid {holder.pid or 'unknown'} holds the town")
-    yield from _workers(town)
+    yield from _workers(town, near=holder is not None and holder.pid is not None)
     yield from _schedule(town)
 
 
-def _workers(town: Town) -> Results:
+def _workers(town: Town, *, near: bool) -> Results:
     hosts = {town.host, *(agent.host for agent in town.roster().agents.values())}
-    for host in sorted(hosts):
-        for name in (town.keys.lifecycle_queue(host), town.keys.heartbeat_queue(host)):
-            count = len(get_keys(queue=queue(name, town.redis)))
-            remedy = (
-                "gastown-mail restart, or start worker.py" if host == town.host else f"start one on {host}"
-            )
-            yield (
-                ok(f"workers registered on {name}: {count}")
-                if count
-                else finding(f"no worker listens on {name}; {remedy}")
-            )
+    queues = {
+        name: host
+        for host in sorted(hosts)
+        for name in (town.keys.lifecycle_queue(host), town.keys.heartbeat_queue(host))
+    }
+    now = datetime.now(UTC)
+    for (name, host), workers in zip(queues.items(), registered(town.redis, list(queues)), strict=True):
+        count = sum(worker.lives(now, near=near) for worker in workers)
+        remedy = "gastown-mail restart, or start worker.py" if host == town.host else f"start one on {host}"
+        yield (
+            ok(f"workers alive on {name}: {count}")
+            if count
+            else finding(f"no living worker listens on {name}; {remedy}")
+        )
 
 
 def _schedule(town: Town) -> Results:

@@ -10,6 +10,7 @@ import pytest
 
 from gastown_mail.contracts.settings import load_settings
 from tests.acceptance.daemons import DEADLINE, Place
+from tests.faults.daemons import stopped
 from tests.integration.stage import MAX
 from tests.waiting import eventually
 
@@ -46,7 +47,7 @@ def test_a_town_that_is_well_has_no_finding(place: Place) -> None:
     for text in (
         "answers", "append-only file on, eviction policy noeviction", "agree, to 0.0 s", "MB are free",
         f"pid {place.holder()} holds the town", "agents of this host that can be started: 3",
-        f"workers registered on {place.town.keys.lifecycle_queue(place.settings.host)}: 2",
+        f"workers alive on {place.town.keys.lifecycle_queue(place.settings.host)}: 2",
         "1 sessions, 1 of them ours",
         "the heartbeat is on the schedule, every 2s", "the sweep is on the schedule, every 1s",
     ):  # fmt: skip
@@ -65,6 +66,18 @@ def test_what_is_down_or_missing_is_named_with_its_remedy(place: Place) -> None:
     assert findings["daemon"] == "the daemon does not run; gastown-mail up or start runs it"
     assert {"?   clock        Redis does not answer"} <= set(_seen(place))
     assert "is not reachable: see that it runs" in findings["redis"]
+
+
+def test_a_worker_that_is_dead_is_not_counted_though_redis_still_knows_it(place: Place) -> None:
+    up = place.up()
+    with stopped(up.pid):
+        for name in ("lifecycle-1", "lifecycle-2"):
+            os.kill(place.children()[name], signal.SIGKILL)
+
+        _, findings = _findings(place)
+
+    queue = place.town.keys.lifecycle_queue(place.settings.host)
+    assert f"no living worker listens on {queue}; gastown-mail restart" in findings["daemon"]
 
 
 def test_another_tmux_than_the_servers_is_named(place: Place, tmp_path: Path) -> None:
