@@ -70,9 +70,11 @@ def test_what_is_down_or_missing_is_named_with_its_remedy(place: Place) -> None:
 
 def test_a_worker_that_is_dead_is_not_counted_though_redis_still_knows_it(place: Place) -> None:
     up = place.up()
+    children = eventually(lambda: found if len(found := place.children()) == 5 else None)
+    assert children is not None
     with stopped(up.pid):
         for name in ("lifecycle-1", "lifecycle-2"):
-            os.kill(place.children()[name], signal.SIGKILL)
+            os.kill(children[name], signal.SIGKILL)
 
         _, findings = _findings(place)
 
