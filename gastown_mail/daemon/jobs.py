@@ -9,6 +9,7 @@ from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import GastownError, StartFailed, SurvivorsLeft, Unknown
 from gastown_mail.daemon import lifecycle, rounds
 from gastown_mail.daemon.gate import consider
+from gastown_mail.daemon.handoff import handoff_file
 from gastown_mail.daemon.heartbeat import Poke, must_run
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.daemon.starting import Launch, preflight, search_path
@@ -85,7 +86,7 @@ def _start(town: Town, right: Turn, agent: Agent, why: str, by: str) -> str:
 
 def _owed_handoff(town: Town, agent: Agent, record: AgentRecord) -> Path | None:
     """The handoff of a cycle whose successor did not come up, for the successor that does."""
-    file = lifecycle.handoff_file(town, agent)
+    file = handoff_file(town, agent)
     return file if record.owed and file.exists() else None
 
 

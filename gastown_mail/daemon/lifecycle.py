@@ -8,15 +8,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from gastown_mail.contracts.agent import Agent
-from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import StartFailed, SurvivorsLeft, Unknown
-from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, RequestStatus
+from gastown_mail.contracts.lifecycle import FINAL_STATUSES, RequestStatus
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.daemon.clerk import enqueue
+from gastown_mail.daemon.handoff import handoff_text, place_handoff
 from gastown_mail.daemon.record import Desired
 from gastown_mail.daemon.starting import Launch, preflight, search_path, write_down
 from gastown_mail.daemon.town import Town
@@ -31,7 +30,6 @@ from gastown_mail.sessions.session import Session
 MOST_TRIES = 5
 """How often a request may be begun: each try beyond the first follows the death of a worker."""
 
-SCREEN_LINES = 50
 WAITING = "waiting"
 
 log = logging.getLogger(__name__)
@@ -136,7 +134,7 @@ def _act(town: Town, right: Turn, case: Case, victim: Session | None) -> tuple[R
     if not case.work.begun_at:
         _begin(town, right, case, victim)
     right.require()
-    handoff = _place_handoff(town, case)
+    handoff = place_handoff(town, case)
     try:
         _end(town, case, victim)
         if not case.starts:
@@ -153,7 +151,7 @@ def _act(town: Town, right: Turn, case: Case, victim: Session | None) -> tuple[R
 
 def _begin(town: Town, right: Turn, case: Case, victim: Session | None) -> None:
     """Write down what is about to be done, before anybody is touched."""
-    text, now, address = _handoff_text(town, case, victim), datetime.now(UTC), case.agent.address
+    text, now, address = handoff_text(town, case, victim), datetime.now(UTC), case.agent.address
     request, work = town.keys.request(case.id), town.keys.work(case.id)
     notes = {"begun_at": now.timestamp(), "victim": victim.incarnation if victim else ""}
     desired, owed = (Desired.RUNNING, "true") if case.starts else (Desired.STOPPED, "false")
@@ -179,40 +177,6 @@ def _begin(town: Town, right: Turn, case: Case, victim: Session | None) -> None:
         town.keep_desired(address)
 
 
-def _place_handoff(town: Town, case: Case) -> Path | None:
-    """Put the handoff that Redis holds where the successor finds it; a restart leaves none behind.
-
-    Raises Unknown while the disk refuses: then nobody has been touched yet.
-    """
-    if not case.starts:
-        return None
-    file = handoff_file(town, case.agent)
-    try:
-        return file if _copy_handoff(town, case.agent.address, file) else None
-    except OSError as error:
-        # Nobody has died in the middle: this is no try that counts.
-        town.redis.hincrby(town.keys.work(case.id), "tries", -1)
-        raise Unknown(f"the handoff {file} cannot be written ({error}); mend that, and it goes on") from error
-
-
-def _copy_handoff(town: Town, address: str, file: Path) -> bool:
-    """Make the file say what Redis says; is there a handoff?"""
-    key = town.keys.handoff(address)
-    found = town.redis.get(key)
-    while True:
-        kept = found
-        if isinstance(kept, bytes):
-            file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            write_atomically(file, kept, 0o600)
-            passing("handoff-written")
-        else:
-            file.unlink(missing_ok=True)
-        # Whoever stood still before it wrote has overwritten the handoff of a later request: look again.
-        found = town.redis.get(key)
-        if found == kept:
-            return kept is not None
-
-
 def _end(town: Town, case: Case, victim: Session | None) -> None:
     """End the victim, and what an earlier try that died has left of anybody."""
     grace = case.agent.stop_grace
@@ -225,25 +189,6 @@ def _end(town: Town, case: Case, victim: Session | None) -> None:
     gone = case.record.incarnation if victim is None else ""
     for token in filter(None, {case.work.victim, *case.work.successors, gone}):
         town.sessions.end_remains(token, grace=grace)
-
-
-def _handoff_text(town: Town, case: Case, victim: Session | None) -> str:
-    """The agent's own words, else a short note of who asked, why, and what was on the screen."""
-    if case.request.action is not LifecycleAction.CYCLE:
-        return ""
-    if case.request.handoff:
-        return case.request.handoff
-    screen = town.sessions.screen(victim, SCREEN_LINES) if victim else ""
-    reason = case.request.reason or "none given"
-    return (
-        f"# Handoff for {case.agent.address}\n\nAsked for by: {case.asker}\nReason: {reason}\n\n"
-        f"The last {SCREEN_LINES} lines of the screen:\n\n```\n{screen}\n```\n"
-    )
-
-
-def handoff_file(town: Town, agent: Agent) -> Path:
-    """Where the handoff for the agent's successor lies (CONTRACTS section 4)."""
-    return town.settings.handoff_dir / f"{agent.session}.md"
 
 
 def _why(case: Case) -> str:

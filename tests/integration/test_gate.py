@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from gastown_mail.daemon import jobs, lifecycle, rounds
+from gastown_mail.daemon import jobs, rounds
 from gastown_mail.daemon.gate import OPEN, started
+from gastown_mail.daemon.handoff import handoff_file
 from gastown_mail.daemon.heartbeat import Leave, Start
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail.events import latest
@@ -243,7 +244,7 @@ def test_the_successor_that_did_not_come_up_is_owed_and_gets_its_handoff(
     broken.unlink()
     stage.forget_what_was_written()
     assert start(stage, MAX).startswith("started")
-    file = lifecycle.handoff_file(stage.town, stage.agent())
+    file = handoff_file(stage.town, stage.agent())
     assert stage.environ()["GASTOWN_HANDOFF"] == str(file)
     assert file.read_text() == "go on with #7"
     assert not stage.record().owed
