@@ -134,8 +134,9 @@ class RoleSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     command: FilledText | None = Field(default=None, description="a command for the shell")
-    """What `/bin/sh -c` runs in the session; it may hold `{prompt}`, the first prompt, quoted for the shell."""
+    """What `/bin/sh -c` runs in the session; `{prompt}` is the first prompt, quoted for the shell."""
     work_dir: FilledText | None = Field(default=None, description="a folder, from the town's root on")
+    """Where the command runs; it must be there."""
     session: Annotated[str, StringConstraints(strict=True), AfterValidator(_session)] | None = Field(
         default=None, description="a tmux session name out of A-Z a-z 0-9 _ -"
     )

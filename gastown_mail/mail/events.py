@@ -27,9 +27,7 @@ _REQUEST = ("agent", "request", "action", "detail")
 EVENTS: Mapping[str, Kind] = MappingProxyType(
     {
         "received": Kind("the clerk has booked a request", _REQUEST),
-        "carrying": Kind(
-            "a worker begins to carry a request out", ("agent", "request", "action", "session")
-        ),
+        "carrying": Kind("a worker begins to carry a request out", ("agent", "request", "action", "session")),
         "ended": Kind("the session that a request was meant for is gone", ("agent", "request", "session")),
         "postponed": Kind(
             "the world did not answer: nobody is touched, the sweep comes back to it", ("request", "detail")
