@@ -1,0 +1,138 @@
+"""Playing a document: its blocks in their order, against a real town in a folder that is gone afterwards."""
+
+import configparser
+import json
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import psutil
+
+from gastown_mail.cli.daemon import stop_daemon
+from gastown_mail.contracts.request import decode_element
+from gastown_mail.contracts.settings import Settings, find_town, load_settings
+from gastown_mail.daemon.roster import load_roster
+from gastown_mail.daemon.service import redis_url
+from gastown_mail.daemon.town import Town
+from gastown_mail.plumbing.embedded import stop_server
+from tests.docs.blocks import ROOT, Block
+from tests.docs.shell import DEADLINE, Shell, shows
+from tests.towns import kill_sessions
+from tests.waiting import eventually
+
+SAMPLE = {"town": "town", "rig": "myrig", "name": "max"}
+
+
+class Play:
+    """The run of one document."""
+
+    def __init__(self, shell: Shell) -> None:
+        self.shell = shell
+        self.last: Block | None = None
+        self.said = ""
+
+    def block(self, block: Block) -> None:
+        """Run one block; what it says must be what the document says it does."""
+        if block.mark in ("skip", "picture"):
+            return
+        if block.mark == "run":
+            _stands_in(ROOT / block.about.removeprefix("by "), block)
+        else:
+            getattr(self, f"_{block.language}")(block)
+
+    def _sh(self, block: Block) -> None:
+        self.last = block
+        if block.mark == "keys":
+            keys, _, after = block.about.partition(" after ")
+            self.said = self.shell.on_terminal(block.text, keys, after)
+        else:
+            self.said = self.shell.run(block.text, self._around(block))
+
+    def _text(self, block: Block) -> None:
+        last = self.last
+        assert last is not None, "a text block shows what the block before it printed"
+        until = time.monotonic() + DEADLINE
+        while not shows(self.said, block.text) and last.mark == "again" and time.monotonic() < until:
+            self._sh(last)
+        assert shows(self.said, block.text), f"expected\n{block.text}\nfrom\n{last.text}\nand it was\n{self.said}"
+
+    def _python(self, block: Block) -> None:
+        self._script(block, "block.py", sys.executable)
+
+    def _js(self, block: Block) -> None:
+        self._script(block, "block.mjs", shutil.which("node"))
+
+    def _go(self, block: Block) -> None:
+        if go := shutil.which("go"):
+            self._script(block, "block.go", go, "run")
+        else:
+            # Without a compiler nothing but the shape of the JSON it would make can be looked at.
+            keys = dict.fromkeys(re.findall(r'json:"(\w+)', block.text), "x")
+            sample = {**keys, "action": "cycle", "timestamp": "2025-12-20T10:12:21.123456789Z"}
+            decode_element(json.dumps(sample).encode())
+
+    def _script(self, block: Block, name: str, *words: str | None) -> None:
+        if words[0] is None:
+            return
+        self.last, script = block, self.shell.state / name
+        script.write_text(block.text)
+        self.said = self.shell.program(*filter(None, words), str(script), more=self._around(block))
+
+    def _toml(self, block: Block) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "town.toml").write_text(block.text)
+            load_roster(load_settings(Path(folder), environ={}))
+
+    def _json(self, block: Block) -> None:
+        json.loads(block.text)
+
+    def _ini(self, block: Block) -> None:
+        configparser.ConfigParser().read_string(block.text)
+
+    def _around(self, block: Block) -> Mapping[str, str]:
+        """What a session has in its environment, for a block that is run inside one."""
+        if block.mark != "inside":
+            return {}
+        town = self._town()
+        agent = town.roster().resolve(block.about)
+        session = eventually(lambda: town.sessions.look(agent.session), deadline=DEADLINE)
+        assert session
+        found = psutil.Process(session.pid).environ()
+        return {name: value for name, value in found.items() if name.startswith(("GASTOWN_", "GT_"))}
+
+    def _town(self) -> Town:
+        settings = load_settings(find_town(self.shell.folder, self.shell.environ), environ={})
+        return Town.open(settings, redis_url(settings))
+
+
+def _stands_in(file: Path, block: Block) -> None:
+    commands = [line.partition("#")[0].strip() for line in block.text.splitlines()]
+    text = file.read_text()
+    assert [command for command in commands if command and command not in text] == [], file
+
+
+@contextmanager
+def a_shell() -> Iterator[Shell]:
+    """A shell in an empty folder with a short path; every town that was made in it ends."""
+    with ExitStack() as cleanup:
+        folder = Path(tempfile.mkdtemp(prefix="gmd-"))
+        cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+        cleanup.callback(_end_towns, folder)
+        yield Shell(folder / "w", folder / "home")
+
+
+def _end_towns(folder: Path) -> None:
+    for file in folder.rglob("town.toml"):
+        settings = load_settings(file.parent, environ={})
+        _end(settings)
+
+
+def _end(settings: Settings) -> None:
+    stop_daemon(settings)
+    kill_sessions(settings)
+    stop_server(settings.redis_dir)
