@@ -7,6 +7,7 @@ A mark is an HTML comment before the block it is about, so that readers do not s
     <!-- test: inside ADDRESS -->               run in the environment of that agent's session
     <!-- test: again -->                        run again until it shows the next block
     <!-- test: keys C-c after TEXT -->          run on a terminal, where this is typed after TEXT was shown
+    <!-- test: append to FILE -->               what a reader would write into that file
     <!-- test: picture -->                      text that no command prints
 
     <!-- test: before                           a block of its own: what is run, and readers need not see
@@ -22,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"sh", "text", "toml", "json", "python", "js", "go", "ini", "dotenv", "dockerfile"}
-MARKS = {"", "skip", "run", "inside", "again", "keys", "picture"}
+MARKS = {"", "skip", "run", "inside", "again", "keys", "append", "picture"}
 
 _PART = re.compile(
     r"^<!-- test: before\n(?P<hidden>.*?)^-->$|"

@@ -25,9 +25,6 @@ from tests.docs.shell import DEADLINE, Shell, shows
 from tests.towns import kill_sessions
 from tests.waiting import eventually
 
-SAMPLE = {"town": "town", "rig": "myrig", "name": "max"}
-
-
 class Play:
     """The run of one document."""
 
@@ -42,8 +39,15 @@ class Play:
             return
         if block.mark == "run":
             _stands_in(ROOT / block.about.removeprefix("by "), block)
+        elif block.mark == "append":
+            self._append(self.shell.folder / block.about.removeprefix("to "), block.text)
         else:
             getattr(self, f"_{block.language}")(block)
+
+    def _append(self, file: Path, text: str) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("a") as stream:
+            stream.write(text)
 
     def _sh(self, block: Block) -> None:
         self.last = block
