@@ -25,13 +25,15 @@ from tests.docs.shell import DEADLINE, Shell, shows
 from tests.towns import kill_sessions
 from tests.waiting import eventually
 
+
 class Play:
     """The run of one document."""
 
     def __init__(self, shell: Shell) -> None:
         self.shell = shell
         self.last: Block | None = None
-        self.said = ""
+        self.said: str | None = ""
+        """What the last block said, None when it ended with the session that it ran in."""
 
     def block(self, block: Block) -> None:
         """Run one block; what it says must be what the document says it does."""
@@ -54,16 +56,21 @@ class Play:
         if block.mark == "keys":
             keys, _, after = block.about.partition(" after ")
             self.said = self.shell.on_terminal(block.text, keys, after)
+        elif block.mark == "inside":
+            self.said = self.shell.inside(self._session(block), "bash", "-euo", "pipefail", "-c", block.text)
         else:
-            self.said = self.shell.run(block.text, self._around(block))
+            self.said = self.shell.run(block.text)
 
     def _text(self, block: Block) -> None:
         last = self.last
         assert last is not None, "a text block shows what the block before it printed"
         until = time.monotonic() + DEADLINE
-        while not shows(self.said, block.text) and last.mark == "again" and time.monotonic() < until:
+        while not self._shown(block) and last.mark == "again" and time.monotonic() < until:
             self._sh(last)
-        assert shows(self.said, block.text), f"expected\n{block.text}\nfrom\n{last.text}\nand it was\n{self.said}"
+        assert self._shown(block), f"expected\n{block.text}\nfrom\n{last.text}\nand it was\n{self.said}"
+
+    def _shown(self, block: Block) -> bool:
+        return self.said is None or shows(self.said, block.text)
 
     def _python(self, block: Block) -> None:
         self._script(block, "block.py", sys.executable)
@@ -85,7 +92,9 @@ class Play:
             return
         self.last, script = block, self.shell.state / name
         script.write_text(block.text)
-        self.said = self.shell.program(*filter(None, words), str(script), more=self._around(block))
+        argv = (*filter(None, words), str(script))
+        inside = block.mark == "inside"
+        self.said = self.shell.inside(self._session(block), *argv) if inside else self.shell.program(*argv)
 
     def _toml(self, block: Block) -> None:
         with tempfile.TemporaryDirectory() as folder:
@@ -98,13 +107,12 @@ class Play:
     def _ini(self, block: Block) -> None:
         configparser.ConfigParser().read_string(block.text)
 
-    def _around(self, block: Block) -> Mapping[str, str]:
-        """What a session has in its environment, for a block that is run inside one."""
-        if block.mark != "inside":
-            return {}
+    def _session(self, block: Block) -> Mapping[str, str]:
+        """What the session that the block is run in has of us in its environment."""
         town = self._town()
         agent = town.roster().resolve(block.about)
         session = eventually(lambda: town.sessions.look(agent.session), deadline=DEADLINE)
+        town.redis.close()
         assert session
         found = psutil.Process(session.pid).environ()
         return {name: value for name, value in found.items() if name.startswith(("GASTOWN_", "GT_"))}

@@ -3,11 +3,13 @@
 import os
 import re
 import select
+import shutil
+import signal
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,30 +34,44 @@ class Shell:
     def __post_init__(self) -> None:
         for made in (self.state, self.folder):
             made.mkdir(parents=True, exist_ok=True)
+        if shutil.which("redis-cli") is None:
+            self._stand_in("redis-cli", Path(__file__).with_name("redis_cli.py"))
         tools = f"{Path(sys.executable).parent}:{self.state}"
         self.environ = {
-            **clean_environ(), "PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(self.state), "EDITOR": "true",
-            "SHELL_STATE": str(self.state), "TERM": "xterm", "PYTHONWARNINGS": "ignore",
+            **clean_environ(), "PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(self.state),
+            "SHELL_STATE": str(self.state), "TERM": "xterm", "EDITOR": "true", "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
 
-    def run(self, text: str, more: Mapping[str, str]) -> str:
+    def _stand_in(self, name: str, script: Path) -> None:
+        file = self.state / name
+        file.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" "$@"\n')
+        file.chmod(0o755)
+
+    def run(self, text: str) -> str:
         """Run a block to its end and return all that it says; it must succeed."""
-        done = subprocess.run(
-            ["bash", "-c", _KEEP + text], cwd=self.folder, env={**self.environ, **more}, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=DEADLINE, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, f"exit code {done.returncode}:\n{text}\n{done.stdout}"
+        said = self.program("bash", "-c", _KEEP + text)
         self._go_on()
+        return said
+
+    def program(self, *words: str) -> str:
+        """Run a program to its end and return all that it says; it must succeed."""
+        done = self._done(words, {})
+        assert done.returncode == 0, f"exit code {done.returncode}:\n{words[-1]}\n{done.stdout}"
         return done.stdout
 
-    def program(self, *words: str, more: Mapping[str, str]) -> str:
-        """Run a program that is no shell."""
-        done = subprocess.run(
+    def inside(self, session: Mapping[str, str], *words: str) -> str | None:
+        """Run a program with a session's environment; None when it ended with that session."""
+        done = self._done(words, session)
+        if done.returncode == -signal.SIGTERM:
+            return None
+        assert done.returncode == 0, f"exit code {done.returncode}:\n{words[-1]}\n{done.stdout}"
+        return done.stdout
+
+    def _done(self, words: Sequence[str], more: Mapping[str, str]) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
             words, cwd=self.folder, env={**self.environ, **more}, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=DEADLINE, check=False,
         )  # fmt: skip
-        assert done.returncode == 0, f"exit code {done.returncode}:\n{words}\n{done.stdout}"
-        return done.stdout
 
     def on_terminal(self, text: str, keys: str, after: str) -> str:
         """Run a block on a terminal and type `keys` when it has shown `after`."""
@@ -81,7 +97,7 @@ class Shell:
     def _go_on(self) -> None:
         """The next block begins in this one's folder and with its exported variables."""
         pairs = (self.state / "env").read_text().rstrip("\0").split("\0")
-        self.environ = dict(pair.partition("=")[::2] for pair in pairs)  # type: ignore[misc]
+        self.environ = dict(pair.partition("=")[::2] for pair in pairs)
         self.folder = Path((self.state / "folder").read_text().rstrip("\n"))
 
 
@@ -110,7 +126,9 @@ def shows(output: str, expected: str) -> bool:
     `…` stands for anything, a number for any number, an id for any id, spaces for any spaces.
     """
     lines = iter(output.splitlines())
-    return all(any(_like(wanted).fullmatch(line.strip()) for line in lines) for wanted in expected.splitlines())
+    return all(
+        any(_like(wanted).fullmatch(line.strip()) for line in lines) for wanted in expected.splitlines()
+    )
 
 
 def _like(line: str) -> "re.Pattern[str]":
