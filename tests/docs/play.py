@@ -97,9 +97,7 @@ class Play:
         self.said = self.shell.inside(self._session(block), *argv) if inside else self.shell.program(*argv)
 
     def _toml(self, block: Block) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / "town.toml").write_text(block.text)
-            load_roster(load_settings(Path(folder), environ={}))
+        load_text(block.text)
 
     def _json(self, block: Block) -> None:
         json.loads(block.text)
@@ -120,6 +118,13 @@ class Play:
     def _town(self) -> Town:
         settings = load_settings(find_town(self.shell.folder, self.shell.environ), environ={})
         return Town.open(settings, redis_url(settings))
+
+
+def load_text(toml: str) -> None:
+    """Load a town with these settings; raises SettingsError for what no town can have."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "town.toml").write_text(toml)
+        load_roster(load_settings(Path(folder), environ={}))
 
 
 def _stands_in(file: Path, block: Block) -> None:

@@ -7,7 +7,7 @@ from redis import Redis
 
 def main(option: str, place: str, *command: str) -> None:
     redis = Redis(unix_socket_path=place) if option == "-s" else Redis.from_url(place)
-    answer = redis.execute_command(*command)
+    answer = redis.execute_command(*command)  # type: ignore[no-untyped-call]
     sys.stdout.write((answer.decode() if isinstance(answer, bytes) else str(answer)) + "\n")
 
 
