@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 LANGUAGES = {"sh", "text", "toml", "json", "python", "js", "go", "ini", "dotenv", "dockerfile", "redis"}
-MARKS = {"", "skip", "run", "inside", "again", "keys", "append", "picture"}
+MARKS = {"", "before", "skip", "run", "inside", "again", "keys", "append", "picture"}
 
 _PART = re.compile(
     r"^<!-- test: before\n(?P<hidden>.*?)^-->$|"
@@ -51,7 +51,7 @@ def blocks(document: str) -> list[Block]:
 
 def _block(document: str, found: "re.Match[str]") -> Block:
     if found["hidden"] is not None:
-        return Block("sh", found["hidden"], document.count("\n", 0, found.start("hidden")) + 1)
+        return Block("sh", found["hidden"], document.count("\n", 0, found.start("hidden")) + 1, "before")
     mark, _, about = (found["mark"] or "").partition(" ")
     line = document.count("\n", 0, found.start("text")) + 1
     return Block(found["language"], textwrap.dedent(found["text"]), line, mark, about)

@@ -19,10 +19,10 @@ def refusal(line: str) -> str | None:
     root = click.Context(cli, info_name="gastown-mail")
     try:
         _parse(cli, words, root)
+    except (click.MissingParameter, click.exceptions.Exit):  # only named, or --help
+        return None
     except click.ClickException as error:
         return f"{line}: {error.format_message()}"
-    except click.exceptions.Exit:  # --help
-        return None
     return None
 
 
