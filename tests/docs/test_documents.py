@@ -1,5 +1,6 @@
 """Every code block of README and docs does what the document says, run in order in an empty folder."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,10 @@ def test_every_block_does_what_the_document_says(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_every_block_has_a_language_and_a_mark_that_is_known(document: Path) -> None:
-    found = blocks(document.read_text())
+    text = document.read_text()
+    found = blocks(text)
 
+    assert len(re.findall("<!-- *test", text)) == len([block for block in found if block.mark])
     assert [block for block in found if block.language not in LANGUAGES] == []
     assert [block for block in found if block.mark not in MARKS] == []
     assert [block for block in found if block.mark == "skip" and not block.about.startswith("because ")] == []
