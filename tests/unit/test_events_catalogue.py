@@ -18,11 +18,13 @@ def calls() -> Iterator[tuple[ast.Call, ast.expr]]:
     """Every call that tells an event, with the expression of its name."""
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if not isinstance(node, ast.Call):
-                continue
-            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
-            if name in TELLERS:
-                yield node, node.args[TELLERS[name]]
+            if isinstance(node, ast.Call) and (name := _event_of(node)):
+                yield node, name
+
+
+def _event_of(call: ast.Call) -> ast.expr | None:
+    place = TELLERS.get(getattr(call.func, "id", getattr(call.func, "attr", "")))
+    return None if place is None or place >= len(call.args) else call.args[place]
 
 
 def literal_calls() -> Iterator[tuple[str, set[str]]]:
