@@ -29,6 +29,7 @@ TOWN = """\
 town_name = "mytown"
 [daemon]
 host = "here"
+tmux_socket = "{folder}/tmux"
 [roles.crew]
 command = "while read -r line; do echo $line; done"
 work_dir = "."
@@ -93,7 +94,7 @@ def main() -> None:
 @contextmanager
 def a_town(folder: Path) -> Iterator[None]:
     """A town in the folder whose agents all live; its daemon ends afterwards, its agents with the folder."""
-    (folder / "town.toml").write_text(TOWN)
+    (folder / "town.toml").write_text(TOWN.replace("{folder}", str(folder)))
     said("gastown-mail start", folder)
     until = time.monotonic() + ALIVE_WAIT
     while said("gastown-mail agents", folder).count("alive") < TOWN.count("[agents."):

@@ -2,8 +2,10 @@
 
 import configparser
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -15,7 +17,7 @@ import psutil
 
 from gastown_mail.cli.daemon import stop_daemon
 from gastown_mail.contracts.request import decode_element
-from gastown_mail.contracts.settings import Settings, find_town, load_settings
+from gastown_mail.contracts.settings import find_town, load_settings
 from gastown_mail.daemon.roster import load_roster
 from gastown_mail.daemon.service import redis_url
 from gastown_mail.daemon.town import Town
@@ -33,7 +35,7 @@ class Play:
         self.shell = shell
         self.last: Block | None = None
         self.said: str | None = ""
-        """What the last block said, None when it ended with the session that it ran in."""
+        """What the last block said; None when it ended with its session, or nothing here can run it."""
 
     def block(self, block: Block) -> None:
         """Run one block; what it says must be what the document says it does."""
@@ -87,14 +89,14 @@ class Play:
             sample = {**keys, "action": "cycle", "timestamp": "2025-12-20T10:12:21.123456789Z"}
             decode_element(json.dumps(sample).encode())
 
-    def _script(self, block: Block, name: str, *words: str | None) -> None:
-        if words[0] is None:
-            return
-        self.last, script = block, self.shell.state / name
+    def _script(self, block: Block, name: str, program: str | None, *words: str) -> None:
+        self.last, self.said = block, None
+        script = self.shell.state / name
         script.write_text(block.text)
-        argv = (*filter(None, words), str(script))
-        inside = block.mark == "inside"
-        self.said = self.shell.inside(self._session(block), *argv) if inside else self.shell.program(*argv)
+        if program and block.mark == "inside":
+            self.said = self.shell.inside(self._session(block), program, *words, str(script))
+        elif program:
+            self.said = self.shell.program(program, *words, str(script))
 
     def _toml(self, block: Block) -> None:
         load_text(block.text)
@@ -139,6 +141,7 @@ def a_shell() -> Iterator[Shell]:
     with ExitStack() as cleanup:
         folder = Path(tempfile.mkdtemp(prefix="gmd-"))
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
+        cleanup.callback(_end_servers)
         cleanup.callback(_end_towns, folder)
         yield Shell(folder / "w", folder / "home")
 
@@ -146,10 +149,12 @@ def a_shell() -> Iterator[Shell]:
 def _end_towns(folder: Path) -> None:
     for file in folder.rglob("town.toml"):
         settings = load_settings(file.parent, environ={})
-        _end(settings)
+        stop_daemon(settings)
+        kill_sessions(settings)
+        stop_server(settings.redis_dir)
 
 
-def _end(settings: Settings) -> None:
-    stop_daemon(settings)
-    kill_sessions(settings)
-    stop_server(settings.redis_dir)
+def _end_servers() -> None:
+    """End the tmux servers that a document has left behind without a town."""
+    for socket in Path(os.environ["TMUX_TMPDIR"]).glob("tmux-*/*"):
+        subprocess.run(["tmux", "-S", socket, "kill-server"], capture_output=True, timeout=10, check=False)
