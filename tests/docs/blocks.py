@@ -22,7 +22,21 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-LANGUAGES = {"sh", "text", "toml", "json", "python", "js", "go", "ini", "dotenv", "dockerfile", "redis"}
+LANGUAGES = {
+    "sh",
+    "bash",
+    "zsh",
+    "text",
+    "toml",
+    "json",
+    "python",
+    "js",
+    "go",
+    "ini",
+    "dotenv",
+    "dockerfile",
+    "redis",
+}
 MARKS = {"", "before", "skip", "run", "inside", "again", "keys", "append", "picture"}
 
 _PART = re.compile(

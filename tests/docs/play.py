@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -62,6 +63,12 @@ class Play:
             self.said = self.shell.inside(self._session(block), "bash", "-euo", "pipefail", "-c", block.text)
         else:
             self.said = self.shell.run(block.text)
+
+    _bash = _sh
+
+    def _zsh(self, block: Block) -> None:
+        ready = replace(block, text=f"autoload -U compinit && compinit -u -D\n{block.text}")
+        self._script(ready, "block.zsh", shutil.which("zsh"), "-f")
 
     def _text(self, block: Block) -> None:
         last = self.last
