@@ -50,7 +50,7 @@ def said_below(kind: type) -> dict[str, str]:
 
 
 def _text(line: ast.stmt) -> str:
-    return str(ast.literal_eval(line.value)) if isinstance(line, ast.Expr) else ""
+    return " ".join(str(ast.literal_eval(line.value)).split()) if isinstance(line, ast.Expr) else ""
 
 
 def rows_at_head(module: ModuleType) -> Iterator[list[str]]:

@@ -84,7 +84,7 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, bool):
         return code(str(value).lower())
     duration = (field.description or "").startswith(A_DURATION)
-    return code(f'"{format_duration(value)}"' if duration else f"{value:g}")
+    return code(f'"{format_duration(value)}"' if duration else value)
 
 
 def _role(role: Role) -> list[str]:
