@@ -16,7 +16,7 @@ def refusal(line: str) -> str | None:
     words = shlex.split(line, comments=True)[1:]
     if words[:1] == ["--town"]:
         words = words[2:]
-    root = click.Context(cli, info_name="gastown-mail")
+    root = click.Context(cli, info_name="gastown-mail", **cli.context_settings)
     try:
         _parse(cli, words, root)
     except (click.MissingParameter, click.exceptions.Exit):  # only named, or --help
