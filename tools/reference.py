@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gastown_mail import cli
-from gastown_mail.cli import demo, doctor, reading
+from gastown_mail.cli import demo, doctor, report, status
 from gastown_mail.contracts import errors, keys, lifecycle, settings
 from gastown_mail.contracts.agent import DEFAULT_COMMAND, OTHER_ROLE, ROLES, Role
 from gastown_mail.contracts.lifecycle import LifecycleAction, RequestStatus
@@ -22,6 +22,7 @@ from gastown_mail.contracts.times import format_duration
 from gastown_mail.daemon.roster import STOP_GRACE
 from gastown_mail.mail.events import EVENTS, FIELDS
 from gastown_mail.mail.requests import KEPT
+from tools import shapes
 from tools.markdown import code, first_line, listed, page, rows_at_head, said_below, table
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
@@ -196,10 +197,10 @@ def exit_codes_page() -> str:
 
 
 _SPECIAL: Mapping[int, str] = {
-    0: "done; `status`: healthy",
+    status.EXIT_CODES["running"]: "done; `status`: running",
     click.UsageError.exit_code: "an argument is bad",
-    reading.STOPPED: "`status`: stopped",
-    reading.DEGRADED: "`status`: degraded",
+    status.EXIT_CODES["stopped"]: "`status`: stopped",
+    status.EXIT_CODES["degraded"]: "`status`: degraded",
     doctor.FINDINGS: "`doctor` has findings",
     cli.INTERRUPTED: "Ctrl-C",
     demo.SIGNALLED: f"`demo`: and the number of the signal that ended it, so {cli.INTERRUPTED} for Ctrl-C",
@@ -215,6 +216,17 @@ def _when(number: int, family: Iterable[type[errors.GastownError]]) -> str:
     return "; ".join(filter(None, (_SPECIAL.get(number), listed(named))))
 
 
+def status_json_page() -> str:
+    """What `status --json` prints, from the model that is printed."""
+    return page(
+        "status --json",
+        "One document. `agents --json` prints its list `agents` alone. Times are RFC 3339 with a zone, ages "
+        "and spans are seconds. What is null never was, or is not known: then `unknown` says why. A key may "
+        "be added to version 1; none is renamed or removed.",
+        *shapes.tables(report.Report),
+    )
+
+
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "request.md": request_page,
@@ -222,6 +234,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "commands.md": commands_page,
     "events.md": events_page,
     "exit-codes.md": exit_codes_page,
+    "status-json.md": status_json_page,
 }
 """Every page of the reference, by the name of its file."""
 

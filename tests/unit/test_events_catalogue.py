@@ -28,10 +28,16 @@ def _event_of(call: ast.Call) -> ast.expr | None:
 
 
 def literal_calls() -> Iterator[tuple[str, set[str]]]:
-    """The events whose name stands in the source, with the fields that are named there."""
+    """The events whose name stands in the source, with the fields that are named there, or where it goes."""
+    handed_on = {word for call, name in calls() if ast.unparse(name) == "event" for word in _fields(call)}
     for call, name in calls():
         if isinstance(name, ast.Constant):
-            yield str(name.value), {word.arg for word in call.keywords if word.arg}
+            direct = getattr(call.func, "id", "") == "tell"
+            yield str(name.value), _fields(call) if direct else handed_on
+
+
+def _fields(call: ast.Call) -> set[str]:
+    return {word.arg for word in call.keywords if word.arg}
 
 
 def test_the_catalogue_has_every_event_that_is_told_and_no_other() -> None:
