@@ -21,7 +21,7 @@ from gastown_mail.contracts.tables import A_DURATION, DaemonSettings, RoleSettin
 from gastown_mail.contracts.times import format_duration
 from gastown_mail.daemon.roster import STOP_GRACE
 from gastown_mail.mail.events import EVENTS, FIELDS
-from gastown_mail.mail.requests import KEPT
+from gastown_mail.plumbing import log
 from tools import shapes
 from tools.markdown import code, first_line, listed, page, rows_at_head, said_below, table
 
@@ -108,8 +108,8 @@ def request_page() -> str:
         ),
         "## Statuses",
         "A request is accepted when `RPUSH` has answered. It ends in exactly one final status, and can be "
-        f"looked up for {KEPT.days} days after that. Dead letters are listed with their reason, and can be "
-        "revived.",
+        "looked up after that for as long as `requests_kept` says. Dead letters are listed with their "
+        "reason, and can be revived.",
         table(("status", "", "what it says"), map(_status, RequestStatus)),
     )
 
@@ -179,6 +179,16 @@ def events_page() -> str:
     )
 
 
+def log_page() -> str:
+    """The keys of the log, from the table at the head of the module that writes it."""
+    return page(
+        "The log",
+        "`gastown-mail logs` shows it, `-f` follows it. Each line is one event, JSON off a terminal. The "
+        "file `daemon/daemon.log` and its past take at most `log_size`. A token is never in it.",
+        table(("key", "on which lines", "what it says"), rows_at_head(log)),
+    )
+
+
 def exit_codes_page() -> str:
     """What the command ends with, from its constants and from the family of errors."""
     family = [kind for kind in vars(errors).values() if _is_error(kind)]
@@ -233,6 +243,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
     "keys.md": keys_page,
     "commands.md": commands_page,
     "events.md": events_page,
+    "log.md": log_page,
     "exit-codes.md": exit_codes_page,
     "status-json.md": status_json_page,
 }
