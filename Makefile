@@ -4,6 +4,8 @@
 # make chaos   requests at random while processes are killed at random; SECONDS=600 SEED=7 REQUESTS=1000
 # make bench   what is claimed about speed, measured here; AGENTS=60 (or 200, 1000) BENCH_ARGS="--only cycle storm"
 # make growth  the same for 10, 100 and 1,000 agents, drawn into docs/performance.svg
+# make docs    write docs/reference from the code
+# make picture draw docs/picture.svg from the program at work
 # make format · make lint · make venv · make tmux · make clean
 #
 # It needs Python 3.11 or newer with venv; the rest is installed into $(VENV), tmux into the system where that
@@ -18,7 +20,7 @@ AGENTS ?= 60
 BENCH_ARGS ?=
 BIN = $(VENV)/bin
 
-.PHONY: demo test chaos bench growth lint format check venv tmux clean
+.PHONY: demo test chaos bench growth docs picture lint format check venv tmux clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.ready-demo tmux
@@ -35,6 +37,12 @@ bench: $(VENV)/.ready-demo tmux
 
 growth: $(VENV)/.ready-bench tmux
 	@$(BIN)/python -m benchmarks.growth
+
+docs: $(VENV)/.ready-test
+	@$(BIN)/python -m tools.reference
+
+picture: $(VENV)/.ready-test tmux
+	@$(BIN)/python -m tools.picture
 
 lint: $(VENV)/.ready-lint
 	$(BIN)/ruff format --check

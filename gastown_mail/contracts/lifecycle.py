@@ -30,8 +30,11 @@ class RequestStatus(StrEnum):
     """Where an accepted request stands."""
 
     RECEIVED = "received"
+    """The clerk has read and booked it."""
     CARRYING = "carrying"
+    """A worker has begun with it."""
     DONE = "done"
+    """What was asked for has happened."""
     SUPERSEDED = "superseded"
     """Its session was already gone or replaced, or a later request decided."""
     REFUSED = "refused"

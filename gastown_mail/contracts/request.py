@@ -63,17 +63,21 @@ class LifecycleRequest(BaseModel):
     action: Annotated[LifecycleAction, BeforeValidator(_action)] = Field(
         description="cycle, restart or shutdown"
     )
+    """What is to be done; upper and lower case are the same."""
     timestamp: Moment
+    """When it was asked for; up to nine digits of a second."""
     id: Annotated[str, StringConstraints(strict=True, pattern=ID_PATTERN)] | None = Field(
         default=None, description="1 to 64 characters out of A-Z a-z 0-9 _ -"
     )
+    """The same id twice is one request; without one, the same bytes twice are."""
     to: FilledText | None = Field(default=None, description="an address")
-    """Whose session; the sender's when None."""
+    """Whose session; the sender's if not given."""
     incarnation: FilledText | None = Field(default=None, description="the token of a session")
     """The token of the very session that is meant."""
     reason: Text = Field(
         default="", max_length=MAX_REASON_CHARS, description=f"text of at most {MAX_REASON_CHARS} characters"
     )
+    """Why, for people."""
     handoff: Annotated[Text, AfterValidator(_or_none)] | None = Field(default=None, description="text")
     """Text for the successor, with `cycle` only."""
 

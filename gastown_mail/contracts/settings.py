@@ -1,6 +1,20 @@
 """A town's settings: arguments, then the environment, then `town.toml`, then defaults.
 
-The keys and their order are those of CONTRACTS section 6.
+The keys and their order are those of CONTRACTS section 6. Files under the town's root:
+
+| file                        | holds                                                                   |
+|-----------------------------|-------------------------------------------------------------------------|
+| town.toml                   | the settings; the daemon never writes it                                |
+| mayor/rigs.json             | where there is one, the town's rigs; the daemon never writes it         |
+| daemon/state.json           | running, pid, started_at, last_heartbeat, heartbeat_count               |
+| daemon/desired.json         | what is wanted of each agent, for the day that Redis is emptied         |
+| daemon/daemon.pid           | the daemon's pid, while one runs                                        |
+| daemon/daemon.lock          | locked while a daemon lives; it is never deleted                        |
+| daemon/daemon.log           | the log; older ones are beside it, with a number                        |
+| daemon/handoff/<session>.md | the handoff for the successor of that session                           |
+| daemon/redis/               | the embedded server's socket, log, lock and append-only file            |
+| daemon/state.lock           | locked while state.json is written                                      |
+| daemon/desired.lock         | locked while desired.json is written                                    |
 """
 
 import hashlib

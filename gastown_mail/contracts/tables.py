@@ -64,11 +64,15 @@ class DaemonSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     heartbeat_interval: Duration = _seconds(300.0, least=1.0)
+    """How often all agents are looked at: started if they must run, poked if they are due."""
     log_file: Path | None = Field(default=None, description="a path")
+    """The daemon's log, from the town's root on; `daemon/daemon.log` if not said."""
     pid_file: Path | None = Field(default=None, description="a path")
+    """The daemon's pid, from the town's root on; `daemon/daemon.pid` if not said."""
     redis_url: Annotated[str, StringConstraints(pattern=_REDIS_URL)] | None = Field(
         default=None, description="a URL that begins with redis://, rediss:// or unix://"
     )
+    """A Redis of your own; if not said, an embedded server for this town alone."""
     agent_redis_url: Annotated[str, StringConstraints(pattern=_REDIS_URL)] | None = Field(
         default=None, description="a URL that begins with redis://, rediss:// or unix://"
     )
@@ -76,25 +80,39 @@ class DaemonSettings(BaseModel):
     tmux_socket: Annotated[str, StringConstraints(pattern=_SOCKET)] | None = Field(
         default=None, description="a name out of A-Z a-z 0-9 . _ - or an absolute path"
     )
+    """The tmux server of this town, by name (`tmux -L`) or path (`tmux -S`); if not said, one of its own."""
     host: Host | None = Field(default=None, description=A_NAME)
+    """The name under which this machine's workers serve; its host name if not said."""
     workers: Annotated[int, BeforeValidator(_not_boolean)] = Field(
         default=2, ge=1, le=64, description="a whole number from 1 to 64"
     )
+    """How many requests this host carries out at the same time."""
     sweep_interval: Duration = _seconds(30.0, least=0.1)
+    """How soon, between heartbeats, what a dead process left is gone on with, and who must run is started."""
     max_request_age: Duration = _seconds(3600.0)
+    """A request that is older is not carried out: it expires."""
     fresh_after: Duration = _seconds(120.0)
+    """An agent that was active since then is not poked."""
     poke_backoff_factor: Annotated[float, BeforeValidator(_not_boolean)] = Field(
         default=1.5, ge=1, le=100, description="a number from 1 to 100"
     )
+    """Each poke that nobody answered makes the next one later by this factor."""
     poke_backoff_max: Duration = _seconds(1800.0)
+    """The longest time between two pokes."""
     restart_backoff: Duration = _seconds(30.0)
+    """How long an agent that died again waits for its next start; it doubles with each."""
     restart_backoff_max: Duration = _seconds(600.0)
+    """The longest such wait."""
     crash_loop_count: Annotated[int, BeforeValidator(_not_boolean)] = Field(
         default=5, ge=1, description="a whole number from 1 up"
     )
+    """So many starts within `crash_loop_window` are a crash loop."""
     crash_loop_window: Duration = _seconds(900.0)
+    """The time in which starts are counted; it slides."""
     quarantine: Duration = _seconds(1800.0)
+    """How long an agent in a crash loop is left alone; then it is tried once."""
     require_incarnation: bool = Field(default=False, description="true or false")
+    """Whether a request counts only with the token of the session that it comes from."""
     log_size: Annotated[int, BeforeValidator(_size)] = Field(
         default=10_000_000, ge=LEAST_LOG, description=f"{A_SIZE}, at least 100kB"
     )
@@ -116,19 +134,27 @@ class RoleSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     command: FilledText | None = Field(default=None, description="a command for the shell")
+    """What `/bin/sh -c` runs in the session; `{prompt}` is the first prompt, quoted for the shell."""
     work_dir: FilledText | None = Field(default=None, description="a folder, from the town's root on")
+    """Where the command runs; it must be there."""
     session: Annotated[str, StringConstraints(strict=True), AfterValidator(_session)] | None = Field(
         default=None, description="a tmux session name out of A-Z a-z 0-9 _ -"
     )
+    """The name of the tmux session; no two agents have the same."""
     poke: Text | None = Field(default=None, description='a line of text, or "" for none')
+    """What is typed into the session at a heartbeat when the agent is idle and due."""
     keep_running: Annotated[bool, Field(strict=True)] | None = Field(
         default=None, description="true or false"
     )
+    """Whether the agent is started again whenever it has no session."""
     stop_grace: Duration | None = Field(default=None, description=A_DURATION)
+    """How long the session's processes may take to end by themselves before they are killed."""
     env: Mapping[Annotated[str, StringConstraints(pattern=_VARIABLE)], Text] = Field(
         default={}, description="a table of variables, each a text"
     )
+    """What the session finds in its environment; that of a role and of an agent are merged."""
     host: Host | None = Field(default=None, description=A_NAME)
+    """On which host the agent lives, where several serve one town."""
 
     def over(self, base: "RoleSettings") -> "RoleSettings":
         """What holds when this is said besides `base`: this goes before, `env` is merged."""

@@ -166,8 +166,8 @@ class Launch:
             self._tell("back_off", gate.refusal(now) or "")
 
     def _tell(self, event: str, detail: str) -> None:
-        about = {"agent": self.agent.address, "request": self.request, "detail": detail}
-        tell(self.town.redis, self.town.keys, event, **about)
+        tell(self.town.redis, self.town.keys, event, agent=self.agent.address, request=self.request,
+             detail=detail)  # fmt: skip
 
 
 def _already_there(town: Town, agent: Agent, announced: Collection[str]) -> Session | None:

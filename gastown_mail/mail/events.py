@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from redis import Redis
@@ -11,6 +12,75 @@ from gastown_mail.plumbing.answers import fields, text, text_hash
 
 PAGE = 500
 """How many entries are read in one go."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What an event of this name says, and the fields it may carry; one that would be empty is left out."""
+
+    meaning: str
+    fields: tuple[str, ...]
+
+
+_REQUEST = ("agent", "request", "action", "detail")
+
+EVENTS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "received": Kind("the clerk has booked a request", _REQUEST),
+        "carrying": Kind("a worker begins to carry a request out", ("agent", "request", "action", "session")),
+        "ended": Kind("the session that a request was meant for is gone", ("agent", "request", "session")),
+        "postponed": Kind(
+            "the world did not answer: nobody is touched, the sweep comes back to it",
+            ("agent", "request", "detail"),
+        ),
+        "done": Kind("a request was carried out", _REQUEST),
+        "superseded": Kind("a request's session was gone or replaced, or a later one decided", _REQUEST),
+        "refused": Kind("a request is a dead letter: it may not, or could not, be carried out", _REQUEST),
+        "expired": Kind("a request is a dead letter: it is older than `max_request_age`", _REQUEST),
+        "failed": Kind("a request is a dead letter: all tries are used", _REQUEST),
+        "revived": Kind("an operator put a dead letter back into the inbox", ("agent", "request")),
+        "dropped": Kind("an operator took a dead letter off the list", ("agent", "request")),
+        "starting": Kind("a session is about to be started, without a request", ("agent", "detail")),
+        "started": Kind("a session lives", ("agent", "request", "session", "pid")),
+        "start_failed": Kind("one try to start a session came to nothing", ("agent", "request", "detail")),
+        "not_started": Kind("a session could not be started, with the reason", ("agent", "detail")),
+        "back_off": Kind("the next start by the daemon itself has to wait", ("agent", "request", "detail")),
+        "quarantined": Kind("an agent died too often: it is left alone for a while", ("agent", "detail")),
+        "recovered": Kind("an agent has lived long enough: its deaths are forgotten", ("agent",)),
+        "cleared": Kind("an operator ended back-off and quarantine", ("agent",)),
+        "adopted": Kind("a session that was not ours got a token", ("agent", "session")),
+        "desired": Kind("what is wanted of an agent, or of the town, has changed", ("agent", "detail")),
+        "poke": Kind("a line was typed into a session, or held", ("agent", "outcome")),
+        "heartbeat": Kind(
+            "a heartbeat is completed", ("number", "started", "poked", "held", "left", "requeued")
+        ),
+        "heartbeat_failed": Kind("a heartbeat could not look: it does not count", ("detail",)),
+        "daemon_started": Kind("a process keeps the town's state from now on", ("pid",)),
+        "daemon_stopped": Kind("it does so no more", ("pid",)),
+        "restored": Kind("Redis was empty and has been filled from the disk", ("detail",)),
+    }
+)
+"""Every event there is, in the order of a request's way, of an agent's, of the daemon's."""
+
+FIELDS: Mapping[str, str] = MappingProxyType(
+    {
+        "event": "its name; every entry has it",
+        "agent": "the agent's canonical address; `*` is the whole town",
+        "request": "the request's id",
+        "action": "cycle, restart or shutdown",
+        "detail": "words for people: the reason, or what is wanted now",
+        "session": "the name of the tmux session",
+        "pid": "the pid of the session's program, or of the process that keeps the town",
+        "outcome": "delivered, or `held: …` or `failed: …` with the reason",
+        "number": "which heartbeat it is since the daemon started",
+        "started": "agents to be started",
+        "poked": "agents whose poke was delivered",
+        "held": "agents whose poke was not",
+        "left": "agents with whom nothing had to be done",
+        "requeued": "requests that were queued again, because nobody was carrying them out",
+    }
+)
+"""What each field of an event says."""
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,40 @@
-"""The documents promise only what a test shows: every test they name exists, every link leads somewhere."""
+"""The documents promise only what a test shows: every test, link, heading and command they name exists."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+from tests.docs.blocks import DOCUMENTS, ROOT, blocks, prose
+from tests.docs.commands import inline, refusal
+
 TESTS = {
     name
     for file in (ROOT / "tests").rglob("test_*.py")
     for name in re.findall(r"def (test_\w+)", file.read_text())
 }
+LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
+
+
+def name_of(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+
+
+def anchors(document: Path) -> set[str]:
+    """The headings of a document as links name them: lower case, hyphens for spaces, no other signs."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def links(document: Path) -> list[tuple[Path, str]]:
+    """The links that lead to files here: the file, and the heading or ""."""
+    found = LINK.findall(prose(document.read_text()))
+    here = [(path, anchor) for path, anchor in found if "://" not in path]
+    return [(document.parent / path if path else document, anchor) for path, anchor in here]
 
 
 def test_the_thirty_lessons_have_a_test_each() -> None:
@@ -20,15 +43,42 @@ def test_the_thirty_lessons_have_a_test_each() -> None:
     assert [int(number) for number, _ in rows] == list(range(1, 31))
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+@each_document
 def test_every_test_that_a_document_names_exists(document: Path) -> None:
     named = set(re.findall(r"`(test_\w+)`", document.read_text()))
 
     assert named <= TESTS, sorted(named - TESTS)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
-def test_every_link_to_a_file_leads_there(document: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
+@each_document
+def test_every_link_leads_somewhere(document: Path) -> None:
+    found = links(document)
 
-    assert [link for link in links if not (document.parent / link).exists()] == []
+    assert [path for path, _ in found if not path.exists()] == []
+    assert [(path, anchor) for path, anchor in found if anchor and anchor not in anchors(path)] == []
+
+
+def test_every_document_is_reached_from_the_readme() -> None:
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        document = waiting.pop().resolve()
+        if document not in reached and document.suffix == ".md":
+            reached.add(document)
+            waiting += [path for path, _ in links(document)]
+
+    assert set(DOCUMENTS) - reached == set()
+
+
+@each_document
+def test_every_command_in_the_text_is_one_that_the_parser_takes(document: Path) -> None:
+    assert [why for why in map(refusal, inline(prose(document.read_text()))) if why] == []
+
+
+@each_document
+def test_code_stands_in_fences_where_it_is_found_and_run(document: Path) -> None:
+    text = document.read_text()
+    fences = re.findall(r"^ *```", text, re.MULTILINE)
+    indented = re.findall(r"\n\n(    \S.*)", prose(text))
+
+    assert len(fences) == 2 * len([block for block in blocks(text) if block.mark != "before"])
+    assert indented == []

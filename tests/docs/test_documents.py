@@ -1,0 +1,44 @@
+"""Every code block of README and docs does what the document says, run in order in an empty folder."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.docs.blocks import DOCUMENTS, LANGUAGES, MARKS, ROOT, blocks
+from tests.docs.play import Play, a_shell
+
+MADE = ROOT / "docs" / "reference"
+PLAYED = [
+    document
+    for document in DOCUMENTS
+    if MADE not in document.parents  # test_reference.py compares them with the code
+    and not document.name.startswith("compose")  # test_compose_documents.py
+]
+
+
+def name_of(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("document", PLAYED, ids=name_of)
+def test_every_block_does_what_the_document_says(document: Path) -> None:
+    with a_shell() as shell:
+        play = Play(shell)
+        for block in blocks(document.read_text()):
+            try:
+                play.block(block)
+            except AssertionError as error:
+                raise AssertionError(f"{name_of(document)}, line {block.line}: {error}") from None
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_every_block_has_a_language_and_a_mark_that_is_known(document: Path) -> None:
+    text = document.read_text()
+    found = blocks(text)
+
+    assert len(re.findall("<!-- *test", text)) == len([block for block in found if block.mark])
+    assert [block for block in found if block.language not in LANGUAGES] == []
+    assert [block for block in found if block.mark not in MARKS] == []
+    assert [block for block in found if block.mark == "skip" and not block.about.startswith("because ")] == []

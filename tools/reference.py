@@ -1,0 +1,253 @@
+"""Writes `docs/reference/` from the code: `python -m tools.reference`, or `make docs`.
+
+Nothing is said here that the code says itself; the tests compare each page with what this makes.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from gastown_mail import cli
+from gastown_mail.cli import demo, doctor, report, status
+from gastown_mail.contracts import errors, keys, lifecycle, settings
+from gastown_mail.contracts.agent import DEFAULT_COMMAND, OTHER_ROLE, ROLES, Role
+from gastown_mail.contracts.lifecycle import LifecycleAction, RequestStatus
+from gastown_mail.contracts.request import LifecycleRequest
+from gastown_mail.contracts.tables import A_DURATION, DaemonSettings, RoleSettings
+from gastown_mail.contracts.times import format_duration
+from gastown_mail.daemon.roster import STOP_GRACE
+from gastown_mail.mail.events import EVENTS, FIELDS
+from gastown_mail.plumbing import log
+from tools import shapes
+from tools.markdown import code, first_line, listed, page, rows_at_head, said_below, table
+
+FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+HELP_WIDTH = 100
+
+
+def main() -> None:
+    """Write every page."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, make in PAGES.items():
+        (FOLDER / name).write_text(make())
+
+
+def settings_page() -> str:
+    """Every key of town.toml, from the models that read it."""
+    running = [name for name, role in ROLES.items() if role.keep_running]
+    return page(
+        "Settings",
+        "An argument goes before the environment, the environment before `town.toml`, and that before the "
+        "default. A key that does not exist and a value that is not as expected are errors that name the "
+        'line. Durations are written as `"5m"`, `"90s"`, `"1h30m"` or as a bare number of seconds.',
+        "At the top of the file stands `town_name`, the town's name; by default that of its folder.",
+        "## `[daemon]`",
+        "Each key has a variable too: `heartbeat_interval` is `GASTOWN_HEARTBEAT_INTERVAL`. A change needs "
+        "`gastown-mail restart`.",
+        table(("key", "default", "expected", "what it is"), _rows(DaemonSettings)),
+        '## `[roles.<role>]` and `[agents."<address>"]`',
+        "What a role says holds for all its agents; what an agent says goes before. Roles are "
+        f"{listed(ROLES)}, and `{OTHER_ROLE}` for agents whose address is of none of the forms below. Texts "
+        "may hold `{town}`, `{rig}`, `{name}` and `{role}`, and `command` also `{prompt}`. A change is known "
+        "a second after the file is saved; a session that runs already goes on as it was started.",
+        table(("key", "default", "expected", "what it is"), _rows(RoleSettings, _OF_ROLES)),
+        "## Roles",
+        "An agent can be named by either spelling; the first is the one that is shown and kept.",
+        table(("role", "address", "also", "`session`", "`work_dir`", "`poke`"), map(_role, ROLES.values())),
+        "A crew member or a polecat can be named `<rig>/<name>` as well; where a rig has both, that is the "
+        "crew member. An agent of another address needs a `command`, works in the town's folder, and is not "
+        f"poked. `keep_running` is true by default for {listed(running)} alone.",
+    )
+
+
+_OF_ROLES: Mapping[str, str] = {
+    "command": code(DEFAULT_COMMAND),
+    **dict.fromkeys(("work_dir", "session", "poke", "keep_running"), "by role"),
+    "stop_grace": code(f'"{format_duration(STOP_GRACE)}"'),
+    "host": "this host",
+}
+
+
+def _rows(model: type[BaseModel], defaults: Mapping[str, str] = MappingProxyType({})) -> Iterator[list[str]]:
+    meanings = said_below(model)
+    for name, field in model.model_fields.items():
+        yield [code(name), defaults.get(name) or _default(field), field.description or "", meanings[name]]
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if value is None or value == {}:
+        return ""
+    if isinstance(value, bool):
+        return code(str(value).lower())
+    duration = (field.description or "").startswith(A_DURATION)
+    return code(f'"{format_duration(value)}"' if duration else value)
+
+
+def _role(role: Role) -> list[str]:
+    words = (role.name, role.address, role.also, role.session, role.work_dir or ".", role.poke or "")
+    return [code(word) for word in words]
+
+
+def request_page() -> str:
+    """The shape of a request, from the model that decodes it."""
+    sizes = [f"{size // 1024} KiB" for size in (lifecycle.MAX_ELEMENT_BYTES, lifecycle.MAX_HANDOFF_BYTES)]
+    actions = said_below(LifecycleAction)
+    return page(
+        "The request",
+        "One JSON object, one element of the inbox. Keys that are not listed are ignored. An element has at "
+        f"most {sizes[0]}, a handoff at most {sizes[1]}.",
+        table(("key", "required", "expected", "what it is"), _request_rows()),
+        "## Actions",
+        table(
+            ("action", "what it asks for"), ([code(one.value), actions[one.name]] for one in LifecycleAction)
+        ),
+        "## Statuses",
+        "A request is accepted when `RPUSH` has answered. It ends in exactly one final status, and can be "
+        "looked up after that for as long as `requests_kept` says. Dead letters are listed with their "
+        "reason, and can be revived.",
+        table(("status", "", "what it says"), map(_status, RequestStatus)),
+    )
+
+
+def _request_rows() -> Iterator[list[str]]:
+    meanings = said_below(LifecycleRequest)
+    for name, field in LifecycleRequest.model_fields.items():
+        required = "yes" if field.is_required() else ""
+        yield [code(field.validation_alias or name), required, field.description or "", meanings[name]]
+
+
+def _status(status: RequestStatus) -> list[str]:
+    final = "final" if status in lifecycle.FINAL_STATUSES else ""
+    kind = "final, a dead letter" if status in lifecycle.DEAD_STATUSES else final
+    return [code(status.value), kind, said_below(RequestStatus)[status.name]]
+
+
+def keys_page() -> str:
+    """Redis keys and files, from the tables at the heads of the modules that make them."""
+    return page(
+        "Redis keys and files",
+        "## Keys",
+        "`{town}` is the town's name with the braces written: they are part of the key. What is public stays "
+        "as it is; the rest is the daemon's own business and may change.",
+        table(("key", "type", "public", "holds"), rows_at_head(keys)),
+        "rq's queues are `gastown-<town>-<host>-lifecycle` and `gastown-<town>-<host>-heartbeat`.",
+        "## Files",
+        "Under the town's folder. `log_file` and `pid_file` can be put elsewhere.",
+        table(("file", "holds"), rows_at_head(settings)),
+    )
+
+
+def commands_page() -> str:
+    """What `--help` says of each command."""
+    root = click.Context(
+        cli.cli, info_name="gastown-mail", terminal_width=HELP_WIDTH, **cli.cli.context_settings
+    )
+    return page("Commands", *(part for inner in _contexts(root) for part in _help(inner)))
+
+
+def _contexts(context: click.Context) -> Iterator[click.Context]:
+    yield context
+    if isinstance(group := context.command, click.Group):
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None
+            yield from _contexts(click.Context(command, info_name=name, parent=context))
+
+
+def _help(context: click.Context) -> tuple[str, str]:
+    return f"## {context.command_path}", f"```text\n{context.command.get_help(context)}\n```"
+
+
+def events_page() -> str:
+    """Every event, from the catalogue."""
+    return page(
+        "Events",
+        "`gastown-mail events` shows them, `-f` follows them, `--json` prints one document per line. In "
+        "Redis they are the entries of the stream `gastown:{town}:events`.",
+        table(
+            ("event", "what it says", "fields"),
+            ([code(name), kind.meaning, listed(kind.fields)] for name, kind in EVENTS.items()),
+        ),
+        "## Fields",
+        "A field that would be empty is left out.",
+        table(("field", "what it says"), ([code(name), text] for name, text in FIELDS.items())),
+    )
+
+
+def log_page() -> str:
+    """The keys of the log, from the table at the head of the module that writes it."""
+    return page(
+        "The log",
+        "`gastown-mail logs` shows it, `-f` follows it. Each line is one event, JSON off a terminal. The "
+        "file `daemon/daemon.log` and its past take at most `log_size`. A token is never in it.",
+        table(("key", "on which lines", "what it says"), rows_at_head(log)),
+    )
+
+
+def exit_codes_page() -> str:
+    """What the command ends with, from its constants and from the family of errors."""
+    family = [kind for kind in vars(errors).values() if _is_error(kind)]
+    codes = sorted({*_SPECIAL, *(kind.exit_code for kind in family)})
+    return page(
+        "Exit codes",
+        table(("code", "when"), ([str(number), _when(number, family)] for number in codes)),
+        "## Errors",
+        "The text of an error says what happened and what to do next. All can be imported from "
+        "`gastown_mail`.",
+        table(
+            ("error", "exit code", "what it says"),
+            ([code(kind.__name__), str(kind.exit_code), first_line(kind)] for kind in family),
+        ),
+    )
+
+
+_SPECIAL: Mapping[int, str] = {
+    status.EXIT_CODES["running"]: "done; `status`: running",
+    click.UsageError.exit_code: "an argument is bad",
+    status.EXIT_CODES["stopped"]: "`status`: stopped",
+    status.EXIT_CODES["degraded"]: "`status`: degraded",
+    doctor.FINDINGS: "`doctor` has findings",
+    cli.INTERRUPTED: "Ctrl-C",
+    demo.SIGNALLED: f"`demo`: and the number of the signal that ended it, so {cli.INTERRUPTED} for Ctrl-C",
+}
+
+
+def _is_error(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, errors.GastownError)
+
+
+def _when(number: int, family: Iterable[type[errors.GastownError]]) -> str:
+    named = [kind.__name__ for kind in family if kind.exit_code == number]
+    return "; ".join(filter(None, (_SPECIAL.get(number), listed(named))))
+
+
+def status_json_page() -> str:
+    """What `status --json` prints, from the model that is printed."""
+    return page(
+        "status --json",
+        "One document. `agents --json` prints its list `agents` alone. Times are RFC 3339 with a zone, ages "
+        "and spans are seconds. What is null never was, or is not known: then `unknown` says why. A key may "
+        "be added to version 1; none is renamed or removed.",
+        *shapes.tables(report.Report),
+    )
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "request.md": request_page,
+    "keys.md": keys_page,
+    "commands.md": commands_page,
+    "events.md": events_page,
+    "log.md": log_page,
+    "exit-codes.md": exit_codes_page,
+    "status-json.md": status_json_page,
+}
+"""Every page of the reference, by the name of its file."""
+
+if __name__ == "__main__":
+    main()
