@@ -78,7 +78,7 @@ class Sessions:
         )
         look = commands.line(*commands.list_session(commands.by_name(agent.session), PANE_FORMAT))
         try:
-            answer = self.tmux.script([line, look], cwd=agent.work_dir)
+            answer = self._ensured(lambda: self.tmux.script([line, look], cwd=agent.work_dir))
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise StartFailed(
                 f"the work dir of {agent.address} cannot be entered: {error}; create it, then start again"
@@ -132,6 +132,14 @@ class Sessions:
     def poke(self, pokes: Sequence[Poke]) -> dict[str, str]:
         """Type texts into sessions; return `delivered`, `held: why` or `failed: why` per session name."""
         return poke_all(self.tmux, self.snapshot, pokes, sleep=self._sleep)
+
+    def _ensured(self, ask: Callable[[], Answer]) -> Answer:
+        """The answer of a server that is started first if there is none: it may have ended just now."""
+        try:
+            return ask()
+        except NoServer:
+            self.tmux.run(*commands.start_server())
+            return ask()
 
     def _server_names(self) -> list[str]:
         """What the server's own environment holds: asked for now, or at an end of a session just before."""
