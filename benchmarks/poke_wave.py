@@ -1,16 +1,18 @@
 """The poke wave: one line typed into all live agents at once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from benchmarks.figures import Figure, Goal, Limit, ratios
 from benchmarks.sampling import Pause, in_turn
 from benchmarks.stage import Stage
+from gastown_mail.sessions import commands
 from gastown_mail.sessions.panes import PANE_FORMAT
 from gastown_mail.sessions.poke import PASTE_PAUSE
 from gastown_mail.sessions.session import Poke, Session, Sessions
 
 NAME = "poke-wave"
 WHAT = "Sessions.poke of one line to all agents at once, less the one pause between text and Enter"
+BUFFER = "bench"
 TEXT = "HEARTBEAT: check your work"
 LOOK = ("list-panes", "-a", "-F", PANE_FORMAT)
 ROUNDS, BUDGET = 20, 20.0
@@ -23,8 +25,14 @@ def measure(stage: Stage) -> Figure:
     sessions = Sessions(stage.town.sessions.tmux, sleep=pause)
     ours = [session for session in sessions.snapshot().values() if session.incarnation]
     wave = Wave(sessions, ours)
-    acts = (wave.poke, lambda: bare_wave(stage, ours, pause), lambda: bare_wave(stage, ours, pause, LOOK))
-    measured, limit, with_looks = in_turn(
+    bare, fenced = scripts(ours, bare_steps), scripts(ours, fenced_steps)
+    acts = (
+        wave.poke,
+        lambda: send(stage, bare, pause),
+        lambda: send(stage, bare, pause, LOOK),
+        lambda: send(stage, fenced, pause, LOOK),
+    )
+    measured, limit, with_looks, with_fence = in_turn(
         stage.rounds(ROUNDS), *map(pause.timed, acts), budget=BUDGET, rest=SETTLE
     )
     return Figure(
@@ -32,9 +40,11 @@ def measure(stage: Stage) -> Figure:
         limits=(
             Limit("two bare tmux calls, all paste-buffer in one, all send-keys Enter in the other", limit),
             Limit("the same, each after the list-panes -a that the fence demands", with_looks, "with looks"),
+            Limit("the same, and each step of each pane behind its guard", with_fence, "with guards"),
         ),
         goals=(
             Goal("p50 / limit", ratios(measured, limit)[0], 1.5),
+            Goal("p50 / with guards", ratios(measured, with_fence)[0], 1.5),
             Goal("tmux processes", wave.most_processes, 4 + 4 * len(ours) / 100),
         ),
     )  # fmt: skip
@@ -56,14 +66,32 @@ class Wave:
             raise AssertionError(f"not all pokes were delivered: {', '.join(outcomes)}")
 
 
-def bare_wave(stage: Stage, ours: Sequence[Session], pause: Pause, look: Sequence[str] = ()) -> None:
-    """What tmux needs for the same text in the same panes, perhaps with a look before each step."""
-    panes = [session.pane for session in ours]
-    if look:
-        stage.bare.run(*look)
-    pasted = (f"paste-buffer -p -r -b bench -t {pane}" for pane in panes)
-    stage.bare.script([f'set-buffer -b bench -- "{TEXT}"', *pasted, "delete-buffer -b bench"])
-    pause(PASTE_PAUSE)
-    if look:
-        stage.bare.run(*look)
-    stage.bare.script([f"send-keys -t {pane} Enter" for pane in panes])
+Steps = tuple[str, str]
+"""The tmux commands that type the text into a pane, and that press Enter there."""
+
+
+def bare_steps(session: Session) -> Steps:
+    return f"paste-buffer -p -r -b {BUFFER} -t {session.pane}", f"send-keys -t {session.pane} Enter"
+
+
+def fenced_steps(session: Session) -> Steps:
+    guard = commands.may_type(session.incarnation, shell_seen=False)
+    typing = commands.paste(session.pane, BUFFER, guard, in_mode=False)
+    return typing, commands.enter(session.pane, guard, in_mode=False)
+
+
+def scripts(ours: Sequence[Session], steps: Callable[[Session], Steps]) -> tuple[list[str], list[str]]:
+    """All that is typed into all of them as two scripts, made before the time is taken."""
+    typing, entering = zip(*map(steps, ours), strict=True)
+    around = f'set-buffer -b {BUFFER} -- "{TEXT}"', f"delete-buffer -b {BUFFER}"
+    return [around[0], *typing, around[1]], list(entering)
+
+
+def send(stage: Stage, steps: tuple[list[str], list[str]], pause: Pause, look: Sequence[str] = ()) -> None:
+    """What tmux alone needs for that, perhaps with a look before each step."""
+    for number, step in enumerate(steps):
+        if number:
+            pause(PASTE_PAUSE)
+        if look:
+            stage.bare.run(*look)
+        stage.bare.script(step)

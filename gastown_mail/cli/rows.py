@@ -121,7 +121,8 @@ def _desired(row: Row) -> str:
 
 def note(row: Row) -> str:
     """What to know of it besides, as it is now: what was decided at some heartbeat is left to `explain`."""
-    if row.waits and row.waits_until and row.observed != "alive":
+    may_start = row.observed != "alive" and row.desired not in ("stopped", "paused")
+    if may_start and row.waits and row.waits_until:
         return f"{row.waits} until {clock(row.waits_until)}"
     if row.observed in REMARKS:
         return REMARKS[row.observed].format(host=row.host)

@@ -191,6 +191,14 @@ def test_a_wait_says_which_and_until_when() -> None:
     assert (over.waits, over.waits_until) == (None, None)
 
 
+@pytest.mark.parametrize("desired", [Desired.STOPPED, Desired.PAUSED])
+def test_who_is_not_to_be_started_waits_for_nothing(desired: Desired) -> None:
+    later = NOW + timedelta(minutes=1)
+    gate = Gate(not_before=later.timestamp(), judged_at=NOW.timestamp())
+
+    assert note(row(AgentRecord(desired=desired, gate=gate), None)) == "-"
+
+
 def test_a_poke_of_its_predecessor_is_none_of_this_session() -> None:
     assert note(row(AgentRecord(last_poke=ago(seconds=60)))) == "poked 1m ago"
     assert note(row(AgentRecord(last_poke=ago(minutes=3)))) == "-"
