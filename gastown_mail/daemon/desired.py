@@ -53,14 +53,21 @@ class Wishes:
         Nothing is done when Redis was emptied and the file knows more.
         """
         with exclusively(self.daemon_dir / LOCK, LOCK_DEADLINE):
-            addresses = only or texts(self.agents.redis.smembers(self.agents.keys.agents))
+            known = self._kept() if only else {}
+            addresses = only if known else texts(self.agents.redis.smembers(self.agents.keys.agents))
             found = zip(addresses, self.agents.wanted(addresses), strict=True)
-            wanted = load_desired(self.daemon_dir) if only else {}
-            wanted |= {address: " ".join(words).strip() if words[0] else "" for address, words in found}
+            wanted = known | {a: " ".join(words).strip() if words[0] else "" for a, words in found}
             # Asked after the reading: what was read before Redis was emptied is whole.
             town = TownRecord(self.agents.redis, self.agents.keys, self.daemon_dir.parent)
             if town.lost() is None:
                 save_desired(self.daemon_dir, {a: words for a, words in wanted.items() if words})
+
+    def _kept(self) -> dict[str, str]:
+        """What the file says; nothing when it is broken or missing, and has to be written whole."""
+        try:
+            return load_desired(self.daemon_dir)
+        except StateFileError:
+            return {}
 
     def restore(self) -> None:
         """Bring the wishes back into an emptied Redis, where nobody has said anything new yet."""

@@ -66,8 +66,8 @@ def _start(town: Town, right: Turn, agent: Agent, why: str, by: str) -> str:
         return "runs already"
     if request := lifecycle.begun(town, agent.address):
         return f"left alone: request {request} is being carried out"
-    if record.desired is Desired.PAUSED:
-        return "left alone: paused"
+    if record.desired in (Desired.PAUSED, Desired.STOPPED):
+        return f"left alone: {record.desired.value}"
     if not by and not must_run(agent, record):
         return "left alone: it need not run"
     if refusal := None if by else _gate_refusal(town, agent, record):

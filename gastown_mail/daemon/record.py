@@ -107,23 +107,26 @@ class Agents:
         """Write the agent's start history through."""
         self.redis.hset(self.keys.agent(address), mapping=fields(gate.to_mapping()))
 
-    def next_generation(self, address: str, also: Callable[[Any], object] = nothing) -> int:
-        """A number for the next start, greater than every one before it (see `Sessions.start`).
-
-        It follows the clock in milliseconds: tmux remembers the last one, an emptied Redis does not. `also`
-        writes on the same transaction's pipeline.
-        """
-        key = self.keys.agent(address)
+    def next_generation(self, address: str) -> int:
+        """A number for the next start, greater than every one before it (see `Sessions.start`)."""
 
         def advance(pipe: Any) -> Any:
-            following = max(int(pipe.hget(key, "generation") or 0) + 1, time.time_ns() // 10**6)
-            pipe.multi()
-            pipe.hset(key, "generation", following)
-            also(pipe)
-            return following
+            return self.advance(pipe, address)
 
-        following: Any = self.redis.transaction(advance, key, value_from_callable=True)
+        following: Any = self.redis.transaction(advance, self.keys.agent(address), value_from_callable=True)
         return int(following)
+
+    def advance(self, pipe: Any, address: str, also: Callable[[Any], object] = nothing) -> int:
+        """The next generation, on a pipeline that watches the agent's key; `also` writes on the same one.
+
+        It follows the clock in milliseconds: tmux remembers the last one, an emptied Redis does not.
+        """
+        key = self.keys.agent(address)
+        following = max(int(pipe.hget(key, "generation") or 0) + 1, time.time_ns() // 10**6)
+        pipe.multi()
+        pipe.hset(key, "generation", following)
+        also(pipe)
+        return following
 
 
 @dataclass(frozen=True)

@@ -131,8 +131,11 @@ class Launch:
     def _once(self, announced: list[str]) -> Session:
         incarnation = new_incarnation()
         announced.append(incarnation)
-        generation = self.town.agents.next_generation(
-            self.agent.address, also=lambda pipe: self.announce(pipe, announced)
+        address = self.agent.address
+        # While the turn is ours only: who stood still would forget what its follower has announced.
+        generation = self.right.write(
+            lambda pipe: self.town.agents.advance(pipe, address, lambda p: self.announce(p, announced)),
+            self.town.keys.agent(address),
         )
         passing("successor-announced")
         # After the generation: whoever takes over from here on has a newer one, and tmux refuses ours.

@@ -1,7 +1,9 @@
 """One town as a daemon process sees it: its settings, its Redis, its tmux, its agents."""
 
 import logging
+import math
 import os
+import threading
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -27,6 +29,9 @@ from gastown_mail.sessions.tmux import Tmux
 ROSTER_AGE = 1.0
 """Seconds for which the roster is believed without a look; a new agent is known after that at the latest."""
 
+REREAD = 60.0
+"""Seconds after which it is read again although nothing shows a change: where a link leads may have one."""
+
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +51,8 @@ class Town:
         self._queues: dict[str, TownQueue] = {}
         self._roster = known
         self._signs: tuple[object, ...] | None = None
-        self._looked_at = -ROSTER_AGE
+        self._looked_at = self._read_at = -math.inf
+        self._reading = threading.Lock()
 
     @classmethod
     def open(
@@ -69,12 +75,22 @@ class Town:
         A town.toml that is broken while the daemon runs changes nothing but the log; at the start it
         raises SettingsError.
         """
-        if self._roster is None or time.monotonic() - self._looked_at >= ROSTER_AGE:
-            found = signs(self.settings.town_root, time.time())
-            if self._roster is None or found is None or found != self._signs:
-                self._roster = self._read_roster(self._roster)
-            self._signs, self._looked_at = found, time.monotonic()
-        return self._roster
+        with self._reading:
+            if self._roster is None or time.monotonic() - self._looked_at >= ROSTER_AGE:
+                self._roster = self._look_at_roster(self._roster)
+            return self._roster
+
+    def _look_at_roster(self, known: Roster | None) -> Roster:
+        """`known` if nothing shows a change. What could not be read whole is read again the next time."""
+        self._looked_at = time.monotonic()
+        found = signs(self.settings.town_root, time.time())
+        unchanged = found is not None and found == self._signs
+        if known is not None and unchanged and self._looked_at < self._read_at + REREAD:
+            return known
+        current = self._read_roster(known)
+        whole = current is not known and not current.other_notes
+        self._signs, self._read_at = found if whole else None, self._looked_at
+        return current
 
     def is_paused(self) -> bool:
         """Has an operator paused the whole town?"""

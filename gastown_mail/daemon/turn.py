@@ -97,19 +97,19 @@ class Turn:
         if not self.still_held():
             raise Unknown(LOST)
 
-    def write(self, act: Callable[[Any], None], *watched: str) -> None:
+    def write(self, act: Callable[[Any], Any], *watched: str) -> Any:
         """Write to Redis in one transaction that takes place only while the turn is this holder's.
 
         `act` gets the pipeline, may read from it, then calls `multi()` and writes. Raises Unknown when
         another holder has taken over: whoever was paused for an hour changes nothing any more.
         """
 
-        def while_mine(pipe: Any) -> None:
+        def while_mine(pipe: Any) -> Any:
             if pipe.get(self._key) != self._lock.local.token:
                 raise Unknown(LOST)
-            act(pipe)
+            return act(pipe)
 
-        self._redis.transaction(while_mine, self._key, *watched)
+        return self._redis.transaction(while_mine, self._key, *watched, value_from_callable=True)
 
     def give_back(self) -> None:
         """End the turn; nothing happens when it is over already. Nobody uses the connection after that."""

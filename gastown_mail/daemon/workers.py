@@ -8,6 +8,7 @@ for it. Whoever kills a worker ends all its jobs in the middle; each is gone on 
 
 import logging
 import threading
+import time
 from typing import Any
 from uuid import uuid4
 
@@ -18,7 +19,7 @@ from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
-from rq.timeouts import TimerDeathPenalty
+from rq.timeouts import BaseDeathPenalty
 from rq.worker import WorkerStatus
 
 from gastown_mail.daemon.queues import RESULT_KEPT, TownJob, TownQueue, queue
@@ -31,20 +32,27 @@ WORKER_TTL = 30
 
 MAINTENANCE_INTERVAL = 30
 
+DRAIN_DEADLINE = 10.0
+"""Seconds in which a worker that leaves lets its jobs come to their end; what it cuts is gone on with."""
+
 OUTAGE_PAUSE = 2.0
 """Seconds at most between two looks for a Redis that is away; rq's 60 would be felt long after an outage."""
 
 log = logging.getLogger(__name__)
 
 
-class JobDeadline(TimerDeathPenalty):
-    """rq's end of a job that takes too long; it keeps no process from ending."""
+class NoDeadline(BaseDeathPenalty):
+    """rq's end of a job that takes too long, which ends nothing.
 
-    def new_timer(self) -> threading.Timer:
-        """The timer of one job."""
-        timer: threading.Timer = super().new_timer()  # type: ignore[no-untyped-call]
-        timer.daemon = True
-        return timer
+    In a thread it would be an exception from outside, that can land in any cleanup, or in another job. Every
+    wait inside of a job has a deadline of its own.
+    """
+
+    def setup_death_penalty(self) -> None:
+        """Set nothing up."""
+
+    def cancel_death_penalty(self) -> None:
+        """Have nothing to cancel."""
 
 
 class TownWorker(SimpleWorker):
@@ -52,24 +60,31 @@ class TownWorker(SimpleWorker):
 
     job_class = TownJob
     queue_class = TownQueue
-    death_penalty_class = JobDeadline
+    death_penalty_class = NoDeadline
     max_connection_wait_time = OUTAGE_PAUSE
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._free = threading.Semaphore(JOBS_AT_ONCE)
+        self._threads: list[threading.Thread] = []
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Begin the job, and come back when another one can be begun."""
         self._free.acquire()
-        execution = self.prepare_execution(job)
-        threading.Thread(target=self._run, args=(job, queue, execution), name=job.id, daemon=True).start()
+        try:
+            self._begin(job, queue)
+        except BaseException:
+            self._free.release()
+            raise
         self.set_state(WorkerStatus.IDLE)
         self._wait_for_a_free_place()
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
         """Note what the worker itself does; to others it is busy as long as a job runs."""
         self._state = state
+        self._show(state, pipeline)
+
+    def _show(self, state: str, pipeline: Pipeline | None = None) -> None:
         shown = WorkerStatus.BUSY if self.executions else state
         (self.connection if pipeline is None else pipeline).hset(self.key, "state", shown)
 
@@ -87,15 +102,24 @@ class TownWorker(SimpleWorker):
             raise StopRequested
 
     def teardown(self) -> None:
-        """Let what runs come to its end, then leave; a second SIGTERM cuts it."""
-        for _ in range(JOBS_AT_ONCE):
-            self._free.acquire()
+        """Let what runs come to its end, then leave; a second SIGTERM cuts it, and so does the deadline."""
+        # Busy: a first SIGTERM that comes only now is noted, and raises nothing.
+        self._state = WorkerStatus.BUSY
+        until = time.monotonic() + DRAIN_DEADLINE
+        for thread in self._threads:
+            thread.join(max(0.0, until - time.monotonic()))
         super().teardown()  # type: ignore[no-untyped-call]
+
+    def _begin(self, job: Job, queue: Queue) -> None:
+        ours = (job, queue, self.prepare_execution(job))
+        thread = threading.Thread(target=self._run, args=ours, name=job.id, daemon=True)
+        thread.start()
+        self._threads = [*filter(threading.Thread.is_alive, self._threads), thread]
 
     def _run(self, job: Job, queue: Queue, execution: Execution) -> None:
         try:
             self.perform_job(job, queue, execution)
-            self.set_state(self.get_state())
+            self._show(self._state)
         except Exception:
             log.exception("job %s was not settled; the sweep comes back to what it was for", job.id)
         finally:

@@ -26,12 +26,21 @@ _ENTRY = f"\0{VARIABLE}=".encode()
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A process as it was read at `at` (monotonic seconds): its row, its incarnation or b"", is it grown?"""
+    """A process as it was read at `at` (monotonic seconds): its row, and its incarnation or b"".
+
+    `told` is false for one that showed no environment at all, as in the middle of an exec. `grown`: what was
+    read stays.
+    """
 
     row: Row
     incarnation: bytes
     at: float
+    told: bool
     grown: bool
+
+    def may_carry(self, incarnation: bytes) -> bool:
+        """Does nothing speak against it that this one, which carried the incarnation, still does?"""
+        return self.incarnation == incarnation or not self.told
 
 
 class Census:
@@ -50,8 +59,9 @@ class Census:
         wanted = time.monotonic() if since is None else since
         with self._lock:
             if self._began < wanted:
-                self._began = time.monotonic()
-                self._people = _count(self._people, self._began)
+                began = time.monotonic()
+                # Both only when the count came to its end: one that failed says nothing.
+                self._people, self._began = _count(self._people, began), began
             return self._people
 
     def carriers(self, incarnation: str) -> set[Process]:
@@ -81,8 +91,11 @@ def _look(pid: int, now: float) -> Seen | None:
     row = kernel.row(pid)
     if row is None:
         return None
-    grown = kernel.age(row.process) >= GROWN
-    return Seen(row, _incarnation(kernel.environment(pid)), now, grown)
+    environment = kernel.environment(pid)
+    # The kernel's own processes (group 0) never show an environment.
+    told = environment != b"\0" or row.group == 0
+    grown = told and kernel.age(row.process) >= GROWN
+    return Seen(row, _incarnation(environment), now, told, grown)
 
 
 def _incarnation(environment: bytes) -> bytes:

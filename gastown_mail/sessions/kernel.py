@@ -1,5 +1,6 @@
 """What the kernel says about processes: from /proc on Linux, through psutil elsewhere."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,8 +10,13 @@ from pathlib import Path
 
 import psutil
 
+from gastown_mail.contracts.errors import Unknown
+
 LINUX = sys.platform.startswith("linux")
 PS_DEADLINE = 2.0
+_NOT_LOOKED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+"""Errors that say nothing of the process: it was not looked at."""
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 _CHUNK = 1 << 15
 """Bytes read at once; Python sets aside that much for each file, and that takes longer than the reading."""
@@ -104,7 +110,11 @@ def _read(path: str) -> bytes:
     # Raw calls: a scan opens a file per process of the machine.
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+    except OSError as error:
+        if error.errno in _NOT_LOOKED:
+            raise Unknown(
+                f"{path} cannot be looked at ({error.strerror}); nothing is concluded from that"
+            ) from error
         return b""
     try:
         parts = []

@@ -11,7 +11,7 @@ from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.daemon import jobs, lifecycle
 from gastown_mail.daemon.clerk import Clerk
-from gastown_mail.daemon.record import AgentRecord
+from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.daemon.town import Town
 from gastown_mail.sessions import kernel
 from gastown_mail.sessions.session import Session, Sessions
@@ -70,6 +70,8 @@ class Stage:
     def start(self, address: str = MAX) -> Session:
         """Start the agent as an operator would."""
         jobs.bind(self.town)
+        if self.town.agents.read(address).desired is Desired.STOPPED:
+            self.town.wishes.want(address, Desired.RUNNING)
         answer = jobs.start(address, "a test wants it", "test")
         assert answer.startswith("started"), answer
         return self.living(address)

@@ -8,8 +8,11 @@ from functools import partial
 
 import pytest
 
+from gastown_mail.contracts.errors import Unknown
 from gastown_mail.daemon import jobs, lifecycle, rounds
+from gastown_mail.daemon.starting import Launch
 from gastown_mail.daemon.town import Town
+from gastown_mail.daemon.turn import Turn, turn
 from gastown_mail.sessions import processes
 from tests.integration.carriers import Carriers
 from tests.integration.stage import DEAF_RECORDER, MAX, RECORDED, RECORDER, Stage, gone, identity
@@ -168,3 +171,30 @@ def test_the_successor_is_found_when_only_its_note_was_lost(stage: Stage) -> Non
     assert starts(stage) == 2
     assert stage.record().incarnation == second.incarnation
     assert rounds.sweep(stage.town) == 0
+
+
+def test_who_announces_a_successor_too_late_forgets_no_earlier_one(stage: Stage) -> None:
+    town, agent, key = stage.town, stage.agent(), stage.town.keys.turn(MAX)
+    work = town.keys.work("one")
+    town.redis.hset(work, "element", "{}")
+
+    def launch(right: Turn) -> Launch:
+        return Launch(
+            town, right, agent, "a test wants it", None,
+            announce=lambda pipe, tokens: pipe.hset(work, "successors", " ".join(tokens)),
+        )  # fmt: skip
+
+    with turn(town.redis, key, town.host) as frozen:
+        assert frozen is not None
+        town.redis.delete(key)
+        with turn(town.redis, key, town.host) as follower:
+            assert follower is not None
+            session = launch(follower).run()
+
+            with pytest.raises(Unknown, match="has taken over"):
+                launch(frozen).run()
+
+    known = town.requests.work("one")
+    assert known is not None
+    assert known.successors == (session.incarnation,)
+    assert stage.living() == session

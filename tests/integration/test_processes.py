@@ -1,6 +1,7 @@
 """Processes of one incarnation: all of them are found and ended, and nobody else's."""
 
 import os
+import resource
 import secrets
 import signal
 import subprocess
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from gastown_mail.contracts.errors import Unknown
 from gastown_mail.sessions import kernel, processes
+from gastown_mail.sessions.census import Census
 from gastown_mail.sessions.kernel import Process
 from tests.waiting import eventually
 
@@ -251,3 +254,32 @@ def test_what_a_server_has_just_forked_is_not_signalled_before_it_runs_its_own_p
         finally:
             processes.send(unborn, signal.SIGKILL)
             server.kill()
+
+
+@pytest.mark.skipif(not kernel.LINUX, reason="only there a look takes a descriptor")
+def test_who_cannot_be_looked_at_for_want_of_a_descriptor_is_not_dead(children: Children) -> None:
+    process = spawn(children, None)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(Unknown, match="nothing is concluded"):
+            processes.alive(process)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_count_that_failed_serves_nobody(children: Children, token: str) -> None:
+    census = Census()
+    before = census.take()
+    process = spawn(children, token)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    since = time.monotonic()
+    try:
+        with pytest.raises((OSError, Unknown)):
+            census.take()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    assert process.pid not in before
+    assert process.pid in census.take(since)

@@ -1,6 +1,5 @@
 """rq as we use it: JSON on the wire, only our own functions, and workers that survive what can happen."""
 
-import fcntl
 import json
 import os
 import pickle
@@ -17,11 +16,11 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from gastown_mail.contracts.errors import GastownError
-from gastown_mail.daemon import queues, workers
-from gastown_mail.daemon.queues import CARRY_OUT, HEARTBEAT, RUNNABLE, START, SWEEP, TownJob, TownQueue
+from gastown_mail.daemon import queues
+from gastown_mail.daemon.queues import CARRY_OUT, RUNNABLE, START, SWEEP, TownJob, TownQueue
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.answers import text
-from tests.parts import WORKER, OwnServer, kill, lives, running
+from tests.parts import WORKER, lives, running
 from tests.waiting import eventually
 
 LONG = 60.0
@@ -231,121 +230,3 @@ def test_what_may_not_be_run_says_so(town: Town) -> None:
 
     with pytest.raises(GastownError, match=r"refused to run 'os\.system': workers run only"):
         job.perform()
-
-
-def test_a_worker_has_one_queue_and_a_name_of_its_own(town: Town) -> None:
-    """LESSONS part 2: a worker of two queues loses what it pops, a fixed name blocks the successor."""
-    made = [workers.worker("w", "q", town.redis) for _ in range(2)]
-
-    assert [[queue.name for queue in worker.queues] for worker in made] == [["q"], ["q"]]
-    assert made[0].name != made[1].name
-    assert all(worker.job_class is TownJob and worker.serializer is JSONSerializer for worker in made)
-
-
-@contextmanager
-def stuck_heartbeats(town: Town) -> Iterator[None]:
-    """Heartbeats come as far as the mirror and wait there, at most 5 s."""
-    town.settings.daemon_dir.mkdir(exist_ok=True)
-    with (town.settings.daemon_dir / "state.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
-def beats(town: Town) -> int:
-    return int(town.redis.hget(town.keys.state, "heartbeat_count") or 0)
-
-
-def test_a_job_whose_worker_is_killed_is_run_when_it_is_put_again(own_town: Town) -> None:
-    put(own_town, "beat", HEARTBEAT)
-    with a_worker(own_town) as worker, stuck_heartbeats(own_town):
-        eventually(lambda: beats(own_town) == 1, deadline=LONG)
-        kill(worker)
-
-    put(own_town, "beat", HEARTBEAT)
-    with a_worker(own_town):
-        becomes(own_town, "beat", "finished")
-    assert beats(own_town) == 2
-
-
-def test_a_job_that_waits_keeps_no_other_from_being_run(own_town: Town) -> None:
-    put(own_town, "beat", HEARTBEAT)
-    with a_worker(own_town) as worker, stuck_heartbeats(own_town):
-        eventually(lambda: beats(own_town) == 1, deadline=LONG)
-
-        put(own_town, "another")
-
-        becomes(own_town, "another", "finished")
-        assert status(own_town, "beat") == "started"
-        assert {text(own_town.redis.hget(key, "state")) for key in own_town.redis.smembers("rq:workers")} == {
-            "busy"
-        }
-        assert lives(worker)
-
-
-def test_a_worker_that_is_stopped_lets_its_jobs_come_to_their_end(own_town: Town) -> None:
-    put(own_town, "beat", HEARTBEAT)
-    with a_worker(own_town) as worker:
-        with stuck_heartbeats(own_town):
-            eventually(lambda: beats(own_town) == 1, deadline=LONG)
-            worker.terminate()
-            put(own_town, "too-late")
-            eventually(lambda: own_town.redis.scard("rq:workers") == 1)
-        eventually(lambda: not lives(worker), deadline=LONG)
-
-    assert status(own_town, "beat") == "finished"
-    assert status(own_town, "too-late") == "queued"
-
-
-def test_a_worker_that_is_told_twice_ends_in_the_middle(own_town: Town) -> None:
-    put(own_town, "beat", HEARTBEAT)
-    with a_worker(own_town) as worker, stuck_heartbeats(own_town):
-        eventually(lambda: beats(own_town) == 1, deadline=LONG)
-
-        def told() -> bool:
-            worker.terminate()
-            return not lives(worker)
-
-        eventually(told, deadline=4.0, step=0.3)
-        assert status(own_town, "beat") == "started"
-
-
-def test_a_worker_goes_on_when_redis_comes_back(own_town: Town, server: OwnServer) -> None:
-    put(own_town, "before")
-    with a_worker(own_town) as worker:
-        becomes(own_town, "before", "finished")
-        idle(own_town)
-
-        server.kill()
-        server.start_again()
-        put(own_town, "after")
-
-        becomes(own_town, "after", "finished")
-        assert lives(worker)
-
-
-def test_a_worker_that_an_emptied_redis_forgot_ends(own_town: Town) -> None:
-    """LESSONS part 2: otherwise `rq info` shows 0 workers for ever."""
-    put(own_town, "before")
-    with a_worker(own_town) as worker:
-        becomes(own_town, "before", "finished")
-        assert own_town.redis.scard("rq:workers") == 1
-        idle(own_town)
-
-        own_town.redis.flushall()
-
-        eventually(lambda: not lives(worker), deadline=LONG)
-    put(own_town, "after")
-    with a_worker(own_town):
-        becomes(own_town, "after", "finished")
-        assert own_town.redis.scard("rq:workers") == 1
-
-
-def test_a_stopped_worker_leaves_the_list_of_workers(own_town: Town) -> None:
-    with a_worker(own_town) as worker:
-        idle(own_town)
-        assert own_town.redis.scard("rq:workers") == 1
-
-        worker.terminate()
-
-        eventually(lambda: not lives(worker), deadline=LONG)
-    assert own_town.redis.scard("rq:workers") == 0

@@ -301,3 +301,13 @@ def test_words_in_the_file_that_mean_nothing_are_passed_over(bound: Stage) -> No
 
     found = [bound.record(whom).desired for whom in (DEACON, MAX, WITNESS, MAXINE)]
     assert found == [STOPPED, None, None, None]
+
+
+def test_a_start_that_is_tried_again_after_a_shutdown_starts_nobody(bound: Stage) -> None:
+    bound.start()
+    assert bound.carry_out("shutdown")[0] == "done"
+
+    answer = jobs.start(MAX, "an operator asked for it", "operator")
+
+    assert answer == "left alone: stopped"
+    assert bound.session() is None

@@ -1,0 +1,211 @@
+"""The rq worker of a town: many jobs at once, and an end that comes whatever happens."""
+
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from rq.serializers import JSONSerializer
+
+from gastown_mail.daemon import workers
+from gastown_mail.daemon.queues import HEARTBEAT, SWEEP, TownJob
+from gastown_mail.daemon.town import Town
+from gastown_mail.plumbing.answers import texts
+from tests.integration.test_queues import LONG, a_worker, becomes, idle, put, smuggle, status, target
+from tests.parts import WORKER, OwnServer, kill, lives
+from tests.towns import clean_environ
+from tests.waiting import eventually
+
+
+def test_a_worker_has_one_queue_and_a_name_of_its_own(town: Town) -> None:
+    """LESSONS part 2: a worker of two queues loses what it pops, a fixed name blocks the successor."""
+    made = [workers.worker("w", "q", town.redis) for _ in range(2)]
+
+    assert [[queue.name for queue in worker.queues] for worker in made] == [["q"], ["q"]]
+    assert made[0].name != made[1].name
+    assert all(worker.job_class is TownJob and worker.serializer is JSONSerializer for worker in made)
+
+
+@contextmanager
+def stuck_heartbeats(town: Town) -> Iterator[None]:
+    """Heartbeats come as far as the mirror and wait there, at most 5 s."""
+    town.settings.daemon_dir.mkdir(exist_ok=True)
+    with (town.settings.daemon_dir / "state.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def beats(town: Town) -> int:
+    return int(town.redis.hget(town.keys.state, "heartbeat_count") or 0)
+
+
+def test_a_job_whose_worker_is_killed_is_run_when_it_is_put_again(own_town: Town) -> None:
+    put(own_town, "beat", HEARTBEAT)
+    with a_worker(own_town) as worker, stuck_heartbeats(own_town):
+        eventually(lambda: beats(own_town) == 1, deadline=LONG)
+        kill(worker)
+
+    put(own_town, "beat", HEARTBEAT)
+    with a_worker(own_town):
+        becomes(own_town, "beat", "finished")
+    assert beats(own_town) == 2
+
+
+def test_a_job_that_waits_keeps_no_other_from_being_run(own_town: Town) -> None:
+    put(own_town, "beat", HEARTBEAT)
+    with a_worker(own_town) as worker, stuck_heartbeats(own_town):
+        eventually(lambda: beats(own_town) == 1, deadline=LONG)
+
+        put(own_town, "another")
+
+        becomes(own_town, "another", "finished")
+        assert status(own_town, "beat") == "started"
+        (registered,) = texts(own_town.redis.smembers("rq:workers"))
+        assert own_town.redis.hget(registered, "state") == b"busy"
+        assert lives(worker)
+
+
+def test_a_worker_that_is_stopped_lets_its_jobs_come_to_their_end(own_town: Town) -> None:
+    put(own_town, "beat", HEARTBEAT)
+    with a_worker(own_town) as worker:
+        with stuck_heartbeats(own_town):
+            eventually(lambda: beats(own_town) == 1, deadline=LONG)
+            worker.terminate()
+            put(own_town, "too-late")
+            eventually(lambda: own_town.redis.scard("rq:workers") == 1)
+        eventually(lambda: not lives(worker), deadline=LONG)
+
+    assert status(own_town, "beat") == "finished"
+    assert status(own_town, "too-late") == "queued"
+
+
+def test_a_worker_that_is_told_twice_ends_in_the_middle(own_town: Town) -> None:
+    put(own_town, "beat", HEARTBEAT)
+    with a_worker(own_town) as worker, stuck_heartbeats(own_town):
+        eventually(lambda: beats(own_town) == 1, deadline=LONG)
+
+        def told() -> bool:
+            worker.terminate()
+            return not lives(worker)
+
+        eventually(told, deadline=4.0, step=0.3)
+        assert status(own_town, "beat") == "started"
+
+
+def test_a_worker_goes_on_when_redis_comes_back(own_town: Town, server: OwnServer) -> None:
+    put(own_town, "before")
+    with a_worker(own_town) as worker:
+        becomes(own_town, "before", "finished")
+        idle(own_town)
+
+        server.kill()
+        server.start_again()
+        put(own_town, "after")
+
+        becomes(own_town, "after", "finished")
+        assert lives(worker)
+
+
+def test_a_worker_that_an_emptied_redis_forgot_ends(own_town: Town) -> None:
+    """LESSONS part 2: otherwise `rq info` shows 0 workers for ever."""
+    put(own_town, "before")
+    with a_worker(own_town) as worker:
+        becomes(own_town, "before", "finished")
+        assert own_town.redis.scard("rq:workers") == 1
+        idle(own_town)
+
+        own_town.redis.flushall()
+
+        eventually(lambda: not lives(worker), deadline=LONG)
+    put(own_town, "after")
+    with a_worker(own_town):
+        becomes(own_town, "after", "finished")
+        assert own_town.redis.scard("rq:workers") == 1
+
+
+def test_a_stopped_worker_leaves_the_list_of_workers(own_town: Town) -> None:
+    with a_worker(own_town) as worker:
+        idle(own_town)
+        assert own_town.redis.scard("rq:workers") == 1
+
+        worker.terminate()
+
+        eventually(lambda: not lives(worker), deadline=LONG)
+    assert own_town.redis.scard("rq:workers") == 0
+
+
+def test_a_worker_that_cannot_begin_a_job_ends(own_town: Town) -> None:
+    """Redis refuses the length of its life; were it silent just then, it would be the same."""
+    job = json.dumps([SWEEP, None, [], {}]).encode()
+    smuggle(own_town, "evil", job, timeout=b"9" * 20)
+
+    with a_worker(own_town) as worker:
+        eventually(lambda: not lives(worker), deadline=LONG)
+
+
+TOLD_WHILE_IT_BEGINS = """
+import os, signal
+from gastown_mail.daemon import workers
+begin = workers.TownWorker.prepare_execution
+def told_just_then(self, job):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return begin(self, job)
+workers.TownWorker.prepare_execution = told_just_then
+"""
+
+
+@contextmanager
+def popen(
+    town: Town, prelude: str = "", words: Path = Path(os.devnull)
+) -> "Iterator[subprocess.Popen[bytes]]":
+    """A worker of the town's heartbeat queue, as a process that tells its exit code; it logs to `words`."""
+    command = [sys.executable, "-c", prelude + WORKER, str(town.settings.town_root), town.redis_url]
+    with words.open("w") as complaints, subprocess.Popen(
+        [*command, target(town).name], stdout=complaints, stderr=complaints,
+        env=dict(clean_environ()), start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_sigterm_between_taking_a_job_and_beginning_it_ends_the_worker(own_town: Town) -> None:
+    put(own_town, "job")
+
+    with popen(own_town, TOLD_WHILE_IT_BEGINS) as worker:
+        assert worker.wait(LONG) == 0
+
+
+def test_sigterm_to_a_worker_that_leaves_already_cuts_nothing(own_town: Town, tmp_path: Path) -> None:
+    put(own_town, "beat", HEARTBEAT)
+    with popen(own_town, words=tmp_path / "words") as worker:
+        with stuck_heartbeats(own_town):
+            eventually(lambda: beats(own_town) == 1, deadline=LONG)
+            own_town.redis.srem("rq:workers", *own_town.redis.smembers("rq:workers"))
+            put(own_town, "wakes-it")
+            eventually(lambda: "no longer registered" in (tmp_path / "words").read_text(), deadline=LONG)
+
+            worker.terminate()
+            with pytest.raises(subprocess.TimeoutExpired):
+                worker.wait(1.0)
+
+        assert worker.wait(LONG) == 0
+    assert status(own_town, "beat") == "finished"
+
+
+def test_jobs_are_not_waited_for_longer_than_the_deadline(own_town: Town) -> None:
+    put(own_town, "beat", HEARTBEAT)
+    hasty = "from gastown_mail.daemon import workers; workers.DRAIN_DEADLINE = 0.1\n"
+    with popen(own_town, hasty) as worker, stuck_heartbeats(own_town):
+        eventually(lambda: beats(own_town) == 1, deadline=LONG)
+
+        worker.terminate()
+
+        assert worker.wait(LONG) == 0
+        assert status(own_town, "beat") == "started"
