@@ -6,9 +6,9 @@ from typing import Literal
 
 from pydantic import Field
 
+from gastown_mail.cli.glance import UNKNOWN, wrapped
 from gastown_mail.cli.report import Part, Row, Seconds, Shape, Wanted
 from gastown_mail.cli.rows import clock, is_down, note, spoken
-from gastown_mail.cli.status import UNKNOWN, wrapped
 
 MARGIN = 16
 PLAIN = ("left alone", "not started", "not poked", "poked")

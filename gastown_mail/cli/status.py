@@ -2,24 +2,15 @@
 
 import os
 import sys
-import textwrap
-from collections.abc import Iterator
 
 import click
 
+from gastown_mail.cli.glance import COLOURS, readable
 from gastown_mail.cli.here import json_option, town_option
 from gastown_mail.cli.look import examine
-from gastown_mail.cli.report import Daemon, Heartbeat, Host, Mail, Report
-from gastown_mail.cli.rows import clock, rows_table, spoken, tally
-from gastown_mail.cli.troubles import silence
+from gastown_mail.cli.report import Report
 
 EXIT_CODES = {"running": 0, "stopped": 3, "degraded": 4}
-COLOURS = {"running": "green", "stopped": "yellow", "degraded": "red"}
-UNKNOWN = "unknown"
-PAUSED = "nobody is started, poked or ended; gastown-mail resume --all ends that"
-WIDTH = 80
-MARGIN = 12
-"""Columns before what is said of each part."""
 
 
 @click.command()
@@ -48,105 +39,3 @@ def _coloured(report: Report) -> str:
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         first = click.style(first, fg=COLOURS[report.verdict], bold=True)
     return "\n".join((first, *rest))
-
-
-def readable(report: Report) -> list[str]:
-    """The report as lines for people; the first one is the verdict."""
-    return [verdict(report), *_remedies(report), *_parts(report), *_agents(report)]
-
-
-def verdict(report: Report) -> str:
-    """The verdict with every reason, on one line."""
-    reasons = "; ".join(trouble.reason for trouble in report.troubles)
-    words = ": ".join(word for word in (report.town or report.root, report.verdict, reasons) if word)
-    return printable(words) + (" (the whole town is paused)" if report.paused else "")
-
-
-def _remedies(report: Report) -> Iterator[str]:
-    silent = () if report.troubles else silence(report)
-    for trouble in (*report.troubles, *silent):
-        yield from wrapped(f"  ! {trouble.reason}: {trouble.remedy}", indent=4)
-    if report.paused:
-        yield from wrapped(f"  ! the whole town is paused: {PAUSED}", indent=4)
-
-
-def _parts(report: Report) -> Iterator[str]:
-    yield from _part("daemon", daemon_text(report))
-    yield from _part("heartbeat", heartbeat_text(report.heartbeat))
-    yield from _part("workers", hosts_text(report.hosts) or UNKNOWN)
-    yield from _part("requests", mail_text(report.mail) or UNKNOWN)
-    yield from _part("agents", UNKNOWN if report.agents is None else tally(report.agents))
-
-
-def _part(name: str, text: str) -> list[str]:
-    return wrapped(f"  {name:<{MARGIN - 2}}{text}", indent=MARGIN)
-
-
-def daemon_text(report: Report) -> str:
-    """Which process, since when, and how old the state is when it does not come from Redis."""
-    daemon: Daemon = report.daemon
-    words = [f"pid {daemon.pid}" if daemon.pid else "its pid is not seen from here"]
-    if not daemon.held:
-        words = ["none, though its state says that it runs" if daemon.running else "none"]
-    if daemon.since:
-        words.append(f"since {clock(daemon.since)}")
-    if daemon.state_from == "state.json" and daemon.state_age is not None:
-        words.append(f"by state.json, written {spoken(daemon.state_age)} ago")
-    return ", ".join(words)
-
-
-def heartbeat_text(beat: Heartbeat | None) -> str:
-    """How many, how long ago the last, and when the next one is due."""
-    if beat is None:
-        return UNKNOWN
-    last = f"{clock(beat.last)} ({spoken(beat.age)} ago)" if beat.last else "none yet"
-    words = [f"last {last}", f"{beat.count} since the start"]
-    if beat.due_in is not None:
-        words.append(f"next in {spoken(beat.due_in)}" if beat.due_in > 0 else "next due now")
-    return ", ".join(words)
-
-
-def hosts_text(hosts: list[Host] | None) -> str | None:
-    """The workers that live, host by host."""
-    return None if hosts is None else "; ".join(map(_host, hosts))
-
-
-def _host(host: Host) -> str:
-    of = f" of {host.expected}" if host.expected else ""
-    return f"{host.host}: {host.lifecycle}{of} lifecycle, {host.heartbeat} heartbeat"
-
-
-def mail_text(mail: Mail | None) -> str | None:
-    """What waits where, with the age of the oldest."""
-    if mail is None:
-        return None
-    counts = (
-        f"inbox {mail.inbox}{_oldest(mail.inbox_oldest)}",
-        f"taken {mail.taken}{_oldest(mail.taken_oldest)}",
-        f"open {mail.open}{_oldest(mail.open_oldest)}",
-        f"dead letters {mail.dead}",
-    )
-    return ", ".join(counts) + ("" if mail.clerk else "; no clerk")
-
-
-def _oldest(seconds: float | None) -> str:
-    return "" if seconds is None else f" (oldest {spoken(seconds)})"
-
-
-def _agents(report: Report) -> Iterator[str]:
-    if report.agents:
-        yield ""
-        yield from rows_table(report.agents).splitlines()
-
-
-def wrapped(text: str, *, indent: int) -> list[str]:
-    """The text in lines of at most `WIDTH`, all but the first indented."""
-    return textwrap.wrap(
-        printable(text), WIDTH, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False,
-        replace_whitespace=False, break_long_words=False,
-    )  # fmt: skip
-
-
-def printable(text: str) -> str:
-    """The text without what could act on a terminal."""
-    return "".join(character if character.isprintable() else " " for character in text)

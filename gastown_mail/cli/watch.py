@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from gastown_mail.cli.glance import COLOURS, readable
 from gastown_mail.cli.report import Report
 from gastown_mail.cli.rows import clock
-from gastown_mail.cli.status import COLOURS, readable
 
 TERMINATED = 128 + signal.SIGTERM
 

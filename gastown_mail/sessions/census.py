@@ -70,9 +70,7 @@ class Census:
         claimed = [seen.row.process for seen in self.take().values() if seen.incarnation == entry]
         # Looked at once more: it may have ended, or begun a program with another environment.
         looked = {process: _look(process.pid, 0.0) for process in claimed}
-        return {
-            p for p, seen in looked.items() if seen and seen.row.process == p and seen.incarnation == entry
-        }
+        return {p for p, seen in looked.items() if seen and seen.row.process == p and seen.may_carry(entry)}
 
 
 def _count(known: Mapping[int, Seen], now: float) -> dict[int, Seen]:

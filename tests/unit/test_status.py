@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from gastown_mail.cli.glance import readable, verdict
 from gastown_mail.cli.parts import age_of_oldest, daemon_part
 from gastown_mail.cli.report import Daemon, Heartbeat, Host, Mail, Report, Row
 from gastown_mail.cli.rows import clock, make_row, note, rows_table, spoken, tally
-from gastown_mail.cli.status import readable, verdict
 from gastown_mail.cli.troubles import judged
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.state import State
