@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from gastown_mail.daemon.roster import load_roster
 from gastown_mail.daemon.service import redis_url
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.embedded import stop_server
+from gastown_mail.sessions.session import Session
 from tests.docs.blocks import ROOT, Block
 from tests.docs.shell import DEADLINE, Shell, shows
 from tests.towns import kill_sessions
@@ -118,15 +119,23 @@ class Play:
         """What the session that the block is run in has of us in its environment."""
         town = self._town()
         agent = town.roster().resolve(block.about)
-        session = eventually(lambda: town.sessions.look(agent.session), deadline=DEADLINE)
+        found = eventually(lambda: _surroundings(town.sessions.look(agent.session)), deadline=DEADLINE)
         town.redis.close()
-        assert session
-        found = psutil.Process(session.pid).environ()
-        return {name: value for name, value in found.items() if name.startswith(("GASTOWN_", "GT_"))}
+        return found
 
     def _town(self) -> Town:
         settings = load_settings(find_town(self.shell.folder, self.shell.environ), environ={})
         return Town.open(settings, redis_url(settings))
+
+
+def _surroundings(session: Session | None) -> dict[str, str]:
+    """What the session has of us; nothing for one that an earlier block has ended just now."""
+    if session is None or session.dead:
+        return {}
+    with suppress(psutil.NoSuchProcess):
+        found = psutil.Process(session.pid).environ()
+        return {name: value for name, value in found.items() if name.startswith(("GASTOWN_", "GT_"))}
+    return {}
 
 
 def load_text(toml: str) -> None:
