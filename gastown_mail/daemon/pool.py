@@ -144,5 +144,10 @@ class Pool:
             sys.exit(1)
 
     def _end_with_parent(self) -> None:
+        """When the parent has died, end this child as the parent would have: ask, ask again, kill."""
         os.read(self._parent_lives, 1)
         os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(STOP_DEADLINE)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(CUT_DEADLINE)
+        os.kill(os.getpid(), signal.SIGKILL)

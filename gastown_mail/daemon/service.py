@@ -79,9 +79,17 @@ def run_clerk(settings: Settings, url: str, stop: threading.Event, known: Roster
     Clerk(Town.open(settings, url, blocking=WAIT, known=known)).serve(stop)
 
 
-def run_worker(settings: Settings, url: str, name: str, queue: str, known: Roster | None = None) -> None:
-    """Run the jobs of one queue until rq's SIGTERM; one that comes before rq listens ends it too."""
+def run_worker(
+    settings: Settings, url: str, name: str, queue: str, known: Roster | None = None,
+    stop: threading.Event | None = None,
+) -> None:  # fmt: skip
+    """Run the jobs of one queue until rq's SIGTERM; one that comes before rq listens ends it too.
+
+    `stop` is set when one came before this was called.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    if stop and stop.is_set():
+        return
     jobs.bind(Town.open(settings, url, known=known))
     connection = connect(url, blocking=WORKER_TTL)
     worker(f"{settings.town_name}-{name}", queue, connection).work(logging_level=None)
@@ -105,7 +113,7 @@ def scheduler(settings: Settings, url: str) -> Child:
 
 
 def _worker(settings: Settings, url: str, name: str, queue: str, known: Roster) -> Child:
-    return Child(name, lambda _: run_worker(settings, url, name, queue, known))
+    return Child(name, lambda stop: run_worker(settings, url, name, queue, known, stop))
 
 
 def serve(

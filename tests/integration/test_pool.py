@@ -1,0 +1,42 @@
+"""The processes of a pool end with their parent, whatever they do."""
+
+import os
+import subprocess
+import sys
+
+import psutil
+
+from tests.parts import kill, lives
+from tests.towns import clean_environ
+from tests.waiting import eventually
+
+STUBBORN = """
+import signal, sys, threading, time
+from gastown_mail.daemon import pool
+pool.STOP_DEADLINE = pool.CUT_DEADLINE = 0.2
+
+def run(stop):
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("ready", flush=True)
+    while True:
+        time.sleep(60)
+
+child = pool.Child("stubborn", run)
+pool.Pool([child], in_child=lambda: None, on_death=lambda name: None).run(threading.Event(), lambda: None)
+"""
+
+
+def test_a_child_that_missed_or_ignores_sigterm_ends_after_its_parent() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", STUBBORN], stdout=subprocess.PIPE, text=True, env=dict(clean_environ())
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ready\n"
+        (child,) = psutil.Process(parent.pid).children()
+        try:
+            kill(psutil.Process(parent.pid))
+
+            eventually(lambda: not lives(child))
+        finally:
+            if lives(child):
+                os.kill(child.pid, 9)
