@@ -28,7 +28,7 @@ POLL = 1
 LOCK_LEASE = 5.0
 
 PERIODIC_TIMEOUT = 120
-"""Seconds after which rq ends a heartbeat or sweep that does not come to its end."""
+"""Seconds, and a minute more, after which rq takes a heartbeat or sweep whose worker is gone for lost."""
 
 log = logging.getLogger(__name__)
 
