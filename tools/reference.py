@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from gastown_mail import cli
 from gastown_mail.cli import demo, doctor, report, status
 from gastown_mail.contracts import errors, keys, lifecycle, settings
-from gastown_mail.contracts.agent import DEFAULT_COMMAND, OTHER_ROLE, ROLES, Role
+from gastown_mail.contracts.agent import CUSTOM_ROLE, DEFAULT_COMMAND, ROLES, Role
 from gastown_mail.contracts.lifecycle import LifecycleAction, RequestStatus
 from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.contracts.tables import A_DURATION, DaemonSettings, RoleSettings
@@ -51,7 +51,7 @@ def settings_page() -> str:
         table(("key", "default", "expected", "what it is"), _rows(DaemonSettings)),
         '## `[roles.<role>]` and `[agents."<address>"]`',
         "What a role says holds for all its agents; what an agent says goes before. Roles are "
-        f"{listed(ROLES)}, and `{OTHER_ROLE}` for agents whose address is of none of the forms below. Texts "
+        f"{listed(ROLES)}, and `{CUSTOM_ROLE}` for agents whose address is of none of the forms below. Texts "
         "may hold `{town}`, `{rig}`, `{name}` and `{role}`, and `command` also `{prompt}`. A change is known "
         "a second after the file is saved; a session that runs already goes on as it was started.",
         table(("key", "default", "expected", "what it is"), _rows(RoleSettings, _OF_ROLES)),
@@ -89,7 +89,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _role(role: Role) -> list[str]:
-    words = (role.name, role.address, role.also, role.session, role.work_dir or ".", role.poke or "")
+    words = (role.name, role.address, role.alias, role.session, role.work_dir or ".", role.poke or "")
     return [code(word) for word in words]
 
 

@@ -13,7 +13,7 @@ ADDRESS_PATTERN = re.compile(r"\A[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*/?\Z")
 """What an address declared under `[agents]` may look like when it is of no known form."""
 
 DEFAULT_COMMAND = "claude --dangerously-skip-permissions {prompt}"
-OTHER_ROLE = "agent"
+CUSTOM_ROLE = "agent"
 """The role of an agent whose address is of no known form."""
 
 _PLACEHOLDER = re.compile(r"\{(town|rig|name|role|prompt)\}")
@@ -25,7 +25,7 @@ class Role:
 
     name: str
     address: str
-    also: str
+    alias: str
     session: str
     work_dir: str
     poke: str | None = None
@@ -57,7 +57,7 @@ ROLES: Mapping[str, Role] = MappingProxyType(
 """The known roles, those of the town first, then by rank in a rig."""
 
 
-class Form(NamedTuple):
+class ParsedAddress(NamedTuple):
     """What an address says: a role, and the rig and name it has in it ("" where the role has none)."""
 
     role: str
@@ -67,7 +67,7 @@ class Form(NamedTuple):
     @property
     def address(self) -> str:
         """The canonical spelling."""
-        return fill(ROLES[self.role].address, {"rig": self.rig, "name": self.name})
+        return render_template(ROLES[self.role].address, {"rig": self.rig, "name": self.name})
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,45 +95,47 @@ class Agent:
         role = ROLES.get(self.role)
         if role is None:
             return (self.address,)
-        return (self.address, fill(role.also, {"rig": self.rig, "name": self.name}))
+        return (self.address, render_template(role.alias, {"rig": self.rig, "name": self.name}))
 
     def command_line(self, prompt: str, town_root: Path | str) -> str:
         """The command for `/bin/sh -c`, with `prompt` and the town's root as one shell word each."""
         values = {"town": shlex.quote(str(town_root)), "prompt": shlex.quote(prompt)}
-        return fill(self.command, {**values, "rig": self.rig, "name": self.name, "role": self.role})
+        return render_template(
+            self.command, {**values, "rig": self.rig, "name": self.name, "role": self.role}
+        )
 
 
-def fill(template: str, values: Mapping[str, str]) -> str:
+def render_template(template: str, values: Mapping[str, str]) -> str:
     """Replace the placeholders that `values` has, in one pass; all other braces stay as they are."""
     return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
 
 
-def parse_form(text: str) -> Form | None:
+def parse_address(text: str) -> ParsedAddress | None:
     """What a spelling with slashes, or `mayor` and `deacon`, says by itself; None for any other.
 
     `<rig>/<name>` and the spellings with hyphens mean something only in a town: see `hyphen_forms`.
     """
     match text.split("/"):
         case [("mayor" | "deacon") as role] | [("mayor" | "deacon") as role, ""]:
-            return Form(role)
+            return ParsedAddress(role)
         case [rig, ("witness" | "refinery") as role] if NAME_PATTERN.match(rig):
-            return Form(role, rig)
+            return ParsedAddress(role, rig)
         case [rig, ("crew" | "polecats") as kind, name] if NAME_PATTERN.match(rig) and NAME_PATTERN.match(
             name
         ):
-            return Form("crew" if kind == "crew" else "polecat", rig, name)
+            return ParsedAddress("crew" if kind == "crew" else "polecat", rig, name)
     return None
 
 
-def hyphen_forms(text: str) -> Iterator[Form]:
+def parse_hyphenated(text: str) -> Iterator[ParsedAddress]:
     """Every way to read a spelling with hyphens; which ones hold depends on the rigs of the town."""
     if not NAME_PATTERN.match(text):
         return
     for role in ("witness", "refinery"):
         if text.endswith(f"-{role}") and len(text) > len(role) + 1:
-            yield Form(role, text[: -len(role) - 1])
+            yield ParsedAddress(role, text[: -len(role) - 1])
     for role in ("crew", "polecat"):
         for found in re.finditer(f"(?=-{role}-)", text):
             rig, name = text[: found.start()], text[found.start() + len(role) + 2 :]
             if rig and name:
-                yield Form(role, rig, name)
+                yield ParsedAddress(role, rig, name)

@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .agent import ADDRESS_PATTERN, OTHER_ROLE, ROLES
+from .agent import ADDRESS_PATTERN, CUSTOM_ROLE, ROLES
 from .errors import SettingsError
 from .lifecycle import OPERATOR
 from .shape import complaints, not_known, shown
@@ -164,7 +164,7 @@ def _daemon(
 
 
 def _role(file: TomlFile, role: str, table: Mapping[str, object]) -> RoleSettings:
-    known = (*ROLES, OTHER_ROLE)
+    known = (*ROLES, CUSTOM_ROLE)
     if role not in known:
         raise SettingsError(f"{file.at('roles', role)}: [roles.{role}] {not_known('a role', role, known)}")
     return _said(file, ("roles", role), f"[roles.{role}]", table)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from .agent import NAME_PATTERN, fill
+from .agent import NAME_PATTERN, render_template
 from .times import parse_duration
 
 A_DURATION = 'a duration such as "5m", "90s" or a number of seconds'
@@ -41,7 +41,7 @@ def _not_boolean(value: object) -> object:
 
 
 def _session(template: str) -> str:
-    if not NAME_PATTERN.match(fill(template, {"town": "x", "rig": "x", "name": "x", "role": "x"})):
+    if not NAME_PATTERN.match(render_template(template, {"town": "x", "rig": "x", "name": "x", "role": "x"})):
         raise ValueError("tmux and file names cannot hold it")
     return template
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from gastown_mail.contracts.agent import NAME_PATTERN, Form
+from gastown_mail.contracts.agent import NAME_PATTERN, ParsedAddress
 from gastown_mail.contracts.errors import SettingsError
 
 UNSETTLED = 2.0
@@ -22,7 +22,7 @@ class Layout:
     """Rigs and agents as found on disk; `notes` are sentences on what could not be taken."""
 
     rigs: set[str] = field(default_factory=set)
-    forms: list[Form] = field(default_factory=list)
+    forms: list[ParsedAddress] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -30,7 +30,7 @@ def find_layout(town_root: Path) -> Layout:
     """Read the town's folders; what cannot be read is noted. Raises SettingsError for a broken rigs.json."""
     layout = Layout()
     folders = _folders(town_root, layout)
-    layout.forms += [Form(role) for role in ("mayor", "deacon") if role in folders]
+    layout.forms += [ParsedAddress(role) for role in ("mayor", "deacon") if role in folders]
     named = _rigs_named(town_root / "mayor" / "rigs.json", layout)
     for rig in sorted(folders - NO_RIGS if named is None else named):
         _add_rig(town_root / rig, layout, certain=named is not None)
@@ -72,10 +72,12 @@ def _add_rig(folder: Path, layout: Layout, *, certain: bool) -> None:
     rig = folder.name
     layout.rigs.add(rig)
     parts = _folders(folder, layout)
-    layout.forms += [Form(role, rig) for role in ("witness", "refinery") if role in parts]
+    layout.forms += [ParsedAddress(role, rig) for role in ("witness", "refinery") if role in parts]
     for kind, role in (("crew", "crew"), ("polecats", "polecat")):
         if kind in parts:
-            layout.forms += [Form(role, rig, name) for name in sorted(_folders(folder / kind, layout))]
+            layout.forms += [
+                ParsedAddress(role, rig, name) for name in sorted(_folders(folder / kind, layout))
+            ]
 
 
 def _looks_like_rig(folder: Path) -> bool:

@@ -4,16 +4,16 @@ from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gastown_mail.contracts.agent import (
+    CUSTOM_ROLE,
     DEFAULT_COMMAND,
     NAME_PATTERN,
-    OTHER_ROLE,
     ROLES,
     Agent,
-    Form,
+    ParsedAddress,
     Role,
-    fill,
-    hyphen_forms,
-    parse_form,
+    parse_address,
+    parse_hyphenated,
+    render_template,
 )
 from gastown_mail.contracts.errors import AddressError, SettingsError
 from gastown_mail.contracts.lifecycle import OPERATOR
@@ -25,7 +25,7 @@ from .layout import Layout, find_layout
 STOP_GRACE = 5.0
 """Seconds between TERM and KILL unless `stop_grace` says otherwise."""
 
-_RANK = {role: rank for rank, role in enumerate((*ROLES, OTHER_ROLE))}
+_RANK = {role: rank for rank, role in enumerate((*ROLES, CUSTOM_ROLE))}
 _FORMS = ", ".join(role.address.replace("{", "<").replace("}", ">") for role in ROLES.values())
 _NOTHING_SAID = RoleSettings()
 
@@ -89,15 +89,15 @@ def load_roster(settings: Settings) -> Roster:
     )
 
 
-def _by_rank(form: Form) -> tuple[int, str]:
+def _by_rank(form: ParsedAddress) -> tuple[int, str]:
     return _RANK[form.role], form.address
 
 
-def _declared(settings: Settings, layout: Layout) -> dict[str, tuple[Form | None, RoleSettings]]:
-    forms = {spelling: parse_form(spelling) for spelling in settings.agents}
+def _declared(settings: Settings, layout: Layout) -> dict[str, tuple[ParsedAddress | None, RoleSettings]]:
+    forms = {spelling: parse_address(spelling) for spelling in settings.agents}
     layout.rigs |= {form.rig for form in forms.values() if form and form.rig}
     crews = {form for form in (*layout.forms, *forms.values()) if form and form.role == "crew"}
-    declared: dict[str, tuple[Form | None, RoleSettings]] = {}
+    declared: dict[str, tuple[ParsedAddress | None, RoleSettings]] = {}
     spelled: dict[str, str] = {}
     for spelling, said in settings.agents.items():
         form = forms[spelling] or _form_in_town(spelling, layout.rigs, crews)
@@ -106,17 +106,17 @@ def _declared(settings: Settings, layout: Layout) -> dict[str, tuple[Form | None
             raise SettingsError(
                 f"town.toml: {_header(spelled[address])} and {_header(spelling)} are one agent"
             )
-        of_role = settings.roles.get(form.role if form else OTHER_ROLE, _NOTHING_SAID)
+        of_role = settings.roles.get(form.role if form else CUSTOM_ROLE, _NOTHING_SAID)
         declared[address], spelled[address] = (form, said.over(of_role)), spelling
     return declared
 
 
-def _form_in_town(spelling: str, rigs: set[str], crews: set[Form]) -> Form | None:
+def _form_in_town(spelling: str, rigs: set[str], crews: set[ParsedAddress]) -> ParsedAddress | None:
     rig, slash, name = spelling.partition("/")
     if slash and rig in rigs and NAME_PATTERN.match(name):
-        crew = Form("crew", rig, name)
-        return crew if crew in crews else Form("polecat", rig, name)
-    readings = [form for form in hyphen_forms(spelling) if form.rig in rigs]
+        crew = ParsedAddress("crew", rig, name)
+        return crew if crew in crews else ParsedAddress("polecat", rig, name)
+    readings = [form for form in parse_hyphenated(spelling) if form.rig in rigs]
     if len(readings) > 1:
         meant = " or ".join(form.address for form in readings)
         raise SettingsError(f"town.toml: {_header(spelling)} can mean {meant}: write one of these")
@@ -127,8 +127,8 @@ def _header(spelling: str) -> str:
     return f"[agents.{shown(spelling)}]"
 
 
-def _agent(settings: Settings, address: str, form: Form | None, said: RoleSettings) -> Agent:
-    role, rig, name = form or Form(OTHER_ROLE, "", address.strip("/").rpartition("/")[2])
+def _agent(settings: Settings, address: str, form: ParsedAddress | None, said: RoleSettings) -> Agent:
+    role, rig, name = form or ParsedAddress(CUSTOM_ROLE, "", address.strip("/").rpartition("/")[2])
     defaults = ROLES.get(role) or _other_role(address)
     words = {"town": str(settings.town_root), "rig": rig, "name": name, "role": role}
     poke = defaults.poke if said.poke is None else said.poke
@@ -138,21 +138,21 @@ def _agent(settings: Settings, address: str, form: Form | None, said: RoleSettin
         rig=rig,
         name=name,
         session=_session(address, said.session or defaults.session, {**words, "town": settings.town_name}),
-        work_dir=settings.town_root / fill(said.work_dir or defaults.work_dir, words),
+        work_dir=settings.town_root / render_template(said.work_dir or defaults.work_dir, words),
         command=said.command or _default_command(address, form),
-        poke=fill(poke, words) if poke else None,
+        poke=render_template(poke, words) if poke else None,
         keep_running=defaults.keep_running if said.keep_running is None else said.keep_running,
         stop_grace=STOP_GRACE if said.stop_grace is None else said.stop_grace,
-        env={key: fill(text, words) for key, text in said.env.items()},
+        env={key: render_template(text, words) for key, text in said.env.items()},
         host=said.host or settings.host,
     )
 
 
 def _other_role(address: str) -> Role:
-    return Role(OTHER_ROLE, address, address, f"gt-{address.strip('/').replace('/', '-')}", "")
+    return Role(CUSTOM_ROLE, address, address, f"gt-{address.strip('/').replace('/', '-')}", "")
 
 
-def _default_command(address: str, form: Form | None) -> str:
+def _default_command(address: str, form: ParsedAddress | None) -> str:
     if form is None:
         known = f"the known forms are {_FORMS}"
         raise SettingsError(f"town.toml: {_header(address)} needs a command, being of no known form; {known}")
@@ -160,7 +160,7 @@ def _default_command(address: str, form: Form | None) -> str:
 
 
 def _session(address: str, template: str, words: Mapping[str, str]) -> str:
-    session = fill(template, words)
+    session = render_template(template, words)
     if not NAME_PATTERN.match(session):
         reason = f"session = {shown(template)} gives {address} the name {shown(session)}"
         raise SettingsError(f"town.toml: {reason}: expected a name out of A-Z a-z 0-9 _ -")
@@ -196,7 +196,7 @@ def _meanings(agents: Collection[Agent]) -> dict[str, tuple[str, ...]]:
 def _short_spelling(agent: Agent, crews: Container[tuple[str, str]]) -> tuple[str, ...]:
     short = f"{agent.rig}/{agent.name}"
     means_it = agent.role == "crew" or (agent.role == "polecat" and (agent.rig, agent.name) not in crews)
-    return (short,) if means_it and parse_form(short) is None else ()
+    return (short,) if means_it and parse_address(short) is None else ()
 
 
 def _why_unknown(spelling: str, rigs: Collection[str]) -> str:
@@ -206,15 +206,15 @@ def _why_unknown(spelling: str, rigs: Collection[str]) -> str:
     if readings and not readings & set(rigs):
         there = f"its rigs are {', '.join(sorted(rigs))}" if rigs else "it has no rigs"
         return f"{shown(spelling)}: this town has no rig {' or '.join(sorted(readings))}; {there}"
-    if readings or parse_form(spelling):
+    if readings or parse_address(spelling):
         return f"there is no agent {shown(spelling)}: it has no folder and is not declared in town.toml"
     return f"{shown(spelling)} is no address: expected {_FORMS} or what town.toml declares under [agents]"
 
 
 def _rigs_read(spelling: str) -> set[str]:
-    if form := parse_form(spelling):
+    if form := parse_address(spelling):
         return {form.rig} - {""}
     rig, slash, name = spelling.partition("/")
     if slash and NAME_PATTERN.match(rig) and NAME_PATTERN.match(name):
         return {rig}
-    return {form.rig for form in hyphen_forms(spelling)}
+    return {form.rig for form in parse_hyphenated(spelling)}

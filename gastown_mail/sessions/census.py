@@ -49,7 +49,7 @@ class Census:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._began = 0.0
-        self._people: Mapping[int, Seen] = {}
+        self._entries: Mapping[int, Seen] = {}
 
     def take(self, since: float | None = None) -> Mapping[int, Seen]:
         """All processes by pid, from a count that began after `since` (monotonic; default: this moment).
@@ -61,8 +61,8 @@ class Census:
             if self._began < wanted:
                 began = time.monotonic()
                 # Both only when the count came to its end: one that failed says nothing.
-                self._people, self._began = _count(self._people, began), began
-            return self._people
+                self._entries, self._began = _count(self._entries, began), began
+            return self._entries
 
     def carriers(self, incarnation: str) -> set[Process]:
         """Every living process that carries this incarnation."""

@@ -12,10 +12,10 @@ from gastown_mail.contracts.agent import (
     DEFAULT_COMMAND,
     ROLES,
     Agent,
-    Form,
-    fill,
-    hyphen_forms,
-    parse_form,
+    ParsedAddress,
+    parse_address,
+    parse_hyphenated,
+    render_template,
 )
 
 NAMES = st.from_regex(r"\A[A-Za-z0-9_-]{1,12}\Z")
@@ -36,28 +36,28 @@ MAX = Agent(
 )
 
 
-def made(role: str, rig: str, name: str) -> Form:
+def made(role: str, rig: str, name: str) -> ParsedAddress:
     address = ROLES[role].address
-    return Form(role, rig if "{rig}" in address else "", name if "{name}" in address else "")
+    return ParsedAddress(role, rig if "{rig}" in address else "", name if "{name}" in address else "")
 
 
 @given(FORMS)
-def test_a_canonical_address_reads_as_its_own_form(form: Form) -> None:
-    assert parse_form(form.address) == form
+def test_a_canonical_address_reads_as_its_own_form(form: ParsedAddress) -> None:
+    assert parse_address(form.address) == form
     assert ADDRESS_PATTERN.match(form.address)
 
 
 @given(FORMS)
-def test_a_spelling_with_hyphens_has_the_right_one_among_its_readings(form: Form) -> None:
-    also = fill(ROLES[form.role].also, {"rig": form.rig, "name": form.name})
-    assert form in [*hyphen_forms(also), parse_form(also)]
+def test_a_spelling_with_hyphens_has_the_right_one_among_its_readings(form: ParsedAddress) -> None:
+    also = render_template(ROLES[form.role].alias, {"rig": form.rig, "name": form.name})
+    assert form in [*parse_hyphenated(also), parse_address(also)]
 
 
 def test_hyphens_can_be_read_in_many_ways() -> None:
-    assert set(hyphen_forms("a-crew-b-crew-c-witness")) == {
-        Form("witness", "a-crew-b-crew-c"),
-        Form("crew", "a", "b-crew-c-witness"),
-        Form("crew", "a-crew-b", "c-witness"),
+    assert set(parse_hyphenated("a-crew-b-crew-c-witness")) == {
+        ParsedAddress("witness", "a-crew-b-crew-c"),
+        ParsedAddress("crew", "a", "b-crew-c-witness"),
+        ParsedAddress("crew", "a-crew-b", "c-witness"),
     }
 
 
@@ -67,12 +67,12 @@ def test_hyphens_can_be_read_in_many_ways() -> None:
     "|rig/crew/ä|rig/polecat/x|rig-witness".split("|"),
 )
 def test_what_has_no_form_of_its_own(text: str) -> None:
-    assert parse_form(text) is None
+    assert parse_address(text) is None
 
 
 @pytest.mark.parametrize("text", ["", "-witness", "-crew-x", "r-crew-", "a/b-witness", "witness", "r-crew"])
 def test_what_no_hyphens_explain(text: str) -> None:
-    assert list(hyphen_forms(text)) == []
+    assert list(parse_hyphenated(text)) == []
 
 
 def test_the_spellings_of_an_agent_begin_with_the_canonical_one() -> None:
@@ -83,7 +83,12 @@ def test_the_spellings_of_an_agent_begin_with_the_canonical_one() -> None:
 def test_the_table_of_roles_is_that_of_the_contract() -> None:
     words = {"rig": "<rig>", "name": "<name>"}
     table = {
-        fill(r.address, words): (fill(r.also, words), fill(r.session, words), fill(r.work_dir, words), r.poke)
+        render_template(r.address, words): (
+            render_template(r.alias, words),
+            render_template(r.session, words),
+            render_template(r.work_dir, words),
+            r.poke,
+        )
         for r in ROLES.values()
     }
     assert table == {
@@ -112,4 +117,4 @@ def test_only_the_known_words_in_braces_are_replaced_and_only_once() -> None:
 @given(st.text("{}townrigame", max_size=30))
 def test_filling_changes_nothing_but_placeholders(text: str) -> None:
     rest = re.sub(r"\{(?:town|rig|name|role|prompt)\}", "", text)
-    assert fill(text, dict.fromkeys(("town", "rig", "name", "role", "prompt"), "")) == rest
+    assert render_template(text, dict.fromkeys(("town", "rig", "name", "role", "prompt"), "")) == rest

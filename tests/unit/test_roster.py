@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gastown_mail.contracts.agent import DEFAULT_COMMAND, Form, hyphen_forms, parse_form
+from gastown_mail.contracts.agent import DEFAULT_COMMAND, ParsedAddress, parse_address, parse_hyphenated
 from gastown_mail.contracts.errors import AddressError, SettingsError
 from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.daemon.layout import signs
@@ -294,13 +294,13 @@ def test_a_spelling_of_two_agents_is_ambiguous_and_their_own_addresses_are_not(t
 
 def readings(spelling: str, rigs: Iterable[str]) -> set[str]:
     """The addresses that a spelling can stand for in a town of these rigs, by the table of the contract."""
-    form = parse_form(spelling)
+    form = parse_address(spelling)
     if form:
         return {form.address}
     first, slash, name = spelling.partition("/")
     if slash:
-        return {Form("crew", first, name).address, Form("polecat", first, name).address}
-    return {each.address for each in hyphen_forms(spelling) if each.rig in set(rigs)}
+        return {ParsedAddress("crew", first, name).address, ParsedAddress("polecat", first, name).address}
+    return {each.address for each in parse_hyphenated(spelling) if each.rig in set(rigs)}
 
 
 @settings(deadline=None, max_examples=60)
