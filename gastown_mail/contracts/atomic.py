@@ -5,7 +5,7 @@ import tempfile
 import time
 from pathlib import Path
 
-LITTER_AGE = 60.0
+STALE_TEMP_SECONDS = 60.0
 """Seconds after which a temporary file is taken for what a killed writer left, and removed."""
 
 
@@ -17,16 +17,16 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)
     try:
-        _fill(handle, data, mode)
+        _write_synced(handle, data, mode)
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
-    _remove_litter(path, older_than=time.time() - LITTER_AGE)
+    _remove_stale_temps(path, older_than=time.time() - STALE_TEMP_SECONDS)
 
 
-def _fill(handle: int, data: bytes, mode: int) -> None:
+def _write_synced(handle: int, data: bytes, mode: int) -> None:
     with os.fdopen(handle, "wb") as file:
         os.fchmod(handle, mode)
         file.write(data)
@@ -42,7 +42,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _remove_litter(path: Path, older_than: float) -> None:
+def _remove_stale_temps(path: Path, older_than: float) -> None:
     for entry in os.scandir(path.parent):
         if entry.name.startswith(f".{path.name}.") and entry.name.endswith(".tmp"):
             _remove_if_old(Path(entry.path), older_than)
