@@ -13,7 +13,7 @@ from benchmarks import crowd
 from benchmarks.bare import PROGRAM, Bare
 from benchmarks.bell import Bell
 from benchmarks.processes import end_town, running_daemon
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.daemon.town import Town
@@ -128,7 +128,7 @@ class Stage:
             return said if all(status in FINAL_STATUSES for status in said) else []
 
         if other := set(eventually(final, deadline=deadline)) - {"done"}:
-            raise Unknown(f"requests ended as {', '.join(other)}: what was measured is no cycle")
+            raise StateUnknown(f"requests ended as {', '.join(other)}: what was measured is no cycle")
 
     def _toml(self, agents: int) -> str:
         head = TOWN.format(folder=self.folder, program=PROGRAM)

@@ -13,7 +13,7 @@ from redis.exceptions import ResponseError
 
 from gastown_mail.cli.checks import Results, client_version, finding, ok, unchecked
 from gastown_mail.cli.here import OWN_SERVER
-from gastown_mail.contracts.errors import RedisUnavailable, Unknown
+from gastown_mail.contracts.errors import RedisUnavailable, StateUnknown
 from gastown_mail.contracts.state import load_state
 from gastown_mail.contracts.times import format_duration
 from gastown_mail.daemon.rollcall import registered
@@ -119,7 +119,7 @@ def check_server(town: Town) -> Results:
     except NoServer:
         yield ok("no server lives yet; the first start of a session makes one")
         return
-    except Unknown as error:
+    except StateUnknown as error:
         remedy = next((text for word, text in SERVER_REMEDIES.items() if word in str(error)), "")
         yield finding(f"{error}{remedy}")
         return

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gastown_mail.cli.checks import Results, finding, ok, unchecked
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.contracts.times import format_duration, parse_duration
 from gastown_mail.daemon.pool import CUT_DEADLINE, STOP_DEADLINE
 from gastown_mail.daemon.town import Town
@@ -29,7 +29,7 @@ def check_stopping(town: Town) -> Results:
     try:
         server = town.sessions.tmux.server_pid()
         ours, tmux = _cgroup(holder.pid), _cgroup(server) if server else ""
-    except Unknown:
+    except StateUnknown:
         yield unchecked("tmux does not answer")
         return
     except OSError as error:

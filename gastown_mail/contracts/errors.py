@@ -22,7 +22,7 @@ class AddressError(GastownError):
     """A spelling names no agent of this town: refuse, with the reason."""
 
 
-class UndecodableElement(GastownError):
+class InvalidRequest(GastownError):
     """An inbox element is not a request: keep its bytes as a dead letter and go on."""
 
     def __init__(self, reason: str, raw: bytes) -> None:
@@ -41,11 +41,11 @@ class RedisUnavailable(GastownError):
     exit_code = 3
 
 
-class NotAccepted(RedisUnavailable):
+class RequestNotAccepted(RedisUnavailable):
     """The request was not accepted: the sender still has it and may send it again."""
 
 
-class TownHeld(GastownError):
+class TownLocked(GastownError):
     """Another daemon holds the town: leave it alone."""
 
     exit_code = 4
@@ -55,17 +55,17 @@ class TownHeld(GastownError):
         self.pid = pid
 
 
-class Unknown(GastownError):
+class StateUnknown(GastownError):
     """The world did not answer, or not understandably: nobody is killed and nobody is started on it."""
 
 
-class TmuxMissing(Unknown):
+class TmuxMissing(StateUnknown):
     """There is no tmux binary: nothing can be seen, started or ended until there is."""
 
     exit_code = 5
 
 
-class NotOurs(GastownError):
+class SessionNotManaged(GastownError):
     """The session carries no token of ours: it is never killed or typed into; `adopt` gives it one."""
 
 
@@ -73,5 +73,5 @@ class StartFailed(GastownError):
     """A session could not be started: try again, or settle the request as failed with this text."""
 
 
-class SurvivorsLeft(GastownError):
+class ProcessesSurvived(GastownError):
     """Processes of a session survived SIGKILL: start no successor, settle as failed with this text."""

@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from . import gojson
-from .errors import UndecodableElement
+from .errors import InvalidRequest
 from .lifecycle import (
     ID_PATTERN,
     MAX_ELEMENT_BYTES,
@@ -134,10 +134,10 @@ def decode_element(element: bytes) -> tuple[str, LifecycleRequest]:
     try:
         request = _request(element)
     except ValueError as error:
-        raise UndecodableElement(str(error), element) from None
+        raise InvalidRequest(str(error), element) from None
     except RecursionError:
         # what the parser just bears may be too deep for the error that quotes it
-        raise UndecodableElement("it is nested too deeply", element) from None
+        raise InvalidRequest("it is nested too deeply", element) from None
     return request.id or element_id(element), request
 
 

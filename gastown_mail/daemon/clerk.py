@@ -16,7 +16,7 @@ from redis.client import Pipeline
 from redis.exceptions import RedisError
 
 from gastown_mail.contracts.agent import Agent
-from gastown_mail.contracts.errors import AddressError, GastownError, UndecodableElement
+from gastown_mail.contracts.errors import AddressError, GastownError, InvalidRequest
 from gastown_mail.contracts.lifecycle import ID_PATTERN, OPERATOR, element_id
 from gastown_mail.contracts.request import LifecycleRequest, decode_element
 from gastown_mail.daemon import queues
@@ -125,7 +125,7 @@ def judge(element: bytes, roster: Roster) -> Booking:
     """Whose request an element is, or why it is refused."""
     try:
         request_id, request = decode_element(element)
-    except UndecodableElement as error:
+    except InvalidRequest as error:
         return Booking(_readable_id(element), element, refusal=error.reason)
     try:
         agent, asker = parties(request, roster)

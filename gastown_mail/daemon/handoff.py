@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.atomic import write_atomically
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.contracts.lifecycle import LifecycleAction
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.verdict import Case
@@ -49,7 +49,9 @@ def place_handoff(town: Town, case: Case) -> Path | None:
     except OSError as error:
         # Nobody has died in the middle: this is no try that counts.
         town.redis.hincrby(town.keys.work(case.id), "tries", -1)
-        raise Unknown(f"the handoff {file} cannot be written ({error}); mend that, and it goes on") from error
+        raise StateUnknown(
+            f"the handoff {file} cannot be written ({error}); mend that, and it goes on"
+        ) from error
 
 
 def _copy_handoff(town: Town, address: str, file: Path) -> bool:

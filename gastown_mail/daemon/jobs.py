@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gastown_mail.contracts.agent import Agent
-from gastown_mail.contracts.errors import GastownError, StartFailed, SurvivorsLeft, Unknown
+from gastown_mail.contracts.errors import GastownError, ProcessesSurvived, StartFailed, StateUnknown
 from gastown_mail.daemon import lifecycle, rounds
 from gastown_mail.daemon.gate import consider
 from gastown_mail.daemon.handoff import handoff_file
@@ -51,7 +51,7 @@ def start(address: str, why: str, by: str = "") -> str:
         try:
             town.require_go()
             answer = _start(town, right, agent, why, by)
-        except (StartFailed, SurvivorsLeft, Unknown) as error:
+        except (StartFailed, ProcessesSurvived, StateUnknown) as error:
             tell(town.redis, town.keys, "not_started", agent=address, detail=str(error))
             return f"failed: {error}"
     lifecycle.wake_next(town, agent.address)
@@ -125,7 +125,7 @@ def heartbeat() -> str:
             return "another heartbeat is running"
         try:
             return f"heartbeat {rounds.heartbeat(town).heartbeat_count}"
-        except Unknown as error:
+        except StateUnknown as error:
             tell(town.redis, town.keys, "heartbeat_failed", detail=str(error))
             return f"failed: {error}"
 
@@ -139,7 +139,7 @@ def sweep() -> str:
         began = datetime.now(UTC)
         try:
             requeued = rounds.sweep(town)
-        except Unknown as error:
+        except StateUnknown as error:
             return f"failed: {error}"
         say(log, "swept", level=logging.DEBUG, requeued=requeued, took_ms=_ms_since(began))
         return f"{requeued} requeued"

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from redis.exceptions import RedisError
 
-from gastown_mail.contracts.errors import GastownError, RedisUnavailable, TownHeld
+from gastown_mail.contracts.errors import GastownError, RedisUnavailable, TownLocked
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.connections import redis_errors
@@ -53,7 +53,7 @@ class Keeper:
         lock = TownLock(self._town.settings.lock_file)
         try:
             lock.acquire()
-        except TownHeld:
+        except TownLocked:
             return False
         try:
             self._kept.enter_context(_recorded(self._town))

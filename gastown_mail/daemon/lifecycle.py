@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gastown_mail.contracts.agent import Agent
-from gastown_mail.contracts.errors import StartFailed, SurvivorsLeft, Unknown
+from gastown_mail.contracts.errors import ProcessesSurvived, StartFailed, StateUnknown
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, RequestStatus
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.daemon.clerk import enqueue
@@ -48,7 +48,7 @@ def carry_out(town: Town, request_id: str) -> str:
         try:
             town.require_go()
             _serve(town, right, address)
-        except Unknown as error:
+        except StateUnknown as error:
             _postpone(town, request_id, address, str(error))
             return WAITING
     wake_next(town, address)
@@ -144,7 +144,7 @@ def _act(town: Town, right: Turn, case: Case, victim: Session | None) -> tuple[R
             request=case.id,
             announce=lambda pipe, tokens: pipe.hset(work, "successors", " ".join(tokens)),
         ).run()  # fmt: skip
-    except (StartFailed, SurvivorsLeft) as error:
+    except (StartFailed, ProcessesSurvived) as error:
         return RequestStatus.FAILED, str(error)
     return RequestStatus.DONE, f"started {session.name}, pid {session.pid}"
 
@@ -158,7 +158,7 @@ def _begin(town: Town, right: Turn, case: Case, victim: Session | None) -> None:
 
     def write(pipe: Any) -> None:
         if texts(pipe.hmget(request, ["status"]))[0] in FINAL_STATUSES:
-            raise Unknown(f"request {case.id} has been settled by somebody else")
+            raise StateUnknown(f"request {case.id} has been settled by somebody else")
         pipe.multi()
         if text:
             pipe.set(town.keys.handoff(address), text)

@@ -8,7 +8,7 @@ from redis.client import Pipeline
 from rq.job import Job
 
 from gastown_mail.contracts.agent import Agent
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.contracts.lifecycle import RequestStatus
 from gastown_mail.contracts.state import State
 from gastown_mail.daemon import queues
@@ -56,7 +56,7 @@ def sweep(town: Town) -> int:
     try:
         _, acts = look(town)
         request_starts(town, acts)
-    except Unknown as error:
+    except StateUnknown as error:
         say(log, "not_looked", level=logging.WARNING, detail=str(error))
     return requeued
 

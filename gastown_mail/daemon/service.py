@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from redis.exceptions import RedisError
 
-from gastown_mail.contracts.errors import GastownError, TmuxMissing, TownHeld
+from gastown_mail.contracts.errors import GastownError, TmuxMissing, TownLocked
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.daemon import jobs, queues
 from gastown_mail.daemon.clerk import WAIT, Clerk
@@ -180,7 +180,7 @@ def take_town_if_free(settings: Settings) -> TownLock | None:
     """The town's lock, or None when another process keeps the town's state already."""
     try:
         return take_town(settings)
-    except TownHeld:
+    except TownLocked:
         return None
 
 

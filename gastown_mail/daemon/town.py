@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from redis import Redis
 
 from gastown_mail.contracts.agent import Agent
-from gastown_mail.contracts.errors import GastownError, StateFileError, Unknown
+from gastown_mail.contracts.errors import GastownError, StateFileError, StateUnknown
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.daemon.desired import Wishes
@@ -100,9 +100,9 @@ class Town:
         """Raise Unknown while nothing may be begun: the town is paused, or its daemon is stopping."""
         self.restore()
         if self.redis.hget(self.keys.state, "running") == b"false":
-            raise Unknown("the daemon is stopping; it goes on after the next start")
+            raise StateUnknown("the daemon is stopping; it goes on after the next start")
         if self.is_paused():
-            raise Unknown("the town is paused; it goes on after gastown-mail resume")
+            raise StateUnknown("the town is paused; it goes on after gastown-mail resume")
 
     def keep_desired(self, *only: str) -> None:
         """Mirror what should be (of `only` these) to the disk; one that refuses is said and stops nobody."""
@@ -122,7 +122,7 @@ class Town:
                 return
             self.wishes.restore()
         except StateFileError as error:
-            raise Unknown(str(error)) from error
+            raise StateUnknown(str(error)) from error
         for session in self.sessions.snapshot().values():
             if session.incarnation and session.agent:
                 self._recognize(session)

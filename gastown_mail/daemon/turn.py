@@ -13,7 +13,7 @@ from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import LockError, RedisError
 
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.plumbing.answers import text
 from gastown_mail.sessions import kernel
 from gastown_mail.sessions.processes import alive
@@ -95,7 +95,7 @@ class Turn:
     def require(self) -> None:
         """Raise Unknown unless the turn is still this holder's."""
         if not self.still_held():
-            raise Unknown(LOST)
+            raise StateUnknown(LOST)
 
     def write(self, act: Callable[[Any], Any], *watched: str) -> Any:
         """Write to Redis in one transaction that takes place only while the turn is this holder's.
@@ -106,7 +106,7 @@ class Turn:
 
         def while_mine(pipe: Any) -> Any:
             if pipe.get(self._key) != self._lock.local.token:
-                raise Unknown(LOST)
+                raise StateUnknown(LOST)
             return act(pipe)
 
         return self._redis.transaction(while_mine, self._key, *watched, value_from_callable=True)

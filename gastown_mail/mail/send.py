@@ -13,7 +13,7 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from gastown_mail.contracts.errors import NotAccepted, RedisUnavailable, SettingsError
+from gastown_mail.contracts.errors import RedisUnavailable, RequestNotAccepted, SettingsError
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import (
     FINAL_STATUSES,
@@ -124,7 +124,7 @@ def push(url: str, inbox: str, element: bytes) -> None:
                 return
         except RedisUnavailable as error:
             if not _may_pass(error) or time.monotonic() + PAUSE_BETWEEN_TRIES > until:
-                raise NotAccepted(f"the request was not accepted: {error}") from error
+                raise RequestNotAccepted(f"the request was not accepted: {error}") from error
             time.sleep(PAUSE_BETWEEN_TRIES)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from gastown_mail.contracts.errors import GastownError, SettingsError, TownHeld
+from gastown_mail.contracts.errors import GastownError, SettingsError, TownLocked
 
 # A `holder()` looks for some microseconds through a lock of its own; a start must not fail on that.
 PROBE_PATIENCE = 0.25
@@ -173,11 +173,11 @@ def _is_file(path: str, wanted: os.stat_result) -> bool:
         return False
 
 
-def _held(path: Path) -> TownHeld:
+def _held(path: Path) -> TownLocked:
     holder = TownLock.holder(path)
     pid = holder.pid if holder else None
     who = f"pid {pid}" if pid else "its pid is not known"
-    return TownHeld(
+    return TownLocked(
         f"another daemon holds this town ({who}, lock {path}); "
         "use that one, or end it with `gastown-mail stop`",
         pid,

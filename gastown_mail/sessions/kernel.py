@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 
 LINUX = sys.platform.startswith("linux")
 PS_DEADLINE = 2.0
@@ -112,7 +112,7 @@ def _read(path: str) -> bytes:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         if error.errno in _NOT_LOOKED:
-            raise Unknown(
+            raise StateUnknown(
                 f"{path} cannot be looked at ({error.strerror}); nothing is concluded from that"
             ) from error
         return b""

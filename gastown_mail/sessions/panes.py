@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.sessions.commands import TOKEN
 
 _SIGNALLED = 128
@@ -104,7 +104,7 @@ def _parse_line(row: str) -> Pane:
     try:
         return _pane(*fields)
     except (TypeError, ValueError, KeyError):
-        raise Unknown(f"tmux described a pane in a way that is not understood: {row!r}") from None
+        raise StateUnknown(f"tmux described a pane in a way that is not understood: {row!r}") from None
 
 
 def _pane(

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.sessions import commands
 from gastown_mail.sessions.foreground import SHELLS, shell_in_front
 from gastown_mail.sessions.panes import Session
@@ -140,7 +140,7 @@ def _enter(
 ) -> list[Poke]:
     try:
         now = snapshot()
-    except Unknown as error:
+    except StateUnknown as error:
         outcomes.update({poke.session.name: f"failed: {_TYPED_ONLY}{error}" for poke in typed})
         return []
     ready = _welcome(outcomes, now, typed, _TYPED_ONLY)
@@ -170,7 +170,7 @@ def _run(tmux: Tmux, lines: Iterable[str]) -> tuple[set[str], str]:
     """What a script said, and its errors."""
     try:
         answer = tmux.script(lines)
-    except Unknown as error:
+    except StateUnknown as error:
         return set(), str(error)
     return set(answer.lines), answer.errors
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from gastown_mail.contracts.agent import Agent
-from gastown_mail.contracts.errors import NotOurs, StartFailed, SurvivorsLeft, Unknown
+from gastown_mail.contracts.errors import ProcessesSurvived, SessionNotManaged, StartFailed, StateUnknown
 from gastown_mail.sessions import commands, kernel, processes
 from gastown_mail.sessions.creation import check, creation, identity
 from gastown_mail.sessions.foreground import is_shell
@@ -110,7 +110,7 @@ class Sessions:
         session without token, SurvivorsLeft when something survives SIGKILL.
         """
         if not session.incarnation:
-            raise NotOurs(
+            raise SessionNotManaged(
                 f"session {session.name} carries no token of ours and is left alone; adopt it first"
             )
         live = self._same(session)
@@ -176,7 +176,7 @@ class Sessions:
             before_kill=kill_session,
         )
         if survivors:
-            raise SurvivorsLeft(
+            raise ProcessesSurvived(
                 f"processes of incarnation {incarnation} survived SIGKILL: {processes.describe(survivors)}; "
                 "end them by hand, then try again"
             )
@@ -195,7 +195,7 @@ class Sessions:
         self._names, self._names_at = names_in(answer.lines[: ours[-1]]) if ours else None, began
         left = _seen_in(answer.lines[ours[-1] + 1 :]) if ours else None
         if left is not None and left.incarnation == session.incarnation:
-            raise Unknown(f"tmux did not remove session {session.name} ({session.id}); look again")
+            raise StateUnknown(f"tmux did not remove session {session.name} ({session.id}); look again")
 
     def _verified(self, agent: Agent, incarnation: str, session: Session | None) -> Session:
         if session is not None and not session.dead:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gastown_mail.contracts.errors import TmuxMissing, Unknown
+from gastown_mail.contracts.errors import StateUnknown, TmuxMissing
 from gastown_mail.sessions import commands
 from gastown_mail.sessions.panes import PANE_FORMAT, Pane, parse_panes
 
@@ -46,11 +46,11 @@ _NOT_CONNECTED = re.compile(
 _LISTENING = "00010000"
 
 
-class NoServer(Unknown):
+class NoServer(StateUnknown):
     """No tmux server listens on this socket, so certainly none of its sessions lives."""
 
 
-class NoTarget(Unknown):
+class NoTarget(StateUnknown):
     """The server lives and says that the session, window or pane is not there."""
 
 
@@ -126,7 +126,7 @@ class Tmux:
                 None if stdin is None else stdin.encode(errors="surrogateescape"), timeout=self.deadline
             )
         except subprocess.TimeoutExpired:
-            raise Unknown(
+            raise StateUnknown(
                 f"tmux did not answer within {self.deadline:g} s on socket {self.socket}: "
                 "its server is stopped or overloaded; nothing is concluded from that, look again later"
             ) from None
@@ -150,7 +150,7 @@ class Tmux:
         except NoServer:
             return 0
         except ValueError:
-            raise Unknown(f"tmux on socket {self.socket} did not tell its server's pid") from None
+            raise StateUnknown(f"tmux on socket {self.socket} did not tell its server's pid") from None
 
     def global_environment(self) -> list[str]:
         """Start the server if need be, and return the names in the environment it would give to sessions.
@@ -178,7 +178,7 @@ class Tmux:
         """Raise Unknown when tmux would look for its socket somewhere else than the server has it."""
         folder = self.environ.get("TMUX_TMPDIR")
         if folder and not self.socket.startswith("/") and not Path(folder).is_dir():
-            raise Unknown(
+            raise StateUnknown(
                 f"TMUX_TMPDIR names {folder}, which is missing: tmux would use /tmp instead, and miss a "
                 "server that lives; make the folder, or start the daemon without TMUX_TMPDIR"
             )
@@ -186,24 +186,24 @@ class Tmux:
     def _server(self) -> list[str]:
         return ["-S" if self.socket.startswith("/") else "-L", self.socket, "-u", "-f", "/dev/null"]
 
-    def error_of(self, answer: Answer) -> Unknown:
+    def error_of(self, answer: Answer) -> StateUnknown:
         """What a client that failed says, as the error that it means."""
         text = answer.errors
         if unconnected := _NOT_CONNECTED.match(text):
             return self._no_server(text, unconnected["refused"] or unconnected["path"])
         if _NO_TARGET.match(text):
             return NoTarget(text)
-        return Unknown(f"tmux on socket {self.socket} says: {text or 'nothing, but it failed'}")
+        return StateUnknown(f"tmux on socket {self.socket} says: {text or 'nothing, but it failed'}")
 
-    def _no_server(self, text: str, path: str) -> Unknown:
+    def _no_server(self, text: str, path: str) -> StateUnknown:
         folder = Path(path).parent
         if self.socket.startswith("/") and not os.access(folder, os.R_OK | os.X_OK):
-            return Unknown(
+            return StateUnknown(
                 f"{text}: the folder {folder} is missing or unreadable, so a server may live there"
             )
         # With a socket file, a server that listens now came up after the client had found none.
         if _listens(path) and not Path(path).exists():
-            return Unknown(
+            return StateUnknown(
                 f"{text}: a tmux server still lives there, but its socket file is gone; "
                 "send SIGUSR1 to that server and it makes the file anew"
             )

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from redis.exceptions import RedisError
 
-from gastown_mail.contracts.errors import NotAccepted
+from gastown_mail.contracts.errors import RequestNotAccepted
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, element_id
 from gastown_mail.contracts.times import format_time
 from gastown_mail.mail.send import send_lifecycle
@@ -68,7 +68,7 @@ class Sender:
         self.sent += 1
         try:
             self.chance.choices(ways, weights)[0]()
-        except (RedisError, NotAccepted, subprocess.TimeoutExpired):
+        except (RedisError, RequestNotAccepted, subprocess.TimeoutExpired):
             self.ledger.unanswered += 1
 
     def raw(self) -> None:

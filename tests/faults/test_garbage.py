@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gastown_mail.contracts.errors import UndecodableElement
+from gastown_mail.contracts.errors import InvalidRequest
 from gastown_mail.contracts.lifecycle import MAX_ELEMENT_BYTES
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.contracts.times import format_time
@@ -100,7 +100,7 @@ def readable_id(raw: bytes) -> str | None:
     """The id of a valid request, None for what is none."""
     try:
         return decode_element(raw)[0]
-    except UndecodableElement:
+    except InvalidRequest:
         return None
 
 

@@ -11,7 +11,7 @@ import pytest
 from redis.exceptions import RedisError
 from rq.worker_registration import get_keys
 
-from gastown_mail.contracts.errors import NotAccepted
+from gastown_mail.contracts.errors import RequestNotAccepted
 from gastown_mail.contracts.state import load_state
 from gastown_mail.daemon.record import Desired
 from gastown_mail.mail.send import send_lifecycle
@@ -98,7 +98,7 @@ def test_redis_that_stands_still_is_waited_for(daemon: Daemon, pids: dict[str, i
     with stopped(clerk.pid):
         ident = daemon.ask("restart", MAXINE)
     with stopped(daemon.redis_pid()):
-        with pytest.raises(NotAccepted):
+        with pytest.raises(RequestNotAccepted):
             send_lifecycle(
                 "restart", agent=MAX, redis_url=daemon.town.redis_url, town=daemon.settings.town_name
             )
@@ -117,7 +117,7 @@ def test_a_full_redis_refuses_and_harms_nobody(daemon: Daemon, pids: dict[str, i
         ident = daemon.ask("restart", MAXINE)
         redis.config_set("maxmemory", "1")
     try:
-        with pytest.raises(NotAccepted, match="out of memory"):
+        with pytest.raises(RequestNotAccepted, match="out of memory"):
             send_lifecycle(
                 "restart", agent=MAX, redis_url=daemon.town.redis_url, town=daemon.settings.town_name
             )

@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.daemon import jobs, lifecycle, rounds
 from gastown_mail.daemon.starting import Launch
 from gastown_mail.daemon.town import Town
@@ -191,7 +191,7 @@ def test_who_announces_a_successor_too_late_forgets_no_earlier_one(stage: Stage)
             assert follower is not None
             session = launch(follower).run()
 
-            with pytest.raises(Unknown, match="has taken over"):
+            with pytest.raises(StateUnknown, match="has taken over"):
                 launch(frozen).run()
 
     known = town.requests.work("one")

@@ -8,7 +8,7 @@ from redis.exceptions import ResponseError
 
 from gastown_mail.cli.look import Look
 from gastown_mail.cli.troubles import judged, vacancies
-from gastown_mail.contracts.errors import GastownError, RedisUnavailable, Unknown
+from gastown_mail.contracts.errors import GastownError, RedisUnavailable, StateUnknown
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.workers import worker
 from tests.integration.stage import MAX, WITNESS
@@ -72,7 +72,7 @@ def test_a_frozen_redis_and_a_tmux_that_is_missing_are_said(look: Look, server: 
     assert "did not answer in time" in report.unknown["redis"]
     assert "no tmux on PATH" in report.unknown["tmux"]
     assert {row.observed for row in report.agents or ()} == {"unknown"}
-    assert not isinstance(look.failure, Unknown), "the first failure is what a command fails with"
+    assert not isinstance(look.failure, StateUnknown), "the first failure is what a command fails with"
 
 
 TWO_HOSTS = TWO_AGENTS.replace('[agents."gastown/witness"]', '[agents."gastown/witness"]\nhost = "far"')

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.sessions import kernel
 from gastown_mail.sessions.poke import Poke
 from gastown_mail.sessions.session import Session, Sessions
@@ -225,7 +225,7 @@ def test_a_stopped_server_is_unknown_and_nothing_is_typed(world: TmuxWorld, reco
     hasty = Sessions(Tmux(world.socket, deadline=0.3, environ=world.environ))
     os.kill(session.server, signal.SIGSTOP)
     try:
-        with pytest.raises(Unknown):
+        with pytest.raises(StateUnknown):
             hasty.poke([Poke(session, "text")])
     finally:
         os.kill(session.server, signal.SIGCONT)

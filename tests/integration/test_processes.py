@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.sessions import kernel, processes
 from gastown_mail.sessions.census import Census
 from gastown_mail.sessions.kernel import Process
@@ -262,7 +262,7 @@ def test_who_cannot_be_looked_at_for_want_of_a_descriptor_is_not_dead(children: 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        with pytest.raises(Unknown, match="nothing is concluded"):
+        with pytest.raises(StateUnknown, match="nothing is concluded"):
             processes.alive(process)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
@@ -276,7 +276,7 @@ def test_a_count_that_failed_serves_nobody(children: Children, token: str) -> No
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     since = time.monotonic()
     try:
-        with pytest.raises((OSError, Unknown)):
+        with pytest.raises((OSError, StateUnknown)):
             census.take()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.contracts.state import load_state, state_file
 from gastown_mail.contracts.times import format_time
 from gastown_mail.daemon import jobs, queues, rounds
@@ -151,7 +151,7 @@ def test_a_heartbeat_that_could_not_look_is_not_counted(stage: Stage) -> None:
 
     with stage.tmux_stopped(session.server):
         jobs.bind(stage.town)
-        with pytest.raises(Unknown):
+        with pytest.raises(StateUnknown):
             rounds.heartbeat(stage.town)
         assert jobs.heartbeat().startswith("failed")
 

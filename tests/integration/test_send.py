@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from gastown_mail import NotAccepted, RedisUnavailable, SettingsError, send_lifecycle
+from gastown_mail import RedisUnavailable, RequestNotAccepted, SettingsError, send_lifecycle
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail.send import SEND_DEADLINE, Receipt
 from gastown_mail.plumbing.connections import connect
@@ -96,7 +96,7 @@ def test_without_redis_a_request_is_not_accepted(tmp_path: Path) -> None:
     url = f"unix://{tmp_path}/nobody.sock"
     begun = time.monotonic()
 
-    with pytest.raises(NotAccepted, match=r"was not accepted.*nobody\.sock is not reachable"):
+    with pytest.raises(RequestNotAccepted, match=r"was not accepted.*nobody\.sock is not reachable"):
         send_lifecycle("restart", agent="deacon/", redis_url=url, town="t", environ={})
 
     assert time.monotonic() - begun < SEND_DEADLINE + 10
@@ -134,7 +134,7 @@ def test_a_stalled_redis_is_an_error_and_what_it_did_get_is_one_request(
     own_town: Town, server: OwnServer
 ) -> None:
     """LESSONS part 2: one `rpush` to a stalled server became two elements."""
-    with server.frozen(), pytest.raises(NotAccepted, match="did not answer in time"):
+    with server.frozen(), pytest.raises(RequestNotAccepted, match="did not answer in time"):
         send_lifecycle("restart", environ=inside(own_town))
     last = send_lifecycle("restart", environ=inside(own_town))
     eventually(lambda: sent(own_town)[-1]["id"] == last.id)
@@ -215,7 +215,7 @@ def test_that_user_can_do_nothing_else(own_town: Town, agents_url: str) -> None:
 def test_a_refusal_of_redis_is_not_an_acceptance(own_town: Town, agents_url: str) -> None:
     wrong = agents_url.replace("pa%2Fss", "wrong")
 
-    with pytest.raises(NotAccepted, match="refuses the credentials") as caught:
+    with pytest.raises(RequestNotAccepted, match="refuses the credentials") as caught:
         send_lifecycle("restart", environ=inside(own_town, GASTOWN_REDIS_URL=wrong))
 
     assert "wrong@" not in str(caught.value)
@@ -225,7 +225,7 @@ def test_a_refusal_of_redis_is_not_an_acceptance(own_town: Town, agents_url: str
 def test_a_full_redis_is_not_an_acceptance(own_town: Town) -> None:
     own_town.redis.config_set("maxmemory", 1)
 
-    with pytest.raises(NotAccepted, match="out of memory"):
+    with pytest.raises(RequestNotAccepted, match="out of memory"):
         send_lifecycle("restart", environ=inside(own_town))
 
 

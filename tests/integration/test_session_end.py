@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.contracts.errors import NotOurs, StartFailed, Unknown
+from gastown_mail.contracts.errors import SessionNotManaged, StartFailed, StateUnknown
 from gastown_mail.sessions import kernel, processes
 from gastown_mail.sessions.kernel import Process
 from gastown_mail.sessions.session import Sessions
@@ -53,7 +53,7 @@ def bystander() -> Iterator[Process]:
 def certainly_gone(world: TmuxWorld, name: str) -> bool:
     try:
         return world.sessions.look(name) is None
-    except Unknown:  # the server is just ending
+    except StateUnknown:  # the server is just ending
         return False
 
 
@@ -198,7 +198,7 @@ def test_a_session_without_a_token_is_never_touched(world: TmuxWorld) -> None:
     world.tmux.run("new-session", "-d", "-s", "a-persons", "cat")
     persons = world.sessions.snapshot()["a-persons"]
 
-    with pytest.raises(NotOurs, match="adopt"):
+    with pytest.raises(SessionNotManaged, match="adopt"):
         world.sessions.end(persons, grace=1.0)
     world.sessions.end(replace(persons, incarnation="made-up"), grace=1.0)
 
@@ -273,7 +273,7 @@ def test_a_stopped_server_is_unknown_and_nobody_is_signalled(world: TmuxWorld) -
     hasty = Sessions(Tmux(world.socket, deadline=0.3, environ=world.environ))
     os.kill(session.server, signal.SIGSTOP)
     try:
-        with pytest.raises(Unknown):
+        with pytest.raises(StateUnknown):
             hasty.end(session, grace=0.1)
     finally:
         os.kill(session.server, signal.SIGCONT)

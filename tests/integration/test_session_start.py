@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.contracts.errors import StartFailed, Unknown
+from gastown_mail.contracts.errors import StartFailed, StateUnknown
 from gastown_mail.sessions import commands
 from gastown_mail.sessions.processes import carriers
 from gastown_mail.sessions.session import STAYS, Session, Sessions
@@ -212,7 +212,7 @@ def test_a_start_that_a_stopped_server_takes_later_is_still_one_start(world: Tmu
     hasty = Sessions(Tmux(world.socket, deadline=0.3, environ=world.environ))
     os.kill(other.server, signal.SIGSTOP)
     try:
-        with pytest.raises(Unknown):
+        with pytest.raises(StateUnknown):
             hasty.start(
                 world.agent("late"),
                 incarnation=world.token(),

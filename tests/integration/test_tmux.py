@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from gastown_mail.contracts.errors import TmuxMissing, Unknown
+from gastown_mail.contracts.errors import StateUnknown, TmuxMissing
 from gastown_mail.sessions import commands, kernel
 from gastown_mail.sessions.session import Sessions
 from gastown_mail.sessions.tmux import NoServer, NoTarget, Tmux
@@ -63,7 +63,7 @@ def test_a_stopped_server_is_unknown_after_the_deadline_and_leaves_no_client(wor
     begun = time.monotonic()
     try:
         for act in (hasty.snapshot, lambda: hasty.look("nobody"), lambda: hasty.end(session, grace=0.1)):
-            with pytest.raises(Unknown, match=r"did not answer within 0\.3 s"):
+            with pytest.raises(StateUnknown, match=r"did not answer within 0\.3 s"):
                 act()
     finally:
         os.kill(session.server, signal.SIGCONT)
@@ -87,7 +87,7 @@ def test_a_missing_socket_in_a_folder_that_is_there_is_no_server(tmp_path: Path,
 def test_a_missing_folder_of_the_socket_is_unknown(tmp_path: Path, world: TmuxWorld) -> None:
     sessions = Sessions(Tmux(str(tmp_path / "not-mounted" / "s"), environ=world.environ))
 
-    with pytest.raises(Unknown, match="not-mounted is missing") as caught:
+    with pytest.raises(StateUnknown, match="not-mounted is missing") as caught:
         sessions.snapshot()
     assert not isinstance(caught.value, NoServer)
 
@@ -98,10 +98,10 @@ def test_a_living_server_whose_socket_file_was_deleted_is_unknown(world: TmuxWor
     path = server_socket(world)
     path.rename(path.with_suffix(".hidden"))
     try:
-        with pytest.raises(Unknown, match="SIGUSR1") as caught:
+        with pytest.raises(StateUnknown, match="SIGUSR1") as caught:
             world.sessions.look(session.name)
         assert not isinstance(caught.value, NoServer)
-        with pytest.raises(Unknown, match="SIGUSR1"):
+        with pytest.raises(StateUnknown, match="SIGUSR1"):
             world.start(session=session.name)
     finally:
         path.with_suffix(".hidden").rename(path)
@@ -111,9 +111,9 @@ def test_a_living_server_whose_socket_file_was_deleted_is_unknown(world: TmuxWor
 def test_a_file_in_place_of_the_socket_is_not_taken_for_no_server(tmp_path: Path, world: TmuxWorld) -> None:
     (tmp_path / "s").mkdir()
 
-    with pytest.raises(Unknown):
+    with pytest.raises(StateUnknown):
         world.tmux.run("no-such-command")
-    with pytest.raises(Unknown) as caught:
+    with pytest.raises(StateUnknown) as caught:
         Tmux(str(tmp_path / "s" / ("x" * 200)), environ=world.environ).run("list-sessions")
     assert not isinstance(caught.value, NoServer)
 
@@ -185,7 +185,7 @@ def test_the_end_of_a_target_is_told_from_all_other_failures(world: TmuxWorld) -
     for argv in (["list-panes", "-s", "-t", "$99"], ["send-keys", "-t", "%99", "x"]):
         with pytest.raises(NoTarget):
             world.tmux.run(*argv)
-    with pytest.raises(Unknown) as caught:
+    with pytest.raises(StateUnknown) as caught:
         world.tmux.run("list-panes", "--what")
     assert not isinstance(caught.value, NoTarget)
 
@@ -197,7 +197,7 @@ def test_a_wrong_protocol_is_unknown(tmp_path: Path, world: TmuxWorld) -> None:
     fake.chmod(0o755)
     environ = {"PATH": f"{fake.parent}:{os.defpath}"}
 
-    with pytest.raises(Unknown, match="protocol version mismatch") as caught:
+    with pytest.raises(StateUnknown, match="protocol version mismatch") as caught:
         Sessions(Tmux(world.socket, environ=environ)).snapshot()
     assert not isinstance(caught.value, (NoServer, NoTarget))
 
@@ -211,7 +211,7 @@ def test_a_client_whose_pipes_are_held_open_by_others_does_not_hold_us(
     fake.chmod(0o755)
     begun = time.monotonic()
 
-    with pytest.raises(Unknown, match="did not answer"):
+    with pytest.raises(StateUnknown, match="did not answer"):
         Tmux("any", deadline=0.2, environ={"PATH": f"{tmp_path}:{os.defpath}"}).run("list-sessions")
 
     assert time.monotonic() - begun < 2

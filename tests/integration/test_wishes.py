@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.daemon import jobs, lifecycle, rounds
 from gastown_mail.daemon.desired import FILE, WHOLE_TOWN
 from gastown_mail.daemon.heartbeat import Act, Leave, Start
@@ -286,7 +286,7 @@ def test_a_broken_state_file_after_redis_was_emptied_ends_nobody_either(bound: S
     empty_redis(bound)
     (bound.town.settings.daemon_dir / "state.json").write_text("{")
 
-    with pytest.raises(Unknown, match=r"state\.json"):
+    with pytest.raises(StateUnknown, match=r"state\.json"):
         rounds.heartbeat(bound.town)
 
     assert identity(bound.living()) == identity(session)

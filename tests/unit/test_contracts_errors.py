@@ -1,5 +1,5 @@
 from gastown_mail.contracts import errors
-from gastown_mail.contracts.errors import GastownError, TownHeld, UndecodableElement
+from gastown_mail.contracts.errors import GastownError, InvalidRequest, TownLocked
 
 CLASSES = [each for each in vars(errors).values() if isinstance(each, type)]
 FAMILY = [each for each in CLASSES if issubclass(each, GastownError)]
@@ -23,7 +23,7 @@ def test_exit_codes_are_those_of_the_contract() -> None:
 
 
 def test_errors_carry_what_their_readers_need() -> None:
-    bad = UndecodableElement("not JSON", b"\xff")
+    bad = InvalidRequest("not JSON", b"\xff")
     assert (str(bad), bad.reason, bad.raw) == ("not JSON", "not JSON", b"\xff")
-    assert TownHeld("held by 7", pid=7).pid == 7
-    assert TownHeld("held").pid is None
+    assert TownLocked("held by 7", pid=7).pid == 7
+    assert TownLocked("held").pid is None

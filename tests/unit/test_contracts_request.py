@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gastown_mail.contracts.errors import UndecodableElement
+from gastown_mail.contracts.errors import InvalidRequest
 from gastown_mail.contracts.lifecycle import MAX_ELEMENT_BYTES, LifecycleAction, element_id
 from gastown_mail.contracts.request import KEYS, OPTIONAL_KEYS, LifecycleRequest, decode_element
 from tests.unit.moments import MOMENTS
@@ -40,7 +40,7 @@ def element(**changes: object) -> bytes:
 
 
 def reason_of(raw: bytes) -> str:
-    with pytest.raises(UndecodableElement) as caught:
+    with pytest.raises(InvalidRequest) as caught:
         decode_element(raw)
     assert caught.value.raw is raw
     assert "\n" not in caught.value.reason
@@ -221,10 +221,10 @@ JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
 )
 
 
-def decoded(raw: bytes) -> tuple[str, LifecycleRequest] | UndecodableElement:
+def decoded(raw: bytes) -> tuple[str, LifecycleRequest] | InvalidRequest:
     try:
         return decode_element(raw)
-    except UndecodableElement as error:
+    except InvalidRequest as error:
         return error
 
 
@@ -232,7 +232,7 @@ def decoded(raw: bytes) -> tuple[str, LifecycleRequest] | UndecodableElement:
 def test_nearly_right_elements_are_requests_or_undecodable(changes: dict[str, Any], whole: bool) -> None:
     raw = json.dumps({**GOOD, **changes} if whole else changes).encode()
     outcome = decoded(raw)
-    if isinstance(outcome, UndecodableElement):
+    if isinstance(outcome, InvalidRequest):
         assert outcome.raw == raw
         assert outcome.reason
     else:
@@ -245,4 +245,4 @@ CUT = st.integers(0, len(element())).map(lambda at: element()[:at] + element()[a
 @given(st.binary() | CUT)
 def test_broken_bytes_are_requests_or_undecodable(raw: bytes) -> None:
     outcome = decoded(raw)
-    assert outcome.raw == raw if isinstance(outcome, UndecodableElement) else outcome[0]
+    assert outcome.raw == raw if isinstance(outcome, InvalidRequest) else outcome[0]

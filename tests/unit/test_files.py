@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.contracts.errors import SettingsError, TownHeld
+from gastown_mail.contracts.errors import SettingsError, TownLocked
 from gastown_mail.plumbing.files import Holder, TownLock, remove_pid, write_pid
 from tests.waiting import eventually
 
@@ -79,14 +79,14 @@ def test_held_then_free(path: Path) -> None:
 def test_the_second_is_told_who_was_first(path: Path) -> None:
     with daemon(path, "alone") as first:
         assert TownLock.holder(path) == Holder(first.pid)
-        with pytest.raises(TownHeld, match=rf"pid {first.pid}.*gastown-mail stop") as caught:
+        with pytest.raises(TownLocked, match=rf"pid {first.pid}.*gastown-mail stop") as caught:
             TownLock(path).acquire()
         assert caught.value.pid == first.pid
         assert path.read_text() == f"{first.pid}\n"
 
 
 def test_two_in_one_process_exclude_each_other(path: Path) -> None:
-    with TownLock(path), pytest.raises(TownHeld) as caught:
+    with TownLock(path), pytest.raises(TownLocked) as caught:
         TownLock(path).acquire()
     assert caught.value.pid == os.getpid()
 
@@ -94,7 +94,7 @@ def test_two_in_one_process_exclude_each_other(path: Path) -> None:
 def test_a_refused_lock_keeps_no_file_open(path: Path) -> None:
     with daemon(path, "alone"):
         before = len(list(Path("/dev/fd").iterdir()))
-        with pytest.raises(TownHeld):
+        with pytest.raises(TownLocked):
             TownLock(path).acquire()
         assert len(list(Path("/dev/fd").iterdir())) == before
 
@@ -158,7 +158,7 @@ def test_held_but_by_whom_is_not_known(path: Path, text: str) -> None:
     path.write_text(text)
     with flocked(path, fcntl.LOCK_EX):
         assert TownLock.holder(path) == Holder(None)
-        with pytest.raises(TownHeld, match="not known") as caught:
+        with pytest.raises(TownLocked, match="not known") as caught:
             TownLock(path).acquire()
     assert caught.value.pid is None
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gastown_mail.contracts.errors import Unknown
+from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.sessions.panes import PANE_FORMAT, Session, parse_panes, sessions_of
 
 FIELDS = {
@@ -123,7 +123,7 @@ def test_no_text_is_no_session() -> None:
     "text", ["lost server", row(pane_pid=""), row(session_attached="many"), "|".join(["1"] * 3), row(pid="x")]
 )
 def test_a_line_that_is_not_understood_is_unknown(text: str) -> None:
-    with pytest.raises(Unknown, match="not understood"):
+    with pytest.raises(StateUnknown, match="not understood"):
         parse_panes(text)
 
 
