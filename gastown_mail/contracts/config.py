@@ -39,13 +39,13 @@ class Config(BaseModel):
         """JSON as the original writes it: the interval in whole nanoseconds."""
         nanos = self.heartbeat_interval // timedelta(microseconds=1) * 1000
         paths = {key: str(getattr(self, key)) for key in ("town_root", "log_file", "pid_file")}
-        return gojson.indented({"heartbeat_interval": nanos, **paths})
+        return gojson.dump_indented({"heartbeat_interval": nanos, **paths})
 
     @classmethod
     def decode(cls, text: str) -> Self:
         """Read such JSON: a number is nanoseconds, a text is a duration. Raises SettingsError."""
         try:
-            values = gojson.read_object(text)
+            values = gojson.load_object(text)
             interval = values.get("heartbeat_interval")
             if isinstance(interval, int | float):
                 values["heartbeat_interval"] = _from_nanoseconds(interval)

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 _ESCAPED = str.maketrans({char: f"\\u{ord(char):04x}" for char in "&<>\u2028\u2029"})
 
 
-def compact(values: Mapping[str, object]) -> str:
+def dump_compact(values: Mapping[str, object]) -> str:
     """One line, as `json.Marshal`: HTML's and JavaScript's characters escaped, all others as they are."""
     return json.dumps(values, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPED)
 
 
-def indented(values: Mapping[str, object]) -> str:
+def dump_indented(values: Mapping[str, object]) -> str:
     """As `json.MarshalIndent(v, "", "  ")`: two spaces, no newline at the end."""
     return json.dumps(values, ensure_ascii=False, indent=2).translate(_ESCAPED)
 
 
-def read_object(text: str) -> dict[str, object]:
+def load_object(text: str) -> dict[str, object]:
     """The object that a JSON text holds, of equal keys the last; ValueError with a plain reason otherwise."""
     try:
         value = json.loads(text, parse_int=_whole_number)

@@ -113,7 +113,7 @@ class LifecycleRequest(BaseModel):
         """
         optional = {key: value for key in OPTIONAL_KEYS if (value := getattr(self, key))}
         required = {"from": self.sender, "action": self.action.value, "timestamp": self._written()}
-        element = gojson.compact(required | optional).encode()
+        element = gojson.dump_compact(required | optional).encode()
         if len(element) > MAX_ELEMENT_BYTES:
             raise ValueError(
                 f"the request has {len(element)} bytes, the limit is {MAX_ELEMENT_BYTES}: shorten it"
@@ -155,7 +155,7 @@ def _known_values(element: bytes) -> dict[str, object]:
         text = element.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: byte {error.start} is {element[error.start]:#04x}") from None
-    values = gojson.read_object(text)
+    values = gojson.load_object(text)
     return {key: values[key] for key in KEYS if key in values}
 
 

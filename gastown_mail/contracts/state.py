@@ -33,13 +33,13 @@ class State(BaseModel):
 
     def encode(self) -> str:
         """The text of state.json, byte for byte as the original writes it."""
-        return gojson.indented(self._written())
+        return gojson.dump_indented(self._written())
 
     @classmethod
     def decode(cls, text: str) -> Self:
         """The state of such a text. Raises StateFileError when a key is missing or bad."""
         try:
-            return cls._complete(gojson.read_object(text))
+            return cls._complete(gojson.load_object(text))
         except ValueError as error:
             raise StateFileError(plain(error, cls)) from None
 
