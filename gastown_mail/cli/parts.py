@@ -67,8 +67,8 @@ def mail_part(town: Town, now: datetime, *, near: bool) -> Mail:
         for elements in (keys.inbox, keys.taken):
             pipe.llen(elements)
             pipe.lrange(elements, 0, PEEKED - 1)
-        pipe.zcard(keys.open)
-        pipe.zrange(keys.open, 0, 0, withscores=True)
+        pipe.zcard(keys.unsettled)
+        pipe.zrange(keys.unsettled, 0, 0, withscores=True)
         pipe.get(keys.clerk)
         inbox, waiting, taken, in_hand, opened, oldest, clerk = pipe.execute()
     received = datetime.fromtimestamp(oldest[0][1], UTC) if oldest else None

@@ -60,7 +60,7 @@ class Keys:
         return self._key("events")
 
     @property
-    def open(self) -> str:
+    def unsettled(self) -> str:
         return self._key("open")
 
     @property
@@ -68,7 +68,7 @@ class Keys:
         return self._key("agents")
 
     @property
-    def places(self) -> str:
+    def sequence(self) -> str:
         return self._key("places")
 
     def heartbeat(self, host: str) -> str:
@@ -87,16 +87,16 @@ class Keys:
     def request(self, ident: str) -> str:
         return self._key("request", ident)
 
-    def work(self, ident: str) -> str:
+    def progress(self, ident: str) -> str:
         return self._key("work", ident)
 
     def handoff(self, address: str) -> str:
         return self._key("handoff", address)
 
-    def waiting(self, address: str) -> str:
+    def pending(self, address: str) -> str:
         return self._key("waiting", address)
 
-    def turn(self, address: str) -> str:
+    def lease(self, address: str) -> str:
         return self._key("turn", address)
 
     def lifecycle_queue(self, host: str) -> str:

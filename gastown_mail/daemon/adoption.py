@@ -11,7 +11,7 @@ from gastown_mail.sessions.session import Session
 
 def adopt_session(town: Town, agent: Agent) -> Session:
     """Adopt the session of the agent's name; raises GastownError when there is none or it is ours already."""
-    with turn(town.redis, town.keys.turn(agent.address), town.host) as right:
+    with turn(town.redis, town.keys.lease(agent.address), town.host) as right:
         if right is None:
             raise GastownError(f"something is being done to {agent.address} just now; try again")
         session = town.sessions.look(agent.session)

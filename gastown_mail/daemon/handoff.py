@@ -48,7 +48,7 @@ def place_handoff(town: Town, case: Case) -> Path | None:
         return file if _copy_handoff(town, case.agent.address, file) else None
     except OSError as error:
         # Nobody has died in the middle: this is no try that counts.
-        town.redis.hincrby(town.keys.work(case.id), "tries", -1)
+        town.redis.hincrby(town.keys.progress(case.id), "tries", -1)
         raise StateUnknown(
             f"the handoff {file} cannot be written ({error}); mend that, and it goes on"
         ) from error

@@ -45,7 +45,7 @@ def start(address: str, why: str, by: str = "") -> str:
     """
     town = _town()
     agent = town.roster().resolve(address)
-    with turn(town.redis, town.keys.turn(agent.address), town.host) as right:
+    with turn(town.redis, town.keys.lease(agent.address), town.host) as right:
         if right is None:
             return "busy: something is being done to it; try again"
         try:

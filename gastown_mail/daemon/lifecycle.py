@@ -41,7 +41,7 @@ def carry_out(town: Town, request_id: str) -> str:
     address = record.get("agent", "")
     if not record or record.get("status") in FINAL_STATUSES:
         return record.get("status", "unknown")
-    with turn(town.redis, town.keys.turn(address), town.host) as right:
+    with turn(town.redis, town.keys.lease(address), town.host) as right:
         if right is None:
             return WAITING
         passing("turn-taken")
@@ -127,7 +127,7 @@ def _cases(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Case]:
 
 
 def _act(town: Town, right: Turn, case: Case, victim: Session | None) -> tuple[RequestStatus, str]:
-    work = town.keys.work(case.id)
+    work = town.keys.progress(case.id)
     tries = int(town.redis.hincrby(work, "tries", 1))
     if tries > MOST_TRIES:
         return RequestStatus.FAILED, f"given up after {MOST_TRIES} tries that ended in the middle"
@@ -152,7 +152,7 @@ def _act(town: Town, right: Turn, case: Case, victim: Session | None) -> tuple[R
 def _begin(town: Town, right: Turn, case: Case, victim: Session | None) -> None:
     """Write down what is about to be done, before anybody is touched."""
     text, now, address = handoff_text(town, case, victim), datetime.now(UTC), case.agent.address
-    request, work = town.keys.request(case.id), town.keys.work(case.id)
+    request, work = town.keys.request(case.id), town.keys.progress(case.id)
     notes = {"begun_at": now.timestamp(), "victim": victim.incarnation if victim else ""}
     desired, owed = (Desired.RUNNING, "true") if case.starts else (Desired.STOPPED, "false")
 

@@ -133,7 +133,7 @@ def _is_left(town: Town, request_id: str, address: str, queued: Collection[str])
     """Does no queue hold the request, and does nobody act on its agent?"""
     if town.keys.job_id("request", request_id) in queued:
         return False
-    return not is_held(town.redis, town.keys.turn(address), town.host)
+    return not is_held(town.redis, town.keys.lease(address), town.host)
 
 
 def _expire(town: Town, received: dict[str, float], agents: dict[str, str]) -> None:

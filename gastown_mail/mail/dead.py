@@ -35,8 +35,8 @@ class DeadLetters:
             notes = {"revived_at": time.time(), **{name: "true" for name, holds in proofs.items() if holds}}
             pipe.multi()
             pipe.zrem(self.keys.dead, request_id)
-            pipe.delete(self.keys.request(request_id), self.keys.work(request_id))
-            pipe.hset(self.keys.work(request_id), mapping=fields(notes))
+            pipe.delete(self.keys.request(request_id), self.keys.progress(request_id))
+            pipe.hset(self.keys.progress(request_id), mapping=fields(notes))
             pipe.rpush(self.keys.inbox, work.element)
             tell(pipe, self.keys, "revived", agent=agent, request=request_id)
 

@@ -71,7 +71,7 @@ class Requests:
 
     def places(self, count: int) -> int:
         """Reserve `count` places in the order of the town; return the first."""
-        return int(self.redis.incrby(self.keys.places, count)) - count + 1
+        return int(self.redis.incrby(self.keys.sequence, count)) - count + 1
 
     def book(self, pipe: Pipeline, booking: Booking, place: int, now: datetime) -> None:
         """Write a new request down, as part of the clerk's transaction."""
@@ -79,14 +79,14 @@ class Requests:
         record["status"] = RequestStatus.RECEIVED.value
         proofs = {"trusted": booking.trusted, "proven": booking.proven}
         given = {name: "true" for name, holds in proofs.items() if holds}
-        pipe.hset(self.keys.work(booking.id), mapping=fields({"element": booking.element, **given}))
+        pipe.hset(self.keys.progress(booking.id), mapping=fields({"element": booking.element, **given}))
         if booking.refusal:
             record |= _end(RequestStatus.REFUSED, booking.refusal, now)
             self._close(pipe, booking.id, booking.agent, record, now)
         else:
             pipe.hset(self.keys.request(booking.id), mapping=fields(record))
-            pipe.zadd(self.keys.waiting(booking.agent), {booking.id: place})
-            pipe.zadd(self.keys.open, {booking.id: now.timestamp()})
+            pipe.zadd(self.keys.pending(booking.agent), {booking.id: place})
+            pipe.zadd(self.keys.unsettled, {booking.id: now.timestamp()})
         tell(pipe, self.keys, record["status"], agent=booking.agent, request=booking.id,
              action=record["action"], detail=booking.refusal)  # fmt: skip
 
@@ -109,16 +109,16 @@ class Requests:
         """The daemon's notes on many, in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for request_id in ids:
-                pipe.hgetall(self.keys.work(request_id))
+                pipe.hgetall(self.keys.progress(request_id))
             return [_work(found) for found in pipe.execute()]
 
     def waiting(self, agent: str) -> list[str]:
         """The ids that wait for the agent or are being carried out, oldest first."""
-        return texts(self.redis.zrange(self.keys.waiting(agent), 0, -1))
+        return texts(self.redis.zrange(self.keys.pending(agent), 0, -1))
 
     def open(self) -> dict[str, float]:
         """All ids without a final status, with the time they were received (seconds since the epoch)."""
-        found: list[Any] = self.redis.zrange(self.keys.open, 0, -1, withscores=True)
+        found: list[Any] = self.redis.zrange(self.keys.unsettled, 0, -1, withscores=True)
         return {text(member): float(score) for member, score in found}
 
     def kept(self) -> list[str]:
@@ -157,8 +157,8 @@ class Requests:
 
     def _close(self, pipe: Pipeline, request_id: str, agent: str, end: dict[str, str], now: datetime) -> None:
         pipe.hset(self.keys.request(request_id), mapping=fields(end))
-        pipe.zrem(self.keys.waiting(agent), request_id)
-        pipe.zrem(self.keys.open, request_id)
+        pipe.zrem(self.keys.pending(agent), request_id)
+        pipe.zrem(self.keys.unsettled, request_id)
         if end["status"] in DEAD_STATUSES:
             self._bury(pipe, request_id, now)
         self._forget_later(pipe, request_id)
@@ -170,7 +170,7 @@ class Requests:
     def _forget_later(self, pipe: Pipeline, request_id: str) -> None:
         kept = timedelta(seconds=self.keys.requests_kept)
         pipe.pexpire(self.keys.request(request_id), kept)
-        pipe.pexpire(self.keys.work(request_id), kept)
+        pipe.pexpire(self.keys.progress(request_id), kept)
 
 
 def _work(found: dict[Any, Any]) -> Work | None:

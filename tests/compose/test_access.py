@@ -19,7 +19,7 @@ FORBIDDEN = [
     ("HGET", MAX, "incarnation"),
     ("HSET", MAX, "desired", "stopped"),
     ("HGETALL", KEYS.state),
-    ("HGETALL", KEYS.work("x")),
+    ("HGETALL", KEYS.progress("x")),
     ("LRANGE", KEYS.inbox, "0", "-1"),
     ("LPOP", KEYS.inbox),
     ("DEL", KEYS.inbox),

@@ -118,7 +118,7 @@ def _send_all(sender: Sender, seconds: float, requests: int) -> None:
 def _is_calm(daemon: Daemon) -> bool:
     redis, keys = daemon.town.redis, daemon.town.keys
     try:
-        return not (redis.llen(keys.inbox) or redis.llen(keys.taken) or redis.zcard(keys.open))
+        return not (redis.llen(keys.inbox) or redis.llen(keys.taken) or redis.zcard(keys.unsettled))
     except RedisError:
         return False
 

@@ -96,9 +96,9 @@ def _left_lying(daemon: Daemon) -> list[str]:
     counts = {
         "inbox": redis.llen(keys.inbox),
         "taken": redis.llen(keys.taken),
-        "open": redis.zcard(keys.open),
+        "open": redis.zcard(keys.unsettled),
     }
-    waiting = {f"waiting:{a}": redis.zcard(keys.waiting(a)) for a in daemon.town.roster().agents}
+    waiting = {f"waiting:{a}": redis.zcard(keys.pending(a)) for a in daemon.town.roster().agents}
     return [f"{name} still holds {count}" for name, count in (counts | waiting).items() if count]
 
 

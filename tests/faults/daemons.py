@@ -166,7 +166,7 @@ class Daemon:
 
     def whose_turn(self, address: str = MAX) -> psutil.Process:
         """The process that has the agent's turn, as soon as one has it."""
-        key = self.town.keys.turn(address)
+        key = self.town.keys.lease(address)
         token = eventually(lambda: self.town.redis.get(key), deadline=PATIENCE, step=0.005)
         holder = Holder.parse(bytes(token).decode())  # type: ignore[arg-type]
         assert holder is not None

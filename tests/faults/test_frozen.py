@@ -138,7 +138,7 @@ def test_the_whole_daemon_frozen_for_longer_than_every_lease_goes_on(daemon: Dae
     assert daemon.up is not None
 
     with stopped(*(process.pid for process in family(psutil.Process(daemon.up.pid)))):
-        locks = [daemon.town.keys.turn(MAX), daemon.town.keys.clerk]
+        locks = [daemon.town.keys.lease(MAX), daemon.town.keys.clerk]
         eventually(lambda: not daemon.town.redis.exists(*locks), deadline=PATIENCE)
         assert daemon.living(MAXINE) == bystander
 

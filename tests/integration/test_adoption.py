@@ -175,7 +175,7 @@ def test_a_session_is_adopted_once(bound: Stage, person: Person) -> None:
 
 def test_nobody_adopts_while_something_is_being_done_to_the_agent(bound: Stage, person: Person) -> None:
     person(bound)
-    somebody = Turn(bound.town.redis, bound.town.keys.turn(MAX), bound.town.host)
+    somebody = Turn(bound.town.redis, bound.town.keys.lease(MAX), bound.town.host)
     assert somebody.take()
 
     with pytest.raises(GastownError, match="try again"):

@@ -84,8 +84,8 @@ def test_at_every_instant_each_element_is_in_one_place_with_its_job(town: Town) 
     with running(CLERK, town.settings, town.redis_url), town.redis.pipeline() as pipe:
         while STREAM not in seen:
             for read, key in (
-                (pipe.llen, keys.inbox), (pipe.llen, keys.taken), (pipe.zcard, keys.open),
-                (pipe.llen, queue), (pipe.zcard, keys.waiting("gastown/witness")),
+                (pipe.llen, keys.inbox), (pipe.llen, keys.taken), (pipe.zcard, keys.unsettled),
+                (pipe.llen, queue), (pipe.zcard, keys.pending("gastown/witness")),
             ):  # fmt: skip
                 read(key)
             inbox, taken, opened, queued, waiting = pipe.execute()

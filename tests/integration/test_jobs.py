@@ -77,7 +77,7 @@ def test_a_start_that_cannot_be_says_why_and_starts_nothing(make_town: Callable[
 
 
 def test_a_start_waits_for_nobody_who_acts_on_the_agent(bound: Stage) -> None:
-    somebody = Turn(bound.town.redis, bound.town.keys.turn(MAX), bound.town.host)
+    somebody = Turn(bound.town.redis, bound.town.keys.lease(MAX), bound.town.host)
     assert somebody.take()
 
     assert jobs.start(MAX, "a test wants it", OPERATOR).startswith("busy")

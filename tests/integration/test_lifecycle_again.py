@@ -159,9 +159,9 @@ def test_the_successor_is_found_when_only_its_note_was_lost(stage: Stage) -> Non
     ident = stage.ask("restart")
     assert stage.again(ident) == "done"
     second = stage.living()
-    work, record = stage.town.keys.work(ident), stage.town.keys.request(ident)
+    work, record = stage.town.keys.progress(ident), stage.town.keys.request(ident)
     stage.town.redis.hset(record, "status", "carrying")
-    stage.town.redis.zadd(stage.town.keys.waiting(MAX), {ident: 1})
+    stage.town.redis.zadd(stage.town.keys.pending(MAX), {ident: 1})
     stage.town.agents.write(MAX, incarnation=first.incarnation)
     assert stage.town.redis.hget(work, "begun_at")
 
@@ -174,8 +174,8 @@ def test_the_successor_is_found_when_only_its_note_was_lost(stage: Stage) -> Non
 
 
 def test_who_announces_a_successor_too_late_forgets_no_earlier_one(stage: Stage) -> None:
-    town, agent, key = stage.town, stage.agent(), stage.town.keys.turn(MAX)
-    work = town.keys.work("one")
+    town, agent, key = stage.town, stage.agent(), stage.town.keys.lease(MAX)
+    work = town.keys.progress("one")
     town.redis.hset(work, "element", "{}")
 
     def launch(right: Turn) -> Launch:

@@ -111,9 +111,9 @@ def test_a_settled_request_is_kept_for_a_week_and_an_open_one_for_ever(
     ask("settled")
     settle(town, "settled", RequestStatus.DONE)
 
-    for key in (town.keys.request("settled"), town.keys.work("settled")):
+    for key in (town.keys.request("settled"), town.keys.progress("settled")):
         assert WEEK - 60 < town.redis.ttl(key) <= WEEK
-    for key in (town.keys.request("open"), town.keys.work("open")):
+    for key in (town.keys.request("open"), town.keys.progress("open")):
         assert town.redis.ttl(key) == -1
 
 
@@ -156,7 +156,7 @@ def test_a_revived_letter_is_asked_anew(town: Town, ask: Callable[..., str], dea
     assert (work.tries, work.begun_at) == (0, 0.0)
     assert dead.ids() == []
     assert town.requests.waiting("gastown/crew/max") == ["one"]
-    assert town.redis.ttl(town.keys.request("one")) == town.redis.ttl(town.keys.work("one")) == -1
+    assert town.redis.ttl(town.keys.request("one")) == town.redis.ttl(town.keys.progress("one")) == -1
     assert TownJob.exists(town.keys.job_id("request", "one"), connection=town.redis)
     assert "revived" in told(town)
 
@@ -249,7 +249,7 @@ def test_a_letter_whose_bytes_are_gone_says_so(
 ) -> None:
     ask()
     settle(town, "one", RequestStatus.FAILED)
-    town.redis.delete(town.keys.work("one"))
+    town.redis.delete(town.keys.progress("one"))
 
     with pytest.raises(GastownError, match="no longer kept; send a new request"):
         dead.revive("one")
@@ -271,7 +271,7 @@ def test_what_is_settled_is_kept_as_long_as_the_settings_say(make_town: Callable
         book_inbox(town)
         settle(town, "one", RequestStatus.FAILED)
 
-        for key in (town.keys.request("one"), town.keys.work("one")):
+        for key in (town.keys.request("one"), town.keys.progress("one")):
             assert seconds - 60 < town.redis.ttl(key) <= seconds, (
                 "within max_request_age an id is one request"
             )

@@ -194,7 +194,7 @@ def test_the_sweep_puts_a_request_back_whose_job_is_lost(stage: Stage) -> None:
 def test_the_sweep_leaves_alone_what_waits_in_the_queue_or_is_carried_out(stage: Stage) -> None:
     waits, acted_on = stage.ask("restart"), stage.ask("restart", WITNESS)
     lose_the_job(stage, acted_on)
-    somebody = Turn(stage.town.redis, stage.town.keys.turn(WITNESS), stage.town.host)
+    somebody = Turn(stage.town.redis, stage.town.keys.lease(WITNESS), stage.town.host)
     assert somebody.take()
 
     assert rounds.sweep(stage.town) == 0
@@ -215,7 +215,7 @@ def test_the_sweep_expires_an_old_request_whose_agent_left_the_town(stage: Stage
     rounds.sweep(stage.town)
     assert stage.status(ident) == "received", "it may come back"
     long_ago = datetime.now(UTC) - timedelta(hours=2)
-    stage.town.redis.zadd(stage.town.keys.open, {ident: long_ago.timestamp()})
+    stage.town.redis.zadd(stage.town.keys.unsettled, {ident: long_ago.timestamp()})
     rounds.sweep(stage.town)
 
     assert stage.status(ident) == "expired"
