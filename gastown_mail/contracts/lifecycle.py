@@ -57,7 +57,7 @@ def parse_action(text: str) -> LifecycleAction:
         raise ValueError(f"{text[:40]!a} is not an action: expected cycle, restart or shutdown") from None
 
 
-def element_id(element: bytes) -> str:
+def content_id(element: bytes) -> str:
     """The id of an inbox element that carries none: the same bytes are the same request."""
     return "sha-" + hashlib.sha256(element).hexdigest()[:32]
 

@@ -24,7 +24,7 @@ from .lifecycle import (
     MAX_REASON_CHARS,
     LifecycleAction,
     check_handoff,
-    element_id,
+    content_id,
     parse_action,
 )
 from .shape import Moment, plain
@@ -138,7 +138,7 @@ def decode_element(element: bytes) -> tuple[str, LifecycleRequest]:
     except RecursionError:
         # what the parser just bears may be too deep for the error that quotes it
         raise InvalidRequest("it is nested too deeply", element) from None
-    return request.id or element_id(element), request
+    return request.id or content_id(element), request
 
 
 def _request(element: bytes) -> LifecycleRequest:

@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import AddressError, GastownError, InvalidRequest
-from gastown_mail.contracts.lifecycle import ID_PATTERN, OPERATOR, element_id
+from gastown_mail.contracts.lifecycle import ID_PATTERN, OPERATOR, content_id
 from gastown_mail.contracts.request import LifecycleRequest, decode_element
 from gastown_mail.daemon import queues
 from gastown_mail.daemon.roster import Roster
@@ -156,4 +156,4 @@ def _readable_id(element: bytes) -> str:
         given = json.loads(element)["id"]
     except (ValueError, TypeError, KeyError, RecursionError):
         given = None
-    return given if isinstance(given, str) and ID_PATTERN.match(given) else element_id(element)
+    return given if isinstance(given, str) and ID_PATTERN.match(given) else content_id(element)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from redis.exceptions import RedisError
 
 from gastown_mail.contracts.errors import RequestNotAccepted
-from gastown_mail.contracts.lifecycle import FINAL_STATUSES, element_id
+from gastown_mail.contracts.lifecycle import FINAL_STATUSES, content_id
 from gastown_mail.contracts.times import format_time
 from gastown_mail.mail.send import send_lifecycle
 from gastown_mail.plumbing.answers import texts
@@ -124,7 +124,7 @@ class Sender:
         """What is no request."""
         element = self.chance.choice(GARBAGE) + b" " * self.sent
         self.redis.rpush(self.daemon.town.keys.inbox, element)
-        self.ledger.enter(element_id(element), "garbage")
+        self.ledger.enter(content_id(element), "garbage")
 
     def typed_ids(self) -> None:
         """Enter what the sessions themselves have sent."""
@@ -137,7 +137,7 @@ class Sender:
         element = json.dumps(wish).encode()
         self.redis.rpush(self.daemon.town.keys.inbox, element)
         self._pushed.append(element)
-        self.ledger.enter(wish.get("id", element_id(element)), way)
+        self.ledger.enter(wish.get("id", content_id(element)), way)
 
     def _wish(self, address: str) -> dict[str, str]:
         return {"from": address, "action": self._action(), "timestamp": format_time(datetime.now(UTC))}

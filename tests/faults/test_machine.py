@@ -21,7 +21,7 @@ from hypothesis.stateful import (
 )
 
 from gastown_mail.contracts.errors import GastownError
-from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus, element_id
+from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus, content_id
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.daemon.clerk import Clerk
@@ -104,7 +104,7 @@ def expected(raw: bytes) -> tuple[str, str, str]:
     try:
         ident, request = decode_element(raw)
     except GastownError:
-        return element_id(raw), "", "refused"
+        return content_id(raw), "", "refused"
     known = request.target in AGENTS and request.sender in (*AGENTS, "operator")
     allowed = request.sender in ("operator", "gastown/witness", request.target)
     return ident, request.target if known and allowed else "", "received" if known and allowed else "refused"

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.errors import GastownError
-from gastown_mail.contracts.lifecycle import MAX_ELEMENT_BYTES, RequestStatus, element_id
+from gastown_mail.contracts.lifecycle import MAX_ELEMENT_BYTES, RequestStatus, content_id
 from gastown_mail.contracts.times import format_time, parse_time
 from gastown_mail.daemon.queues import CARRY_OUT, TownJob
 from gastown_mail.daemon.town import Town
@@ -108,7 +108,7 @@ def test_the_same_bytes_twice_are_one_request(town: Town) -> None:
 
     book_inbox(town)
 
-    assert jobs(town) == [element_id(wish)]
+    assert jobs(town) == [content_id(wish)]
     assert nothing_is_left(town)
 
 

@@ -14,7 +14,7 @@ from gastown_mail.contracts.lifecycle import (
     RequestStatus,
     check_handoff,
     check_reason,
-    element_id,
+    content_id,
     new_request_id,
     parse_action,
 )
@@ -42,13 +42,13 @@ def test_statuses_are_open_final_or_final_and_dead() -> None:
 
 @given(st.binary(max_size=200))
 def test_the_same_bytes_have_the_same_valid_id(element: bytes) -> None:
-    assert element_id(element) == element_id(bytes(element))
-    assert ID_PATTERN.match(element_id(element))
-    assert element_id(element) != element_id(element + b" ")
+    assert content_id(element) == content_id(bytes(element))
+    assert ID_PATTERN.match(content_id(element))
+    assert content_id(element) != content_id(element + b" ")
 
 
 def test_the_digest_of_an_element_is_sha256_cut_to_32_digits() -> None:
-    assert element_id(b"x") == "sha-" + hashlib.sha256(b"x").hexdigest()[:32]
+    assert content_id(b"x") == "sha-" + hashlib.sha256(b"x").hexdigest()[:32]
 
 
 def test_new_ids_are_valid_and_different() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.errors import InvalidRequest
-from gastown_mail.contracts.lifecycle import MAX_ELEMENT_BYTES, LifecycleAction, element_id
+from gastown_mail.contracts.lifecycle import MAX_ELEMENT_BYTES, LifecycleAction, content_id
 from gastown_mail.contracts.request import KEYS, OPTIONAL_KEYS, LifecycleRequest, decode_element
 from tests.unit.moments import MOMENTS
 
@@ -53,7 +53,7 @@ def reason_of(raw: bytes) -> str:
 def test_what_go_wrote_is_read_and_written_byte_for_byte(path: Path) -> None:
     ident, request = decode_element(path.read_bytes())
     assert request.encode() == path.read_bytes()
-    assert ident == element_id(path.read_bytes())
+    assert ident == content_id(path.read_bytes())
 
 
 def test_what_go_wrote_means_what_it_says() -> None:
@@ -72,7 +72,7 @@ def test_a_written_request_reads_as_itself(request: LifecycleRequest) -> None:
     assert read == request
     assert read.latest == request.latest
     assert read.encode() == request.encode()
-    assert ident == request.id or (request.id is None and ident == element_id(request.encode()))
+    assert ident == request.id or (request.id is None and ident == content_id(request.encode()))
 
 
 @given(requests())
