@@ -34,7 +34,7 @@ OPTIONAL_KEYS = ("id", "to", "incarnation", "reason", "handoff")
 KEYS = ("from", "action", "timestamp", *OPTIONAL_KEYS)
 
 
-def _well_formed(text: str) -> str:
+def _replace_surrogates(text: str) -> str:
     # JSON can spell half a surrogate pair, which no UTF-8 file can hold; Go replaces it as well
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -47,8 +47,8 @@ def _or_none(text: str) -> str | None:
     return text or None
 
 
-Text = Annotated[str, StringConstraints(strict=True), AfterValidator(_well_formed)]
-FilledText = Annotated[Text, StringConstraints(min_length=1)]
+Text = Annotated[str, StringConstraints(strict=True), AfterValidator(_replace_surrogates)]
+NonEmptyText = Annotated[Text, StringConstraints(min_length=1)]
 
 
 class LifecycleRequest(BaseModel):
@@ -56,7 +56,7 @@ class LifecycleRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    sender: FilledText = Field(
+    sender: NonEmptyText = Field(
         validation_alias="from", serialization_alias="from", description="an address or operator"
     )
     """Who asks: any spelling of an address, or `operator`."""
@@ -70,9 +70,9 @@ class LifecycleRequest(BaseModel):
         default=None, description="1 to 64 characters out of A-Z a-z 0-9 _ -"
     )
     """The same id twice is one request; without one, the same bytes twice are."""
-    to: FilledText | None = Field(default=None, description="an address")
+    to: NonEmptyText | None = Field(default=None, description="an address")
     """Whose session; the sender's if not given."""
-    incarnation: FilledText | None = Field(default=None, description="the token of a session")
+    incarnation: NonEmptyText | None = Field(default=None, description="the token of a session")
     """The token of the very session that is meant."""
     reason: Text = Field(
         default="", max_length=MAX_REASON_CHARS, description=f"text of at most {MAX_REASON_CHARS} characters"
@@ -81,7 +81,7 @@ class LifecycleRequest(BaseModel):
     handoff: Annotated[Text, AfterValidator(_or_none)] | None = Field(default=None, description="text")
     """Text for the successor, with `cycle` only."""
 
-    _spelling: str = PrivateAttr(default="")
+    _raw_timestamp: str = PrivateAttr(default="")
 
     @model_validator(mode="wrap")
     @classmethod
@@ -90,7 +90,7 @@ class LifecycleRequest(BaseModel):
         made: Self = handler(values)
         check_handoff(made.handoff or "", made.action)
         written = values.get("timestamp") if isinstance(values, Mapping) else None
-        made._spelling = written if isinstance(written, str) else format_time(made.timestamp)
+        made._raw_timestamp = written if isinstance(written, str) else format_time(made.timestamp)
         return made
 
     @property
@@ -99,7 +99,7 @@ class LifecycleRequest(BaseModel):
         return self.sender if self.to is None else self.to
 
     @property
-    def latest(self) -> datetime:
+    def latest_timestamp(self) -> datetime:
         """The end of the time that `timestamp` may mean: `10:12:21Z` is any instant within that second."""
         try:
             return self.timestamp + time_span(self._written())
@@ -122,8 +122,8 @@ class LifecycleRequest(BaseModel):
 
     def _written(self) -> str:
         # a copy with another timestamp (`model_copy`) keeps the old spelling
-        kept = self._spelling and parse_time(self._spelling) == self.timestamp
-        return self._spelling if kept else format_time(self.timestamp)
+        kept = self._raw_timestamp and parse_time(self._raw_timestamp) == self.timestamp
+        return self._raw_timestamp if kept else format_time(self.timestamp)
 
 
 def decode_element(element: bytes) -> tuple[str, LifecycleRequest]:

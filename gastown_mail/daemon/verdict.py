@@ -33,7 +33,7 @@ class Case:
         """The latest moment at which it may have been asked for; a revived request counts as asked anew."""
         if self.work.revived_at:
             return datetime.fromtimestamp(self.work.revived_at, UTC)
-        return self.request.latest
+        return self.request.latest_timestamp
 
     @property
     def starts(self) -> bool:

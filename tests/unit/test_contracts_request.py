@@ -70,7 +70,7 @@ def test_what_go_wrote_means_what_it_says() -> None:
 def test_a_written_request_reads_as_itself(request: LifecycleRequest) -> None:
     ident, read = decode_element(request.encode())
     assert read == request
-    assert read.latest == request.latest
+    assert read.latest_timestamp == request.latest_timestamp
     assert read.encode() == request.encode()
     assert ident == request.id or (request.id is None and ident == content_id(request.encode()))
 
@@ -127,19 +127,19 @@ def test_half_a_surrogate_pair_becomes_the_replacement_character() -> None:
 )
 def test_a_coarse_time_means_any_instant_inside_its_last_digit(spelling: str, span: int) -> None:
     request = decode_element(element(timestamp=f"2025-12-20T10:12:{spelling}"))[1]
-    assert request.latest - request.timestamp == timedelta(microseconds=span)
+    assert request.latest_timestamp - request.timestamp == timedelta(microseconds=span)
 
 
 def test_the_last_second_of_the_calendar_has_an_end() -> None:
     request = decode_element(element(timestamp="9999-12-31T23:59:59Z"))[1]
-    assert request.latest == request.timestamp
+    assert request.latest_timestamp == request.timestamp
 
 
 def test_a_copy_with_another_time_is_written_with_that_time() -> None:
     later = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     copy = decode_element(element())[1].model_copy(update={"timestamp": later})
     assert decode_element(copy.encode())[1].timestamp == later
-    assert copy.latest == later + timedelta(seconds=1)
+    assert copy.latest_timestamp == later + timedelta(seconds=1)
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ def test_only_the_session_that_is_meant_is_ever_a_victim(
     if isinstance(verdict, Carry) and verdict.victim is not None:
         assert verdict.victim == session
         assert session.incarnation
-        older = session.started_at <= request.latest.timestamp()
+        older = session.started_at <= request.latest_timestamp.timestamp()
         assert request.incarnation == session.incarnation or (older and request.incarnation is None)
     assert not isinstance(verdict, Finished), "nothing has begun yet"
 
