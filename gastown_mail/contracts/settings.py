@@ -40,7 +40,7 @@ __all__ = ["DaemonSettings", "RoleSettings", "Settings", "find_town", "load_sett
 TOWN_FILE = "town.toml"
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 M = TypeVar("M", bound=BaseModel)
-Way = tuple[str, ...]
+KeyPath = tuple[str, ...]
 
 
 class Settings(BaseModel):
@@ -111,11 +111,11 @@ def load_settings(
     An argument that is None and an empty variable say nothing. Raises SettingsError for a key that does not
     exist and for a bad value, wherever it stands, even where another place goes before it.
     """
-    if not _there(town_root, Path.is_dir):
+    if not _exists(town_root, Path.is_dir):
         raise SettingsError(f"{town_root} is not a folder: gastown-mail init makes a town")
     root = town_root.resolve()
     file = read_toml(root / TOWN_FILE)
-    document = _checked(_Document, file.values, lambda path: f"{file.at(*path)}: {'.'.join(path)}")
+    document = _validate(_Document, file.values, lambda path: f"{file.at(*path)}: {'.'.join(path)}")
     return Settings(
         town_root=root,
         town_name=town_name(root, document.town_name),
@@ -131,12 +131,12 @@ def find_town(start: Path, environ: Mapping[str, str]) -> Path:
     Raises SettingsError when there is none.
     """
     if named := environ.get("GASTOWN_TOWN"):
-        if not _there(start / named, Path.is_dir):
+        if not _exists(start / named, Path.is_dir):
             raise SettingsError(f"GASTOWN_TOWN = {shown(named)}: expected a folder that is there")
         return (start / named).resolve()
     folder = start.resolve()
     for parent in (folder, *folder.parents):
-        if _there(parent / TOWN_FILE, Path.is_file):
+        if _exists(parent / TOWN_FILE, Path.is_file):
             return parent
     raise SettingsError(
         f"no {TOWN_FILE} in {folder} or above: say --town or GASTOWN_TOWN, or make one with gastown-mail init"
@@ -157,9 +157,9 @@ def _daemon(
     variables = {key: environ.get(f"GASTOWN_{key.upper()}") for key in DaemonSettings.model_fields}
     from_environ = {key: text for key, text in variables.items() if text}
     given = {key: value for key, value in arguments.items() if value is not None}
-    _checked(DaemonSettings, table, lambda path: f"{file.at('daemon', *path)}: [daemon] {path[0]}")
-    _checked(DaemonSettings, from_environ, lambda path: f"GASTOWN_{path[0].upper()}")
-    _checked(DaemonSettings, given, lambda path: f"argument {path[0]}")
+    _validate(DaemonSettings, table, lambda path: f"{file.at('daemon', *path)}: [daemon] {path[0]}")
+    _validate(DaemonSettings, from_environ, lambda path: f"GASTOWN_{path[0].upper()}")
+    _validate(DaemonSettings, given, lambda path: f"argument {path[0]}")
     return DaemonSettings.model_validate({**table, **from_environ, **given})
 
 
@@ -167,7 +167,7 @@ def _role(file: TomlFile, role: str, table: Mapping[str, object]) -> RoleSetting
     known = (*ROLES, CUSTOM_ROLE)
     if role not in known:
         raise SettingsError(f"{file.at('roles', role)}: [roles.{role}] {not_known('a role', role, known)}")
-    return _said(file, ("roles", role), f"[roles.{role}]", table)
+    return _overrides(file, ("roles", role), f"[roles.{role}]", table)
 
 
 def _agent(file: TomlFile, address: str, table: Mapping[str, object]) -> RoleSettings:
@@ -175,14 +175,14 @@ def _agent(file: TomlFile, address: str, table: Mapping[str, object]) -> RoleSet
     if not ADDRESS_PATTERN.match(address) or address.strip("/") == OPERATOR:
         expected = "expected an address such as gastown/crew/max, out of A-Z a-z 0-9 _ - and /"
         raise SettingsError(f"{file.at('agents', address)}: {header} is no address: {expected}, not operator")
-    return _said(file, ("agents", address), header, table)
+    return _overrides(file, ("agents", address), header, table)
 
 
-def _said(file: TomlFile, place: Way, header: str, table: Mapping[str, object]) -> RoleSettings:
-    return _checked(RoleSettings, table, lambda path: f"{file.at(*place, *path)}: {header} {'.'.join(path)}")
+def _overrides(file: TomlFile, place: KeyPath, header: str, table: Mapping[str, object]) -> RoleSettings:
+    return _validate(RoleSettings, table, lambda path: f"{file.at(*place, *path)}: {header} {'.'.join(path)}")
 
 
-def _checked(model: type[M], values: Mapping[str, object], named: Callable[[Way], str]) -> M:
+def _validate(model: type[M], values: Mapping[str, object], named: Callable[[KeyPath], str]) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
@@ -190,7 +190,7 @@ def _checked(model: type[M], values: Mapping[str, object], named: Callable[[Way]
         raise SettingsError("\n".join(f"{named(path)} {text}" for path, text in found)) from None
 
 
-def _there(path: Path, kind: Callable[[Path], bool]) -> bool:
+def _exists(path: Path, kind: Callable[[Path], bool]) -> bool:
     try:
         return kind(path)
     except OSError:  # a folder that may not be read
