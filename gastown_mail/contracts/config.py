@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from . import gojson
 from .errors import SettingsError
-from .shape import plain
+from .shape import one_line_error
 from .times import parse_duration
 
 HEARTBEAT_INTERVAL = timedelta(minutes=5)
@@ -51,7 +51,7 @@ class Config(BaseModel):
                 values["heartbeat_interval"] = _from_nanoseconds(interval)
             return cls.model_validate(values)
         except ValueError as error:
-            raise SettingsError(f"this is no daemon configuration: {plain(error, cls)}") from None
+            raise SettingsError(f"this is no daemon configuration: {one_line_error(error, cls)}") from None
 
 
 def default_config(town_root: Path | str) -> Config:

@@ -27,7 +27,7 @@ from .lifecycle import (
     content_id,
     parse_action,
 )
-from .shape import Moment, plain
+from .shape import Timestamp, one_line_error
 from .times import format_time, parse_time, time_span
 
 OPTIONAL_KEYS = ("id", "to", "incarnation", "reason", "handoff")
@@ -64,7 +64,7 @@ class LifecycleRequest(BaseModel):
         description="cycle, restart or shutdown"
     )
     """What is to be done; upper and lower case are the same."""
-    timestamp: Moment
+    timestamp: Timestamp
     """When it was asked for; up to nine digits of a second."""
     id: Annotated[str, StringConstraints(strict=True, pattern=ID_PATTERN)] | None = Field(
         default=None, description="1 to 64 characters out of A-Z a-z 0-9 _ -"
@@ -145,7 +145,7 @@ def _request(element: bytes) -> LifecycleRequest:
     try:
         return LifecycleRequest.model_validate(_known_values(element))
     except ValueError as error:
-        raise ValueError(plain(error, LifecycleRequest)) from None
+        raise ValueError(one_line_error(error, LifecycleRequest)) from None
 
 
 def _known_values(element: bytes) -> dict[str, object]:

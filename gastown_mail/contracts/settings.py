@@ -31,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from .agent import ADDRESS_PATTERN, CUSTOM_ROLE, ROLES
 from .errors import SettingsError
 from .lifecycle import OPERATOR
-from .shape import complaints, not_known, shown
+from .shape import field_errors, quote_value, unknown_key_message
 from .tables import DaemonSettings, RoleSettings
 from .toml import TomlFile, read_toml
 
@@ -132,7 +132,7 @@ def find_town(start: Path, environ: Mapping[str, str]) -> Path:
     """
     if named := environ.get("GASTOWN_TOWN"):
         if not _exists(start / named, Path.is_dir):
-            raise SettingsError(f"GASTOWN_TOWN = {shown(named)}: expected a folder that is there")
+            raise SettingsError(f"GASTOWN_TOWN = {quote_value(named)}: expected a folder that is there")
         return (start / named).resolve()
     folder = start.resolve()
     for parent in (folder, *folder.parents):
@@ -166,12 +166,14 @@ def _daemon(
 def _role(file: TomlFile, role: str, table: Mapping[str, object]) -> RoleSettings:
     known = (*ROLES, CUSTOM_ROLE)
     if role not in known:
-        raise SettingsError(f"{file.at('roles', role)}: [roles.{role}] {not_known('a role', role, known)}")
+        raise SettingsError(
+            f"{file.at('roles', role)}: [roles.{role}] {unknown_key_message('a role', role, known)}"
+        )
     return _overrides(file, ("roles", role), f"[roles.{role}]", table)
 
 
 def _agent(file: TomlFile, address: str, table: Mapping[str, object]) -> RoleSettings:
-    header = f"[agents.{shown(address)}]"
+    header = f"[agents.{quote_value(address)}]"
     if not ADDRESS_PATTERN.match(address) or address.strip("/") == OPERATOR:
         expected = "expected an address such as gastown/crew/max, out of A-Z a-z 0-9 _ - and /"
         raise SettingsError(f"{file.at('agents', address)}: {header} is no address: {expected}, not operator")
@@ -186,7 +188,7 @@ def _validate(model: type[M], values: Mapping[str, object], named: Callable[[Key
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        found = complaints(error, model)
+        found = field_errors(error, model)
         raise SettingsError("\n".join(f"{named(path)} {text}" for path, text in found)) from None
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from . import gojson
 from .atomic import write_atomically
 from .errors import StateFileError
-from .shape import Moment, plain
+from .shape import Timestamp, one_line_error
 from .times import ZERO_TIME, format_time
 
 REMEDY = "repair the file, or move it away to begin with an empty state"
@@ -26,8 +26,8 @@ class State(BaseModel):
 
     running: Annotated[bool, Field(strict=True, description="true or false")] = False
     pid: Count = 0
-    started_at: Moment = ZERO_TIME
-    last_heartbeat: Moment = ZERO_TIME
+    started_at: Timestamp = ZERO_TIME
+    last_heartbeat: Timestamp = ZERO_TIME
     heartbeat_count: Count = 0
     """Completed heartbeats since `started_at`."""
 
@@ -41,7 +41,7 @@ class State(BaseModel):
         try:
             return cls._complete(gojson.load_object(text))
         except ValueError as error:
-            raise StateFileError(plain(error, cls)) from None
+            raise StateFileError(one_line_error(error, cls)) from None
 
     def to_mapping(self) -> dict[str, str]:
         """The fields of the hash in Redis: the same words as in the file."""
@@ -57,7 +57,7 @@ class State(BaseModel):
         try:
             return cls.model_validate({key: _read(key, text) for key, text in fields.items()})
         except ValueError as error:
-            raise StateFileError(f"the state in Redis: {plain(error, cls)}") from None
+            raise StateFileError(f"the state in Redis: {one_line_error(error, cls)}") from None
 
     @classmethod
     def _complete(cls, values: dict[str, object]) -> Self:

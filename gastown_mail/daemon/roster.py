@@ -18,7 +18,7 @@ from gastown_mail.contracts.agent import (
 from gastown_mail.contracts.errors import AddressError, SettingsError
 from gastown_mail.contracts.lifecycle import OPERATOR
 from gastown_mail.contracts.settings import RoleSettings, Settings
-from gastown_mail.contracts.shape import shown
+from gastown_mail.contracts.shape import quote_value
 
 from .layout import Layout, find_layout
 
@@ -54,7 +54,7 @@ class Roster:
         if not meant:
             raise AddressError(_why_unknown(spelling, self.rigs))
         if len(meant) > 1:
-            raise AddressError(f"{shown(spelling)} can mean {' or '.join(meant)}: write one of these")
+            raise AddressError(f"{quote_value(spelling)} can mean {' or '.join(meant)}: write one of these")
         if reason := self.left_out.get(meant[0]):
             raise AddressError(reason)
         return self.agents[meant[0]]
@@ -124,7 +124,7 @@ def _form_in_town(spelling: str, rigs: set[str], crews: set[ParsedAddress]) -> P
 
 
 def _header(spelling: str) -> str:
-    return f"[agents.{shown(spelling)}]"
+    return f"[agents.{quote_value(spelling)}]"
 
 
 def _agent(settings: Settings, address: str, form: ParsedAddress | None, said: RoleSettings) -> Agent:
@@ -162,7 +162,7 @@ def _default_command(address: str, form: ParsedAddress | None) -> str:
 def _session(address: str, template: str, words: Mapping[str, str]) -> str:
     session = render_template(template, words)
     if not NAME_PATTERN.match(session):
-        reason = f"session = {shown(template)} gives {address} the name {shown(session)}"
+        reason = f"session = {quote_value(template)} gives {address} the name {quote_value(session)}"
         raise SettingsError(f"town.toml: {reason}: expected a name out of A-Z a-z 0-9 _ -")
     return session
 
@@ -205,10 +205,12 @@ def _why_unknown(spelling: str, rigs: Collection[str]) -> str:
     readings = _rigs_read(spelling)
     if readings and not readings & set(rigs):
         there = f"its rigs are {', '.join(sorted(rigs))}" if rigs else "it has no rigs"
-        return f"{shown(spelling)}: this town has no rig {' or '.join(sorted(readings))}; {there}"
+        return f"{quote_value(spelling)}: this town has no rig {' or '.join(sorted(readings))}; {there}"
     if readings or parse_address(spelling):
-        return f"there is no agent {shown(spelling)}: it has no folder and is not declared in town.toml"
-    return f"{shown(spelling)} is no address: expected {_FORMS} or what town.toml declares under [agents]"
+        return f"there is no agent {quote_value(spelling)}: it has no folder and is not declared in town.toml"
+    return (
+        f"{quote_value(spelling)} is no address: expected {_FORMS} or what town.toml declares under [agents]"
+    )
 
 
 def _rigs_read(spelling: str) -> set[str]:
