@@ -13,7 +13,7 @@ from .errors import StateFileError
 from .shape import Timestamp, one_line_error
 from .times import ZERO_TIME, format_time
 
-REMEDY = "repair the file, or move it away to begin with an empty state"
+REPAIR_HINT = "repair the file, or move it away to begin with an empty state"
 
 
 Count = Annotated[int, Field(strict=True, ge=0, description="a whole number, 0 or more")]
@@ -85,7 +85,7 @@ def load_state(town_root: Path | str) -> State:
     except FileNotFoundError:
         return State()
     except (OSError, UnicodeDecodeError, StateFileError) as error:
-        raise StateFileError(f"{path}: {error}; {REMEDY}") from error
+        raise StateFileError(f"{path}: {error}; {REPAIR_HINT}") from error
 
 
 def save_state(town_root: Path | str, state: State) -> None:
