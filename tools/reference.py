@@ -17,7 +17,7 @@ from gastown_mail.contracts import errors, keys, lifecycle, settings
 from gastown_mail.contracts.agent import CUSTOM_ROLE, DEFAULT_COMMAND, ROLES, Role
 from gastown_mail.contracts.lifecycle import LifecycleAction, RequestStatus
 from gastown_mail.contracts.request import LifecycleRequest
-from gastown_mail.contracts.tables import A_DURATION, DaemonSettings, RoleSettings
+from gastown_mail.contracts.tables import DURATION_HINT, DaemonSettings, RoleSettings
 from gastown_mail.contracts.times import format_duration
 from gastown_mail.daemon.roster import STOP_GRACE
 from gastown_mail.mail.events import EVENTS, FIELDS
@@ -84,7 +84,7 @@ def _default(field: FieldInfo) -> str:
         return ""
     if isinstance(value, bool):
         return code(str(value).lower())
-    duration = (field.description or "").startswith(A_DURATION)
+    duration = (field.description or "").startswith(DURATION_HINT)
     return code(f'"{format_duration(value)}"' if duration else value)
 
 

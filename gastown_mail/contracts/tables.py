@@ -10,10 +10,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from .agent import NAME_PATTERN, render_template
 from .times import parse_duration
 
-A_DURATION = 'a duration such as "5m", "90s" or a number of seconds'
-A_NAME = "a name out of A-Z a-z 0-9 . _ -"
-A_SIZE = 'a size such as "10MB", "500kB" or a number of bytes'
-LEAST_LOG = 100_000
+DURATION_HINT = 'a duration such as "5m", "90s" or a number of seconds'
+NAME_HINT = "a name out of A-Z a-z 0-9 . _ -"
+SIZE_HINT = 'a size such as "10MB", "500kB" or a number of bytes'
+MIN_LOG_SIZE = 100_000
 
 _SOCKET = re.compile(r"\A(?:/[^\x00-\x1f]+|[A-Za-z0-9_][A-Za-z0-9_.-]*)\Z")
 _HOST = re.compile(r"\A[A-Za-z0-9._-]+\Z")
@@ -48,13 +48,13 @@ def _session(template: str) -> str:
 
 Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0)]
 Text = Annotated[str, StringConstraints(strict=True, pattern=_TEXT)]
-FilledText = Annotated[str, StringConstraints(strict=True, pattern=_FILLED)]
+NonEmptyText = Annotated[str, StringConstraints(strict=True, pattern=_FILLED)]
 Host = Annotated[str, StringConstraints(strict=True, pattern=_HOST)]
 
 
 def _seconds(default: float, least: float = 0.0) -> float:
     bound = f", at least {least:g} s" if least else ""
-    field: float = Field(default=default, ge=least, description=A_DURATION + bound)
+    field: float = Field(default=default, ge=least, description=DURATION_HINT + bound)
     return field
 
 
@@ -81,7 +81,7 @@ class DaemonSettings(BaseModel):
         default=None, description="a name out of A-Z a-z 0-9 . _ - or an absolute path"
     )
     """The tmux server of this town, by name (`tmux -L`) or path (`tmux -S`); if not said, one of its own."""
-    host: Host | None = Field(default=None, description=A_NAME)
+    host: Host | None = Field(default=None, description=NAME_HINT)
     """The name under which this machine's workers serve; its host name if not said."""
     workers: Annotated[int, BeforeValidator(_not_boolean)] = Field(
         default=2, ge=1, le=64, description="a whole number from 1 to 64"
@@ -114,7 +114,7 @@ class DaemonSettings(BaseModel):
     require_incarnation: bool = Field(default=False, description="true or false")
     """Whether a request counts only with the token of the session that it comes from."""
     log_size: Annotated[int, BeforeValidator(_size)] = Field(
-        default=10_000_000, ge=LEAST_LOG, description=f"{A_SIZE}, at least 100kB"
+        default=10_000_000, ge=MIN_LOG_SIZE, description=f"{SIZE_HINT}, at least 100kB"
     )
     """Bytes that the log and its past may take, all files together."""
     events_kept: Annotated[int, BeforeValidator(_not_boolean)] = Field(
@@ -133,9 +133,9 @@ class RoleSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    command: FilledText | None = Field(default=None, description="a command for the shell")
+    command: NonEmptyText | None = Field(default=None, description="a command for the shell")
     """What `/bin/sh -c` runs in the session; `{prompt}` is the first prompt, quoted for the shell."""
-    work_dir: FilledText | None = Field(default=None, description="a folder, from the town's root on")
+    work_dir: NonEmptyText | None = Field(default=None, description="a folder, from the town's root on")
     """Where the command runs; it must be there."""
     session: Annotated[str, StringConstraints(strict=True), AfterValidator(_session)] | None = Field(
         default=None, description="a tmux session name out of A-Z a-z 0-9 _ -"
@@ -147,16 +147,16 @@ class RoleSettings(BaseModel):
         default=None, description="true or false"
     )
     """Whether the agent is started again whenever it has no session."""
-    stop_grace: Duration | None = Field(default=None, description=A_DURATION)
+    stop_grace: Duration | None = Field(default=None, description=DURATION_HINT)
     """How long the session's processes may take to end by themselves before they are killed."""
     env: Mapping[Annotated[str, StringConstraints(pattern=_VARIABLE)], Text] = Field(
         default={}, description="a table of variables, each a text"
     )
     """What the session finds in its environment; that of a role and of an agent are merged."""
-    host: Host | None = Field(default=None, description=A_NAME)
+    host: Host | None = Field(default=None, description=NAME_HINT)
     """On which host the agent lives, where several serve one town."""
 
-    def over(self, base: "RoleSettings") -> "RoleSettings":
+    def merged_over(self, base: "RoleSettings") -> "RoleSettings":
         """What holds when this is said besides `base`: this goes before, `env` is merged."""
         said = {key: value for key in self.model_fields_set if (value := getattr(self, key)) is not None}
         return base.model_copy(update={**said, "env": {**base.env, **self.env}})

@@ -107,7 +107,7 @@ def _declared(settings: Settings, layout: Layout) -> dict[str, tuple[ParsedAddre
                 f"town.toml: {_header(spelled[address])} and {_header(spelling)} are one agent"
             )
         of_role = settings.roles.get(form.role if form else CUSTOM_ROLE, _NOTHING_SAID)
-        declared[address], spelled[address] = (form, said.over(of_role)), spelling
+        declared[address], spelled[address] = (form, said.merged_over(of_role)), spelling
     return declared
 
 

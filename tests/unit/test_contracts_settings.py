@@ -218,7 +218,7 @@ def test_a_role_and_its_agent_are_laid_over_each_other(tmp_path: Path) -> None:
         '[agents."r/crew/x"]\npoke = ""\nkeep_running = false\nenv = {B = "3"}'
     )
     settings = load(tmp_path, toml)
-    both = settings.agents["r/crew/x"].over(settings.roles["crew"])
+    both = settings.agents["r/crew/x"].merged_over(settings.roles["crew"])
     assert (both.poke, both.keep_running, both.env) == ("", False, {"A": "1", "B": "3"})
 
 
