@@ -28,7 +28,7 @@ from .lifecycle import (
     parse_action,
 )
 from .shape import Timestamp, one_line_error
-from .times import format_time, parse_time, time_span
+from .times import format_time, parse_time, precision_of
 
 OPTIONAL_KEYS = ("id", "to", "incarnation", "reason", "handoff")
 KEYS = ("from", "action", "timestamp", *OPTIONAL_KEYS)
@@ -102,7 +102,7 @@ class LifecycleRequest(BaseModel):
     def latest_timestamp(self) -> datetime:
         """The end of the time that `timestamp` may mean: `10:12:21Z` is any instant within that second."""
         try:
-            return self.timestamp + time_span(self._written())
+            return self.timestamp + precision_of(self._written())
         except OverflowError:
             return self.timestamp
 

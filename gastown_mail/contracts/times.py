@@ -8,7 +8,7 @@ from decimal import Decimal
 ZERO_TIME = datetime(1, 1, 1, tzinfo=UTC)
 """A time that never was, as Go's zero `time.Time`."""
 
-LONGEST_DURATION = 2**63 / 1e9
+MAX_DURATION = 2**63 / 1e9
 """Seconds that Go's `time.Duration` can hold (292 years); nothing longer is taken."""
 
 _TIME = re.compile(
@@ -48,7 +48,7 @@ def parse_time(text: str) -> datetime:
     return moment
 
 
-def time_span(text: str) -> timedelta:
+def precision_of(text: str) -> timedelta:
     """How much time the last digit of such a text covers: 1 s without a fraction, never under 1 µs."""
     fraction = _time_parts(text)[6] or ""
     return timedelta(microseconds=10 ** (6 - min(len(fraction), 6)))
@@ -72,7 +72,7 @@ def parse_duration(value: str | int | float) -> float:
     Raises ValueError for anything else, and for a negative or endless duration.
     """
     seconds = _spelled_seconds(value.strip()) if isinstance(value, str) else _number_of_seconds(value)
-    if not 0 <= seconds <= LONGEST_DURATION:
+    if not 0 <= seconds <= MAX_DURATION:
         shown = _short(value) if isinstance(value, str) else f"{seconds:g}"
         raise ValueError(f"{shown} is not a duration between 0 and 292 years")
     return seconds

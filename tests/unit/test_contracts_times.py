@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.times import (
-    LONGEST_DURATION,
+    MAX_DURATION,
     ZERO_TIME,
     format_duration,
     format_time,
     parse_duration,
     parse_time,
-    time_span,
+    precision_of,
 )
 from tests.unit.moments import MOMENTS
 
@@ -30,7 +30,7 @@ def test_any_number_of_digits_is_cut_off_at_microseconds(moment: datetime, digit
     text = text[:19] + (f".{digits}" if digits else "") + text[19:]
     micros = int(digits.ljust(9, "0")[:6])
     assert parse_time(text) == moment + timedelta(microseconds=micros)
-    assert time_span(text) == timedelta(microseconds=max(1, round(10 ** (6 - len(digits)))))
+    assert precision_of(text) == timedelta(microseconds=max(1, round(10 ** (6 - len(digits)))))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_any_number_of_digits_is_cut_off_at_microseconds(moment: datetime, digit
     ],
 )
 def test_the_span_is_that_of_the_last_digit(text: str, span: timedelta) -> None:
-    assert time_span(text) == span
+    assert precision_of(text) == span
 
 
 def test_lower_case_letters_are_read() -> None:
@@ -153,7 +153,7 @@ def test_durations(value: str | float, seconds: float) -> None:
         float("nan"),
         float("inf"),
         10**400,
-        LONGEST_DURATION * 2,
+        MAX_DURATION * 2,
         True,
     ],
 )
@@ -192,4 +192,4 @@ def test_a_duration_is_finite_or_a_value_error(text: str) -> None:
         seconds = parse_duration(text)
     except ValueError:
         return
-    assert 0 <= seconds <= LONGEST_DURATION
+    assert 0 <= seconds <= MAX_DURATION
