@@ -115,7 +115,7 @@ def load_settings(
         raise SettingsError(f"{town_root} is not a folder: gastown-mail init makes a town")
     root = town_root.resolve()
     file = read_toml(root / TOWN_FILE)
-    document = _validate(_Document, file.values, lambda path: f"{file.at(*path)}: {'.'.join(path)}")
+    document = _validate(_Document, file.values, lambda path: f"{file.location_of(*path)}: {'.'.join(path)}")
     return Settings(
         town_root=root,
         town_name=town_name(root, document.town_name),
@@ -157,7 +157,7 @@ def _daemon(
     variables = {key: environ.get(f"GASTOWN_{key.upper()}") for key in DaemonSettings.model_fields}
     from_environ = {key: text for key, text in variables.items() if text}
     given = {key: value for key, value in arguments.items() if value is not None}
-    _validate(DaemonSettings, table, lambda path: f"{file.at('daemon', *path)}: [daemon] {path[0]}")
+    _validate(DaemonSettings, table, lambda path: f"{file.location_of('daemon', *path)}: [daemon] {path[0]}")
     _validate(DaemonSettings, from_environ, lambda path: f"GASTOWN_{path[0].upper()}")
     _validate(DaemonSettings, given, lambda path: f"argument {path[0]}")
     return DaemonSettings.model_validate({**table, **from_environ, **given})
@@ -167,7 +167,7 @@ def _role(file: TomlFile, role: str, table: Mapping[str, object]) -> RoleSetting
     known = (*ROLES, CUSTOM_ROLE)
     if role not in known:
         raise SettingsError(
-            f"{file.at('roles', role)}: [roles.{role}] {unknown_key_message('a role', role, known)}"
+            f"{file.location_of('roles', role)}: [roles.{role}] {unknown_key_message('a role', role, known)}"
         )
     return _overrides(file, ("roles", role), f"[roles.{role}]", table)
 
@@ -176,12 +176,16 @@ def _agent(file: TomlFile, address: str, table: Mapping[str, object]) -> RoleSet
     header = f"[agents.{quote_value(address)}]"
     if not ADDRESS_PATTERN.match(address) or address.strip("/") == OPERATOR:
         expected = "expected an address such as gastown/crew/max, out of A-Z a-z 0-9 _ - and /"
-        raise SettingsError(f"{file.at('agents', address)}: {header} is no address: {expected}, not operator")
+        raise SettingsError(
+            f"{file.location_of('agents', address)}: {header} is no address: {expected}, not operator"
+        )
     return _overrides(file, ("agents", address), header, table)
 
 
 def _overrides(file: TomlFile, place: KeyPath, header: str, table: Mapping[str, object]) -> RoleSettings:
-    return _validate(RoleSettings, table, lambda path: f"{file.at(*place, *path)}: {header} {'.'.join(path)}")
+    return _validate(
+        RoleSettings, table, lambda path: f"{file.location_of(*place, *path)}: {header} {'.'.join(path)}"
+    )
 
 
 def _validate(model: type[M], values: Mapping[str, object], named: Callable[[KeyPath], str]) -> M:

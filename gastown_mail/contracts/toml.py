@@ -17,7 +17,7 @@ class TomlFile:
     text: str
     values: dict[str, Any]
 
-    def at(self, *path: str) -> str:
+    def location_of(self, *path: str) -> str:
         """`town.toml, line 7` for the line that this key or table stands on."""
         line = _line_of(self.text, path)
         return f"{self.name}, line {line}" if line else self.name

@@ -49,19 +49,21 @@ def test_a_key_is_found_on_its_line_and_not_in_texts_and_comments(
     tmp_path: Path, path: tuple[str, ...], line: int
 ) -> None:
     file = read_toml(written(tmp_path, TEXT.encode()))
-    assert file.at(*path) == f"town.toml, line {line}"
+    assert file.location_of(*path) == f"town.toml, line {line}"
 
 
 def test_a_key_that_is_spelled_in_another_way_has_no_line(tmp_path: Path) -> None:
     file = read_toml(written(tmp_path, rb'"\u0061" = 1'))
     assert file.values == {"a": 1}
-    assert file.at("a") == "town.toml"
+    assert file.location_of("a") == "town.toml"
 
 
 @given(st.lists(st.from_regex(r"\A[a-z]{1,3}\Z"), min_size=1, max_size=12, unique=True))
 def test_each_key_of_a_plain_file_is_on_its_line(keys: list[str]) -> None:
     file = TomlFile("t", "".join(f"{key} = 1\n" for key in keys), {})
-    assert [file.at(key) for key in keys] == [f"t, line {number}" for number in range(1, len(keys) + 1)]
+    assert [file.location_of(key) for key in keys] == [
+        f"t, line {number}" for number in range(1, len(keys) + 1)
+    ]
 
 
 def test_a_missing_file_says_nothing(tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_a_missing_file_says_nothing(tmp_path: Path) -> None:
 def test_windows_lines_and_a_byte_order_mark_are_read(tmp_path: Path) -> None:
     file = read_toml(written(tmp_path, b"\xef\xbb\xbfa = 1\r\nb = 2\r\n"))
     assert file.values == {"a": 1, "b": 2}
-    assert file.at("b") == "town.toml, line 2"
+    assert file.location_of("b") == "town.toml, line 2"
 
 
 @pytest.mark.parametrize(
