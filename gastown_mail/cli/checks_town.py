@@ -20,7 +20,7 @@ from gastown_mail.daemon.rollcall import registered
 from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import periodic_jobs
 from gastown_mail.daemon.town import Town
-from gastown_mail.plumbing.answers import text
+from gastown_mail.plumbing.answers import to_str
 from gastown_mail.plumbing.connections import redact, redis_errors, warnings_of
 from gastown_mail.plumbing.files import TownLock
 from gastown_mail.sessions.tmux import NoServer
@@ -52,12 +52,14 @@ def check_redis(town: Town) -> Results:
     if info is None:
         yield unchecked(warnings[0])
         return
-    version = text(info["redis_version"])
+    version = to_str(info["redis_version"])
     if is_too_old(version):
         yield finding(f"its version is {version}: 6.2 or newer is needed; update it")
     yield from map(finding, warnings)
     if not warnings:
-        yield ok(f"version {version}, append-only file on, eviction policy {text(info['maxmemory_policy'])}")
+        yield ok(
+            f"version {version}, append-only file on, eviction policy {to_str(info['maxmemory_policy'])}"
+        )
 
 
 def is_too_old(version: str) -> bool:

@@ -14,7 +14,7 @@ from gastown_mail.daemon.rollcall import is_at_work
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Holder as Clerk
 from gastown_mail.mail.dead import DeadLetters
-from gastown_mail.plumbing.answers import text
+from gastown_mail.plumbing.answers import to_str
 from gastown_mail.plumbing.files import Holder
 
 PEEKED = 10
@@ -73,7 +73,7 @@ def mail_part(town: Town, now: datetime, *, near: bool) -> Mail:
         inbox, waiting, taken, in_hand, opened, oldest, clerk = pipe.execute()
     received = datetime.fromtimestamp(oldest[0][1], UTC) if oldest else None
     return Mail(
-        clerk=_serves(text(clerk), town.host, near), inbox=inbox, inbox_oldest=age_of_oldest(waiting, now),
+        clerk=_serves(to_str(clerk), town.host, near), inbox=inbox, inbox_oldest=age_of_oldest(waiting, now),
         taken=taken, taken_oldest=age_of_oldest(in_hand, now), open=opened,
         open_oldest=age(received, now) if received else None, dead=len(DeadLetters(town.redis, keys).ids()),
     )  # fmt: skip

@@ -10,7 +10,7 @@ from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import StateFileError
 from gastown_mail.daemon.record import Agents, Desired, TownRecord
 from gastown_mail.mail.events import tell
-from gastown_mail.plumbing.answers import texts
+from gastown_mail.plumbing.answers import to_strs
 from gastown_mail.plumbing.files import exclusively
 
 FILE = "desired.json"
@@ -54,7 +54,7 @@ class Wishes:
         """
         with exclusively(self.daemon_dir / LOCK, LOCK_DEADLINE):
             known = self._kept() if only else {}
-            addresses = only if known else texts(self.agents.redis.smembers(self.agents.keys.agents))
+            addresses = only if known else to_strs(self.agents.redis.smembers(self.agents.keys.agents))
             found = zip(addresses, self.agents.wanted(addresses), strict=True)
             wanted = known | {a: " ".join(words).strip() if words[0] else "" for a, words in found}
             # Asked after the reading: what was read before Redis was emptied is whole.

@@ -22,7 +22,7 @@ from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Turn, turn
 from gastown_mail.daemon.verdict import Carry, Case, Finished, Settle, decide
 from gastown_mail.mail.events import tell
-from gastown_mail.plumbing.answers import fields, texts
+from gastown_mail.plumbing.answers import to_fields, to_strs
 from gastown_mail.plumbing.failpoints import passing
 from gastown_mail.plumbing.log import say
 from gastown_mail.sessions.session import Session
@@ -157,7 +157,7 @@ def _begin(town: Town, right: Turn, case: Case, victim: Session | None) -> None:
     desired, owed = (Desired.RUNNING, "true") if case.starts else (Desired.STOPPED, "false")
 
     def write(pipe: Any) -> None:
-        if texts(pipe.hmget(request, ["status"]))[0] in FINAL_STATUSES:
+        if to_strs(pipe.hmget(request, ["status"]))[0] in FINAL_STATUSES:
             raise StateUnknown(f"request {case.id} has been settled by somebody else")
         pipe.multi()
         if text:
@@ -165,7 +165,7 @@ def _begin(town: Town, right: Turn, case: Case, victim: Session | None) -> None:
         elif case.starts:
             pipe.delete(town.keys.handoff(address))
         town.agents.write(address, pipe=pipe, desired=desired.value, changed_at=now, owed=owed)
-        pipe.hset(work, mapping=fields(notes))
+        pipe.hset(work, mapping=to_fields(notes))
         pipe.hset(request, "status", RequestStatus.CARRYING.value)
         tell(pipe, town.keys, "carrying", agent=address, request=case.id,
              action=case.request.action.value, session=case.agent.session)  # fmt: skip

@@ -14,7 +14,7 @@ from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.state import State, load_state, save_state
 from gastown_mail.contracts.times import ZERO_TIME, format_time, parse_time
 from gastown_mail.daemon.gate import OPEN, Gate
-from gastown_mail.plumbing.answers import fields, read_hash, text_hash, texts
+from gastown_mail.plumbing.answers import read_hash, to_fields, to_str_dict, to_strs
 from gastown_mail.plumbing.files import exclusively
 
 MIRROR_DEADLINE = 5.0
@@ -87,25 +87,25 @@ class Agents:
         with self.redis.pipeline(transaction=False) as pipe:
             for address in addresses:
                 pipe.hgetall(self.keys.agent(address))
-            return [AgentRecord.from_mapping(text_hash(answer)) for answer in pipe.execute()]
+            return [AgentRecord.from_mapping(to_str_dict(answer)) for answer in pipe.execute()]
 
     def wanted(self, addresses: Sequence[str]) -> list[tuple[str, str]]:
         """What is desired of each, and what was before its pause, as text; in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for address in addresses:
                 pipe.hmget(self.keys.agent(address), ["desired", "before_pause"])
-            return [(desired, before) for desired, before in map(texts, pipe.execute())]
+            return [(desired, before) for desired, before in map(to_strs, pipe.execute())]
 
     def write(self, address: str, *, pipe: Redis | None = None, **values: str | int | datetime) -> None:
         """Write fields through; on a pipeline they become part of the transaction."""
         texts = {name: format_time(v) if isinstance(v, datetime) else v for name, v in values.items()}
         target = self.redis if pipe is None else pipe
-        target.hset(self.keys.agent(address), mapping=fields(texts))
+        target.hset(self.keys.agent(address), mapping=to_fields(texts))
         target.sadd(self.keys.agents, address)
 
     def write_gate(self, address: str, gate: Gate) -> None:
         """Write the agent's start history through."""
-        self.redis.hset(self.keys.agent(address), mapping=fields(gate.to_mapping()))
+        self.redis.hset(self.keys.agent(address), mapping=to_fields(gate.to_mapping()))
 
     def next_generation(self, address: str) -> int:
         """A number for the next start, greater than every one before it (see `Sessions.start`)."""
@@ -155,7 +155,7 @@ class TownRecord:
 
     def restore(self, state: State) -> None:
         """Bring back what `state.json` still knows after Redis was emptied."""
-        self.redis.hset(self.keys.state, mapping=fields(state.to_mapping()))
+        self.redis.hset(self.keys.state, mapping=to_fields(state.to_mapping()))
 
     def stopping(self) -> None:
         """The daemon is about to end: no act is begun any more."""
@@ -182,5 +182,5 @@ class TownRecord:
         return state
 
     def _write(self, values: Mapping[str, str]) -> None:
-        self.redis.hset(self.keys.state, mapping=fields(values))
+        self.redis.hset(self.keys.state, mapping=to_fields(values))
         self.mirror()

@@ -11,7 +11,7 @@ from redis import Redis
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from gastown_mail.contracts.times import ZERO_TIME, parse_time
-from gastown_mail.plumbing.answers import texts
+from gastown_mail.plumbing.answers import to_strs
 
 SILENCE = timedelta(seconds=45)
 """A worker that gave no sign for so long is dead: an idle one gives one every 15 s, a busy one every 30 s."""
@@ -55,5 +55,5 @@ def registered(redis: Redis, queues: Sequence[str]) -> list[list[Worker]]:
 
 
 def _worker(answer: list[Any]) -> Worker:
-    pid, machine, sign = texts(answer)
+    pid, machine, sign = to_strs(answer)
     return Worker(int(pid or 0), machine, parse_time(sign) if sign else ZERO_TIME)

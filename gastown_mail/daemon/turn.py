@@ -14,7 +14,7 @@ from redis.client import Pipeline
 from redis.exceptions import LockError, RedisError
 
 from gastown_mail.contracts.errors import StateUnknown
-from gastown_mail.plumbing.answers import text
+from gastown_mail.plumbing.answers import to_str
 from gastown_mail.sessions import kernel
 from gastown_mail.sessions.processes import alive
 
@@ -148,7 +148,7 @@ def is_held(redis: Redis, key: str, host: str) -> bool:
 def drop_if_dead(redis: Redis, key: str, host: str) -> None:
     """Free the turn of a holder that is certainly dead, so that nobody waits for its lease."""
     token: Any = redis.get(key)
-    holder = Holder.parse(text(token))
+    holder = Holder.parse(to_str(token))
     if holder and holder.is_dead(host):
         redis.transaction(lambda pipe: _delete_if(pipe, key, token), key)
 

@@ -10,7 +10,7 @@ from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.mail.events import tell
 from gastown_mail.mail.requests import Requests, Work
-from gastown_mail.plumbing.answers import fields, text, texts
+from gastown_mail.plumbing.answers import to_fields, to_str, to_strs
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class DeadLetters:
         """The ids of the dead letters still kept that died since then (epoch), oldest first."""
         oldest = max(since, time.time() - self.keys.requests_kept)
         found: list[Any] = self.redis.zrange(self.keys.dead, oldest, "+inf", byscore=True)
-        return texts(found)
+        return to_strs(found)
 
     def revive(self, request_id: str) -> None:
         """Put a dead letter back into the inbox, as if asked for now; raises GastownError if it is none."""
@@ -36,7 +36,7 @@ class DeadLetters:
             pipe.multi()
             pipe.zrem(self.keys.dead, request_id)
             pipe.delete(self.keys.request(request_id), self.keys.progress(request_id))
-            pipe.hset(self.keys.progress(request_id), mapping=fields(notes))
+            pipe.hset(self.keys.progress(request_id), mapping=to_fields(notes))
             pipe.rpush(self.keys.inbox, work.element)
             tell(pipe, self.keys, "revived", agent=agent, request=request_id)
 
@@ -52,7 +52,7 @@ class DeadLetters:
             pipe.execute()
 
     def _agent(self, request_id: str) -> str:
-        return text(self.redis.hget(self.keys.request(request_id), "agent"))
+        return to_str(self.redis.hget(self.keys.request(request_id), "agent"))
 
     def _work(self, request_id: str) -> Work:
         if self.redis.zscore(self.keys.dead, request_id) is None:

@@ -8,7 +8,7 @@ from typing import Any
 from redis import Redis
 
 from gastown_mail.contracts.keys import Keys
-from gastown_mail.plumbing.answers import fields, text, text_hash
+from gastown_mail.plumbing.answers import to_fields, to_str, to_str_dict
 
 PAGE = 500
 """How many entries are read in one go."""
@@ -99,7 +99,7 @@ class Event:
 def tell(redis: Redis, keys: Keys, event: str, **facts: object) -> None:
     """Write one fact down; on a pipeline it becomes part of the transaction."""
     entry = {"event": event} | {name: value for name, value in facts.items() if value != ""}
-    redis.xadd(keys.events, fields(entry), maxlen=keys.events_kept, approximate=True)
+    redis.xadd(keys.events, to_fields(entry), maxlen=keys.events_kept, approximate=True)
 
 
 def newest(redis: Redis, keys: Keys) -> str:
@@ -127,7 +127,7 @@ def newest_first(redis: Redis, keys: Keys, *, since: float = 0.0, until: str = "
         yield from (_event(*entry) for entry in entries)
         if len(entries) < PAGE:
             return
-        until = f"({text(entries[-1][0])}"
+        until = f"({to_str(entries[-1][0])}"
 
 
 def await_new(redis: Redis, keys: Keys, place: str, wait: float) -> list[Event]:
@@ -140,4 +140,4 @@ def await_new(redis: Redis, keys: Keys, place: str, wait: float) -> list[Event]:
 
 
 def _event(place: bytes, found: Mapping[bytes, bytes]) -> Event:
-    return Event(text(place), text_hash(found))
+    return Event(to_str(place), to_str_dict(found))

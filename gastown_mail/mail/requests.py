@@ -17,7 +17,7 @@ from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, Requ
 from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.contracts.times import format_time
 from gastown_mail.mail.events import tell
-from gastown_mail.plumbing.answers import fields, read_hash, text, text_hash, texts
+from gastown_mail.plumbing.answers import read_hash, to_fields, to_str, to_str_dict, to_strs
 
 SCAN_STEP = 1000
 """How many keys Redis looks at in one go."""
@@ -79,12 +79,12 @@ class Requests:
         record["status"] = RequestStatus.RECEIVED.value
         proofs = {"trusted": booking.trusted, "proven": booking.proven}
         given = {name: "true" for name, holds in proofs.items() if holds}
-        pipe.hset(self.keys.progress(booking.id), mapping=fields({"element": booking.element, **given}))
+        pipe.hset(self.keys.progress(booking.id), mapping=to_fields({"element": booking.element, **given}))
         if booking.refusal:
             record |= _end(RequestStatus.REFUSED, booking.refusal, now)
             self._close(pipe, booking.id, booking.agent, record, now)
         else:
-            pipe.hset(self.keys.request(booking.id), mapping=fields(record))
+            pipe.hset(self.keys.request(booking.id), mapping=to_fields(record))
             pipe.zadd(self.keys.pending(booking.agent), {booking.id: place})
             pipe.zadd(self.keys.unsettled, {booking.id: now.timestamp()})
         tell(pipe, self.keys, record["status"], agent=booking.agent, request=booking.id,
@@ -99,7 +99,7 @@ class Requests:
         with self.redis.pipeline(transaction=False) as pipe:
             for request_id in ids:
                 pipe.hgetall(self.keys.request(request_id))
-            return [text_hash(answer) for answer in pipe.execute()]
+            return [to_str_dict(answer) for answer in pipe.execute()]
 
     def work(self, request_id: str) -> Work | None:
         """The daemon's notes on a request, None when there is no such request."""
@@ -114,17 +114,17 @@ class Requests:
 
     def waiting(self, agent: str) -> list[str]:
         """The ids that wait for the agent or are being carried out, oldest first."""
-        return texts(self.redis.zrange(self.keys.pending(agent), 0, -1))
+        return to_strs(self.redis.zrange(self.keys.pending(agent), 0, -1))
 
     def open(self) -> dict[str, float]:
         """All ids without a final status, with the time they were received (seconds since the epoch)."""
         found: list[Any] = self.redis.zrange(self.keys.unsettled, 0, -1, withscores=True)
-        return {text(member): float(score) for member, score in found}
+        return {to_str(member): float(score) for member, score in found}
 
     def kept(self) -> list[str]:
         """The ids of all that have a record, settled or not, in no order; every key of Redis is looked at."""
         prefix = self.keys.request("")
-        found = {text(key) for key in self.redis.scan_iter(match=f"{prefix}*", count=SCAN_STEP)}
+        found = {to_str(key) for key in self.redis.scan_iter(match=f"{prefix}*", count=SCAN_STEP)}
         return [key.removeprefix(prefix) for key in found]
 
     def settle(self, request_id: str, agent: str, status: RequestStatus, detail: str, now: datetime) -> bool:
@@ -133,7 +133,7 @@ class Requests:
 
         def unless_final(pipe: Any) -> Any:
             found: Any = pipe.hmget(key, ["status", "action"])
-            before, action = texts(found)
+            before, action = to_strs(found)
             pipe.multi()
             if not before or before in FINAL_STATUSES:
                 return False
@@ -148,7 +148,7 @@ class Requests:
         key = self.keys.request(request_id)
 
         def unless_final(pipe: Any) -> None:
-            open_still = text(pipe.hget(key, "status")) not in (*FINAL_STATUSES, "")
+            open_still = to_str(pipe.hget(key, "status")) not in (*FINAL_STATUSES, "")
             pipe.multi()
             if open_still:
                 pipe.hset(key, "detail", detail)
@@ -156,7 +156,7 @@ class Requests:
         self.redis.transaction(unless_final, key)
 
     def _close(self, pipe: Pipeline, request_id: str, agent: str, end: dict[str, str], now: datetime) -> None:
-        pipe.hset(self.keys.request(request_id), mapping=fields(end))
+        pipe.hset(self.keys.request(request_id), mapping=to_fields(end))
         pipe.zrem(self.keys.pending(agent), request_id)
         pipe.zrem(self.keys.unsettled, request_id)
         if end["status"] in DEAD_STATUSES:
@@ -176,7 +176,7 @@ class Requests:
 def _work(found: dict[Any, Any]) -> Work | None:
     if b"element" not in found:
         return None
-    notes = text_hash(found)
+    notes = to_str_dict(found)
     return Work(
         element=found[b"element"],
         tries=int(notes.get("tries", 0)),

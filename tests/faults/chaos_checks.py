@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES
-from gastown_mail.plumbing.answers import text_hash, texts
+from gastown_mail.plumbing.answers import to_str_dict, to_strs
 from gastown_mail.sessions import kernel
 from tests.faults.chaos_requests import Watcher
 from tests.faults.chaos_town import Bystander
@@ -85,7 +85,7 @@ def _unsettled(daemon: Daemon, watcher: Watcher) -> list[str]:
         f"accepted and never settled: {ident} ({watcher.ledger.accepted[ident]})" for ident in watcher.open()
     ]
     for key in redis.scan_iter(f"{keys.request('')}*".replace("{", "[{]").replace("}", "[}]"), count=1000):
-        record = text_hash(redis.hgetall(key))
+        record = to_str_dict(redis.hgetall(key))
         if record.get("status") not in FINAL_STATUSES:
             found.append(f"a record that is not final: {key!r} {record}")
     return found
@@ -115,7 +115,7 @@ def _wrong_processes(daemon: Daemon) -> list[str]:
         entries = kernel.environment(pid).split(b"\0")
         if mine in entries and kernel.row(pid) is not None:
             named = dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)
-            address, token = texts([named.get(b"GASTOWN_AGENT"), named.get(b"GASTOWN_INCARNATION")])
+            address, token = to_strs([named.get(b"GASTOWN_AGENT"), named.get(b"GASTOWN_INCARNATION")])
             if address and token and token != "0" * 32:
                 tokens[address][token].append(pid)
     found = []

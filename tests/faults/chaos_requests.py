@@ -16,7 +16,7 @@ from gastown_mail.contracts.errors import RequestNotAccepted
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, content_id
 from gastown_mail.contracts.times import format_time
 from gastown_mail.mail.send import send_lifecycle
-from gastown_mail.plumbing.answers import texts
+from gastown_mail.plumbing.answers import to_strs
 from gastown_mail.plumbing.connections import connect
 from tests.faults.chaos_town import CREW, RIG
 from tests.faults.daemons import Daemon
@@ -173,7 +173,7 @@ class Watcher:
         for ident in ids:
             pipe.hmget(keys.request(ident), ["status", "finished_at", "detail"])  # type: ignore[attr-defined]
         for ident, answer in zip(ids, pipe.execute(), strict=True):  # type: ignore[attr-defined]
-            self._compare(ident, tuple(texts(answer)))
+            self._compare(ident, tuple(to_strs(answer)))
 
     def _compare(self, ident: str, now: tuple[str, ...]) -> None:
         if now[0] in FINAL_STATUSES or ident in self.final:

@@ -21,7 +21,7 @@ from gastown_mail.daemon.rounds import enqueue_start
 from gastown_mail.daemon.service import redis_url
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Holder
-from gastown_mail.plumbing.answers import text_hash
+from gastown_mail.plumbing.answers import to_str_dict
 from gastown_mail.sessions import kernel, processes
 from gastown_mail.sessions.session import Session
 from tests.towns import clean_environ, element, kill_sessions
@@ -178,7 +178,7 @@ class Daemon:
 
     def _resting(self, pid: int) -> bool:
         redis: Any = self.town.redis
-        known = [text_hash(redis.hgetall(key)) for key in redis.smembers("rq:workers")]
+        known = [to_str_dict(redis.hgetall(key)) for key in redis.smembers("rq:workers")]
         return any(one.get("pid") == str(pid) and one["state"] == "idle" for one in known)
 
     def redis_pid(self) -> int:

@@ -19,7 +19,7 @@ from gastown_mail.contracts.errors import GastownError
 from gastown_mail.daemon import queues
 from gastown_mail.daemon.queues import CARRY_OUT, RUNNABLE, START, SWEEP, TownJob, TownQueue
 from gastown_mail.daemon.town import Town
-from gastown_mail.plumbing.answers import text
+from gastown_mail.plumbing.answers import to_str
 from tests.parts import WORKER, lives, running
 from tests.waiting import eventually
 
@@ -43,7 +43,7 @@ def put(town: Town, ident: str = "job", function: str = SWEEP, *arguments: str) 
 
 
 def status(town: Town, ident: str) -> str:
-    return text(town.redis.hget(f"rq:job:{ident}", "status"))
+    return to_str(town.redis.hget(f"rq:job:{ident}", "status"))
 
 
 def failure(town: Town, ident: str) -> str:

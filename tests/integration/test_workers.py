@@ -15,7 +15,7 @@ from rq.serializers import JSONSerializer
 from gastown_mail.daemon import workers
 from gastown_mail.daemon.queues import HEARTBEAT, SWEEP, TownJob
 from gastown_mail.daemon.town import Town
-from gastown_mail.plumbing.answers import texts
+from gastown_mail.plumbing.answers import to_strs
 from tests.integration.test_queues import LONG, a_worker, becomes, idle, put, smuggle, status, target
 from tests.parts import WORKER, OwnServer, kill, lives
 from tests.towns import clean_environ
@@ -65,7 +65,7 @@ def test_a_job_that_waits_keeps_no_other_from_being_run(own_town: Town) -> None:
 
         becomes(own_town, "another", "finished")
         assert status(own_town, "beat") == "started"
-        (registered,) = texts(own_town.redis.smembers("rq:workers"))
+        (registered,) = to_strs(own_town.redis.smembers("rq:workers"))
         assert own_town.redis.hget(registered, "state") == b"busy"
         assert lives(worker)
 
