@@ -21,7 +21,7 @@ from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import periodic_jobs
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.answers import to_str
-from gastown_mail.plumbing.connections import redact, redis_errors, warnings_of
+from gastown_mail.plumbing.connections import durability_warnings, redact, redis_errors
 from gastown_mail.plumbing.files import TownLock
 from gastown_mail.sessions.tmux import NoServer
 
@@ -48,7 +48,7 @@ def check_redis(town: Town) -> Results:
         return
     yield ok(f"{redact(town.redis_url)} answers")
     info = _info(town.redis)
-    warnings = warnings_of(town.redis)
+    warnings = durability_warnings(town.redis)
     if info is None:
         yield unchecked(warnings[0])
         return

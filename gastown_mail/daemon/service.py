@@ -19,7 +19,7 @@ from gastown_mail.daemon.roster import Roster
 from gastown_mail.daemon.schedule import Periodic, keep_schedule, make_due
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.workers import WORKER_TTL, worker
-from gastown_mail.plumbing.connections import connect, redis_errors, warnings_of
+from gastown_mail.plumbing.connections import connect, durability_warnings, redis_errors
 from gastown_mail.plumbing.embedded import ensure_server, server_lives, server_url, stop_server
 from gastown_mail.plumbing.files import TownLock
 from gastown_mail.plumbing.log import say
@@ -41,7 +41,7 @@ def open_redis(settings: Settings, warn: Callable[[str], None] = lambda _: None)
     url = settings.daemon.redis_url or ensure_server(settings.redis_dir)
     with redis_errors(url), connect(url) as redis:
         redis.ping()
-        for warning in warnings_of(redis):
+        for warning in durability_warnings(redis):
             say(log, "redis_warning", level=logging.WARNING, detail=warning)
             warn(warning)
     return url

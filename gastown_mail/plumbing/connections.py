@@ -25,7 +25,7 @@ URL_FORMS = (
 )
 HINT = "(is a special character of the password not percent-encoded?)"
 SCHEMES = frozenset({"redis", "rediss", "unix"})
-QUERY_KEYS = frozenset(
+ALLOWED_QUERY = frozenset(
     {
         "db",
         "username",
@@ -58,11 +58,11 @@ def connect(
     Raises SettingsError if `url` is of no form that works.
     """
     _check(url)
-    patience = deadline + blocking + BLOCKING_MARGIN if blocking else deadline
+    timeout = deadline + blocking + BLOCKING_MARGIN if blocking else deadline
     return redis.Redis.from_url(
         url,
         decode_responses=decode,
-        socket_timeout=patience,
+        socket_timeout=timeout,
         socket_connect_timeout=min(deadline, CONNECT_DEADLINE),
         retry=Retry(NoBackoff(), 0),
         retry_on_timeout=False,
@@ -92,7 +92,7 @@ def redis_errors(url: str) -> Iterator[None]:
     try:
         yield
     except redis.RedisError as error:
-        trouble = _trouble(error)
+        trouble = _failure_of(error)
         if trouble is None:
             raise
         raise RedisUnavailable(
@@ -100,7 +100,7 @@ def redis_errors(url: str) -> Iterator[None]:
         ) from error
 
 
-def warnings_of(connection: redis.Redis) -> list[str]:
+def durability_warnings(connection: redis.Redis) -> list[str]:
     """What in the settings of this Redis could lose a request, one plain sentence each; empty if nothing."""
     try:
         info = connection.info()
@@ -136,23 +136,23 @@ def _text(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-class _Trouble(NamedTuple):
+class _Failure(NamedTuple):
     what: str
     remedy: str
 
 
-_CREDENTIALS = _Trouble("refuses the credentials", "check user and password in redis_url")
-_LOADING = _Trouble("is still loading its data", "try again in a moment")
-_UNREACHED = _Trouble("is not reachable", "see that it runs and that redis_url is right, then try again")
-_SILENT = _Trouble("did not answer in time", "see that it is not paused or overloaded, then try again")
-_FORBIDDEN = _Trouble("does not permit that to this user", "give the user the rights for it (ACL SETUSER)")
-_FULL = _Trouble("is out of memory", "free memory or raise maxmemory, then try again")
-_REPLICA = _Trouble("is a read-only replica", "let redis_url name the primary")
-_DISK = _Trouble("cannot write to its disk", "free the disk it writes to, then try again")
-_BUSY = _Trouble("does not take commands now", "try again when it has recovered")
+_CREDENTIALS = _Failure("refuses the credentials", "check user and password in redis_url")
+_LOADING = _Failure("is still loading its data", "try again in a moment")
+_UNREACHED = _Failure("is not reachable", "see that it runs and that redis_url is right, then try again")
+_SILENT = _Failure("did not answer in time", "see that it is not paused or overloaded, then try again")
+_FORBIDDEN = _Failure("does not permit that to this user", "give the user the rights for it (ACL SETUSER)")
+_FULL = _Failure("is out of memory", "free memory or raise maxmemory, then try again")
+_REPLICA = _Failure("is a read-only replica", "let redis_url name the primary")
+_DISK = _Failure("cannot write to its disk", "free the disk it writes to, then try again")
+_BUSY = _Failure("does not take commands now", "try again when it has recovered")
 
 # The first match wins: some of redis-py's classes are subclasses of others.
-_BY_CLASS: tuple[tuple[type[redis.RedisError], _Trouble], ...] = (
+_BY_CLASS: tuple[tuple[type[redis.RedisError], _Failure], ...] = (
     (redis.AuthenticationError, _CREDENTIALS),
     (redis.exceptions.AuthorizationError, _CREDENTIALS),
     (redis.exceptions.AuthenticationWrongNumberOfArgsError, _CREDENTIALS),
@@ -180,7 +180,7 @@ _BY_CODE = {
 _CODE = re.compile(r"(?:^|caused error: )([A-Z]+) ")
 
 
-def _trouble(error: redis.RedisError) -> _Trouble | None:
+def _failure_of(error: redis.RedisError) -> _Failure | None:
     for kind, trouble in _BY_CLASS:
         if isinstance(error, kind):
             return trouble
@@ -191,7 +191,7 @@ def _trouble(error: redis.RedisError) -> _Trouble | None:
 def _check(url: str) -> None:
     try:
         parts = urlsplit(url)
-        fault = _fault(parts)
+        fault = _url_error(parts)
     except ValueError:
         # The text of urlsplit's error may quote a part of the password.
         fault = f"it cannot be read {HINT}"
@@ -199,20 +199,20 @@ def _check(url: str) -> None:
         raise SettingsError(f"redis_url {redact(url)!r}: {fault}; what works is {URL_FORMS}")
 
 
-def _fault(parts: SplitResult) -> str | None:
+def _url_error(parts: SplitResult) -> str | None:
     if parts.scheme not in SCHEMES:
         return f"unknown scheme {parts.scheme!r}" if parts.scheme else "it names no scheme"
-    place = _fault_of_path(parts) if parts.scheme == "unix" else _fault_of_host(parts)
-    return place or _fault_of_query(parts.query)
+    place = _path_error(parts) if parts.scheme == "unix" else _host_error(parts)
+    return place or _query_error(parts.query)
 
 
-def _fault_of_path(parts: SplitResult) -> str | None:
+def _path_error(parts: SplitResult) -> str | None:
     if parts.hostname:
         return "a unix socket needs three slashes and an absolute path"
     return None if len(parts.path) > 1 else "it names no socket"
 
 
-def _fault_of_host(parts: SplitResult) -> str | None:
+def _host_error(parts: SplitResult) -> str | None:
     if not parts.hostname:
         return f"it names no host {HINT}" if parts.path.strip("/") else "it names no host"
     if parts.port == 0:
@@ -220,9 +220,9 @@ def _fault_of_host(parts: SplitResult) -> str | None:
     return None if re.fullmatch(r"/?\d*", parts.path) else "the database after the host must be a number"
 
 
-def _fault_of_query(query: str) -> str | None:
+def _query_error(query: str) -> str | None:
     given = dict(parse_qsl(query, keep_blank_values=True))
-    strange = sorted(set(given) - QUERY_KEYS)
+    strange = sorted(set(given) - ALLOWED_QUERY)
     if strange:
-        return f"unknown option {strange[0]!r} (known: {', '.join(sorted(QUERY_KEYS))})"
+        return f"unknown option {strange[0]!r} (known: {', '.join(sorted(ALLOWED_QUERY))})"
     return None if re.fullmatch(r"\d+", given.get("db", "0")) else "the database (db) must be a number"

@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from gastown_mail.contracts.errors import RedisUnavailable, SettingsError
-from gastown_mail.plumbing.connections import connect, redact, redis_errors, warnings_of
+from gastown_mail.plumbing.connections import connect, durability_warnings, redact, redis_errors
 from gastown_mail.plumbing.embedded import ensure_server, server_pid, stop_server
 from tests.waiting import eventually
 
@@ -141,7 +141,7 @@ def test_a_user_without_the_right(url: str, client: redis.Redis) -> None:
         assert agent.rpush("k", "v") == 1
         with pytest.raises(RedisUnavailable, match="does not permit"), redis_errors(agents):
             agent.get("k")
-        (finding,) = warnings_of(agent)
+        (finding,) = durability_warnings(agent)
         assert "could not be checked" in finding
 
 
@@ -183,11 +183,11 @@ def test_an_error_of_ours_stays_itself(url: str, client: redis.Redis) -> None:
 
 
 def test_warnings_name_what_could_lose_a_request(client: redis.Redis) -> None:
-    assert warnings_of(client) == []
+    assert durability_warnings(client) == []
     client.config_set("appendonly", "no")
     client.config_set("maxmemory-policy", "allkeys-lru")
     client.config_set("maxmemory", "1gb")
-    found = " ".join(warnings_of(client))
+    found = " ".join(durability_warnings(client))
     assert "append-only file is off" in found
     assert "allkeys-lru" in found
     assert "limited to 1073741824 bytes" in found
