@@ -22,7 +22,7 @@ from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import redis_url
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.connections import connect, redis_errors
-from gastown_mail.plumbing.embedded import server_lives
+from gastown_mail.plumbing.embedded import is_server_running
 from gastown_mail.plumbing.files import Holder, TownLock
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
@@ -133,7 +133,7 @@ class Look:
         return self._ask(part, asked)
 
     def _ping(self) -> None:
-        if not (self.settings.daemon.redis_url or server_lives(self.settings.redis_dir)):
+        if not (self.settings.daemon.redis_url or is_server_running(self.settings.redis_dir)):
             raise RedisUnavailable("the town's own server does not run; it starts with the daemon")
         self.town.redis.ping()
 

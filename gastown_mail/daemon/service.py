@@ -20,7 +20,7 @@ from gastown_mail.daemon.schedule import Periodic, keep_schedule, make_due
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.workers import WORKER_TTL, worker
 from gastown_mail.plumbing.connections import connect, durability_warnings, redis_errors
-from gastown_mail.plumbing.embedded import ensure_server, server_lives, server_url, stop_server
+from gastown_mail.plumbing.embedded import ensure_server, is_server_running, server_url, stop_server
 from gastown_mail.plumbing.files import TownLock
 from gastown_mail.plumbing.log import say
 
@@ -148,7 +148,7 @@ def serve(
 def _tend(settings: Settings, tick: Callable[[], None]) -> None:
     """Start the embedded server again when it has died, then `tick`; one that only hangs is left alone."""
     try:
-        if not settings.daemon.redis_url and not server_lives(settings.redis_dir):
+        if not settings.daemon.redis_url and not is_server_running(settings.redis_dir):
             ensure_server(settings.redis_dir)
             say(log, "redis_started_again", level=logging.WARNING)
     except GastownError as error:

@@ -62,10 +62,10 @@ def ensure_server(
     url = server_url(folder)
     until = time.monotonic() + deadline
     started = False
-    while (answer := _ask(url, until)).state is not _State.UP:
+    while (answer := _probe(url, until)).state is not _State.UP:
         if answer.state is _State.ABSENT and _start_if_free(folder, candidates, until, again=started):
             started = True
-        _pause(folder, answer, until)
+        _wait_or_fail(folder, answer, until)
     return url
 
 
@@ -79,7 +79,7 @@ def stop_server(folder: Path, *, deadline: float = START_DEADLINE) -> bool:
     if not _runs(folder, url, until):
         return False
     while _runs(folder, url, until):
-        _pause(folder, _ask(url, until, "SHUTDOWN"), until)
+        _wait_or_fail(folder, _probe(url, until, "SHUTDOWN"), until)
     return True
 
 
@@ -93,7 +93,7 @@ def server_pid(folder: Path) -> int | None:
         with redis_errors(url), connect(url) as connection:
             return int(connection.info("server")["process_id"])
     except RedisUnavailable:
-        if server_lives(folder):
+        if is_server_running(folder):
             raise
         return None
 
@@ -104,24 +104,24 @@ class _State(Enum):
     ABSENT = "absent"
 
 
-class _Answer(NamedTuple):
+class _ProbeResult(NamedTuple):
     state: _State
     detail: str
 
 
-def _ask(url: str, until: float, command: str = "PING") -> _Answer:
+def _probe(url: str, until: float, command: str = "PING") -> _ProbeResult:
     patience = max(POLL_STEP, min(PING_DEADLINE, until - time.monotonic()))
     try:
         with connect(url, deadline=patience) as connection:
             connection.execute_command(command)
     except (redis.BusyLoadingError, redis.TimeoutError, redis.ResponseError) as error:
-        return _Answer(_State.BUSY, str(error))
+        return _ProbeResult(_State.BUSY, str(error))
     except redis.ConnectionError as error:
-        return _Answer(_State.ABSENT, str(error))
-    return _Answer(_State.UP, "it answers")
+        return _ProbeResult(_State.ABSENT, str(error))
+    return _ProbeResult(_State.UP, "it answers")
 
 
-def _pause(folder: Path, answer: _Answer, until: float) -> None:
+def _wait_or_fail(folder: Path, answer: _ProbeResult, until: float) -> None:
     if time.monotonic() > until:
         raise RedisUnavailable(
             f"the embedded server of {folder} does not do as it is told ({answer.detail}): look into "
@@ -143,10 +143,10 @@ def _start_if_free(folder: Path, candidates: Sequence[str] | None, until: float,
 
 
 def _runs(folder: Path, url: str, until: float) -> bool:
-    return server_lives(folder) or _ask(url, until).state is not _State.ABSENT
+    return is_server_running(folder) or _probe(url, until).state is not _State.ABSENT
 
 
-def server_lives(folder: Path) -> bool:
+def is_server_running(folder: Path) -> bool:
     """Does a server of `folder` live, or is one being started? Whether it answers is not asked."""
     with said_plainly(folder):
         known = (folder / LOCK_NAME).exists()

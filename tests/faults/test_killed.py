@@ -8,7 +8,7 @@ from contextlib import suppress
 import psutil
 import pytest
 
-from gastown_mail.plumbing.embedded import server_lives
+from gastown_mail.plumbing.embedded import is_server_running
 from gastown_mail.sessions import kernel, processes
 from gastown_mail.sessions.session import Session
 from tests.faults.daemons import MAX, MAXINE, PATIENCE, SLOW_AGENT, Daemon, a_crew, a_daemon
@@ -144,7 +144,7 @@ def test_the_whole_daemon_and_its_redis_killed_in_the_middle_and_started_again(d
 
     kill_everything(daemon)
     kill_at_once(redis)
-    eventually(lambda: not server_lives(daemon.settings.redis_dir))
+    eventually(lambda: not is_server_running(daemon.settings.redis_dir))
     daemon.start()
 
     assert_done_once(daemon, before, ident)
