@@ -23,10 +23,10 @@ from gastown_mail.plumbing.launch import (
     LOG_NAME,
     PID_NAME,
     SOCKET_NAME,
-    last_words,
+    folder_errors,
     launch,
-    prepare,
-    said_plainly,
+    log_tail,
+    prepare_folder,
 )
 
 LOCK_NAME = "server.lock"
@@ -132,12 +132,12 @@ def _wait_or_fail(folder: Path, answer: _ProbeResult, until: float) -> None:
 
 def _start_if_free(folder: Path, candidates: Sequence[str] | None, until: float, *, again: bool) -> bool:
     """Start the server unless one lives or is being started; `again`: ours was started and is gone."""
-    prepare(folder)
+    prepare_folder(folder)
     with _lock(folder) as lock:
         if lock is None:
             return False
         if again:
-            raise RedisUnavailable(f"the embedded server of {folder} died at its start: {last_words(folder)}")
+            raise RedisUnavailable(f"the embedded server of {folder} died at its start: {log_tail(folder)}")
         launch(folder, lock, candidates, until)
         return True
 
@@ -148,7 +148,7 @@ def _runs(folder: Path, url: str, until: float) -> bool:
 
 def is_server_running(folder: Path) -> bool:
     """Does a server of `folder` live, or is one being started? Whether it answers is not asked."""
-    with said_plainly(folder):
+    with folder_errors(folder):
         known = (folder / LOCK_NAME).exists()
     if not known:
         return False
@@ -159,10 +159,10 @@ def is_server_running(folder: Path) -> bool:
 @contextmanager
 def _lock(folder: Path) -> Iterator[int | None]:
     """The server's lock, or None if a server or a starter has it. A server started inside keeps it."""
-    with said_plainly(folder):
+    with folder_errors(folder):
         fd = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        with said_plainly(folder):
+        with folder_errors(folder):
             taken = _try_flock(fd)
         yield fd if taken else None
     finally:

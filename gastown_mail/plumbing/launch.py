@@ -15,11 +15,11 @@ SOCKET_NAME = "redis.sock"
 LOG_NAME = "server.log"
 PID_NAME = "server.pid"
 LOG_LIMIT = 1_000_000
-LAUNCH_LEAST = 0.01
+MIN_LAUNCH_TIMEOUT = 0.01
 
 
 @contextmanager
-def said_plainly(folder: Path) -> Iterator[None]:
+def folder_errors(folder: Path) -> Iterator[None]:
     """Turn an OSError about the server's folder into RedisUnavailable with a remedy."""
     try:
         yield
@@ -30,9 +30,9 @@ def said_plainly(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def prepare(folder: Path) -> None:
+def prepare_folder(folder: Path) -> None:
     """Make the server's folder, for this user's eyes only. Raises RedisUnavailable if that cannot be."""
-    with said_plainly(folder):
+    with folder_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if folder.stat().st_mode & 0o077:
             folder.chmod(0o700)
@@ -66,14 +66,14 @@ def launch(folder: Path, lock: int, candidates: Sequence[str] | None, until: flo
     `until`: a moment of the monotonic clock. A launched server may still be loading, or die.
     Raises RedisUnavailable if there is no program, or none that goes into the background.
     """
-    complaints = []
+    errors = []
     for program in _programs(candidates):
-        complaint = _run([program, *_options(folder.absolute())], lock, until)
-        if complaint is None:
+        error = _run([program, *_options(folder.absolute())], lock, until)
+        if error is None:
             return
-        complaints.append(f"{program}: {complaint}")
+        errors.append(f"{program}: {error}")
     raise RedisUnavailable(
-        f"the embedded server of {folder} could not be started ({'; '.join(complaints)}): "
+        f"the embedded server of {folder} could not be started ({'; '.join(errors)}): "
         "repair that, or set redis_url to a running Redis"
     )
 
@@ -91,7 +91,7 @@ def _run(command: Sequence[str], lock: int, until: float) -> str | None:
             pass_fds=(lock,),
             start_new_session=True,
             umask=0o077,
-            timeout=max(LAUNCH_LEAST, until - time.monotonic()),
+            timeout=max(MIN_LAUNCH_TIMEOUT, until - time.monotonic()),
             check=False,
         )
     except OSError as error:
@@ -119,7 +119,7 @@ def _options(folder: Path) -> list[str]:
     return [word for name, value in options.items() for word in (f"--{name}", value)]
 
 
-def last_words(folder: Path) -> str:
+def log_tail(folder: Path) -> str:
     """The end of the server's log, for an error's text."""
     log = folder / LOG_NAME
     if not log.exists():
