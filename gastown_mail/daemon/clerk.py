@@ -26,7 +26,7 @@ from gastown_mail.daemon.turn import Turn
 from gastown_mail.daemon.verdict import may_ask
 from gastown_mail.mail.inbox import Inbox
 from gastown_mail.mail.requests import Booking
-from gastown_mail.plumbing.failpoints import passing
+from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.plumbing.log import say
 
 WAIT = 1.0
@@ -62,7 +62,7 @@ class Clerk:
             return 0
         elements = self.inbox.left_over() or self.inbox.take(wait)
         if elements:
-            passing("clerk-taken")
+            failpoint("clerk-taken")
             self._book(elements, trusted=False, allowed=self._desk.still_held)
         return len(elements)
 
@@ -88,7 +88,7 @@ class Clerk:
 
         keys = self.town.keys
         new: Any = self.town.redis.transaction(unless_replaced, keys.clerk, value_from_callable=True)
-        passing("clerk-booked")
+        failpoint("clerk-booked")
         for booking in new:
             whose, why = booking.agent or None, booking.refusal or None
             say(log, "booked", request_id=booking.id, agent=whose, detail=why)

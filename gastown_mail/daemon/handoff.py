@@ -11,7 +11,7 @@ from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.contracts.lifecycle import LifecycleAction
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.verdict import Case
-from gastown_mail.plumbing.failpoints import passing
+from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.sessions.session import Session
 
 SCREEN_LINES = 50
@@ -63,7 +63,7 @@ def _copy_handoff(town: Town, address: str, file: Path) -> bool:
         if isinstance(kept, bytes):
             file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             write_atomically(file, kept, 0o600)
-            passing("handoff-written")
+            failpoint("handoff-written")
         else:
             file.unlink(missing_ok=True)
         # Whoever stood still before it wrote has overwritten the handoff of a later request: look again.

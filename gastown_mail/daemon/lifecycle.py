@@ -23,7 +23,7 @@ from gastown_mail.daemon.turn import Turn, turn
 from gastown_mail.daemon.verdict import Carry, Case, Finished, Settle, decide
 from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.answers import to_fields, to_strs
-from gastown_mail.plumbing.failpoints import passing
+from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.plumbing.log import say
 from gastown_mail.sessions.session import Session
 
@@ -44,7 +44,7 @@ def carry_out(town: Town, request_id: str) -> str:
     with turn(town.redis, town.keys.lease(address), town.host) as right:
         if right is None:
             return WAITING
-        passing("turn-taken")
+        failpoint("turn-taken")
         try:
             town.require_go()
             _serve(town, right, address)
@@ -65,7 +65,7 @@ def _serve(town: Town, right: Turn, address: str) -> None:
         case = cases.get(request_id)
         status, detail, acted = _settle_one(town, right, case) if case else (*_lost(address, agent), False)
         town.requests.settle(request_id, address, status, detail, datetime.now(UTC))
-        passing("settled")
+        failpoint("settled")
         say(log, "settled", request_id=request_id, agent=address, outcome=status.value, detail=detail,
             took_ms=round((time.monotonic() - began) * 1000))  # fmt: skip
         if acted:
@@ -171,7 +171,7 @@ def _begin(town: Town, right: Turn, case: Case, victim: Session | None) -> None:
              action=case.request.action.value, session=case.agent.session)  # fmt: skip
 
     right.write(write, request)
-    passing("intent-written")
+    failpoint("intent-written")
     say(log, "carrying", request_id=case.id, agent=address, action=case.request.action.value)
     if case.record.desired is not desired and Desired.STOPPED in (case.record.desired, desired):
         town.keep_desired(address)
@@ -182,9 +182,9 @@ def _end(town: Town, case: Case, victim: Session | None) -> None:
     grace = case.agent.stop_grace
     if victim is not None:
         town.sessions.end(victim, grace=grace)
-        passing("session-ended")
+        failpoint("session-ended")
         tell(town.redis, town.keys, "ended", agent=case.agent.address, request=case.id, session=victim.name)
-    passing("end-noted")
+    failpoint("end-noted")
     # Without a session: what a tmux server that crashed has left running.
     gone = case.record.incarnation if victim is None else ""
     for token in filter(None, {case.work.victim, *case.work.successors, gone}):

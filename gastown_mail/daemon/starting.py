@@ -18,7 +18,7 @@ from gastown_mail.daemon.record import nothing
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Turn
 from gastown_mail.mail.events import tell
-from gastown_mail.plumbing.failpoints import passing
+from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.sessions.session import Session
 
 PAUSES_BETWEEN_STARTS = (0.2, 1.0)
@@ -137,7 +137,7 @@ class Launch:
             lambda pipe: self.town.agents.advance(pipe, address, lambda p: self.announce(p, announced)),
             self.town.keys.agent(address),
         )
-        passing("successor-announced")
+        failpoint("successor-announced")
         # After the generation: whoever takes over from here on has a newer one, and tmux refuses ours.
         self.right.require()
         try:
@@ -147,9 +147,9 @@ class Launch:
             if earlier is None:
                 raise
             session = earlier
-        passing("session-started")
+        failpoint("session-started")
         write_down(self.town, self.right, self.agent, session, self.request)
-        passing("start-noted")
+        failpoint("start-noted")
         return session
 
     def _start(self, incarnation: str, generation: int) -> Session:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 VARIABLE = "GASTOWN_FAIL_AT"
 
-POINTS = (
+FAILPOINTS = (
     "clerk-taken",
     "clerk-booked",
     "turn-taken",
@@ -26,7 +26,7 @@ POINTS = (
 """In the order in which one request passes them."""
 
 
-def passing(point: str, environ: Mapping[str, str] = os.environ) -> None:
+def failpoint(point: str, environ: Mapping[str, str] = os.environ) -> None:
     """Die here by SIGKILL if that was asked for."""
     wanted, _, once = environ.get(VARIABLE, "").partition("@")
     if wanted == point and _first(once):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.plumbing.failpoints import POINTS, VARIABLE, passing
+from gastown_mail.plumbing.failpoints import FAILPOINTS, VARIABLE, failpoint
 from gastown_mail.sessions import kernel, processes
 from gastown_mail.sessions.session import Session
 from tests.faults.daemons import MAX, MAXINE, Daemon, a_crew, a_daemon
@@ -75,7 +75,7 @@ def assert_one_successor(daemon: Daemon, before: Session, earlier: list[str], ha
     return after
 
 
-@pytest.mark.parametrize("mine", POINTS, indirect=True, ids=POINTS)
+@pytest.mark.parametrize("mine", FAILPOINTS, indirect=True, ids=FAILPOINTS)
 def test_a_death_at_this_point_costs_nothing(mine: Mine, request: pytest.FixtureRequest) -> None:
     point, daemon = request.node.callspec.params["mine"], mine.daemon
     bystander, before = daemon.run(MAXINE), daemon.run(MAX)
@@ -101,17 +101,17 @@ def test_a_death_at_this_point_costs_nothing(mine: Mine, request: pytest.Fixture
 
 
 def test_every_point_is_passed_by_a_cycle_with_handoff() -> None:
-    assert all(is_passed(point, "cycle") for point in POINTS)
+    assert all(is_passed(point, "cycle") for point in FAILPOINTS)
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", FAILPOINTS)
 def test_nobody_dies_where_it_was_not_asked_for(point: str) -> None:
-    passing(point, {})
-    passing(point, {VARIABLE: ""})
-    passing(point, {VARIABLE: f"{point}-not"})
+    failpoint(point, {})
+    failpoint(point, {VARIABLE: ""})
+    failpoint(point, {VARIABLE: f"{point}-not"})
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", FAILPOINTS)
 def test_no_point_is_on_by_default(point: str) -> None:
     code = f"from gastown_mail.plumbing.failpoints import passing; passing({point!r}); print('alive')"
 
