@@ -23,7 +23,7 @@ from gastown_mail.daemon.service import redis_url
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.connections import connect, redis_errors
 from gastown_mail.plumbing.embedded import is_server_running
-from gastown_mail.plumbing.files import Holder, TownLock
+from gastown_mail.plumbing.files import LockHolder, TownLock
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
 
@@ -51,7 +51,7 @@ def examine(said: str | None) -> Report:
         return judged(look.report())
 
 
-def _without_settings(root: Path, holder: Holder, why: str) -> Report:
+def _without_settings(root: Path, holder: LockHolder, why: str) -> Report:
     """What the disk and the kernel tell of a daemon that goes on with settings that nobody can read now."""
     now, state = datetime.now(UTC), None
     unknown: dict[Part, str] = {"settings": f"{why}; the daemon goes on with what it read before"}

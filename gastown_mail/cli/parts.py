@@ -15,7 +15,7 @@ from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Holder as Clerk
 from gastown_mail.mail.dead import DeadLetters
 from gastown_mail.plumbing.answers import to_str
-from gastown_mail.plumbing.files import Holder
+from gastown_mail.plumbing.files import LockHolder
 
 PEEKED = 10
 """So many elements are read to find the age of the oldest: what is no request has no timestamp."""
@@ -31,7 +31,7 @@ def written_ago(root: Path, now: datetime) -> float | None:
 
 
 def daemon_part(
-    holder: Holder | None, state: State | None, source: Source, state_age: float | None
+    holder: LockHolder | None, state: State | None, source: Source, state_age: float | None
 ) -> Daemon:
     """The daemon as its lock and its state tell of it, which was read from `source`."""
     held, pid = holder is not None, holder.pid if holder else None

@@ -11,7 +11,7 @@ from gastown_mail.contracts.errors import StateFileError
 from gastown_mail.daemon.record import Agents, Desired, TownRecord
 from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.answers import to_strs
-from gastown_mail.plumbing.files import exclusively
+from gastown_mail.plumbing.files import file_lock
 
 FILE = "desired.json"
 LOCK, LOCK_DEADLINE = "desired.lock", 5.0
@@ -52,7 +52,7 @@ class Wishes:
 
         Nothing is done when Redis was emptied and the file knows more.
         """
-        with exclusively(self.daemon_dir / LOCK, LOCK_DEADLINE):
+        with file_lock(self.daemon_dir / LOCK, LOCK_DEADLINE):
             known = self._kept() if only else {}
             addresses = only if known else to_strs(self.agents.redis.smembers(self.agents.keys.agents))
             found = zip(addresses, self.agents.wanted(addresses), strict=True)
@@ -71,7 +71,7 @@ class Wishes:
 
     def restore(self) -> None:
         """Bring the wishes back into an emptied Redis, where nobody has said anything new yet."""
-        with exclusively(self.daemon_dir / LOCK, LOCK_DEADLINE):
+        with file_lock(self.daemon_dir / LOCK, LOCK_DEADLINE):
             for address, words in load_desired(self.daemon_dir).items():
                 desired, _, before = words.partition(" ")
                 if self.agents.read(address).desired is None and desired in set(Desired):

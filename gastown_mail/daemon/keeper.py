@@ -66,7 +66,7 @@ class Keeper:
     def drop_in_child(self) -> None:
         """In a forked child: let go of the inherited lock, so that only this process keeps the town."""
         if self._lock:
-            self._lock.drop_in_child()
+            self._lock.close_in_child()
 
     def announce_stop(self) -> None:
         """Say that no act is begun any more."""

@@ -15,7 +15,7 @@ from gastown_mail.contracts.state import State, load_state, save_state
 from gastown_mail.contracts.times import ZERO_TIME, format_time, parse_time
 from gastown_mail.daemon.gate import OPEN, Gate
 from gastown_mail.plumbing.answers import read_hash, to_fields, to_str_dict, to_strs
-from gastown_mail.plumbing.files import exclusively
+from gastown_mail.plumbing.files import file_lock
 
 MIRROR_DEADLINE = 5.0
 """Seconds to wait for another process that writes `state.json`."""
@@ -175,7 +175,7 @@ class TownRecord:
 
     def mirror(self) -> State:
         """Make `state.json` say what Redis says, unless that was emptied."""
-        with exclusively(self.root / "daemon" / "state.lock", MIRROR_DEADLINE):
+        with file_lock(self.root / "daemon" / "state.lock", MIRROR_DEADLINE):
             state = self.read()
             if self.lost() is None:
                 save_state(self.root, state)

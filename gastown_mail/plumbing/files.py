@@ -12,12 +12,12 @@ from types import TracebackType
 from gastown_mail.contracts.errors import GastownError, SettingsError, TownLocked
 
 # A `holder()` looks for some microseconds through a lock of its own; a start must not fail on that.
-PROBE_PATIENCE = 0.25
+PROBE_TIMEOUT = 0.25
 PROBE_STEP = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Holder:
+class LockHolder:
     """The living process that holds a lock; `pid` is None if it could not be told for certain."""
 
     pid: int | None
@@ -37,7 +37,7 @@ class TownLock:
         """Take the town. Raises TownHeld (with the pid, if known) or SettingsError (no lock is possible)."""
         fd = _open(self.path)
         try:
-            if not _take(fd, PROBE_PATIENCE):
+            if not _lock_within(fd, PROBE_TIMEOUT):
                 raise _held(self.path)
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
@@ -54,9 +54,9 @@ class TownLock:
         if self._fd is not None:
             os.ftruncate(self._fd, 0)
             fcntl.flock(self._fd, fcntl.LOCK_UN)
-            self.drop_in_child()
+            self.close_in_child()
 
-    def drop_in_child(self) -> None:
+    def close_in_child(self) -> None:
         """In a forked child: let go of the inherited lock, so that only the parent keeps the town."""
         if self._fd is not None:
             os.close(self._fd)
@@ -72,7 +72,7 @@ class TownLock:
         self.release()
 
     @staticmethod
-    def holder(path: Path) -> Holder | None:
+    def holder(path: Path) -> LockHolder | None:
         """The living holder of the lock at `path`, or None if nobody holds it, whatever the file says."""
         try:
             fd = os.open(path, os.O_RDONLY)
@@ -82,22 +82,22 @@ class TownLock:
             # Shared, so that two who look do not take each other for a daemon.
             if _try(fd, fcntl.LOCK_SH):
                 return None
-            return Holder(_confirmed(os.pread(fd, 32, 0), fd))
+            return LockHolder(_verified_pid(os.pread(fd, 32, 0), fd))
         finally:
             os.close(fd)
 
 
 @contextmanager
-def exclusively(path: Path, patience: float) -> Iterator[None]:
+def file_lock(path: Path, timeout: float) -> Iterator[None]:
     """Run the block while no other process runs one for `path`, waiting for it at most `patience` seconds.
 
     Raises GastownError when the others do not come to an end, SettingsError when there can be no lock.
     """
     fd = _open(path)
     try:
-        if not _take(fd, patience):
+        if not _lock_within(fd, timeout):
             raise GastownError(
-                f"{path} has been locked for {patience} s: see what the process that has it open does"
+                f"{path} has been locked for {timeout} s: see what the process that has it open does"
             )
         yield
     finally:
@@ -129,8 +129,8 @@ def _open(path: Path) -> int:
         raise _unlockable(path, error) from error
 
 
-def _take(fd: int, patience: float) -> bool:
-    until = time.monotonic() + patience
+def _lock_within(fd: int, timeout: float) -> bool:
+    until = time.monotonic() + timeout
     while not _try(fd, fcntl.LOCK_EX):
         if time.monotonic() > until:
             return False
@@ -146,7 +146,7 @@ def _try(fd: int, kind: int) -> bool:
     return True
 
 
-def _confirmed(text: bytes, fd: int) -> int | None:
+def _verified_pid(text: bytes, fd: int) -> int | None:
     """The pid in `text`, if that very process is seen to have the file of `fd` open.
 
     The text alone may be a dead holder's, or a pid of another container.

@@ -205,7 +205,7 @@ def test_a_starter_keeps_no_zombie_and_gives_nothing_away(folder: Path, tmp_path
         if entry.exists() and entry.samefile(held):
             os.set_inheritable(int(entry.name), True)
     ensure_server(folder)
-    lock.drop_in_child()
+    lock.close_in_child()
     assert TownLock.holder(held) is None
     assert psutil.Process().children() == children
     assert the_server(folder).ppid() != os.getpid()

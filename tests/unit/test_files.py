@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.contracts.errors import SettingsError, TownLocked
-from gastown_mail.plumbing.files import Holder, TownLock, remove_pid, write_pid
+from gastown_mail.plumbing.files import LockHolder, TownLock, remove_pid, write_pid
 from tests.waiting import eventually
 
 HOLDER = """
@@ -70,7 +70,7 @@ def flocked(path: Path, kind: int) -> Iterator[int]:
 
 def test_held_then_free(path: Path) -> None:
     with TownLock(path):
-        assert TownLock.holder(path) == Holder(os.getpid())
+        assert TownLock.holder(path) == LockHolder(os.getpid())
         assert path.read_text() == f"{os.getpid()}\n"
     assert TownLock.holder(path) is None
     assert path.exists()
@@ -78,7 +78,7 @@ def test_held_then_free(path: Path) -> None:
 
 def test_the_second_is_told_who_was_first(path: Path) -> None:
     with daemon(path, "alone") as first:
-        assert TownLock.holder(path) == Holder(first.pid)
+        assert TownLock.holder(path) == LockHolder(first.pid)
         with pytest.raises(TownLocked, match=rf"pid {first.pid}.*gastown-mail stop") as caught:
             TownLock(path).acquire()
         assert caught.value.pid == first.pid
@@ -106,12 +106,12 @@ def test_a_killed_holder_frees_the_town(path: Path) -> None:
         assert path.read_text() == f"{first.pid}\n"
         assert TownLock.holder(path) is None
         with TownLock(path):
-            assert TownLock.holder(path) == Holder(os.getpid())
+            assert TownLock.holder(path) == LockHolder(os.getpid())
 
 
 def test_a_child_that_dropped_the_lock_does_not_keep_the_town(path: Path) -> None:
     with daemon(path, "dropping") as first:
-        assert TownLock.holder(path) == Holder(first.pid)
+        assert TownLock.holder(path) == LockHolder(first.pid)
         first.kill()
         first.wait()
         assert TownLock.holder(path) is None
@@ -121,7 +121,7 @@ def test_a_child_that_kept_it_keeps_the_town_and_is_not_taken_for_its_parent(pat
     with daemon(path, "keeping") as first:
         first.kill()
         first.wait()
-        assert TownLock.holder(path) == Holder(None)
+        assert TownLock.holder(path) == LockHolder(None)
 
 
 def test_release_frees_the_town_for_forked_children_too(path: Path) -> None:
@@ -157,7 +157,7 @@ def test_held_but_by_whom_is_not_known(path: Path, text: str) -> None:
     path.parent.mkdir()
     path.write_text(text)
     with flocked(path, fcntl.LOCK_EX):
-        assert TownLock.holder(path) == Holder(None)
+        assert TownLock.holder(path) == LockHolder(None)
         with pytest.raises(TownLocked, match="not known") as caught:
             TownLock(path).acquire()
     assert caught.value.pid is None
@@ -175,7 +175,7 @@ def test_a_glance_at_the_lock_does_not_fail_a_start(path: Path) -> None:
         ending = threading.Timer(0.05, fcntl.flock, (glance, fcntl.LOCK_UN))
         ending.start()
         with TownLock(path):
-            assert TownLock.holder(path) == Holder(os.getpid())
+            assert TownLock.holder(path) == LockHolder(os.getpid())
         ending.join()
 
 
@@ -190,7 +190,7 @@ def test_a_started_program_does_not_inherit_the_lock(path: Path) -> None:
     lock.acquire()
     sleeper = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
-        lock.drop_in_child()
+        lock.close_in_child()
         eventually(lambda: TownLock.holder(path) is None)
     finally:
         sleeper.kill()

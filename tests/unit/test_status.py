@@ -17,7 +17,7 @@ from gastown_mail.contracts.state import State
 from gastown_mail.daemon.gate import Gate
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.daemon.rollcall import SILENCE, Worker
-from gastown_mail.plumbing.files import Holder
+from gastown_mail.plumbing.files import LockHolder
 from gastown_mail.sessions.session import Session
 
 NOW = datetime(2025, 12, 20, 12, 0, 0, tzinfo=UTC)
@@ -144,7 +144,7 @@ def test_a_state_that_another_process_left_is_not_the_daemons() -> None:
     left = State(running=True, pid=6, started_at=ago(hours=5))
 
     mine, unseen, nobody = (
-        daemon_part(holder, left, "redis", 0.0) for holder in (Holder(7), Holder(None), None)
+        daemon_part(holder, left, "redis", 0.0) for holder in (LockHolder(7), LockHolder(None), None)
     )
 
     assert (mine.pid, mine.running, mine.since) == (7, False, None)
