@@ -14,7 +14,7 @@ from gastown_mail.cli.filters import count_option
 from gastown_mail.cli.here import fitted, plain, settings_of, town_option
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.times import parse_time
-from gastown_mail.plumbing.log import FILES
+from gastown_mail.plumbing.log import LOG_FILES
 
 FOLLOW_PAUSE = 0.2
 FIRST_KEYS = ("time", "level", "logger", "event")
@@ -58,7 +58,7 @@ def _lines(path: Path, count: int, follow: bool) -> Iterator[str]:
 def _past(path: Path, count: int) -> Iterator[str]:
     """The last lines before those of the file itself, out of what was rotated."""
     lines: deque[str] = deque(maxlen=max(0, count))
-    for number in range(FILES - 1, 0, -1) if count > 0 else ():
+    for number in range(LOG_FILES - 1, 0, -1) if count > 0 else ():
         older = path.with_name(f"{path.name}.{number}")
         lines.extend(older.read_text(errors="replace").splitlines() if older.is_file() else ())
     yield from lines

@@ -27,7 +27,7 @@ from gastown_mail.daemon.verdict import may_ask
 from gastown_mail.mail.inbox import Inbox
 from gastown_mail.mail.requests import Booking
 from gastown_mail.plumbing.failpoints import failpoint
-from gastown_mail.plumbing.log import say
+from gastown_mail.plumbing.log import log_event
 
 WAIT = 1.0
 """Seconds that one blocking read waits; a stopping clerk ends within it."""
@@ -51,7 +51,7 @@ class Clerk:
             try:
                 self.serve_once(WAIT)
             except (RedisError, GastownError) as error:
-                say(log, "clerk_waits", level=logging.WARNING, detail=str(error))
+                log_event(log, "clerk_waits", level=logging.WARNING, detail=str(error))
                 stop.wait(PAUSE_AFTER_TROUBLE)
         self._desk.give_back()
 
@@ -91,7 +91,7 @@ class Clerk:
         failpoint("clerk-booked")
         for booking in new:
             whose, why = booking.agent or None, booking.refusal or None
-            say(log, "booked", request_id=booking.id, agent=whose, detail=why)
+            log_event(log, "booked", request_id=booking.id, agent=whose, detail=why)
 
     def _not_booked(self, judged: Mapping[str, Booking]) -> list[Booking]:
         known = self.town.requests.booked(list(judged))

@@ -16,7 +16,7 @@ from gastown_mail.daemon.starting import Launch, preflight, search_path
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Turn, turn
 from gastown_mail.mail.events import tell
-from gastown_mail.plumbing.log import say
+from gastown_mail.plumbing.log import log_event
 
 log = logging.getLogger(__name__)
 _served: list[Town] = []
@@ -141,7 +141,7 @@ def sweep() -> str:
             requeued = rounds.sweep(town)
         except StateUnknown as error:
             return f"failed: {error}"
-        say(log, "swept", level=logging.DEBUG, requeued=requeued, took_ms=_ms_since(began))
+        log_event(log, "swept", level=logging.DEBUG, requeued=requeued, took_ms=_ms_since(began))
         return f"{requeued} requeued"
 
 

@@ -15,7 +15,7 @@ from gastown_mail.daemon.town import Town
 from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.connections import redis_errors
 from gastown_mail.plumbing.files import TownLock, remove_pid, write_pid
-from gastown_mail.plumbing.log import say
+from gastown_mail.plumbing.log import log_event
 
 LOOK_PAUSE = 2.0
 """Seconds between two looks of a process without the lock at whether it has become free."""
@@ -60,7 +60,7 @@ class Keeper:
             self._lock = lock
         except GastownError as error:
             lock.release()
-            say(log, "town_not_taken_over", level=logging.WARNING, detail=str(error))
+            log_event(log, "town_not_taken_over", level=logging.WARNING, detail=str(error))
         return self._lock is not None
 
     def drop_in_child(self) -> None:
@@ -76,7 +76,7 @@ class Keeper:
             self._town.restore()
             self._town.record.stopping()
         except (RedisError, GastownError) as error:
-            say(log, "stop_not_announced", level=logging.WARNING, detail=str(error))
+            log_event(log, "stop_not_announced", level=logging.WARNING, detail=str(error))
 
 
 @contextmanager
@@ -95,4 +95,4 @@ def _recorded(town: Town) -> Iterator[None]:
                 tell(town.redis, town.keys, "daemon_stopped", pid=os.getpid())
                 town.record.stopped()
         except RedisUnavailable as error:
-            say(log, "stop_not_recorded", level=logging.ERROR, detail=str(error))
+            log_event(log, "stop_not_recorded", level=logging.ERROR, detail=str(error))

@@ -24,7 +24,7 @@ from gastown_mail.daemon.verdict import Carry, Case, Finished, Settle, decide
 from gastown_mail.mail.events import tell
 from gastown_mail.plumbing.answers import to_fields, to_strs
 from gastown_mail.plumbing.failpoints import failpoint
-from gastown_mail.plumbing.log import say
+from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions.session import Session
 
 MOST_TRIES = 5
@@ -66,7 +66,7 @@ def _serve(town: Town, right: Turn, address: str) -> None:
         status, detail, acted = _settle_one(town, right, case) if case else (*_lost(address, agent), False)
         town.requests.settle(request_id, address, status, detail, datetime.now(UTC))
         failpoint("settled")
-        say(log, "settled", request_id=request_id, agent=address, outcome=status.value, detail=detail,
+        log_event(log, "settled", request_id=request_id, agent=address, outcome=status.value, detail=detail,
             took_ms=round((time.monotonic() - began) * 1000))  # fmt: skip
         if acted:
             return
@@ -172,7 +172,7 @@ def _begin(town: Town, right: Turn, case: Case, victim: Session | None) -> None:
 
     right.write(write, request)
     failpoint("intent-written")
-    say(log, "carrying", request_id=case.id, agent=address, action=case.request.action.value)
+    log_event(log, "carrying", request_id=case.id, agent=address, action=case.request.action.value)
     if case.record.desired is not desired and Desired.STOPPED in (case.record.desired, desired):
         town.keep_desired(address)
 
@@ -201,7 +201,7 @@ def _postpone(town: Town, request_id: str, address: str, reason: str) -> None:
     """Nobody is killed and nobody is started on a world that did not answer; the sweep comes back to it."""
     town.requests.note(request_id, f"waiting: {reason}")
     tell(town.redis, town.keys, "postponed", agent=address, request=request_id, detail=reason)
-    say(log, "postponed", level=logging.WARNING, request_id=request_id, agent=address, detail=reason)
+    log_event(log, "postponed", level=logging.WARNING, request_id=request_id, agent=address, detail=reason)
 
 
 def begun(town: Town, address: str) -> str | None:

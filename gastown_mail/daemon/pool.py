@@ -18,7 +18,7 @@ from multiprocessing.context import ForkProcess
 from redis.exceptions import RedisError
 
 from gastown_mail.contracts.errors import GastownError
-from gastown_mail.plumbing.log import say
+from gastown_mail.plumbing.log import log_event
 
 TICK = 0.25
 """Seconds between two looks of the parent at its stop flag."""
@@ -86,12 +86,12 @@ class Pool:
                 seat.process = self._fork.Process(target=self._live, args=(seat.child,), name=seat.child.name)
                 seat.process.start()
                 seat.started = time.monotonic()
-                say(log, "child_started", child=seat.child.name, pid=seat.process.pid)
+                log_event(log, "child_started", child=seat.child.name, pid=seat.process.pid)
 
     def _bury(self) -> None:
         for seat in self._seats:
             if seat.process and not seat.process.is_alive():
-                say(
+                log_event(
                     log,
                     "child_died",
                     level=logging.WARNING,
@@ -140,7 +140,7 @@ class Pool:
         try:
             child.run(stop)
         except (GastownError, RedisError) as error:
-            say(log, "child_failed", level=logging.ERROR, child=child.name, detail=str(error))
+            log_event(log, "child_failed", level=logging.ERROR, child=child.name, detail=str(error))
             sys.exit(1)
 
     def _end_with_parent(self) -> None:

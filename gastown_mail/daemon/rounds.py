@@ -18,7 +18,7 @@ from gastown_mail.daemon.heartbeat import Act, Leave, Poke, Seen, Start, decide,
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import is_held
 from gastown_mail.mail.events import tell
-from gastown_mail.plumbing.log import say
+from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions import poke as typing
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def sweep(town: Town) -> int:
         _, acts = look(town)
         request_starts(town, acts)
     except StateUnknown as error:
-        say(log, "not_looked", level=logging.WARNING, detail=str(error))
+        log_event(log, "not_looked", level=logging.WARNING, detail=str(error))
     return requeued
 
 
@@ -124,7 +124,7 @@ def sweep_requests(town: Town) -> int:
     left = [(i, a) for i, a in mine.items() if a in agents and _is_left(town, i, a, queued)]
     for request_id, address in left:
         enqueue(town, request_id, agents[address])
-        say(log, "requeued", request_id=request_id, agent=address)
+        log_event(log, "requeued", request_id=request_id, agent=address)
     _expire(town, received, mine)
     return len(left)
 

@@ -20,7 +20,7 @@ from rq.job import Job
 from rq_scheduler import Scheduler
 
 from gastown_mail.daemon.queues import TownJob, TownQueue
-from gastown_mail.plumbing.log import say
+from gastown_mail.plumbing.log import log_event
 
 POLL = 1
 """Seconds between two looks at the schedule; rq-scheduler counts in whole seconds."""
@@ -91,7 +91,7 @@ def keep_schedule(town: str, redis: Redis, jobs: Sequence[Periodic], stop: threa
         try:
             tick(scheduler, jobs)
         except RedisError as error:
-            say(log, "schedule_waits", level=logging.WARNING, detail=str(error))
+            log_event(log, "schedule_waits", level=logging.WARNING, detail=str(error))
         stop.wait(POLL)
 
 
@@ -115,7 +115,7 @@ def register(scheduler: TownScheduler, job: Periodic, first: datetime | None = N
         queue_name=job.queue, description=job.function.rpartition(".")[2], meta={"lock": job.lock},
         timeout=PERIODIC_TIMEOUT,
     )  # fmt: skip
-    say(log, "scheduled", job=job.job_id, interval=job.seconds)
+    log_event(log, "scheduled", job=job.job_id, interval=job.seconds)
 
 
 def make_due(town: str, redis: Redis, job_id: str) -> None:

@@ -22,7 +22,7 @@ from gastown_mail.daemon.workers import WORKER_TTL, worker
 from gastown_mail.plumbing.connections import connect, durability_warnings, redis_errors
 from gastown_mail.plumbing.embedded import ensure_server, is_server_running, server_url, stop_server
 from gastown_mail.plumbing.files import TownLock
-from gastown_mail.plumbing.log import say
+from gastown_mail.plumbing.log import log_event
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def open_redis(settings: Settings, warn: Callable[[str], None] = lambda _: None)
     with redis_errors(url), connect(url) as redis:
         redis.ping()
         for warning in durability_warnings(redis):
-            say(log, "redis_warning", level=logging.WARNING, detail=warning)
+            log_event(log, "redis_warning", level=logging.WARNING, detail=warning)
             warn(warning)
     return url
 
@@ -150,9 +150,9 @@ def _tend(settings: Settings, tick: Callable[[], None]) -> None:
     try:
         if not settings.daemon.redis_url and not is_server_running(settings.redis_dir):
             ensure_server(settings.redis_dir)
-            say(log, "redis_started_again", level=logging.WARNING)
+            log_event(log, "redis_started_again", level=logging.WARNING)
     except GastownError as error:
-        say(log, "redis_not_started", level=logging.ERROR, detail=str(error))
+        log_event(log, "redis_not_started", level=logging.ERROR, detail=str(error))
     tick()
 
 
@@ -166,7 +166,7 @@ def request_sweep(town: Town) -> None:
     try:
         queues.put(queue, queues.SWEEP, job_id=town.keys.job_id("sweep-now", town.host), about="sweep now")
     except RedisError as error:
-        say(log, "sweep_not_requested", level=logging.WARNING, detail=str(error))
+        log_event(log, "sweep_not_requested", level=logging.WARNING, detail=str(error))
 
 
 def take_town(settings: Settings) -> TownLock:

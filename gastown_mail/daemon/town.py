@@ -22,7 +22,7 @@ from gastown_mail.daemon.roster import Roster, load_roster
 from gastown_mail.mail.events import tell
 from gastown_mail.mail.requests import Requests
 from gastown_mail.plumbing.connections import connect
-from gastown_mail.plumbing.log import say
+from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
 
@@ -109,7 +109,7 @@ class Town:
         try:
             self.wishes.keep(*only)
         except GastownError as error:
-            say(log, "desired_not_kept", level=logging.ERROR, detail=str(error))
+            log_event(log, "desired_not_kept", level=logging.ERROR, detail=str(error))
 
     def restore(self) -> None:
         """After Redis was emptied: bring back what the disk and tmux still know; else do nothing.
@@ -152,7 +152,7 @@ class Town:
         except GastownError as error:
             if last_good is None:
                 raise
-            say(log, "roster_kept", level=logging.WARNING, detail=str(error))
+            log_event(log, "roster_kept", level=logging.WARNING, detail=str(error))
             return last_good
 
 

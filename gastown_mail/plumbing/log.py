@@ -41,10 +41,10 @@ from gastown_mail.contracts.errors import SettingsError
 LOG_SIZE = 10_000_000
 """Bytes that a log and its past may take, all files together."""
 
-FILES = 5
+LOG_FILES = 5
 
 # rq and rq-scheduler give these loggers handlers of their own unless somebody else handles their records.
-FOREIGN_LOGGERS = ("rq.worker", "rq.job", "rq_scheduler.scheduler")
+LIBRARY_LOGGERS = ("rq.worker", "rq.job", "rq_scheduler.scheduler")
 _FIELDS = "gastown_fields"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -64,7 +64,7 @@ def configure(
         raise SettingsError(f"unknown log level {level!r}: use DEBUG, INFO, WARNING, ERROR or CRITICAL")
     wanted: list[logging.Handler] = []
     if log_file is not None:
-        wanted.append(SharedFileHandler(log_file, size=size // FILES))
+        wanted.append(SharedFileHandler(log_file, size=size // LOG_FILES))
     if stream:
         wanted.append(_StreamHandler(sys.stderr if stream is True else stream))
     root = logging.getLogger()
@@ -74,17 +74,17 @@ def configure(
     for handler in wanted:
         root.addHandler(handler)
     root.setLevel(number)
-    for name in FOREIGN_LOGGERS:
-        _hand_over(logging.getLogger(name))
+    for name in LIBRARY_LOGGERS:
+        _propagate(logging.getLogger(name))
 
 
-def say(logger: logging.Logger, event: str, level: int = logging.INFO, **fields: object) -> None:
+def log_event(logger: logging.Logger, event: str, level: int = logging.INFO, **fields: object) -> None:
     """Log one event with its fields (`request_id`, `agent`, `took_ms`, ...); None leaves a field out."""
     given = {name: value for name, value in fields.items() if value is not None}
     logger.log(level, "%s", event, extra={_FIELDS: given})
 
 
-class JsonLines(logging.Formatter):
+class JsonFormatter(logging.Formatter):
     """A record as one JSON object: time, level, logger, event, then the event's own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -101,7 +101,7 @@ class JsonLines(logging.Formatter):
         return _CONTROL.sub(_as_json, json.dumps(line, ensure_ascii=False, default=str))
 
 
-class ReadableLines(logging.Formatter):
+class ConsoleFormatter(logging.Formatter):
     """A record as a line for people; nothing that an agent wrote can steer the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
@@ -118,10 +118,10 @@ class SharedFileHandler(logging.Handler):
     At most `files` files of about `size` bytes: `path`, then `path.1` (younger) to `path.N` (oldest).
     """
 
-    def __init__(self, path: Path, *, size: int = LOG_SIZE // FILES, files: int = FILES) -> None:
+    def __init__(self, path: Path, *, size: int = LOG_SIZE // LOG_FILES, files: int = LOG_FILES) -> None:
         super().__init__()
         self.path, self.size, self.files = path, size, files
-        self.setFormatter(JsonLines())
+        self.setFormatter(JsonFormatter())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = self._open()
@@ -170,14 +170,14 @@ class SharedFileHandler(logging.Handler):
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Another process may have rotated between our look at the size and our lock.
             if _is_behind(fd, self.path) and os.path.samestat(os.fstat(fd), os.fstat(self._fd)):
-                self._shift()
+                self._rename_backups()
         except BlockingIOError:
             # Another process is rotating; this one line goes into the full file.
             return
         finally:
             os.close(fd)
 
-    def _shift(self) -> None:
+    def _rename_backups(self) -> None:
         past = [self.path, *(self.path.with_name(f"{self.path.name}.{n}") for n in range(1, self.files))]
         for older, younger in zip(reversed(past), reversed(past[:-1]), strict=False):
             if younger.exists():
@@ -187,13 +187,13 @@ class SharedFileHandler(logging.Handler):
 class _StreamHandler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self.setFormatter(ReadableLines() if stream.isatty() else JsonLines())
+        self.setFormatter(ConsoleFormatter() if stream.isatty() else JsonFormatter())
 
 
 _OURS = (SharedFileHandler, _StreamHandler)
 
 
-def _hand_over(logger: logging.Logger) -> None:
+def _propagate(logger: logging.Logger) -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
     logger.propagate = True

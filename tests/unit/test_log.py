@@ -16,7 +16,7 @@ import pytest
 from rq.logutils import setup_loghandlers
 
 from gastown_mail.contracts.errors import SettingsError
-from gastown_mail.plumbing.log import SharedFileHandler, configure, say
+from gastown_mail.plumbing.log import SharedFileHandler, configure, log_event
 
 logger = logging.getLogger("gastown_mail.test")
 
@@ -55,7 +55,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 def test_an_event_has_stable_keys(path: Path) -> None:
     configure(log_file=path)
-    say(logger, "carried out", request_id="r1", agent="gastown/witness", took_ms=12.5, outcome=None)
+    log_event(logger, "carried out", request_id="r1", agent="gastown/witness", took_ms=12.5, outcome=None)
     (line,) = lines_of(path)
     assert list(line) == ["time", "level", "logger", "event", "request_id", "agent", "took_ms"]
     assert datetime.fromisoformat(line["time"]).tzinfo
@@ -67,7 +67,7 @@ def test_an_event_has_stable_keys(path: Path) -> None:
 def test_values_of_all_kinds(path: Path) -> None:
     configure(log_file=path)
     text = 'ü "quoted"\nnext \x1b[31m \x9b31m \u2028 100% %s'
-    say(logger, text, text=text, path=Path("/a"), time="mine", half="\udc80")
+    log_event(logger, text, text=text, path=Path("/a"), time="mine", half="\udc80")
     assert path.read_bytes().count(b"\n") == 1
     assert not {0x1B, 0x9B} & set(map(ord, path.read_text(encoding="utf-8")))
     line = json.loads(path.read_bytes())
@@ -78,8 +78,8 @@ def test_values_of_all_kinds(path: Path) -> None:
 
 def test_levels(path: Path) -> None:
     configure(log_file=path, level="warning")
-    say(logger, "quiet")
-    say(logger, "loud", logging.ERROR)
+    log_event(logger, "quiet")
+    log_event(logger, "loud", logging.ERROR)
     assert [line["event"] for line in lines_of(path)] == ["loud"]
     with pytest.raises(SettingsError, match=r"unknown log level 'chatty'.*DEBUG"):
         configure(log_file=path, level="chatty")
@@ -115,7 +115,7 @@ def test_an_exception_is_one_line_with_its_trace(path: Path) -> None:
 def test_a_second_configure_replaces_the_first(path: Path, tmp_path: Path) -> None:
     configure(log_file=path, stream=(first := StringIO()))
     configure(log_file=tmp_path / "other.log", stream=(second := StringIO()))
-    say(logger, "once")
+    log_event(logger, "once")
     assert (path.read_text(), first.getvalue()) == ("", "")
     assert len(lines_of(tmp_path / "other.log")) == 1
     assert json.loads(second.getvalue())["event"] == "once"
@@ -125,7 +125,7 @@ def test_a_terminal_gets_a_line_for_people() -> None:
     master, slave = pty.openpty()
     with os.fdopen(master, "rb", buffering=0) as reading, os.fdopen(slave, "w") as terminal:
         configure(log_file=None, stream=terminal)
-        say(logger, "carried out", agent="mayor/", reason="tests are green", text="\x1b]0;owned\x07")
+        log_event(logger, "carried out", agent="mayor/", reason="tests are green", text="\x1b]0;owned\x07")
         seen = reading.read(4096).decode()
         configure(log_file=None)
     assert 'INFO    gastown_mail.test  carried out agent=mayor/ reason="tests are green"' in seen
@@ -135,7 +135,7 @@ def test_a_terminal_gets_a_line_for_people() -> None:
 
 def test_a_stream_that_is_true_is_stderr(capsys: pytest.CaptureFixture[str]) -> None:
     configure(log_file=None, stream=True)
-    say(logger, "heard")
+    log_event(logger, "heard")
     assert json.loads(capsys.readouterr().err)["event"] == "heard"
 
 
@@ -168,11 +168,11 @@ def test_several_processes_and_their_forks_lose_no_line(path: Path) -> None:
 
 def test_a_file_taken_away_is_made_again(path: Path) -> None:
     configure(log_file=path)
-    say(logger, "first")
+    log_event(logger, "first")
     path.rename(path.with_name("moved"))
-    say(logger, "second")
+    log_event(logger, "second")
     path.unlink()
-    say(logger, "third")
+    log_event(logger, "third")
     assert [line["event"] for line in lines_of(path)] == ["third"]
 
 
@@ -184,10 +184,10 @@ def test_trouble_with_the_log_never_reaches_the_program(
             raise RuntimeError("no words")
 
     configure(log_file=path)
-    say(logger, "unprintable", value=Mute())
+    log_event(logger, "unprintable", value=Mute())
     path.unlink()
     path.mkdir()
-    say(logger, "nowhere")
+    log_event(logger, "nowhere")
     assert capsys.readouterr().err.count("--- Logging error ---") == 2
 
 
@@ -201,7 +201,7 @@ def test_the_log_and_its_past_take_no_more_than_the_size_said(tmp_path: Path) ->
     configure(log_file=tmp_path / "daemon.log", size=100_000)
 
     for _ in range(3000):
-        say(logger, "said", text="x" * 100)
+        log_event(logger, "said", text="x" * 100)
 
     files = list(tmp_path.iterdir())
     assert len(files) == 5
