@@ -22,7 +22,7 @@ from gastown_mail.contracts.state import State, load_state
 from gastown_mail.contracts.times import parse_time
 from gastown_mail.daemon.record import Desired
 from gastown_mail.daemon.service import require_tmux
-from gastown_mail.mail.events import latest
+from gastown_mail.mail.events import read_latest
 from gastown_mail.mail.send import send_lifecycle
 
 DEADLINE = 25.0
@@ -104,7 +104,7 @@ def play(stage: Stage, step: Step) -> None:
 def tell_events(stage: Stage) -> None:
     """Print what the daemon told last of the agents, if its Redis can still say it."""
     try:
-        told = [e for e in latest(stage.town.redis, stage.town.keys, EVENTS_READ) if "agent" in e.fields]
+        told = [e for e in read_latest(stage.town.redis, stage.town.keys, EVENTS_READ) if "agent" in e.fields]
         for event in told[-EVENTS_SHOWN:]:
             click.echo(f"    {readable(event)}")
     except RedisError as error:
@@ -191,7 +191,7 @@ def _ask(stage: Stage, action: str, address: str) -> None:
 
 def _took(stage: Stage, address: str) -> timedelta | None:
     """From the agent's own last request to its end, None as long as none of them is done."""
-    for event in reversed(latest(stage.town.redis, stage.town.keys, EVENTS_READ)):
+    for event in reversed(read_latest(stage.town.redis, stage.town.keys, EVENTS_READ)):
         if (event.fields["event"], event.fields.get("agent")) == (RequestStatus.DONE.value, address):
             record = stage.town.requests.record(event.fields["request"])
             if record["from"] == address:

@@ -14,7 +14,7 @@ from gastown_mail.cli.rows import age
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.times import parse_time
 from gastown_mail.daemon.town import Town
-from gastown_mail.mail.events import Event, latest
+from gastown_mail.mail.events import Event, read_latest
 
 EVENTS_READ = 5000
 """So many of the newest events are searched for the agent's last request, and for who wished what."""
@@ -58,7 +58,7 @@ def decided_at(report: Report, row: Row) -> datetime | None:
 
 
 def _events(town: Town, address: str) -> list[Event]:
-    found = latest(town.redis, town.keys, EVENTS_READ)
+    found = read_latest(town.redis, town.keys, EVENTS_READ)
     return [event for event in found if event.fields.get("agent") == address]
 
 

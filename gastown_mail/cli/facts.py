@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 from gastown_mail.cli.filters import address_of, agent_option, count_option, since_option
 from gastown_mail.cli.here import fitted, open_town, plain, town_option
 from gastown_mail.daemon.town import Town
-from gastown_mail.mail.events import Event, await_new, newest, newest_first, since
+from gastown_mail.mail.events import Event, iter_newest_first, last_id, read_after, read_new
 
 WAIT = 2.0
 """Seconds that one look for new events waits at most."""
@@ -50,16 +50,16 @@ class Follower:
 
     def __init__(self, town: Town) -> None:
         self.town = town
-        self.place = newest(town.redis, town.keys)
+        self.place = last_id(town.redis, town.keys)
 
     def new(self) -> list[Event]:
         """The events since the last call, oldest first."""
-        return self._passed(since(self.town.redis, self.town.keys, self.place))
+        return self._passed(read_after(self.town.redis, self.town.keys, self.place))
 
     def wait(self) -> list[Event]:
         """The same, waiting at most `WAIT` for the first; an outage of Redis is said and waited out."""
         try:
-            return self._passed(await_new(self.town.redis, self.town.keys, self.place, WAIT))
+            return self._passed(read_new(self.town.redis, self.town.keys, self.place, WAIT))
         except RedisError as error:
             click.echo(f"gastown-mail: Redis does not answer ({error}); waiting for it", err=True)
         while not self._answers():
@@ -69,7 +69,7 @@ class Follower:
 
     def _answers(self) -> bool:
         try:
-            newest(self.town.redis, self.town.keys)
+            last_id(self.town.redis, self.town.keys)
         except RedisError:
             return False
         return True
@@ -96,7 +96,7 @@ def events(
     with open_town(town, blocking=WAIT) as opened:
         address = address_of(opened, agent)
         follower = Follower(opened)
-        past = newest_first(opened.redis, opened.keys, since=since or 0.0, until=follower.place)
+        past = iter_newest_first(opened.redis, opened.keys, since=since or 0.0, until=follower.place)
         found = (event for event in past if _is_meant(event, address, kind))
         first = list(islice(found, SHOWN if count is None and since is None else count))
         for event in _endless(first[::-1], follower if follow else None):

@@ -20,7 +20,7 @@ from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, RequestStatus
 from gastown_mail.contracts.times import format_duration, parse_time
 from gastown_mail.daemon.town import Town
-from gastown_mail.mail.events import Event, newest_first
+from gastown_mail.mail.events import Event, iter_newest_first
 
 Record = dict[str, str]
 PAGE, REASON_SHOWN = 500, 80
@@ -115,7 +115,7 @@ def _show_whole(town: Town, ids: Sequence[str], as_json: bool) -> None:
 def _ways(town: Town, ids: Sequence[str]) -> dict[str, list[Event]]:
     """The events that name these requests, oldest first, by id."""
     ways: dict[str, list[Event]] = {request_id: [] for request_id in ids}
-    for event in newest_first(town.redis, town.keys):
+    for event in iter_newest_first(town.redis, town.keys):
         if (request_id := event.fields.get("request", "")) in ways:
             ways[request_id].insert(0, event)
     return ways

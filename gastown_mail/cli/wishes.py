@@ -10,7 +10,7 @@ from gastown_mail.daemon.desired import WHOLE_TOWN
 from gastown_mail.daemon.gate import OPEN
 from gastown_mail.daemon.service import request_sweep
 from gastown_mail.daemon.town import Town
-from gastown_mail.mail.events import tell
+from gastown_mail.mail.events import record_event
 
 
 @click.command()
@@ -46,7 +46,7 @@ def clear(town: str | None, agent: str) -> None:
     with open_town(town) as opened:
         whom = opened.roster().resolve(agent)
         opened.agents.write_gate(whom.address, OPEN)
-        tell(opened.redis, opened.keys, "cleared", agent=whom.address)
+        record_event(opened.redis, opened.keys, "cleared", agent=whom.address)
         request_sweep(opened)
     click.echo(f"{whom.address} may be started again")
 

@@ -5,7 +5,7 @@ from gastown_mail.contracts.errors import GastownError
 from gastown_mail.daemon.starting import new_incarnation, write_down
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import turn
-from gastown_mail.mail.events import tell
+from gastown_mail.mail.events import record_event
 from gastown_mail.sessions.session import Session
 
 
@@ -24,5 +24,5 @@ def adopt_session(town: Town, agent: Agent) -> Session:
         generation = town.agents.next_generation(agent.address)
         adopted = town.sessions.adopt(session, agent, incarnation=new_incarnation(), generation=generation)
         write_down(town, right, agent, adopted)
-        tell(town.redis, town.keys, "adopted", agent=agent.address, session=adopted.name)
+        record_event(town.redis, town.keys, "adopted", agent=agent.address, session=adopted.name)
         return adopted

@@ -9,7 +9,7 @@ from pathlib import Path
 from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import StateFileError
 from gastown_mail.daemon.record import Agents, Desired, TownRecord
-from gastown_mail.mail.events import tell
+from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.answers import to_strs
 from gastown_mail.plumbing.files import file_lock
 
@@ -81,7 +81,9 @@ class Wishes:
         with self.agents.redis.pipeline() as pipe:
             now = datetime.now(UTC)
             self.agents.write(address, pipe=pipe, desired=desired, changed_at=now, **more)
-            tell(pipe, self.agents.keys, "desired", agent=address, detail=desired or "as its settings say")
+            record_event(
+                pipe, self.agents.keys, "desired", agent=address, detail=desired or "as its settings say"
+            )
             pipe.execute()
         self.keep(address)
 

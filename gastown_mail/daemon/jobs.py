@@ -15,7 +15,7 @@ from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.daemon.starting import Launch, preflight, search_path
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Turn, turn
-from gastown_mail.mail.events import tell
+from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.log import log_event
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def start(address: str, why: str, by: str = "") -> str:
             town.require_go()
             answer = _start(town, right, agent, why, by)
         except (StartFailed, ProcessesSurvived, StateUnknown) as error:
-            tell(town.redis, town.keys, "not_started", agent=address, detail=str(error))
+            record_event(town.redis, town.keys, "not_started", agent=address, detail=str(error))
             return f"failed: {error}"
     lifecycle.wake_next(town, agent.address)
     return answer
@@ -74,7 +74,7 @@ def _start(town: Town, right: Turn, agent: Agent, why: str, by: str) -> str:
         return f"left alone: {refusal}"
     if fault := preflight(agent, town.settings.town_root, search_path()):
         raise StartFailed(fault)
-    tell(town.redis, town.keys, "starting", agent=agent.address, detail=why)
+    record_event(town.redis, town.keys, "starting", agent=agent.address, detail=why)
     if session is not None:
         town.sessions.end(session, grace=agent.stop_grace)
     elif record.incarnation:
@@ -98,7 +98,7 @@ def _gate_refusal(town: Town, agent: Agent, record: AgentRecord) -> str | None:
         town.agents.write_gate(agent.address, gate)
     refusal = gate.refusal(now)
     if refusal and gate.quarantined_until != record.gate.quarantined_until:
-        tell(town.redis, town.keys, "quarantined", agent=agent.address, detail=refusal)
+        record_event(town.redis, town.keys, "quarantined", agent=agent.address, detail=refusal)
     return refusal
 
 
@@ -126,7 +126,7 @@ def heartbeat() -> str:
         try:
             return f"heartbeat {rounds.heartbeat(town).heartbeat_count}"
         except StateUnknown as error:
-            tell(town.redis, town.keys, "heartbeat_failed", detail=str(error))
+            record_event(town.redis, town.keys, "heartbeat_failed", detail=str(error))
             return f"failed: {error}"
 
 

@@ -12,7 +12,7 @@ from redis.exceptions import RedisError
 
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, TownLocked
 from gastown_mail.daemon.town import Town
-from gastown_mail.mail.events import tell
+from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.connections import redis_errors
 from gastown_mail.plumbing.files import TownLock, remove_pid, write_pid
 from gastown_mail.plumbing.log import log_event
@@ -84,7 +84,7 @@ def _recorded(town: Town) -> Iterator[None]:
     with redis_errors(town.redis_url):
         town.restore()
         town.record.started(os.getpid(), datetime.now().astimezone())
-        tell(town.redis, town.keys, "daemon_started", pid=os.getpid())
+        record_event(town.redis, town.keys, "daemon_started", pid=os.getpid())
     write_pid(town.settings.pid_file)
     try:
         yield
@@ -92,7 +92,7 @@ def _recorded(town: Town) -> Iterator[None]:
         remove_pid(town.settings.pid_file)
         try:
             with redis_errors(town.redis_url):
-                tell(town.redis, town.keys, "daemon_stopped", pid=os.getpid())
+                record_event(town.redis, town.keys, "daemon_stopped", pid=os.getpid())
                 town.record.stopped()
         except RedisUnavailable as error:
             log_event(log, "stop_not_recorded", level=logging.ERROR, detail=str(error))

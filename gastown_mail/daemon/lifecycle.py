@@ -21,7 +21,7 @@ from gastown_mail.daemon.starting import Launch, preflight, search_path, write_d
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Turn, turn
 from gastown_mail.daemon.verdict import Carry, Case, Finished, Settle, decide
-from gastown_mail.mail.events import tell
+from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.answers import to_fields, to_strs
 from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.plumbing.log import log_event
@@ -167,7 +167,7 @@ def _begin(town: Town, right: Turn, case: Case, victim: Session | None) -> None:
         town.agents.write(address, pipe=pipe, desired=desired.value, changed_at=now, owed=owed)
         pipe.hset(work, mapping=to_fields(notes))
         pipe.hset(request, "status", RequestStatus.CARRYING.value)
-        tell(pipe, town.keys, "carrying", agent=address, request=case.id,
+        record_event(pipe, town.keys, "carrying", agent=address, request=case.id,
              action=case.request.action.value, session=case.agent.session)  # fmt: skip
 
     right.write(write, request)
@@ -183,7 +183,9 @@ def _end(town: Town, case: Case, victim: Session | None) -> None:
     if victim is not None:
         town.sessions.end(victim, grace=grace)
         failpoint("session-ended")
-        tell(town.redis, town.keys, "ended", agent=case.agent.address, request=case.id, session=victim.name)
+        record_event(
+            town.redis, town.keys, "ended", agent=case.agent.address, request=case.id, session=victim.name
+        )
     failpoint("end-noted")
     # Without a session: what a tmux server that crashed has left running.
     gone = case.record.incarnation if victim is None else ""
@@ -200,7 +202,7 @@ def _why(case: Case) -> str:
 def _postpone(town: Town, request_id: str, address: str, reason: str) -> None:
     """Nobody is killed and nobody is started on a world that did not answer; the sweep comes back to it."""
     town.requests.note(request_id, f"waiting: {reason}")
-    tell(town.redis, town.keys, "postponed", agent=address, request=request_id, detail=reason)
+    record_event(town.redis, town.keys, "postponed", agent=address, request=request_id, detail=reason)
     log_event(log, "postponed", level=logging.WARNING, request_id=request_id, agent=address, detail=reason)
 
 

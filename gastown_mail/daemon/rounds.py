@@ -17,7 +17,7 @@ from gastown_mail.daemon.gate import OPEN
 from gastown_mail.daemon.heartbeat import Act, Leave, Poke, Seen, Start, decide, recovered
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import is_held
-from gastown_mail.mail.events import tell
+from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions import poke as typing
 
@@ -38,7 +38,7 @@ def heartbeat(town: Town) -> State:
     town.keep_desired()
     requeued = sweep_requests(town)
     state = town.record.beaten(datetime.now(UTC))
-    tell(
+    record_event(
         town.redis,
         town.keys,
         "heartbeat",
@@ -108,7 +108,7 @@ def poke_all(town: Town, pokes: Sequence[Poke]) -> dict[str, str]:
             outcome = results[act.agent.address]
             if outcome == "delivered":
                 town.agents.write(act.agent.address, pipe=pipe, last_poke=now, misses=act.misses)
-            tell(pipe, town.keys, "poke", agent=act.agent.address, outcome=outcome)
+            record_event(pipe, town.keys, "poke", agent=act.agent.address, outcome=outcome)
         pipe.execute()
     return results
 
@@ -164,7 +164,7 @@ def _remember(town: Town, seen: Sequence[Seen], acts: Sequence[Act], results: di
 def _forget_history(town: Town, seen: Sequence[Seen]) -> None:
     for agent in recovered(seen, datetime.now(UTC), town.settings.daemon):
         town.agents.write_gate(agent.address, OPEN)
-        tell(town.redis, town.keys, "recovered", agent=agent.address)
+        record_event(town.redis, town.keys, "recovered", agent=agent.address)
 
 
 def _tally(acts: Sequence[Act], results: dict[str, str]) -> dict[str, int]:

@@ -17,7 +17,7 @@ from gastown_mail.daemon.gate import started
 from gastown_mail.daemon.record import nothing
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Turn
-from gastown_mail.mail.events import tell
+from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.sessions.session import Session
 
@@ -169,7 +169,7 @@ class Launch:
             self._tell("back_off", gate.refusal(now) or "")
 
     def _tell(self, event: str, detail: str) -> None:
-        tell(self.town.redis, self.town.keys, event, agent=self.agent.address, request=self.request,
+        record_event(self.town.redis, self.town.keys, event, agent=self.agent.address, request=self.request,
              detail=detail)  # fmt: skip
 
 
@@ -195,7 +195,7 @@ def write_down(town: Town, right: Turn, agent: Agent, session: Session, request:
             last_activity=now, owed="false", failed="false",
         )  # fmt: skip
         pipe.hincrby(town.keys.agent(agent.address), "restarts", 1)
-        tell(pipe, town.keys, "started", agent=agent.address, request=request,
+        record_event(pipe, town.keys, "started", agent=agent.address, request=request,
              session=session.name, pid=session.pid)  # fmt: skip
 
     right.write(write)

@@ -19,7 +19,7 @@ from gastown_mail.daemon.layout import signs
 from gastown_mail.daemon.queues import TownQueue, queue
 from gastown_mail.daemon.record import Agents, TownRecord
 from gastown_mail.daemon.roster import Roster, load_roster
-from gastown_mail.mail.events import tell
+from gastown_mail.mail.events import record_event
 from gastown_mail.mail.requests import Requests
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.plumbing.log import log_event
@@ -127,7 +127,9 @@ class Town:
             if session.incarnation and session.agent:
                 self._recognize(session)
         self.record.restore(state)
-        tell(self.redis, self.keys, "restored", detail="Redis was empty; state, wishes and sessions are back")
+        record_event(
+            self.redis, self.keys, "restored", detail="Redis was empty; state, wishes and sessions are back"
+        )
 
     def _recognize(self, session: Session) -> None:
         started = datetime.fromtimestamp(session.started_at, UTC)

@@ -8,7 +8,7 @@ from redis import Redis
 
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.keys import Keys
-from gastown_mail.mail.events import tell
+from gastown_mail.mail.events import record_event
 from gastown_mail.mail.requests import Requests, Work
 from gastown_mail.plumbing.answers import to_fields, to_str, to_strs
 
@@ -38,7 +38,7 @@ class DeadLetters:
             pipe.delete(self.keys.request(request_id), self.keys.progress(request_id))
             pipe.hset(self.keys.progress(request_id), mapping=to_fields(notes))
             pipe.rpush(self.keys.inbox, work.element)
-            tell(pipe, self.keys, "revived", agent=agent, request=request_id)
+            record_event(pipe, self.keys, "revived", agent=agent, request=request_id)
 
         self.redis.transaction(while_dead, self.keys.dead)
 
@@ -48,7 +48,7 @@ class DeadLetters:
         agent = self._agent(request_id)
         with self.redis.pipeline() as pipe:
             pipe.zrem(self.keys.dead, request_id)
-            tell(pipe, self.keys, "dropped", agent=agent, request=request_id)
+            record_event(pipe, self.keys, "dropped", agent=agent, request=request_id)
             pipe.execute()
 
     def _agent(self, request_id: str) -> str:

@@ -15,7 +15,7 @@ PAGE = 500
 
 
 @dataclass(frozen=True)
-class Kind:
+class EventType:
     """What an event of this name says, and the fields it may carry; one that would be empty is left out."""
 
     meaning: str
@@ -24,40 +24,52 @@ class Kind:
 
 _REQUEST = ("agent", "request", "action", "detail")
 
-EVENTS: Mapping[str, Kind] = MappingProxyType(
+EVENTS: Mapping[str, EventType] = MappingProxyType(
     {
-        "received": Kind("the clerk has booked a request", _REQUEST),
-        "carrying": Kind("a worker begins to carry a request out", ("agent", "request", "action", "session")),
-        "ended": Kind("the session that a request was meant for is gone", ("agent", "request", "session")),
-        "postponed": Kind(
+        "received": EventType("the clerk has booked a request", _REQUEST),
+        "carrying": EventType(
+            "a worker begins to carry a request out", ("agent", "request", "action", "session")
+        ),
+        "ended": EventType(
+            "the session that a request was meant for is gone", ("agent", "request", "session")
+        ),
+        "postponed": EventType(
             "the world did not answer: nobody is touched, the sweep comes back to it",
             ("agent", "request", "detail"),
         ),
-        "done": Kind("a request was carried out", _REQUEST),
-        "superseded": Kind("a request's session was gone or replaced, or a later one decided", _REQUEST),
-        "refused": Kind("a request is a dead letter: it may not, or could not, be carried out", _REQUEST),
-        "expired": Kind("a request is a dead letter: it is older than `max_request_age`", _REQUEST),
-        "failed": Kind("a request is a dead letter: all tries are used", _REQUEST),
-        "revived": Kind("an operator put a dead letter back into the inbox", ("agent", "request")),
-        "dropped": Kind("an operator took a dead letter off the list", ("agent", "request")),
-        "starting": Kind("a session is about to be started, without a request", ("agent", "detail")),
-        "started": Kind("a session lives", ("agent", "request", "session", "pid")),
-        "start_failed": Kind("one try to start a session came to nothing", ("agent", "request", "detail")),
-        "not_started": Kind("a session could not be started, with the reason", ("agent", "detail")),
-        "back_off": Kind("the next start by the daemon itself has to wait", ("agent", "request", "detail")),
-        "quarantined": Kind("an agent died too often: it is left alone for a while", ("agent", "detail")),
-        "recovered": Kind("an agent has lived long enough: its deaths are forgotten", ("agent",)),
-        "cleared": Kind("an operator ended back-off and quarantine", ("agent",)),
-        "adopted": Kind("a session that was not ours got a token", ("agent", "session")),
-        "desired": Kind("what is wanted of an agent, or of the town, has changed", ("agent", "detail")),
-        "poke": Kind("a line was typed into a session, or held", ("agent", "outcome")),
-        "heartbeat": Kind(
+        "done": EventType("a request was carried out", _REQUEST),
+        "superseded": EventType("a request's session was gone or replaced, or a later one decided", _REQUEST),
+        "refused": EventType(
+            "a request is a dead letter: it may not, or could not, be carried out", _REQUEST
+        ),
+        "expired": EventType("a request is a dead letter: it is older than `max_request_age`", _REQUEST),
+        "failed": EventType("a request is a dead letter: all tries are used", _REQUEST),
+        "revived": EventType("an operator put a dead letter back into the inbox", ("agent", "request")),
+        "dropped": EventType("an operator took a dead letter off the list", ("agent", "request")),
+        "starting": EventType("a session is about to be started, without a request", ("agent", "detail")),
+        "started": EventType("a session lives", ("agent", "request", "session", "pid")),
+        "start_failed": EventType(
+            "one try to start a session came to nothing", ("agent", "request", "detail")
+        ),
+        "not_started": EventType("a session could not be started, with the reason", ("agent", "detail")),
+        "back_off": EventType(
+            "the next start by the daemon itself has to wait", ("agent", "request", "detail")
+        ),
+        "quarantined": EventType(
+            "an agent died too often: it is left alone for a while", ("agent", "detail")
+        ),
+        "recovered": EventType("an agent has lived long enough: its deaths are forgotten", ("agent",)),
+        "cleared": EventType("an operator ended back-off and quarantine", ("agent",)),
+        "adopted": EventType("a session that was not ours got a token", ("agent", "session")),
+        "desired": EventType("what is wanted of an agent, or of the town, has changed", ("agent", "detail")),
+        "poke": EventType("a line was typed into a session, or held", ("agent", "outcome")),
+        "heartbeat": EventType(
             "a heartbeat is completed", ("number", "started", "poked", "held", "left", "requeued")
         ),
-        "heartbeat_failed": Kind("a heartbeat could not look: it does not count", ("detail",)),
-        "daemon_started": Kind("a process keeps the town's state from now on", ("pid",)),
-        "daemon_stopped": Kind("it does so no more", ("pid",)),
-        "restored": Kind("Redis was empty and has been filled from the disk", ("detail",)),
+        "heartbeat_failed": EventType("a heartbeat could not look: it does not count", ("detail",)),
+        "daemon_started": EventType("a process keeps the town's state from now on", ("pid",)),
+        "daemon_stopped": EventType("it does so no more", ("pid",)),
+        "restored": EventType("Redis was empty and has been filled from the disk", ("detail",)),
     }
 )
 """Every event there is, in the order of a request's way, of an agent's, of the daemon's."""
@@ -96,30 +108,30 @@ class Event:
         return int(self.id.partition("-")[0]) / 1000
 
 
-def tell(redis: Redis, keys: Keys, event: str, **facts: object) -> None:
+def record_event(redis: Redis, keys: Keys, event: str, **facts: object) -> None:
     """Write one fact down; on a pipeline it becomes part of the transaction."""
     entry = {"event": event} | {name: value for name, value in facts.items() if value != ""}
     redis.xadd(keys.events, to_fields(entry), maxlen=keys.events_kept, approximate=True)
 
 
-def newest(redis: Redis, keys: Keys) -> str:
+def last_id(redis: Redis, keys: Keys) -> str:
     """The place of the newest entry, to follow from; `0-0` when there is none."""
-    return next((event.id for event in latest(redis, keys, 1)), "0-0")
+    return next((event.id for event in read_latest(redis, keys, 1)), "0-0")
 
 
-def since(redis: Redis, keys: Keys, place: str, most: int = PAGE) -> list[Event]:
+def read_after(redis: Redis, keys: Keys, event_id: str, most: int = PAGE) -> list[Event]:
     """The entries after `place`, oldest first, at most `most`."""
-    entries: Any = redis.xrange(keys.events, min=f"({place}", count=most)
+    entries: Any = redis.xrange(keys.events, min=f"({event_id}", count=most)
     return [_event(*entry) for entry in entries]
 
 
-def latest(redis: Redis, keys: Keys, most: int) -> list[Event]:
+def read_latest(redis: Redis, keys: Keys, most: int) -> list[Event]:
     """The newest `most` entries, oldest first."""
     entries: Any = redis.xrevrange(keys.events, count=most)
     return [_event(*entry) for entry in reversed(entries)]
 
 
-def newest_first(redis: Redis, keys: Keys, *, since: float = 0.0, until: str = "+") -> Iterator[Event]:
+def iter_newest_first(redis: Redis, keys: Keys, *, since: float = 0.0, until: str = "+") -> Iterator[Event]:
     """The entries from `since` (seconds since the epoch) to the place `until`, read in pages."""
     least = f"{int(since * 1000)}-0"
     while True:
@@ -130,14 +142,14 @@ def newest_first(redis: Redis, keys: Keys, *, since: float = 0.0, until: str = "
         until = f"({to_str(entries[-1][0])}"
 
 
-def await_new(redis: Redis, keys: Keys, place: str, wait: float) -> list[Event]:
+def read_new(redis: Redis, keys: Keys, event_id: str, wait: float) -> list[Event]:
     """The entries after `place`, oldest first, waiting at most `wait` seconds for the first.
 
     `redis` must allow blocking reads of that length.
     """
-    found: Any = redis.xread({keys.events: place}, count=PAGE, block=int(wait * 1000))
+    found: Any = redis.xread({keys.events: event_id}, count=PAGE, block=int(wait * 1000))
     return [_event(*entry) for _, entries in found or () for entry in entries]
 
 
-def _event(place: bytes, found: Mapping[bytes, bytes]) -> Event:
-    return Event(to_str(place), to_str_dict(found))
+def _event(event_id: bytes, found: Mapping[bytes, bytes]) -> Event:
+    return Event(to_str(event_id), to_str_dict(found))

@@ -16,7 +16,7 @@ from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
 from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.contracts.times import format_time
-from gastown_mail.mail.events import tell
+from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.answers import read_hash, to_fields, to_str, to_str_dict, to_strs
 
 SCAN_STEP = 1000
@@ -87,7 +87,7 @@ class Requests:
             pipe.hset(self.keys.request(booking.id), mapping=to_fields(record))
             pipe.zadd(self.keys.pending(booking.agent), {booking.id: place})
             pipe.zadd(self.keys.unsettled, {booking.id: now.timestamp()})
-        tell(pipe, self.keys, record["status"], agent=booking.agent, request=booking.id,
+        record_event(pipe, self.keys, record["status"], agent=booking.agent, request=booking.id,
              action=record["action"], detail=booking.refusal)  # fmt: skip
 
     def record(self, request_id: str) -> dict[str, str]:
@@ -138,7 +138,9 @@ class Requests:
             if not before or before in FINAL_STATUSES:
                 return False
             self._close(pipe, request_id, agent, _end(status, detail, now), now)
-            tell(pipe, self.keys, status.value, agent=agent, request=request_id, action=action, detail=detail)
+            record_event(
+                pipe, self.keys, status.value, agent=agent, request=request_id, action=action, detail=detail
+            )
             return True
 
         return bool(self.redis.transaction(unless_final, key, value_from_callable=True))

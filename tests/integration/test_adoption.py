@@ -12,7 +12,7 @@ from gastown_mail.daemon import jobs, rounds
 from gastown_mail.daemon.adoption import adopt_session
 from gastown_mail.daemon.heartbeat import Leave
 from gastown_mail.daemon.turn import Turn
-from gastown_mail.mail.events import latest
+from gastown_mail.mail.events import read_latest
 from gastown_mail.sessions.session import Session
 from tests.integration.stage import MAX, Stage, identity
 from tests.towns import clean_environ
@@ -71,7 +71,7 @@ def has_ended(process: psutil.Process) -> bool:
 
 
 def adopted_in(stage: Stage) -> list[str]:
-    found = latest(stage.town.redis, stage.town.keys, 1000)
+    found = read_latest(stage.town.redis, stage.town.keys, 1000)
     return [event.fields["agent"] for event in found if event.fields["event"] == "adopted"]
 
 

@@ -51,7 +51,7 @@ def booked(town: Town) -> int:
 def each_was_booked_once(town: Town, wanted: list[str]) -> bool:
     told = Counter(
         event.fields["request"]
-        for event in events.since(town.redis, town.keys, "0-0", most=5000)
+        for event in events.read_after(town.redis, town.keys, "0-0", most=5000)
         if event.fields["event"] == "received"
     )
     jobs = town.lifecycle_queue(town.host).get_job_ids()

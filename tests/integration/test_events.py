@@ -5,56 +5,59 @@ from collections.abc import Callable
 
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail import events
-from gastown_mail.mail.events import latest, newest, since, tell
+from gastown_mail.mail.events import last_id, read_after, read_latest, record_event
 from tests.towns import TWO_AGENTS
 
 
 def test_a_fact_is_told_with_what_belongs_to_it(town: Town) -> None:
     before = time.time()
 
-    tell(town.redis, town.keys, "poke", agent="deacon/", number=3, detail="", outcome="ütf")
+    record_event(town.redis, town.keys, "poke", agent="deacon/", number=3, detail="", outcome="ütf")
 
-    (event,) = latest(town.redis, town.keys, 10)
+    (event,) = read_latest(town.redis, town.keys, 10)
     assert event.fields == {"event": "poke", "agent": "deacon/", "number": "3", "outcome": "ütf"}
     assert before - 1 < event.epoch < time.time() + 1
 
 
 def test_what_came_after_a_place_is_read_oldest_first(town: Town) -> None:
-    assert newest(town.redis, town.keys) == "0-0"
-    tell(town.redis, town.keys, "before")
-    place = newest(town.redis, town.keys)
+    assert last_id(town.redis, town.keys) == "0-0"
+    record_event(town.redis, town.keys, "before")
+    place = last_id(town.redis, town.keys)
     for number in range(5):
-        tell(town.redis, town.keys, "after", number=number)
+        record_event(town.redis, town.keys, "after", number=number)
 
-    found = since(town.redis, town.keys, place)
+    found = read_after(town.redis, town.keys, place)
 
     assert [event.fields.get("number") for event in found] == ["0", "1", "2", "3", "4"]
-    assert since(town.redis, town.keys, found[-1].id) == []
-    assert [event.fields["number"] for event in since(town.redis, town.keys, place, most=2)] == ["0", "1"]
+    assert read_after(town.redis, town.keys, found[-1].id) == []
+    assert [event.fields["number"] for event in read_after(town.redis, town.keys, place, most=2)] == [
+        "0",
+        "1",
+    ]
 
 
 def test_the_latest_are_the_newest_in_order(town: Town) -> None:
     for number in range(5):
-        tell(town.redis, town.keys, "n", number=number)
+        record_event(town.redis, town.keys, "n", number=number)
 
-    assert [event.fields["number"] for event in latest(town.redis, town.keys, 2)] == ["3", "4"]
+    assert [event.fields["number"] for event in read_latest(town.redis, town.keys, 2)] == ["3", "4"]
 
 
 def test_the_stream_keeps_about_as_many_as_the_settings_say(make_town: Callable[..., Town]) -> None:
     town, kept = make_town(f"[daemon]\nevents_kept = 2000\n{TWO_AGENTS}"), 2000
     with town.redis.pipeline(transaction=False) as pipe:
         for number in range(kept + 1000):
-            tell(pipe, town.keys, "n", number=number)
+            record_event(pipe, town.keys, "n", number=number)
         pipe.execute()
 
     length = town.redis.xlen(town.keys.events)
     assert kept <= length < kept + 500
-    assert latest(town.redis, town.keys, 1)[0].fields["number"] == str(kept + 999)
+    assert read_latest(town.redis, town.keys, 1)[0].fields["number"] == str(kept + 999)
 
 
 def test_a_fact_of_a_transaction_that_fails_is_not_told(town: Town) -> None:
     with town.redis.pipeline() as pipe:
-        events.tell(pipe, town.keys, "never")
+        events.record_event(pipe, town.keys, "never")
         pipe.reset()
 
-    assert latest(town.redis, town.keys, 10) == []
+    assert read_latest(town.redis, town.keys, 10) == []

@@ -13,7 +13,7 @@ from gastown_mail.daemon.gate import OPEN, started
 from gastown_mail.daemon.handoff import handoff_file
 from gastown_mail.daemon.heartbeat import Leave, Start
 from gastown_mail.daemon.town import Town
-from gastown_mail.mail.events import latest
+from gastown_mail.mail.events import read_latest
 from tests.integration.stage import DEACON, MAX, RECORDER, WITH_DEACON, WITNESS, Stage, identity
 from tests.waiting import eventually
 
@@ -58,7 +58,7 @@ def crash(stage: Stage, times: int) -> None:
 
 
 def events(stage: Stage, name: str) -> list[dict[str, str]]:
-    found = [dict(event.fields) for event in latest(stage.town.redis, stage.town.keys, 1000)]
+    found = [dict(event.fields) for event in read_latest(stage.town.redis, stage.town.keys, 1000)]
     return [fields for fields in found if fields["event"] == name]
 
 

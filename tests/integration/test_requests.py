@@ -42,7 +42,7 @@ def settle(town: Town, ident: str, status: RequestStatus, detail: str = "so it w
 
 
 def told(town: Town) -> list[str]:
-    return [event.fields["event"] for event in events.latest(town.redis, town.keys, 100)]
+    return [event.fields["event"] for event in events.read_latest(town.redis, town.keys, 100)]
 
 
 @pytest.mark.parametrize("status", sorted(FINAL_STATUSES))

@@ -14,7 +14,7 @@ from gastown_mail.contracts.times import format_time
 from gastown_mail.daemon import jobs, queues, rounds
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Turn
-from gastown_mail.mail.events import latest
+from gastown_mail.mail.events import read_latest
 from tests.integration.stage import DEACON, MAX, RECORDED, WITH_DEACON, WITNESS, Stage, identity
 from tests.waiting import eventually
 
@@ -45,7 +45,7 @@ def has_ended(stage: Stage, address: str) -> bool:
 
 
 def event_names(stage: Stage) -> list[str]:
-    return [event.fields["event"] for event in latest(stage.town.redis, stage.town.keys, 100)]
+    return [event.fields["event"] for event in read_latest(stage.town.redis, stage.town.keys, 100)]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from gastown_mail.daemon.desired import FILE, WHOLE_TOWN
 from gastown_mail.daemon.heartbeat import Act, Leave, Start
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.daemon.town import Town
-from gastown_mail.mail.events import latest
+from gastown_mail.mail.events import read_latest
 from tests.integration.stage import DEACON, MAX, MAXINE, WITH_DEACON, WITNESS, Stage, identity
 
 PAUSED, STOPPED, RUNNING = Desired.PAUSED, Desired.STOPPED, Desired.RUNNING
@@ -49,7 +49,7 @@ def wanted(stage: Stage, address: str) -> Act:
 
 
 def events(stage: Stage, name: str) -> list[dict[str, str]]:
-    found = [dict(event.fields) for event in latest(stage.town.redis, stage.town.keys, 1000)]
+    found = [dict(event.fields) for event in read_latest(stage.town.redis, stage.town.keys, 1000)]
     return [fields for fields in found if fields["event"] == name]
 
 
