@@ -28,7 +28,7 @@ def inbox(town: str | None, as_json: bool, agent: str | None, since: float | Non
     """Show what waits in the inbox, oldest first, and leave it there."""
     with open_town(town) as opened:
         address, box, roster = address_of(opened, agent), Inbox(opened.redis, opened.keys), opened.roster()
-        waiting = box.waiting()
+        waiting = box.length()
         read = (described(element, roster) for element in _elements(box))
         meant = (one for one in read if address in (None, one["agent"]) and one["epoch"] >= (since or 0.0))
         oldest = list(islice(meant, count))

@@ -60,7 +60,7 @@ class Clerk:
         if not self._desk.mine and not self._desk.take():
             time.sleep(wait)
             return 0
-        elements = self.inbox.left_over() or self.inbox.take(wait)
+        elements = self.inbox.unfinished() or self.inbox.take(wait)
         if elements:
             failpoint("clerk-taken")
             self._book(elements, trusted=False, allowed=self._desk.still_held)

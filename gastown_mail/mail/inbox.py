@@ -11,7 +11,7 @@ from redis import Redis
 
 from gastown_mail.contracts.keys import Keys
 
-MOST_AT_ONCE = 200
+BATCH_SIZE = 200
 """How many elements are judged in one go: enough for speed, few enough to stay small in memory."""
 
 
@@ -29,11 +29,11 @@ class Inbox:
             return []
         return [first, *self._more(self.redis.llen(self.keys.inbox))]
 
-    def left_over(self) -> list[bytes]:
+    def unfinished(self) -> list[bytes]:
         """What was taken and never booked, oldest first, at most `MOST_AT_ONCE`."""
-        return self._range(self.keys.taken, MOST_AT_ONCE)
+        return self._range(self.keys.taken, BATCH_SIZE)
 
-    def waiting(self) -> int:
+    def length(self) -> int:
         """How many elements nobody has taken yet."""
         return self.redis.llen(self.keys.inbox)
 
@@ -47,6 +47,6 @@ class Inbox:
 
     def _more(self, waiting: int) -> list[bytes]:
         with self.redis.pipeline(transaction=False) as pipe:
-            for _ in range(min(waiting, MOST_AT_ONCE - 1)):
+            for _ in range(min(waiting, BATCH_SIZE - 1)):
                 pipe.lmove(self.keys.inbox, self.keys.taken, "LEFT", "RIGHT")
             return [element for element in pipe.execute() if element is not None]

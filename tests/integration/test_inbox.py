@@ -6,7 +6,7 @@ import time
 import pytest
 
 from gastown_mail.daemon.town import Town
-from gastown_mail.mail.inbox import MOST_AT_ONCE, Inbox
+from gastown_mail.mail.inbox import BATCH_SIZE, Inbox
 from tests.waiting import eventually
 
 
@@ -46,17 +46,17 @@ def test_what_is_taken_is_the_oldest_in_order_and_stays_in_taken(town: Town, inb
 
     assert inbox.take(1.0) == elements
 
-    assert inbox.left_over() == elements
-    assert inbox.waiting() == 0
+    assert inbox.unfinished() == elements
+    assert inbox.length() == 0
 
 
 def test_no_more_than_a_batch_is_taken_at_once(town: Town, inbox: Inbox) -> None:
-    elements = fill(town, MOST_AT_ONCE + 50)
+    elements = fill(town, BATCH_SIZE + 50)
 
     first, second = inbox.take(1.0), inbox.take(1.0)
 
-    assert (first, second) == (elements[:MOST_AT_ONCE], elements[MOST_AT_ONCE:])
-    assert inbox.left_over() == elements[:MOST_AT_ONCE]
+    assert (first, second) == (elements[:BATCH_SIZE], elements[BATCH_SIZE:])
+    assert inbox.unfinished() == elements[:BATCH_SIZE]
 
 
 def test_to_look_changes_nothing(town: Town, inbox: Inbox) -> None:
@@ -64,5 +64,5 @@ def test_to_look_changes_nothing(town: Town, inbox: Inbox) -> None:
 
     assert inbox.peek(2) == elements[:2]
 
-    assert (inbox.waiting(), inbox.left_over()) == (3, [])
+    assert (inbox.length(), inbox.unfinished()) == (3, [])
     assert inbox.take(1.0) == elements
