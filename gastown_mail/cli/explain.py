@@ -78,7 +78,7 @@ def wish_of(agent: Agent, row: Row, events: Sequence[Event]) -> Wish:
 def _last_request(town: Town, address: str, events: Sequence[Event]) -> LastRequest | None:
     """The newest request to the agent that waits, or else that `events` tell of."""
     told = [event.fields["request"] for event in events if "request" in event.fields]
-    for request_id in reversed(told + town.requests.waiting(address)):
+    for request_id in reversed(told + town.requests.pending(address)):
         if record := town.requests.record(request_id):
             return request_of(request_id, record)
     return None

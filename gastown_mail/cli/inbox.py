@@ -65,7 +65,7 @@ def described(element: bytes, roster: Roster) -> dict[str, Any]:
         "timestamp": format_time(request.timestamp) if request else "",
         "epoch": request.timestamp.timestamp() if request else 0.0,
         "reason": request.reason if request else "",
-        "refusal": booking.refusal,
+        "refusal": booking.rejection,
         "raw": "" if request else element.decode(errors="replace"),
     }
 

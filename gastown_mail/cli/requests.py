@@ -62,7 +62,7 @@ def requests(
 def _ids(town: Town, status: str | None, *, filtered: bool) -> list[str]:
     """Whose records to look at: the open requests, or all that are kept where settled ones are meant too."""
     settled_too = status in FINAL_STATUSES or (status is None and filtered)
-    return town.requests.kept() if settled_too else list(town.requests.open())
+    return town.requests.all_ids() if settled_too else list(town.requests.unsettled())
 
 
 def _records(town: Town, ids: Sequence[str]) -> Iterator[Record]:

@@ -25,7 +25,7 @@ from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Turn
 from gastown_mail.daemon.verdict import may_ask
 from gastown_mail.mail.inbox import Inbox
-from gastown_mail.mail.requests import Booking
+from gastown_mail.mail.requests import IncomingRequest
 from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.plumbing.log import log_event
 
@@ -72,7 +72,7 @@ class Clerk:
 
     def _book(self, elements: Sequence[bytes], *, trusted: bool, allowed: Callable[[], bool]) -> None:
         roster = self.town.roster()
-        judged: dict[str, Booking] = {}
+        judged: dict[str, IncomingRequest] = {}
         for element in elements:
             booking = replace(judge(element, roster), trusted=trusted)
             judged.setdefault(booking.id, booking)
@@ -93,11 +93,11 @@ class Clerk:
             whose, why = booking.agent or None, booking.refusal or None
             log_event(log, "booked", request_id=booking.id, agent=whose, detail=why)
 
-    def _not_booked(self, judged: Mapping[str, Booking]) -> list[Booking]:
-        known = self.town.requests.booked(list(judged))
+    def _not_booked(self, judged: Mapping[str, IncomingRequest]) -> list[IncomingRequest]:
+        known = self.town.requests.are_known(list(judged))
         return [booking for booking, is_known in zip(judged.values(), known, strict=True) if not is_known]
 
-    def _proven(self, bookings: Sequence[Booking]) -> list[Booking]:
+    def _proven(self, bookings: Sequence[IncomingRequest]) -> list[IncomingRequest]:
         """Note which of them carry the token of the session in which their asker lives now."""
         askers = sorted(
             {b.asker for b in bookings if b.request and b.request.incarnation and b.asker != b.agent}
@@ -105,34 +105,36 @@ class Clerk:
         records = self.town.agents.read_all(askers) if askers else []
         tokens = {asker: record.incarnation for asker, record in zip(askers, records, strict=True)}
         return [
-            replace(b, proven=b.request is not None and b.request.incarnation == tokens.get(b.asker, ""))
+            replace(
+                b, sender_verified=b.request is not None and b.request.incarnation == tokens.get(b.asker, "")
+            )
             for b in bookings
         ]
 
     def _write(
-        self, pipe: Pipeline, new: Sequence[Booking], elements: Sequence[bytes], roster: Roster
+        self, pipe: Pipeline, new: Sequence[IncomingRequest], elements: Sequence[bytes], roster: Roster
     ) -> None:
-        first, now = self.town.requests.places(len(new)) if new else 0, datetime.now(UTC)
+        first, now = self.town.requests.next_sequence(len(new)) if new else 0, datetime.now(UTC)
         for place, booking in enumerate(new, start=first):
-            self.town.requests.book(pipe, booking, place, now)
-            if not booking.refusal:
+            self.town.requests.add(pipe, booking, place, now)
+            if not booking.rejection:
                 enqueue(self.town, booking.id, roster.agents[booking.agent], pipe)
         for element in elements:
             pipe.lrem(self.town.keys.taken, 1, element)  # type: ignore[arg-type]
 
 
-def judge(element: bytes, roster: Roster) -> Booking:
+def judge(element: bytes, roster: Roster) -> IncomingRequest:
     """Whose request an element is, or why it is refused."""
     try:
         request_id, request = decode_element(element)
     except InvalidRequest as error:
-        return Booking(_readable_id(element), element, refusal=error.reason)
+        return IncomingRequest(_readable_id(element), element, rejection=error.reason)
     try:
         agent, asker = parties(request, roster)
     except AddressError as error:
-        return Booking(request_id, element, request, refusal=str(error))
+        return IncomingRequest(request_id, element, request, rejection=str(error))
     refusal = "" if may_ask(asker, agent) else f"{asker} may not ask for {agent.address}"
-    return Booking(request_id, element, request, agent.address, asker, refusal)
+    return IncomingRequest(request_id, element, request, agent.address, asker, refusal)
 
 
 def enqueue(town: Town, request_id: str, agent: Agent, pipe: Pipeline | None = None) -> None:

@@ -58,7 +58,7 @@ def carry_out(town: Town, request_id: str) -> str:
 def _serve(town: Town, right: Turn, address: str) -> None:
     """Settle the agent's waiting requests, oldest first, until one of them has been acted on."""
     agent = town.roster().agents.get(address)
-    ids = town.requests.waiting(address)
+    ids = town.requests.pending(address)
     cases = _cases(town, agent, ids) if agent else {}
     for request_id in ids:
         began = time.monotonic()
@@ -96,7 +96,7 @@ def _settle_one(town: Town, right: Turn, case: Case) -> tuple[RequestStatus, str
 
 def _unstartable(town: Town, case: Case) -> str | None:
     """Why its successor cannot be started, None when nothing speaks against it or it is begun already."""
-    if not case.starts or case.work.begun_at:
+    if not case.starts or case.work.started_at:
         return None
     gate = case.record.gate
     waits = gate.refusal(case.now.timestamp()) if gate.failed else None
@@ -112,7 +112,7 @@ def _cases(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Case]:
         town.sessions.look(agent.session),
         datetime.now(UTC),
     )
-    works, askers = town.requests.works(ids), [r.get("from", "") for r in town.requests.records(ids)]
+    works, askers = town.requests.progress_many(ids), [r.get("from", "") for r in town.requests.records(ids)]
     ours = town.settings.daemon
     cases = [
         Case(
@@ -131,7 +131,7 @@ def _act(town: Town, right: Turn, case: Case, victim: Session | None) -> tuple[R
     tries = int(town.redis.hincrby(work, "tries", 1))
     if tries > MOST_TRIES:
         return RequestStatus.FAILED, f"given up after {MOST_TRIES} tries that ended in the middle"
-    if not case.work.begun_at:
+    if not case.work.started_at:
         _begin(town, right, case, victim)
     right.require()
     handoff = place_handoff(town, case)
@@ -189,7 +189,7 @@ def _end(town: Town, case: Case, victim: Session | None) -> None:
     failpoint("end-noted")
     # Without a session: what a tmux server that crashed has left running.
     gone = case.record.incarnation if victim is None else ""
-    for token in filter(None, {case.work.victim, *case.work.successors, gone}):
+    for token in filter(None, {case.work.target_incarnation, *case.work.successors, gone}):
         town.sessions.end_remains(token, grace=grace)
 
 
@@ -201,21 +201,21 @@ def _why(case: Case) -> str:
 
 def _postpone(town: Town, request_id: str, address: str, reason: str) -> None:
     """Nobody is killed and nobody is started on a world that did not answer; the sweep comes back to it."""
-    town.requests.note(request_id, f"waiting: {reason}")
+    town.requests.set_detail(request_id, f"waiting: {reason}")
     record_event(town.redis, town.keys, "postponed", agent=address, request=request_id, detail=reason)
     log_event(log, "postponed", level=logging.WARNING, request_id=request_id, agent=address, detail=reason)
 
 
 def begun(town: Town, address: str) -> str | None:
     """The request that somebody began to carry out and has not settled, None when there is none."""
-    ids = town.requests.waiting(address)
-    works = zip(ids, town.requests.works(ids), strict=True)
-    return next((ident for ident, work in works if work and work.begun_at), None)
+    ids = town.requests.pending(address)
+    works = zip(ids, town.requests.progress_many(ids), strict=True)
+    return next((ident for ident, work in works if work and work.started_at), None)
 
 
 def wake_next(town: Town, address: str) -> None:
     """A request that came while the turn was taken had its job go away empty-handed: put it again."""
-    waiting = town.requests.waiting(address)
+    waiting = town.requests.pending(address)
     agent = town.roster().agents.get(address)
     if waiting and agent:
         enqueue(town, waiting[0], agent)

@@ -115,7 +115,7 @@ def poke_all(town: Town, pokes: Sequence[Poke]) -> dict[str, str]:
 
 def sweep_requests(town: Town) -> int:
     """Queue again every open request that nobody carries out and no queue holds; return how many."""
-    received = town.requests.open()
+    received = town.requests.unsettled()
     if not received:
         return 0
     records = dict(zip(received, town.requests.records(list(received)), strict=True))

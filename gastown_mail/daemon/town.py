@@ -20,7 +20,7 @@ from gastown_mail.daemon.queues import TownQueue, queue
 from gastown_mail.daemon.record import Agents, TownRecord
 from gastown_mail.daemon.roster import Roster, load_roster
 from gastown_mail.mail.events import record_event
-from gastown_mail.mail.requests import Requests
+from gastown_mail.mail.requests import RequestStore
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions.session import Session, Sessions
@@ -43,7 +43,7 @@ class Town:
         self.redis_url = redis_url
         self.redis = redis
         self.keys = _keys(settings)
-        self.requests = Requests(redis, self.keys)
+        self.requests = RequestStore(redis, self.keys)
         self.agents = Agents(redis, self.keys)
         self.wishes = Wishes(self.agents, settings.daemon_dir)
         self.record = TownRecord(redis, self.keys, settings.town_root)

@@ -8,7 +8,7 @@ from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.lifecycle import OPERATOR, LifecycleAction, RequestStatus
 from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.daemon.record import AgentRecord, Desired
-from gastown_mail.mail.requests import Work
+from gastown_mail.mail.requests import Progress
 from gastown_mail.sessions.session import Session
 
 
@@ -18,7 +18,7 @@ class Case:
 
     id: str
     request: LifecycleRequest
-    work: Work
+    work: Progress
     asker: str
     agent: Agent
     record: AgentRecord
@@ -68,7 +68,7 @@ Verdict = Settle | Carry | Finished
 
 def decide(case: Case) -> Verdict:
     """The verdict on a request, by the rules of CONTRACTS section 2 and of the fence (DESIGN)."""
-    if case.work.begun_at:
+    if case.work.started_at:
         return _go_on(case)
     return _unfit(case) or _overruled(case) or Carry(case.session)
 
@@ -76,7 +76,7 @@ def decide(case: Case) -> Verdict:
 def _go_on(case: Case) -> Verdict:
     """An earlier try wrote down its intent and died: only what it meant to do is done."""
     session = case.session
-    if session is None or (session.incarnation and session.incarnation == case.work.victim):
+    if session is None or (session.incarnation and session.incarnation == case.work.target_incarnation):
         return Carry(session)
     if session.incarnation in case.work.successors:
         return Carry(session) if session.dead else Finished(session)
@@ -110,7 +110,7 @@ def _unproven(case: Case) -> Settle | None:
             RequestStatus.REFUSED, "operator may not ask through the inbox here; use gastown-mail send"
         )
     token = case.request.incarnation
-    if not token or (case.asker != case.agent.address and not case.work.proven):
+    if not token or (case.asker != case.agent.address and not case.work.sender_verified):
         return Settle(
             RequestStatus.REFUSED, f"{case.asker} did not prove itself with its session's incarnation"
         )
@@ -138,7 +138,7 @@ def _unmeant(case: Case) -> Settle | None:
         return Settle(RequestStatus.REFUSED, reason)
     if token == session.incarnation:
         return None
-    if token and not case.work.proven:
+    if token and not case.work.sender_verified:
         return _superseded("its session has been replaced")
     if _moment(session.started_at) > case.meant_at:
         return _superseded("the session was started after the request")

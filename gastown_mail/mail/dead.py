@@ -9,7 +9,7 @@ from redis import Redis
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.mail.events import record_event
-from gastown_mail.mail.requests import Requests, Work
+from gastown_mail.mail.requests import Progress, RequestStore
 from gastown_mail.plumbing.answers import to_fields, to_str, to_strs
 
 
@@ -31,7 +31,7 @@ class DeadLetters:
 
         def while_dead(pipe: Any) -> None:
             work, agent = self._work(request_id), self._agent(request_id)
-            proofs = {"trusted": work.trusted, "proven": work.proven}
+            proofs = {"trusted": work.trusted, "proven": work.sender_verified}
             notes = {"revived_at": time.time(), **{name: "true" for name, holds in proofs.items() if holds}}
             pipe.multi()
             pipe.zrem(self.keys.dead, request_id)
@@ -54,10 +54,10 @@ class DeadLetters:
     def _agent(self, request_id: str) -> str:
         return to_str(self.redis.hget(self.keys.request(request_id), "agent"))
 
-    def _work(self, request_id: str) -> Work:
+    def _work(self, request_id: str) -> Progress:
         if self.redis.zscore(self.keys.dead, request_id) is None:
             raise GastownError(f"there is no dead letter {request_id}; `gastown-mail dead` lists them")
-        work = Requests(self.redis, self.keys).work(request_id)
+        work = RequestStore(self.redis, self.keys).progress(request_id)
         if work is None:
             raise GastownError(f"the dead letter {request_id} is no longer kept; send a new request instead")
         return work

@@ -24,7 +24,7 @@ SCAN_STEP = 1000
 
 
 @dataclass(frozen=True)
-class Booking:
+class IncomingRequest:
     """An element as the clerk judged it: `asker`'s request for `agent`, or refused with a reason.
 
     `trusted`: it did not come through the inbox, so its asker needs no other proof. `proven`: it asks for
@@ -36,59 +36,59 @@ class Booking:
     request: LifecycleRequest | None = None
     agent: str = ""
     asker: str = ""
-    refusal: str = ""
+    rejection: str = ""
     trusted: bool = False
-    proven: bool = False
+    sender_verified: bool = False
 
 
 @dataclass(frozen=True)
-class Work:
+class Progress:
     """What the daemon notes of a request it carries out. Times are seconds since the epoch, 0 = never."""
 
     element: bytes
-    tries: int = 0
-    begun_at: float = 0.0
-    victim: str = ""
+    attempts: int = 0
+    started_at: float = 0.0
+    target_incarnation: str = ""
     successors: tuple[str, ...] = ()
     revived_at: float = 0.0
     trusted: bool = False
-    proven: bool = False
+    sender_verified: bool = False
 
 
 @dataclass(frozen=True)
-class Requests:
+class RequestStore:
     """The requests of one town."""
 
     redis: Redis
     keys: Keys
 
-    def booked(self, ids: Sequence[str]) -> list[bool]:
+    def are_known(self, ids: Sequence[str]) -> list[bool]:
         """Which of these the clerk has booked already: a second copy of them is no second request."""
         with self.redis.pipeline(transaction=False) as pipe:
             for request_id in ids:
                 pipe.hexists(self.keys.request(request_id), "received_at")
             return pipe.execute()
 
-    def places(self, count: int) -> int:
+    def next_sequence(self, count: int) -> int:
         """Reserve `count` places in the order of the town; return the first."""
         return int(self.redis.incrby(self.keys.sequence, count)) - count + 1
 
-    def book(self, pipe: Pipeline, booking: Booking, place: int, now: datetime) -> None:
+    def add(self, pipe: Pipeline, booking: IncomingRequest, sequence: int, now: datetime) -> None:
         """Write a new request down, as part of the clerk's transaction."""
         record = _public(booking) | {"received_at": format_time(now), "finished_at": "", "detail": ""}
         record["status"] = RequestStatus.RECEIVED.value
-        proofs = {"trusted": booking.trusted, "proven": booking.proven}
+        proofs = {"trusted": booking.trusted, "proven": booking.sender_verified}
         given = {name: "true" for name, holds in proofs.items() if holds}
         pipe.hset(self.keys.progress(booking.id), mapping=to_fields({"element": booking.element, **given}))
-        if booking.refusal:
-            record |= _end(RequestStatus.REFUSED, booking.refusal, now)
+        if booking.rejection:
+            record |= _end(RequestStatus.REFUSED, booking.rejection, now)
             self._close(pipe, booking.id, booking.agent, record, now)
         else:
             pipe.hset(self.keys.request(booking.id), mapping=to_fields(record))
-            pipe.zadd(self.keys.pending(booking.agent), {booking.id: place})
+            pipe.zadd(self.keys.pending(booking.agent), {booking.id: sequence})
             pipe.zadd(self.keys.unsettled, {booking.id: now.timestamp()})
         record_event(pipe, self.keys, record["status"], agent=booking.agent, request=booking.id,
-             action=record["action"], detail=booking.refusal)  # fmt: skip
+             action=record["action"], detail=booking.rejection)  # fmt: skip
 
     def record(self, request_id: str) -> dict[str, str]:
         """The public record; empty when there is none (yet, or any more)."""
@@ -101,27 +101,27 @@ class Requests:
                 pipe.hgetall(self.keys.request(request_id))
             return [to_str_dict(answer) for answer in pipe.execute()]
 
-    def work(self, request_id: str) -> Work | None:
+    def progress(self, request_id: str) -> Progress | None:
         """The daemon's notes on a request, None when there is no such request."""
-        return self.works([request_id])[0]
+        return self.progress_many([request_id])[0]
 
-    def works(self, ids: Sequence[str]) -> list[Work | None]:
+    def progress_many(self, ids: Sequence[str]) -> list[Progress | None]:
         """The daemon's notes on many, in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for request_id in ids:
                 pipe.hgetall(self.keys.progress(request_id))
-            return [_work(found) for found in pipe.execute()]
+            return [_parse_progress(found) for found in pipe.execute()]
 
-    def waiting(self, agent: str) -> list[str]:
+    def pending(self, agent: str) -> list[str]:
         """The ids that wait for the agent or are being carried out, oldest first."""
         return to_strs(self.redis.zrange(self.keys.pending(agent), 0, -1))
 
-    def open(self) -> dict[str, float]:
+    def unsettled(self) -> dict[str, float]:
         """All ids without a final status, with the time they were received (seconds since the epoch)."""
         found: list[Any] = self.redis.zrange(self.keys.unsettled, 0, -1, withscores=True)
         return {to_str(member): float(score) for member, score in found}
 
-    def kept(self) -> list[str]:
+    def all_ids(self) -> list[str]:
         """The ids of all that have a record, settled or not, in no order; every key of Redis is looked at."""
         prefix = self.keys.request("")
         found = {to_str(key) for key in self.redis.scan_iter(match=f"{prefix}*", count=SCAN_STEP)}
@@ -145,7 +145,7 @@ class Requests:
 
         return bool(self.redis.transaction(unless_final, key, value_from_callable=True))
 
-    def note(self, request_id: str, detail: str) -> None:
+    def set_detail(self, request_id: str, detail: str) -> None:
         """Say for people where an open request stands; a settled one is not touched."""
         key = self.keys.request(request_id)
 
@@ -162,36 +162,36 @@ class Requests:
         pipe.zrem(self.keys.pending(agent), request_id)
         pipe.zrem(self.keys.unsettled, request_id)
         if end["status"] in DEAD_STATUSES:
-            self._bury(pipe, request_id, now)
-        self._forget_later(pipe, request_id)
+            self._add_dead_letter(pipe, request_id, now)
+        self._set_expiry(pipe, request_id)
 
-    def _bury(self, pipe: Pipeline, request_id: str, now: datetime) -> None:
+    def _add_dead_letter(self, pipe: Pipeline, request_id: str, now: datetime) -> None:
         pipe.zadd(self.keys.dead, {request_id: now.timestamp()})
         pipe.zremrangebyscore(self.keys.dead, "-inf", now.timestamp() - self.keys.requests_kept)
 
-    def _forget_later(self, pipe: Pipeline, request_id: str) -> None:
+    def _set_expiry(self, pipe: Pipeline, request_id: str) -> None:
         kept = timedelta(seconds=self.keys.requests_kept)
         pipe.pexpire(self.keys.request(request_id), kept)
         pipe.pexpire(self.keys.progress(request_id), kept)
 
 
-def _work(found: dict[Any, Any]) -> Work | None:
+def _parse_progress(found: dict[Any, Any]) -> Progress | None:
     if b"element" not in found:
         return None
     notes = to_str_dict(found)
-    return Work(
+    return Progress(
         element=found[b"element"],
-        tries=int(notes.get("tries", 0)),
-        begun_at=float(notes.get("begun_at", 0)),
-        victim=notes.get("victim", ""),
+        attempts=int(notes.get("tries", 0)),
+        started_at=float(notes.get("begun_at", 0)),
+        target_incarnation=notes.get("victim", ""),
         successors=tuple(notes.get("successors", "").split()),
         revived_at=float(notes.get("revived_at", 0)),
         trusted=notes.get("trusted") == "true",
-        proven=notes.get("proven") == "true",
+        sender_verified=notes.get("proven") == "true",
     )
 
 
-def _public(booking: Booking) -> dict[str, str]:
+def _public(booking: IncomingRequest) -> dict[str, str]:
     request = booking.request
     if request is None:
         return {"from": "", "to": "", "action": "", "timestamp": "", "reason": ""}

@@ -95,7 +95,7 @@ def test_a_death_at_this_point_costs_nothing(mine: Mine, request: pytest.Fixture
 
     assert daemon.session(MAXINE) is not None
     assert daemon.living(MAXINE) == bystander
-    assert daemon.town.requests.open() == {}
+    assert daemon.town.requests.unsettled() == {}
     assert daemon.town.redis.llen(daemon.town.keys.taken) == 0
     assert VARIABLE.encode() not in kernel.environment(bystander.pid), "it does not reach the agents"
 

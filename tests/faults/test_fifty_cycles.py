@@ -36,7 +36,7 @@ def test_fifty_cycles_from_inside_are_fifty_new_sessions_each_with_its_predecess
         lines = _lines(starts)
         assert len({line.split()[0] for line in lines}) == CYCLES + 1
         assert [line.split()[1:] for line in lines] == [[], *([str(n)] for n in range(1, CYCLES + 1))]
-        eventually(lambda: not daemon.town.requests.open())
+        eventually(lambda: not daemon.town.requests.unsettled())
         sessions = daemon.town.sessions.snapshot().values()
         assert [(session.agent, session.dead) for session in sessions] == [(MAX, False)]
         assert next(iter(sessions)).incarnation == lines[-1].split()[0]

@@ -128,7 +128,7 @@ def assert_accounted_for(town: Town, valid: set[str], garbage: set[bytes]) -> No
     """Each valid id has one record; each other element is one dead letter, with its bytes and a reason."""
     assert all(record.get("status") for record in town.requests.records(sorted(valid)))
     dead = DeadLetters(town.redis, town.keys).ids()
-    works = zip(town.requests.works(dead), town.requests.records(dead), strict=True)
+    works = zip(town.requests.progress_many(dead), town.requests.records(dead), strict=True)
     kept = {work.element: record["detail"] for work, record in works if work}
     assert garbage <= kept.keys()
     assert all(kept[raw] for raw in garbage)
@@ -140,6 +140,6 @@ def assert_in_order(town: Town, valid: list[str]) -> None:
     """Each agent's requests wait in the order in which they were pushed."""
     places = {ident: place for place, ident in enumerate(valid)}
     for agent in town.roster().agents:
-        waiting = [places[ident] for ident in town.requests.waiting(agent)]
+        waiting = [places[ident] for ident in town.requests.pending(agent)]
         assert len(waiting) > COUNT / 20, agent
         assert waiting == sorted(waiting), agent

@@ -28,7 +28,7 @@ from gastown_mail.daemon.clerk import Clerk
 from gastown_mail.daemon.roster import Roster
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail.dead import DeadLetters
-from gastown_mail.mail.requests import Requests
+from gastown_mail.mail.requests import RequestStore
 from tests.towns import element, write_town
 
 SHORT = 0.01
@@ -44,13 +44,13 @@ class Died(BaseException):
     """Stands for SIGKILL: nothing of the program sees it, and nothing is done after it."""
 
 
-class HookedRequests(Requests):
+class HookedRequests(RequestStore):
     """Lets something happen in the middle of a booking, after the clerk has asked whether it may."""
 
     meanwhile: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
 
     def booked(self, ids: Sequence[str]) -> list[bool]:
-        found = super().booked(ids)
+        found = super().are_known(ids)
         HookedRequests.meanwhile()
         return found
 
@@ -308,12 +308,12 @@ class Machine(RuleBasedStateMachine):
 
     @invariant()
     def the_lists_say_what_the_records_say(self) -> None:
-        assert set(self.town.requests.open()) == set(self.model.open())
+        assert set(self.town.requests.unsettled()) == set(self.model.open())
         assert set(self.letters.ids()) == self.model.dead.keys()
         for agent in AGENTS:
             mine = [ident for ident in self.model.open() if self.model.booked[ident].agent == agent]
             ordered = sorted(mine, key=lambda ident: self.model.booked[ident].place)
-            assert self.town.requests.waiting(agent) == ordered, "oldest first"
+            assert self.town.requests.pending(agent) == ordered, "oldest first"
 
 
 @pytest.mark.timeout(300)

@@ -107,7 +107,7 @@ def test_redis_that_stands_still_is_waited_for(daemon: Daemon, pids: dict[str, i
     assert daemon.outcome(ident) == "done"
     assert len(daemon.starts(MAXINE)) == 2
     beats_on(daemon)
-    eventually(lambda: not daemon.town.requests.open(), deadline=PATIENCE)
+    eventually(lambda: not daemon.town.requests.unsettled(), deadline=PATIENCE)
     assert_serves_on(daemon, alive(daemon))
 
 

@@ -74,7 +74,7 @@ def test_the_same_id_and_the_same_bytes_are_a_request_in_each_town(towns: tuple[
     for daemon in towns:
         daemon.run(MAX)
     ident = towns[0].ask("restart", "operator", to=MAX)
-    work = eventually(lambda: towns[0].town.requests.work(ident))
+    work = eventually(lambda: towns[0].town.requests.progress(ident))
     assert work is not None
 
     assert towns[1].push(work.element) == ident

@@ -39,7 +39,7 @@ def dead(town: Town) -> list[str]:
 
 
 def raw(town: Town, ident: str) -> bytes:
-    work = town.requests.work(ident)
+    work = town.requests.progress(ident)
     assert work is not None
     return work.element
 
@@ -61,8 +61,8 @@ def test_an_element_becomes_a_record_and_a_job(town: Town) -> None:
     assert (record["finished_at"], record["detail"]) == ("", "")
     assert before < parse_time(record["timestamp"]) <= parse_time(record["received_at"])
     assert jobs(town) == ["one"]
-    assert town.requests.waiting(MAX) == ["one"]
-    assert list(town.requests.open()) == ["one"]
+    assert town.requests.pending(MAX) == ["one"]
+    assert list(town.requests.unsettled()) == ["one"]
     assert nothing_is_left(town)
     assert dead(town) == []
 
@@ -124,7 +124,7 @@ def test_a_late_copy_of_a_settled_request_changes_nothing(town: Town) -> None:
     book_inbox(town)
 
     assert town.requests.record("one") == settled
-    assert town.requests.waiting(WITNESS) == []
+    assert town.requests.pending(WITNESS) == []
 
 
 def wish_with(**keys: object) -> bytes:
@@ -178,7 +178,7 @@ def test_what_is_no_request_is_a_dead_letter_with_its_reason_and_bytes(town: Tow
     assert "\n" not in record["detail"]
     assert record["finished_at"] == record["received_at"]
     assert raw(town, ident) == poison
-    assert jobs(town) == list(town.requests.open()) == town.requests.waiting(WITNESS) == []
+    assert jobs(town) == list(town.requests.unsettled()) == town.requests.pending(WITNESS) == []
     assert nothing_is_left(town)
 
 
@@ -190,7 +190,7 @@ def test_poison_delays_nobody_and_order_is_kept(town: Town) -> None:
     book_inbox(town)
 
     good_ids = [f"good-{number}" for number in range(len(POISON))]
-    assert jobs(town) == town.requests.waiting(WITNESS) == good_ids
+    assert jobs(town) == town.requests.pending(WITNESS) == good_ids
     assert len(dead(town)) == len(POISON)
 
 
@@ -320,7 +320,7 @@ def test_whatever_is_pushed_is_accounted_for_and_the_clerk_goes_on(town: Town, e
     book_inbox(town)
 
     assert nothing_is_left(town)
-    alive, gone = set(town.requests.open()), set(dead(town))
+    alive, gone = set(town.requests.unsettled()), set(dead(town))
     assert "the-last" in alive
     assert set(jobs(town)) == alive
     assert len(jobs(town)) == len(alive)

@@ -45,7 +45,7 @@ def a_stream(town: Town) -> Iterator[None]:
 
 
 def booked(town: Town) -> int:
-    return len(town.requests.open())
+    return len(town.requests.unsettled())
 
 
 def each_was_booked_once(town: Town, wanted: list[str]) -> bool:
@@ -57,7 +57,7 @@ def each_was_booked_once(town: Town, wanted: list[str]) -> bool:
     jobs = town.lifecycle_queue(town.host).get_job_ids()
     assert told == Counter(wanted)
     assert sorted(jobs) == sorted(town.keys.job_id("request", ident) for ident in wanted)
-    assert sorted(town.requests.open()) == sorted(wanted)
+    assert sorted(town.requests.unsettled()) == sorted(wanted)
     return not town.redis.exists(town.keys.inbox, town.keys.taken)
 
 
@@ -74,7 +74,7 @@ def test_killed_at_any_moment_of_a_stream(town: Town) -> None:
         eventually(lambda: not town.redis.exists(town.keys.inbox, town.keys.taken), deadline=60)
 
     assert each_was_booked_once(town, ids(0, STREAM))
-    assert town.requests.waiting("gastown/witness") == ids(0, STREAM)
+    assert town.requests.pending("gastown/witness") == ids(0, STREAM)
 
 
 def test_at_every_instant_each_element_is_in_one_place_with_its_job(town: Town) -> None:
@@ -177,7 +177,7 @@ def test_an_emptied_redis_does_not_stop_the_clerk(own_town: Town) -> None:
         own_town.redis.flushall()
         push(own_town, "after")
 
-        eventually(lambda: list(own_town.requests.open()) == ["after"], deadline=60)
+        eventually(lambda: list(own_town.requests.unsettled()) == ["after"], deadline=60)
         assert lives(clerk)
 
 
@@ -189,6 +189,6 @@ def test_a_broken_town_file_stops_nobody(town: Town) -> None:
         (town.settings.town_root / "town.toml").write_text("not [ toml")
         for ident in ids(0, 3):
             push(town, ident)
-            eventually(lambda ident=ident: ident in town.requests.open(), deadline=60)  # type: ignore[misc]
+            eventually(lambda ident=ident: ident in town.requests.unsettled(), deadline=60)  # type: ignore[misc]
 
         assert lives(clerk)

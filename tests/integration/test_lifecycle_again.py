@@ -30,8 +30,8 @@ def starts(stage: Stage) -> int:
 
 
 def has_been_tried(stage: Stage, ident: str, times: int) -> bool:
-    work = stage.town.requests.work(ident)
-    return work is not None and work.tries == times
+    work = stage.town.requests.progress(ident)
+    return work is not None and work.attempts == times
 
 
 def finish(stage: Stage, ident: str) -> str:
@@ -149,7 +149,7 @@ def test_a_request_whose_worker_always_dies_is_given_up_and_blocks_nobody(
     assert stage.again(ident) == "failed"
 
     assert "given up" in stage.detail(ident)
-    assert stage.town.requests.waiting(MAX) == []
+    assert stage.town.requests.pending(MAX) == []
     next_one = stage.ask("shutdown", "operator", to=MAX)
     assert stage.again(next_one) == "done"
 
@@ -194,7 +194,7 @@ def test_who_announces_a_successor_too_late_forgets_no_earlier_one(stage: Stage)
             with pytest.raises(StateUnknown, match="has taken over"):
                 launch(frozen).run()
 
-    known = town.requests.work("one")
+    known = town.requests.progress("one")
     assert known is not None
     assert known.successors == (session.incarnation,)
     assert stage.living() == session

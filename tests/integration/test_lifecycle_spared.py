@@ -61,7 +61,7 @@ def test_a_second_copy_and_a_redelivered_job_change_nothing(stage: Stage) -> Non
 
     assert identity(stage.living()) == identity(second)
     assert len(stage.wrote("starts").read_text().split()) == 2
-    assert stage.town.requests.open() == {}
+    assert stage.town.requests.unsettled() == {}
 
 
 @pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])

@@ -57,7 +57,7 @@ def test_a_request_gets_its_final_status_and_waits_no_more(
     record = town.requests.record("one")
     assert (record["status"], record["detail"]) == (status.value, "so it was")
     assert record["finished_at"] >= record["received_at"]
-    assert town.requests.waiting(WITNESS) == list(town.requests.open()) == ["two"]
+    assert town.requests.pending(WITNESS) == list(town.requests.unsettled()) == ["two"]
     assert told(town)[-1] == status.value
 
 
@@ -148,14 +148,14 @@ def test_a_revived_letter_is_asked_anew(town: Town, ask: Callable[..., str], dea
     dead.revive("one")
     book_inbox(town)
 
-    record, work = town.requests.record("one"), town.requests.work("one")
+    record, work = town.requests.record("one"), town.requests.progress("one")
     assert (record["status"], record["agent"], record["reason"]) == ("received", "gastown/crew/max", "why")
     assert record["detail"] == record["finished_at"] == ""
     assert work
     assert work.revived_at >= before
-    assert (work.tries, work.begun_at) == (0, 0.0)
+    assert (work.attempts, work.started_at) == (0, 0.0)
     assert dead.ids() == []
-    assert town.requests.waiting("gastown/crew/max") == ["one"]
+    assert town.requests.pending("gastown/crew/max") == ["one"]
     assert town.redis.ttl(town.keys.request("one")) == town.redis.ttl(town.keys.progress("one")) == -1
     assert TownJob.exists(town.keys.job_id("request", "one"), connection=town.redis)
     assert "revived" in told(town)
@@ -185,7 +185,7 @@ def test_a_letter_that_was_refused_for_an_agent_that_has_come_since_is_carried_o
     with connect(town.redis_url, blocking=5.0) as redis:
         book_inbox(Town(town.settings, town.redis_url, redis))
 
-    assert town.requests.waiting("gastown/crew/new") == ["one"]
+    assert town.requests.pending("gastown/crew/new") == ["one"]
 
 
 def test_two_who_revive_at_once_revive_once(town: Town, ask: Callable[..., str], dead: DeadLetters) -> None:

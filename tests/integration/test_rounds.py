@@ -220,7 +220,7 @@ def test_the_sweep_expires_an_old_request_whose_agent_left_the_town(stage: Stage
 
     assert stage.status(ident) == "expired"
     assert stage.town.redis.zscore(stage.town.keys.dead, ident) is not None
-    assert stage.town.requests.waiting(MAX) == []
+    assert stage.town.requests.pending(MAX) == []
 
 
 def test_an_old_request_that_nobody_took_expires_when_it_is_taken(stage: Stage) -> None:

@@ -143,7 +143,7 @@ def test_a_stalled_redis_is_an_error_and_what_it_did_get_is_one_request(
     book_inbox(own_town)
 
     assert len(pushed) <= 2
-    assert set(own_town.requests.open()) == pushed
+    assert set(own_town.requests.unsettled()) == pushed
     assert own_town.redis.llen(own_town.lifecycle_queue(own_town.host).key) == len(pushed)
 
 

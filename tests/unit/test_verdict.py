@@ -14,7 +14,7 @@ from gastown_mail.contracts.lifecycle import RequestStatus
 from gastown_mail.contracts.request import LifecycleRequest, decode_element
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.daemon.verdict import Carry, Case, Finished, Settle, Verdict, decide, may_ask
-from gastown_mail.mail.requests import Work
+from gastown_mail.mail.requests import Progress
 from gastown_mail.sessions.session import Session
 from tests.towns import element
 
@@ -45,12 +45,12 @@ def living(incarnation: str = "now", started: float = -60.0, *, dead: bool = Fal
 
 def case(
     request: LifecycleRequest, session: Session | None, *, asker: str = MAX.address,
-    record: AgentRecord | None = None, work: Work | None = None, later: Sequence[LifecycleRequest] = (),
+    record: AgentRecord | None = None, work: Progress | None = None, later: Sequence[LifecycleRequest] = (),
     now: datetime = NOW,
 ) -> Case:  # fmt: skip
     def of(ident: str, its: LifecycleRequest) -> Case:
         return Case(
-            id=ident, request=its, work=work or Work(b""), asker=asker, agent=MAX,
+            id=ident, request=its, work=work or Progress(b""), asker=asker, agent=MAX,
             record=record or AgentRecord(), session=session, now=now, max_age=HOUR,
         )  # fmt: skip
 
@@ -139,7 +139,7 @@ def test_a_revived_request_counts_as_asked_anew() -> None:
     revived_at = (NOW + 5 * HOUR).timestamp()
     session = living(started=4 * 3600)
 
-    verdict = decide(case(asked(), session, work=Work(b"", revived_at=revived_at), now=NOW + 5.5 * HOUR))
+    verdict = decide(case(asked(), session, work=Progress(b"", revived_at=revived_at), now=NOW + 5.5 * HOUR))
 
     assert verdict == Carry(session)
 
@@ -209,7 +209,7 @@ def test_a_start_asked_for_before_the_last_change_is_superseded() -> None:
 def test_the_token_of_who_asks_is_a_proof_and_not_the_session_that_is_meant() -> None:
     session = living("now")
     request = asked(incarnation="of-the-witness")
-    asker, proven = "gastown/witness", Work(b"", proven=True)
+    asker, proven = "gastown/witness", Progress(b"", sender_verified=True)
 
     assert decide(case(request, session, asker=asker, work=proven)) == Carry(session)
     late = living("next", started=5)
@@ -225,19 +225,19 @@ def test_a_token_that_proves_nobody_means_a_session_that_is_gone() -> None:
 @pytest.mark.parametrize(
     ("asker", "token", "work", "expected"),
     [
-        (MAX.address, "now", Work(b""), "carried out"),
-        (MAX.address, None, Work(b""), "refused"),
-        (MAX.address, "forged", Work(b""), "superseded"),
-        ("mayor/", "of-the-mayor", Work(b"", proven=True), "carried out"),
-        ("mayor/", "forged", Work(b""), "refused"),
-        ("mayor/", None, Work(b""), "refused"),
-        ("operator", None, Work(b""), "refused"),
-        ("operator", "now", Work(b""), "refused"),
-        ("operator", None, Work(b"", trusted=True), "carried out"),
+        (MAX.address, "now", Progress(b""), "carried out"),
+        (MAX.address, None, Progress(b""), "refused"),
+        (MAX.address, "forged", Progress(b""), "superseded"),
+        ("mayor/", "of-the-mayor", Progress(b"", sender_verified=True), "carried out"),
+        ("mayor/", "forged", Progress(b""), "refused"),
+        ("mayor/", None, Progress(b""), "refused"),
+        ("operator", None, Progress(b""), "refused"),
+        ("operator", "now", Progress(b""), "refused"),
+        ("operator", None, Progress(b"", trusted=True), "carried out"),
     ],
 )
 def test_with_require_incarnation_nobody_speaks_for_another(
-    asker: str, token: str | None, work: Work, expected: str
+    asker: str, token: str | None, work: Progress, expected: str
 ) -> None:
     request = asked(incarnation=token) if token else asked()
     strict = replace(case(request, living("now"), asker=asker, work=work), require_incarnation=True)
@@ -248,7 +248,9 @@ def test_with_require_incarnation_nobody_speaks_for_another(
 
 
 VICTIM, SUCCESSOR = living("victim"), living("successor", started=20)
-BEGUN = Work(b"", tries=1, begun_at=NOW.timestamp(), victim="victim", successors=("lost", "successor"))
+BEGUN = Progress(
+    b"", attempts=1, started_at=NOW.timestamp(), target_incarnation="victim", successors=("lost", "successor")
+)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -275,7 +277,7 @@ def test_work_that_has_begun_spares_a_stranger_in_its_place(stranger: Session) -
 
 @pytest.mark.parametrize("stranger", [living(""), living("stranger")])
 def test_work_that_began_without_a_session_spares_whoever_is_there_now(stranger: Session) -> None:
-    work = Work(b"", tries=1, begun_at=NOW.timestamp())
+    work = Progress(b"", attempts=1, started_at=NOW.timestamp())
 
     assert status(decide(case(asked(), stranger, asker="mayor/", work=work))) == "superseded"
 
@@ -318,7 +320,9 @@ def test_only_the_session_that_is_meant_is_ever_a_victim(
 def test_begun_work_ends_nobody_but_its_victim_and_its_own_successors(
     request: LifecycleRequest, session: Session | None, victim: str, successors: list[str]
 ) -> None:
-    work = Work(b"", tries=1, begun_at=NOW.timestamp(), victim=victim, successors=tuple(successors))
+    work = Progress(
+        b"", attempts=1, started_at=NOW.timestamp(), target_incarnation=victim, successors=tuple(successors)
+    )
 
     verdict = decide(case(request, session, work=work))
 
