@@ -16,7 +16,7 @@ from gastown_mail.contracts.lifecycle import (
     RequestStatus,
     new_request_id,
 )
-from gastown_mail.mail.send import ACCEPTED, Receipt, compose, send_lifecycle
+from gastown_mail.mail.send import ACCEPTED, Receipt, build_element, send_lifecycle
 
 SAY_EVERY = 1.0
 """Seconds that a status lasts before it is said."""
@@ -94,7 +94,7 @@ def _as_operator(town: str | None, action: str, *, to: str | None, reason: str, 
                 action, agent=OPERATOR, to=to, reason=reason, handoff=handoff, redis_url=url, town=name
             )
         request_id = new_request_id()
-        element = compose(request_id, action, OPERATOR, to=to, token="", reason=reason, handoff=handoff)
+        element = build_element(request_id, action, OPERATOR, to=to, token="", reason=reason, handoff=handoff)
         Clerk(opened).book([element], trusted=True)
         return Receipt(request_id, url, name)
 

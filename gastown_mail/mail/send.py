@@ -31,7 +31,7 @@ SEND_DEADLINE = 6.0
 """Seconds in which a request must be accepted, all tries together."""
 
 PAUSE_BETWEEN_TRIES = 0.2
-FIRST_LOOK, LONGEST_PAUSE = 0.002, 0.1
+MIN_POLL, MAX_POLL = 0.002, 0.1
 
 ACCEPTED = "accepted"
 """The status of a request that Redis holds and no clerk has read yet."""
@@ -55,10 +55,10 @@ class Receipt:
 
     def wait(self, timeout: float) -> str:
         """Wait at most `timeout` seconds for a final status; return the last status seen."""
-        until, pause = time.monotonic() + timeout, FIRST_LOOK
+        until, pause = time.monotonic() + timeout, MIN_POLL
         while (status := self.status()) not in FINAL_STATUSES and time.monotonic() < until:
             time.sleep(min(pause, max(0.0, until - time.monotonic())))
-            pause = min(pause * 1.5, LONGEST_PAUSE)
+            pause = min(pause * 1.5, MAX_POLL)
         return status
 
     def _record(self) -> Mapping[str, str]:
@@ -83,17 +83,17 @@ def send_lifecycle(
     name. Raises SettingsError when a word is wrong or missing: then nothing was sent. Raises NotAccepted when
     Redis did not say that it took it: sending again is safe.
     """
-    url = redis_url or _given(environ, "GASTOWN_REDIS_URL", "redis_url")
-    name = town or _given(environ, "GASTOWN_TOWN_NAME", "town")
-    asker = agent or _given(environ, "GASTOWN_AGENT", "agent")
+    url = redis_url or _from_env(environ, "GASTOWN_REDIS_URL", "redis_url")
+    name = town or _from_env(environ, "GASTOWN_TOWN_NAME", "town")
+    asker = agent or _from_env(environ, "GASTOWN_AGENT", "agent")
     token = environ.get("GASTOWN_INCARNATION", "") if asker == environ.get("GASTOWN_AGENT") else ""
     request_id = new_request_id()
-    element = compose(request_id, action, asker, to=to, token=token, reason=reason, handoff=handoff)
+    element = build_element(request_id, action, asker, to=to, token=token, reason=reason, handoff=handoff)
     push(url, Keys(name).inbox, element)
     return Receipt(request_id, url, name)
 
 
-def compose(
+def build_element(
     request_id: str, action: str, asker: str, *, to: str | None, token: str, reason: str, handoff: str
 ) -> bytes:
     """The element of CONTRACTS section 2; raises SettingsError naming what is wrong."""
@@ -123,12 +123,12 @@ def push(url: str, inbox: str, element: bytes) -> None:
                 _client(url).rpush(inbox, element)
                 return
         except RedisUnavailable as error:
-            if not _may_pass(error) or time.monotonic() + PAUSE_BETWEEN_TRIES > until:
+            if not _is_transient(error) or time.monotonic() + PAUSE_BETWEEN_TRIES > until:
                 raise RequestNotAccepted(f"the request was not accepted: {error}") from error
             time.sleep(PAUSE_BETWEEN_TRIES)
 
 
-def _may_pass(error: RedisUnavailable) -> bool:
+def _is_transient(error: RedisUnavailable) -> bool:
     """Is it silence, which may end, and not a refusal?"""
     cause = error.__cause__
     return isinstance(cause, RedisConnectionError | RedisTimeoutError) and not isinstance(
@@ -142,7 +142,7 @@ def _client(url: str) -> Redis:
     return connect(url)
 
 
-def _given(environ: Mapping[str, str], variable: str, argument: str) -> str:
+def _from_env(environ: Mapping[str, str], variable: str, argument: str) -> str:
     if value := environ.get(variable):
         return value
     raise SettingsError(

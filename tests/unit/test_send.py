@@ -18,7 +18,7 @@ from gastown_mail.contracts.lifecycle import (
 )
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.contracts.times import parse_time
-from gastown_mail.mail.send import compose
+from gastown_mail.mail.send import build_element
 
 NOWHERE = "unix:///nowhere/redis.sock"
 
@@ -32,7 +32,7 @@ def composed(
     reason: str = "",
     handoff: str = "",
 ) -> bytes:
-    return compose("an-id", action, asker, to=to, token=token, reason=reason, handoff=handoff)
+    return build_element("an-id", action, asker, to=to, token=token, reason=reason, handoff=handoff)
 
 
 def test_an_element_has_only_the_keys_that_were_given() -> None:
