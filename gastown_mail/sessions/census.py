@@ -15,17 +15,17 @@ from gastown_mail.sessions.kernel import Process, Row
 
 VARIABLE = "GASTOWN_INCARNATION"
 
-BELIEVED = 1.0
+CACHE_SECONDS = 1.0
 """Seconds for which a pid is believed to be the same process: the kernel gives no pid away again so soon."""
 
-GROWN = 1.0
+STABLE_AFTER = 1.0
 """Seconds of age from which on a process has long begun its own program, with the environment that stays."""
 
 _ENTRY = f"\0{VARIABLE}=".encode()
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ProcessEntry:
     """A process as it was read at `at` (monotonic seconds): its row, and its incarnation or b"".
 
     `told` is false for one that showed no environment at all, as in the middle of an exec. `grown`: what was
@@ -34,24 +34,24 @@ class Seen:
 
     row: Row
     incarnation: bytes
-    at: float
-    told: bool
-    grown: bool
+    read_at: float
+    env_readable: bool
+    stable: bool
 
-    def may_carry(self, incarnation: bytes) -> bool:
+    def may_have(self, incarnation: bytes) -> bool:
         """Does nothing speak against it that this one, which carried the incarnation, still does?"""
-        return self.incarnation == incarnation or not self.told
+        return self.incarnation == incarnation or not self.env_readable
 
 
-class Census:
+class ProcessTable:
     """Counts, shared by all threads of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._began = 0.0
-        self._entries: Mapping[int, Seen] = {}
+        self._entries: Mapping[int, ProcessEntry] = {}
 
-    def take(self, since: float | None = None) -> Mapping[int, Seen]:
+    def snapshot(self, since: float | None = None) -> Mapping[int, ProcessEntry]:
         """All processes by pid, from a count that began after `since` (monotonic; default: this moment).
 
         One that has just ended may still be among them.
@@ -61,30 +61,30 @@ class Census:
             if self._began < wanted:
                 began = time.monotonic()
                 # Both only when the count came to its end: one that failed says nothing.
-                self._entries, self._began = _count(self._entries, began), began
+                self._entries, self._began = _read_entries(self._entries, began), began
             return self._entries
 
-    def carriers(self, incarnation: str) -> set[Process]:
+    def with_incarnation(self, incarnation: str) -> set[Process]:
         """Every living process that carries this incarnation."""
         entry = incarnation.encode()
-        claimed = [seen.row.process for seen in self.take().values() if seen.incarnation == entry]
+        claimed = [seen.row.process for seen in self.snapshot().values() if seen.incarnation == entry]
         # Looked at once more: it may have ended, or begun a program with another environment.
-        looked = {process: _look(process.pid, 0.0) for process in claimed}
-        return {p for p, seen in looked.items() if seen and seen.row.process == p and seen.may_carry(entry)}
+        looked = {process: _read_entry(process.pid, 0.0) for process in claimed}
+        return {p for p, seen in looked.items() if seen and seen.row.process == p and seen.may_have(entry)}
 
 
-def _count(known: Mapping[int, Seen], now: float) -> dict[int, Seen]:
-    people = {}
+def _read_entries(known: Mapping[int, ProcessEntry], now: float) -> dict[int, ProcessEntry]:
+    entries = {}
     for pid in kernel.pids():
         seen = known.get(pid)
-        if seen is None or not seen.grown or now - seen.at > BELIEVED:
-            seen = _look(pid, now)
+        if seen is None or not seen.stable or now - seen.read_at > CACHE_SECONDS:
+            seen = _read_entry(pid, now)
         if seen is not None:
-            people[pid] = seen
-    return people
+            entries[pid] = seen
+    return entries
 
 
-def _look(pid: int, now: float) -> Seen | None:
+def _read_entry(pid: int, now: float) -> ProcessEntry | None:
     # The row first: were the pid given away in between, the incarnation would be a stranger's.
     row = kernel.row(pid)
     if row is None:
@@ -92,8 +92,8 @@ def _look(pid: int, now: float) -> Seen | None:
     environment = kernel.environment(pid)
     # The kernel's own processes (group 0) never show an environment.
     told = environment != b"\0" or row.group == 0
-    grown = told and kernel.age(row.process) >= GROWN
-    return Seen(row, _incarnation(environment), now, told, grown)
+    grown = told and kernel.age(row.process) >= STABLE_AFTER
+    return ProcessEntry(row, _incarnation(environment), now, told, grown)
 
 
 def _incarnation(environment: bytes) -> bytes:

@@ -14,14 +14,14 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Protocol
 
 from gastown_mail.sessions import kernel
-from gastown_mail.sessions.census import Census
+from gastown_mail.sessions.census import ProcessTable
 from gastown_mail.sessions.kernel import Process
 
 KILL_DEADLINE = 5.0
 KILL_LOOK = 0.5
 POLL_STEP = 0.02
 
-_census = Census()
+_census = ProcessTable()
 
 
 class Clock(Protocol):
@@ -34,7 +34,7 @@ def carriers(token: str) -> set[Process]:
     """Return every living process that carries this incarnation. Raises ValueError for an empty token."""
     if not token:
         raise ValueError("an empty token would be carried by nobody")
-    return _census.carriers(token)
+    return _census.with_incarnation(token)
 
 
 def family(
@@ -46,7 +46,7 @@ def family(
     """
     waiting = [root for root in roots if alive(root)]
     children: dict[int, list[Process]] = {}
-    for seen in _census.take(since).values() if waiting else ():
+    for seen in _census.snapshot(since).values() if waiting else ():
         children.setdefault(seen.row.parent, []).append(seen.row.process)
     found: set[Process] = set()
     while waiting:

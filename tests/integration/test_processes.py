@@ -14,7 +14,7 @@ import pytest
 
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.sessions import kernel, processes
-from gastown_mail.sessions.census import Census
+from gastown_mail.sessions.census import ProcessTable
 from gastown_mail.sessions.kernel import Process
 from tests.waiting import eventually
 
@@ -269,17 +269,17 @@ def test_who_cannot_be_looked_at_for_want_of_a_descriptor_is_not_dead(children: 
 
 
 def test_a_count_that_failed_serves_nobody(children: Children, token: str) -> None:
-    census = Census()
-    before = census.take()
+    census = ProcessTable()
+    before = census.snapshot()
     process = spawn(children, token)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     since = time.monotonic()
     try:
         with pytest.raises((OSError, StateUnknown)):
-            census.take()
+            census.snapshot()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     assert process.pid not in before
-    assert process.pid in census.take(since)
+    assert process.pid in census.snapshot(since)
