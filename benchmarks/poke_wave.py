@@ -75,7 +75,7 @@ def bare_steps(session: Session) -> Steps:
 
 
 def fenced_steps(session: Session) -> Steps:
-    guard = commands.may_type(session.incarnation, shell_seen=False)
+    guard = commands.typing_condition(session.incarnation, shell_seen=False)
     typing = commands.paste(session.pane, BUFFER, guard, in_mode=False)
     return typing, commands.enter(session.pane, guard, in_mode=False)
 

@@ -16,7 +16,7 @@ _SPECIAL = re.compile(r'[\\"$~\x01-\x1f\x7f]')
 _SHELLS = "^-?(ba|da|z|fi|k|mk|a|tc|c)?sh$"
 # A list with its cursor, or a line that ends in a question of yes or no: Enter would answer it.
 _DIALOG = "(❯|›) +[0-9]+[.]|[[(][yY]/[nN][])][?:]? *$"
-SAID = frozenset(("killed", "kept", "started", "stale"))
+MARKERS = frozenset(("killed", "kept", "started", "stale"))
 """The words by which a guarded command says how far it came."""
 
 NO_DIALOG = f"#{{==:#{{C/r:{_DIALOG}}},0}}"
@@ -48,14 +48,14 @@ def block(*lines: str) -> str:
     return " ; ".join(lines)
 
 
-def by_name(session: str) -> str:
+def target_by_name(session: str) -> str:
     """The target that is this session alone. Raises ValueError for a name that tmux could read otherwise."""
     if not NAME.fullmatch(session):
         raise ValueError(f"session name {session!r} is not of letters, digits, - and _")
     return f"={session}:"
 
 
-def by_id(ident: str) -> str:
+def target_by_id(ident: str) -> str:
     """The target of an id that tmux gave. Raises ValueError when it is none."""
     if not _ID.fullmatch(ident):
         raise ValueError(f"{ident!r} is no id of tmux")
@@ -79,7 +79,7 @@ def show_server_pid() -> list[str]:
     return ["display-message", "-p", "#{pid}"]
 
 
-def nudge() -> list[str]:
+def reap_children() -> list[str]:
     """Make the server look after its children: 3.3a now and then misses that one ended."""
     return ["run-shell", "true"]
 
@@ -93,11 +93,11 @@ def list_session(target: str, form: str) -> list[str]:
 
 
 def attach(session_id: str) -> list[str]:
-    return ["attach-session", "-t", by_id(session_id)]
+    return ["attach-session", "-t", target_by_id(session_id)]
 
 
 def capture(pane: str, lines: int) -> list[str]:
-    return ["capture-pane", "-p", "-S", f"-{lines}", "-t", by_id(pane)]
+    return ["capture-pane", "-p", "-S", f"-{lines}", "-t", target_by_id(pane)]
 
 
 def is_incarnation(token: str) -> str:
@@ -107,25 +107,25 @@ def is_incarnation(token: str) -> str:
     return f"#{{==:#{{@gastown_incarnation}},{token}}}"
 
 
-def both(first: str, *rest: str) -> str:
-    return f"#{{&&:{first},{both(*rest)}}}" if rest else first
+def all_of(first: str, *rest: str) -> str:
+    return f"#{{&&:{first},{all_of(*rest)}}}" if rest else first
 
 
-def guarded(target: str, condition: str, action: str, otherwise: str) -> list[str]:
+def if_else(target: str, condition: str, action: str, otherwise: str) -> list[str]:
     """Do `action` if the condition holds in the target, in one step of the server."""
     return ["if-shell", "-F", "-t", target, condition, action, otherwise]
 
 
-def say(word: str) -> str:
+def print_word(word: str) -> str:
     """Print a word; used to learn how far a guarded command came."""
     return line("display-message", "-p", word)
 
 
 def kill(session_id: str, token: str) -> list[str]:
     """End the session of this id if it carries this token; prints `killed` or `kept`."""
-    target = by_id(session_id)
-    action = block(line("kill-session", "-t", target), say("killed"))
-    return guarded(target, is_incarnation(token), action, say("kept"))
+    target = target_by_id(session_id)
+    action = block(line("kill-session", "-t", target), print_word("killed"))
+    return if_else(target, is_incarnation(token), action, print_word("kept"))
 
 
 def create(
@@ -143,7 +143,7 @@ def create(
     All of it is one step of the server, so a command that ends at once stays visible. Variables can be
     `removed` only from what is started after the session: a placeholder holds its pane until then.
     """
-    target, counter = by_name(session), f"@gastown_generation_{session}"
+    target, counter = target_by_name(session), f"@gastown_generation_{session}"
     variables = [word for key, value in environ.items() for word in ("-e", f"{key}={value}")]
     size = ("-x", str(WIDTH), "-y", str(HEIGHT))
     program = ("/bin/sh", "-c", _ENTER_COMMAND, "sh", work_dir, command)
@@ -160,25 +160,25 @@ def create(
         line("set-option", "-w", "-t", target, "allow-rename", "off"),
         *unset,
         *([line("respawn-pane", "-k", "-t", target, *program)] if unset else []),
-        say("started"),
+        print_word("started"),
     )
-    return line("if-shell", "-F", f"#{{e|<:#{{{counter}}},{generation}}}", action, say("stale"))
+    return line("if-shell", "-F", f"#{{e|<:#{{{counter}}},{generation}}}", action, print_word("stale"))
 
 
 def adopt(session_id: str, name: str, options: Mapping[str, str]) -> str:
     """Give a session without a token these options; its active pane is the agent's. Prints `adopted`."""
-    target = by_id(session_id)
+    target = target_by_id(session_id)
     action = block(
         line("set-option", "-s", f"@gastown_generation_{name}", options["generation"]),
         *(line("set-option", "-t", target, "--", f"@gastown_{key}", value) for key, value in options.items()),
         line("set-option", "-F", "-t", target, "@gastown_pane", "#{pane_id}"),
         line("set-option", "-w", "-t", target, "remain-on-exit", "on"),
-        say("adopted"),
+        print_word("adopted"),
     )
-    return line(*guarded(target, "#{==:#{@gastown_incarnation},}", action, say("kept")))
+    return line(*if_else(target, "#{==:#{@gastown_incarnation},}", action, print_word("kept")))
 
 
-def may_type(token: str, *, shell_seen: bool) -> str:
+def typing_condition(token: str, *, shell_seen: bool) -> str:
     """The condition to type into a pane: our token, nobody there, no shell in front unless seen before."""
     conditions = [
         is_incarnation(token),
@@ -189,7 +189,7 @@ def may_type(token: str, *, shell_seen: bool) -> str:
     ]
     if not shell_seen:
         conditions.append(f"#{{?#{{m/r:{_SHELLS},#{{pane_current_command}}}},0,1}}")
-    return both(*conditions)
+    return all_of(*conditions)
 
 
 def set_buffer(buffer: str, text: str) -> str:
@@ -206,23 +206,23 @@ def paste(pane: str, buffer: str, condition: str, *, in_mode: bool) -> str:
     Instead `kept N` when the condition does not hold, a question is on the screen, or the pane is in a mode
     (copy mode and the like); one that is `in_mode` already leaves it first.
     """
-    typing = line("paste-buffer", "-p", "-r", "-b", buffer, "-t", by_id(pane))
-    return _into(pane, condition, typing, in_mode)
+    typing = line("paste-buffer", "-p", "-r", "-b", buffer, "-t", target_by_id(pane))
+    return _send_to(pane, condition, typing, in_mode)
 
 
 def enter(pane: str, condition: str, *, in_mode: bool) -> str:
     """Press Enter in a pane; prints what `paste` does."""
-    return _into(pane, condition, line("send-keys", "-t", by_id(pane), "Enter"), in_mode)
+    return _send_to(pane, condition, line("send-keys", "-t", target_by_id(pane), "Enter"), in_mode)
 
 
-def _into(pane: str, condition: str, typing: str, in_mode: bool) -> str:
+def _send_to(pane: str, condition: str, typing: str, in_mode: bool) -> str:
     number = pane[1:]
-    leave = [line("copy-mode", "-q", "-t", by_id(pane))] if in_mode else []
-    welcome = both(condition, NO_DIALOG) if in_mode else both(condition, NO_DIALOG, _NO_MODE)
-    action = block(*leave, typing, say(f"typed {number}"))
-    return line(*guarded(by_id(pane), welcome, action, say(f"kept {number}")))
+    leave = [line("copy-mode", "-q", "-t", target_by_id(pane))] if in_mode else []
+    welcome = all_of(condition, NO_DIALOG) if in_mode else all_of(condition, NO_DIALOG, _NO_MODE)
+    action = block(*leave, typing, print_word(f"typed {number}"))
+    return line(*if_else(target_by_id(pane), welcome, action, print_word(f"kept {number}")))
 
 
-def ask_for_dialog(pane: str) -> str:
+def detect_dialog(pane: str) -> str:
     """Print `dialog N` when a question is on the pane's screen."""
-    return line(*guarded(by_id(pane), NO_DIALOG, "", say(f"dialog {pane[1:]}")))
+    return line(*if_else(target_by_id(pane), NO_DIALOG, "", print_word(f"dialog {pane[1:]}")))

@@ -111,7 +111,7 @@ def _welcome(
         shell = shell_in_front(fresh.pid) if fresh is not None and not fresh.dead else None
         reason = unwelcome(poke.session, fresh, shell)
         if _note(outcomes, poke, _explain(reason, prefix)) and fresh is not None:
-            condition = commands.may_type(
+            condition = commands.typing_condition(
                 fresh.incarnation, shell_seen=fresh.foreground.removeprefix("-") in SHELLS
             )
             ready.append(_Ready(Poke(fresh, poke.text), condition))
@@ -159,7 +159,7 @@ def _step(
     for wave in _waves(ready):
         said, errors = _run(tmux, script(wave))
         if kept := [one.pane for one in wave if f"kept {one.pane[1:]}" in said]:
-            said |= _run(tmux, map(commands.ask_for_dialog, kept))[0]
+            said |= _run(tmux, map(commands.detect_dialog, kept))[0]
         for one in wave:
             if _note(outcomes, one.poke, _explain(_missed(one, said, errors), prefix)):
                 reached.append(one.poke)

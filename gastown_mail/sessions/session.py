@@ -53,7 +53,7 @@ class Sessions:
         """Return the session of exactly this name; None when there is certainly none."""
         if not commands.NAME.fullmatch(name):
             return self.snapshot().get(name)
-        return self._look_at(commands.by_name(name))
+        return self._look_at(commands.target_by_name(name))
 
     def start(
         self, agent: Agent, *, incarnation: str, generation: int, environ: Mapping[str, str], command: str
@@ -76,7 +76,7 @@ class Sessions:
             base=self.tmux.environ,
             server_names=self._server_names(),
         )
-        look = commands.line(*commands.list_session(commands.by_name(agent.session), PANE_FORMAT))
+        look = commands.line(*commands.list_session(commands.target_by_name(agent.session), PANE_FORMAT))
         try:
             answer = self._ensured(lambda: self.tmux.script([line, look], cwd=agent.work_dir))
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
@@ -96,7 +96,7 @@ class Sessions:
         check(agent, incarnation, {}, "")
         options = identity(agent, incarnation=incarnation, generation=generation, started=session.started_at)
         answer = self.tmux.script([commands.adopt(session.id, agent.session, options)])
-        adopted = self._look_at(commands.by_id(session.id))
+        adopted = self._look_at(commands.target_by_id(session.id))
         if adopted is None or adopted.incarnation != incarnation:
             raise StartFailed(
                 f"session {session.name} was not adopted: {answer.errors or 'it carries a token already'}"
@@ -154,7 +154,7 @@ class Sessions:
         return _seen_in(text.split("\n"))
 
     def _same(self, session: Session) -> Session | None:
-        found = self._look_at(commands.by_id(session.id))
+        found = self._look_at(commands.target_by_id(session.id))
         return found if found is not None and found.incarnation == session.incarnation else None
 
     def _end_processes(
@@ -183,7 +183,7 @@ class Sessions:
 
     def _kill(self, session: Session) -> None:
         kill = commands.kill(session.id, session.incarnation)
-        look = commands.list_session(commands.by_id(session.id), PANE_FORMAT)
+        look = commands.list_session(commands.target_by_id(session.id), PANE_FORMAT)
         began = time.monotonic()
         answer = self.tmux.call([*commands.show_global_environment(), ";", *kill, ";", *look])
         error = self.tmux.error_of(answer) if answer.status else None
@@ -191,7 +191,7 @@ class Sessions:
             return
         if error is not None and not isinstance(error, NoTarget):
             raise error
-        ours = [number for number, row in enumerate(answer.lines) if row in commands.SAID]
+        ours = [number for number, row in enumerate(answer.lines) if row in commands.MARKERS]
         self._names, self._names_at = names_in(answer.lines[: ours[-1]]) if ours else None, began
         left = _seen_in(answer.lines[ours[-1] + 1 :]) if ours else None
         if left is not None and left.incarnation == session.incarnation:
@@ -217,7 +217,7 @@ class Sessions:
                 f"the session of {agent.address} vanished right after its start; start it again"
             )
         if session.exit_status is None:
-            self.tmux.run(*commands.nudge())
+            self.tmux.run(*commands.reap_children())
             session = self._own(agent.session, incarnation) or session
         screen = [row for row in self.screen(session, 2 * commands.HEIGHT).splitlines() if row.strip()]
         self.end(session, grace=FAILED_START_GRACE)
@@ -244,7 +244,7 @@ class Sessions:
 
 def _seen_in(lines: Iterable[str]) -> Session | None:
     """The session that these lines describe, besides our own words. Raises Unknown for anything else."""
-    panes = parse_panes("\n".join(row for row in lines if row not in commands.SAID))
+    panes = parse_panes("\n".join(row for row in lines if row not in commands.MARKERS))
     return next(iter(_noticed(sessions_of(panes)).values()), None)
 
 

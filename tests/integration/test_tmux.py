@@ -158,7 +158,7 @@ def test_programs_cannot_forge_a_line_of_the_snapshot(world: TmuxWorld) -> None:
 @example("\n \t#x\n")
 def test_every_text_arrives_as_it_is_through_two_parsers(world: TmuxWorld, text: str) -> None:
     store = commands.line("set-environment", "-g", "--", "TEXT", text)
-    nested = commands.line("if-shell", "-F", "1", commands.block(store, commands.say("stored")))
+    nested = commands.line("if-shell", "-F", "1", commands.block(store, commands.print_word("stored")))
     world.tmux.run(*commands.start_server())
 
     answer = world.tmux.script([nested])
@@ -171,7 +171,11 @@ def test_a_failing_line_of_a_script_does_not_stop_the_others(world: TmuxWorld) -
     world.tmux.run(*commands.start_server())
 
     answer = world.tmux.script(
-        [commands.say("one"), commands.line("kill-session", "-t", "=nobody:"), commands.say("two")]
+        [
+            commands.print_word("one"),
+            commands.line("kill-session", "-t", "=nobody:"),
+            commands.print_word("two"),
+        ]
     )
 
     assert answer.lines == ["one", "two"]

@@ -15,21 +15,21 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
     "quote": lambda: commands.quote("a"),
     "line": lambda: commands.line("a", "b"),
     "block": lambda: commands.block("a", "b"),
-    "by_name": lambda: commands.by_name("gt-crew-max"),
-    "by_id": lambda: commands.by_id("$1"),
+    "by_name": lambda: commands.target_by_name("gt-crew-max"),
+    "by_id": lambda: commands.target_by_id("$1"),
     "source_stdin": commands.source_stdin,
     "start_server": commands.start_server,
     "show_global_environment": commands.show_global_environment,
     "show_server_pid": commands.show_server_pid,
-    "nudge": commands.nudge,
+    "nudge": commands.reap_children,
     "list_all": lambda: commands.list_all("#{pid}"),
-    "list_session": lambda: commands.list_session(commands.by_name("gt-crew-max"), "#{pid}"),
+    "list_session": lambda: commands.list_session(commands.target_by_name("gt-crew-max"), "#{pid}"),
     "attach": lambda: commands.attach("$1"),
     "capture": lambda: commands.capture("%1", 50),
     "is_incarnation": lambda: commands.is_incarnation("t0ken"),
-    "both": lambda: commands.both("1", "0"),
-    "guarded": lambda: commands.guarded("$1", "1", "a", "b"),
-    "say": lambda: commands.say("done"),
+    "both": lambda: commands.all_of("1", "0"),
+    "guarded": lambda: commands.if_else("$1", "1", "a", "b"),
+    "say": lambda: commands.print_word("done"),
     "kill": lambda: commands.kill("$1", "t0ken"),
     "create": lambda: commands.create(
         "gt-crew-max",
@@ -41,11 +41,11 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
         command="cat",
     ),
     "adopt": lambda: commands.adopt("$1", "gt-crew-max", {"generation": "3"}),
-    "may_type": lambda: commands.may_type("t0ken", shell_seen=False),
+    "may_type": lambda: commands.typing_condition("t0ken", shell_seen=False),
     "set_buffer": lambda: commands.set_buffer("b", "text"),
     "delete_buffer": lambda: commands.delete_buffer("b"),
     "paste": lambda: commands.paste("%1", "b", "1", in_mode=True),
-    "ask_for_dialog": lambda: commands.ask_for_dialog("%1"),
+    "ask_for_dialog": lambda: commands.detect_dialog("%1"),
     "enter": lambda: commands.enter("%1", "1", in_mode=False),
 }
 EXACT = re.compile(r"[$%][0-9]+|=[A-Za-z0-9_-]+:")
@@ -92,13 +92,13 @@ def test_targets_inside_of_guarded_commands_are_seen_by_this_test(name: str, cou
 )
 def test_a_name_that_tmux_could_read_otherwise_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="session name"):
-        commands.by_name(name)
+        commands.target_by_name(name)
 
 
 @pytest.mark.parametrize("ident", ["", "1", "gt-crew-max", "=a", "$", "$1;", "%1 ", "$1\n", "{marked}"])
 def test_what_is_no_id_is_refused(ident: str) -> None:
     with pytest.raises(ValueError, match="no id"):
-        commands.by_id(ident)
+        commands.target_by_id(ident)
 
 
 @pytest.mark.parametrize("token", ["", "a b", "a,b", "#{x}", "}", "a" * 129, "a\n"])
