@@ -10,7 +10,7 @@ from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import GastownError, StartFailed
 from gastown_mail.daemon.starting import new_incarnation, surroundings
 from gastown_mail.daemon.town import Town
-from gastown_mail.sessions.creation import creation
+from gastown_mail.sessions.creation import new_session_command
 
 BATCH = 50
 SPARE = 100
@@ -58,7 +58,7 @@ def start(town: Town, agents: Sequence[Agent]) -> None:
 def _creations(town: Town, agents: Sequence[Agent], tokens: dict[str, str]) -> list[str]:
     generation, names = time.time_ns() // 10**6, town.sessions.tmux.global_environment()
     return [
-        creation(
+        new_session_command(
             agent, incarnation=tokens[agent.address], generation=generation, started=time.time(),
             command=agent.command_line("", town.settings.town_root),
             environ=surroundings(town, agent, tokens[agent.address], None),

@@ -8,7 +8,7 @@ from gastown_mail.contracts.errors import StartFailed
 from gastown_mail.sessions import commands
 
 
-def creation(
+def new_session_command(
     agent: Agent,
     *,
     incarnation: str,
@@ -30,13 +30,13 @@ def creation(
         generation=generation,
         environ=variables,
         removed=[name for name in server_names if name not in variables],
-        options=identity(agent, incarnation=incarnation, generation=generation, started=started),
+        options=ownership_options(agent, incarnation=incarnation, generation=generation, started=started),
         work_dir=os.fspath(agent.work_dir),
         command=command,
     )
 
 
-def identity(agent: Agent, *, incarnation: str, generation: int, started: float) -> dict[str, str]:
+def ownership_options(agent: Agent, *, incarnation: str, generation: int, started: float) -> dict[str, str]:
     """Return the options, without their prefix, by which a session is known as ours."""
     return {
         "incarnation": incarnation,
@@ -46,7 +46,7 @@ def identity(agent: Agent, *, incarnation: str, generation: int, started: float)
     }
 
 
-def check(agent: Agent, incarnation: str, environ: Mapping[str, str], command: str) -> None:
+def validate_start(agent: Agent, incarnation: str, environ: Mapping[str, str], command: str) -> None:
     """Raise StartFailed for what tmux or the kernel could not take exactly."""
     texts = [command, os.fspath(agent.work_dir), *environ, *environ.values()]
     name = f"{agent.session!r} is no session name of letters, digits, - and _"

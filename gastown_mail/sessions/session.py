@@ -11,7 +11,7 @@ from dataclasses import replace
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import ProcessesSurvived, SessionNotManaged, StartFailed, StateUnknown
 from gastown_mail.sessions import commands, kernel, processes
-from gastown_mail.sessions.creation import check, creation, identity
+from gastown_mail.sessions.creation import new_session_command, ownership_options, validate_start
 from gastown_mail.sessions.foreground import is_shell
 from gastown_mail.sessions.kernel import Process
 from gastown_mail.sessions.panes import PANE_FORMAT, Session, parse_panes, sessions_of
@@ -65,8 +65,8 @@ class Sessions:
         (it is not touched), when the work dir is missing, or when the command ends at once (nothing of it
         stays).
         """
-        check(agent, incarnation, environ, command)
-        line = creation(
+        validate_start(agent, incarnation, environ, command)
+        line = new_session_command(
             agent,
             incarnation=incarnation,
             generation=generation,
@@ -93,8 +93,10 @@ class Sessions:
         Its processes do not carry the token, so `end` finds them as the family of its pane only. Raises
         StartFailed when it is gone or carries a token already.
         """
-        check(agent, incarnation, {}, "")
-        options = identity(agent, incarnation=incarnation, generation=generation, started=session.started_at)
+        validate_start(agent, incarnation, {}, "")
+        options = ownership_options(
+            agent, incarnation=incarnation, generation=generation, started=session.started_at
+        )
         answer = self.tmux.script([commands.adopt(session.id, agent.session, options)])
         adopted = self._look_at(commands.target_by_id(session.id))
         if adopted is None or adopted.incarnation != incarnation:
