@@ -7,10 +7,10 @@ from gastown_mail.sessions import kernel
 
 SHELLS = frozenset(("sh", "bash", "dash", "zsh", "fish", "ksh", "mksh", "ash", "tcsh", "csh"))
 _MULTI_CALL = "busybox"
-_VALUED = {"fish": ("-C", "--init-command"), "bash": ("--rcfile", "--init-file")}
+_OPTIONS_WITH_VALUE = {"fish": ("-C", "--init-command"), "bash": ("--rcfile", "--init-file")}
 
 
-def shell_in_front(pid: int) -> str | None:
+def foreground_shell(pid: int) -> str | None:
     """Return the name of the bare shell in front on the terminal of a pane's process; "" when none is.
 
     None when it cannot be told. A shell that runs a script or `-c` is a program like any other.
@@ -18,7 +18,7 @@ def shell_in_front(pid: int) -> str | None:
     group = kernel.front(pid)
     if group <= 0:
         return None
-    return bare_shell(kernel.arguments(group) or _follower(group))
+    return bare_shell(kernel.arguments(group) or _other_group_member(group))
 
 
 def bare_shell(argv: Sequence[str]) -> str | None:
@@ -28,7 +28,7 @@ def bare_shell(argv: Sequence[str]) -> str | None:
     if _name(argv[0]) == _MULTI_CALL and len(argv) > 1:
         argv = argv[1:]
     name = _name(argv[0])
-    return name if name in SHELLS and not _has_program(argv[1:], _VALUED.get(name, ())) else ""
+    return name if name in SHELLS and not _has_program(argv[1:], _OPTIONS_WITH_VALUE.get(name, ())) else ""
 
 
 def is_shell(argv: Sequence[str]) -> bool:
@@ -36,7 +36,7 @@ def is_shell(argv: Sequence[str]) -> bool:
     return bool(argv) and _name(argv[0]) in SHELLS
 
 
-def _follower(group: int) -> list[str]:
+def _other_group_member(group: int) -> list[str]:
     # The first program of a pipeline may have ended while the rest of its group is still in front.
     members = (row.process.pid for row in kernel.table().values() if row.group == group)
     return next((words for pid in members if (words := kernel.arguments(pid))), [])

@@ -12,7 +12,7 @@ from itertools import islice
 
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.sessions import commands
-from gastown_mail.sessions.foreground import SHELLS, shell_in_front
+from gastown_mail.sessions.foreground import SHELLS, foreground_shell
 from gastown_mail.sessions.panes import Session
 from gastown_mail.sessions.tmux import Tmux
 
@@ -108,7 +108,7 @@ def _welcome(
     ready = []
     for poke in pokes:
         fresh = now.get(poke.session.name)
-        shell = shell_in_front(fresh.pid) if fresh is not None and not fresh.dead else None
+        shell = foreground_shell(fresh.pid) if fresh is not None and not fresh.dead else None
         reason = unwelcome(poke.session, fresh, shell)
         if _note(outcomes, poke, _explain(reason, prefix)) and fresh is not None:
             condition = commands.typing_condition(
