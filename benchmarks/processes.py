@@ -57,7 +57,7 @@ def end_town(settings: Settings) -> None:
 def _belonging(folder: str) -> set[kernel.Process]:
     """The processes that have the folder in their environment or among their words."""
     rows = (
-        kernel.row(pid)
+        kernel.read_process(pid)
         for pid in kernel.pids()
         if kernel.owned_by(pid, os.geteuid())
         and (folder.encode() in kernel.environment(pid) or folder in " ".join(kernel.arguments(pid)))

@@ -246,7 +246,9 @@ def belonging(folder: Path) -> set[kernel.Process]:
     """The daemon and the sessions (by GASTOWN_TOWN), the tmux and Valkey servers (by their sockets)."""
     mine = os.geteuid()
     found = (
-        kernel.row(pid) for pid in kernel.pids() if kernel.owned_by(pid, mine) and _belongs(pid, str(folder))
+        kernel.read_process(pid)
+        for pid in kernel.pids()
+        if kernel.owned_by(pid, mine) and _belongs(pid, str(folder))
     )
     return {row.process for row in found if row is not None}
 

@@ -41,7 +41,7 @@ class Holder:
     @classmethod
     def me(cls, host: str) -> "Holder":
         """This very process."""
-        here = kernel.row(os.getpid())
+        here = kernel.read_process(os.getpid())
         return cls(host, _namespace(), os.getpid(), here.process.started if here else 0.0)
 
     @classmethod

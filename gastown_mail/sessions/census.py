@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from gastown_mail.sessions import kernel
-from gastown_mail.sessions.kernel import Process, Row
+from gastown_mail.sessions.kernel import Process, ProcessInfo
 
 VARIABLE = "GASTOWN_INCARNATION"
 
@@ -32,7 +32,7 @@ class ProcessEntry:
     read stays.
     """
 
-    row: Row
+    row: ProcessInfo
     incarnation: bytes
     read_at: float
     env_readable: bool
@@ -86,7 +86,7 @@ def _read_entries(known: Mapping[int, ProcessEntry], now: float) -> dict[int, Pr
 
 def _read_entry(pid: int, now: float) -> ProcessEntry | None:
     # The row first: were the pid given away in between, the incarnation would be a stranger's.
-    row = kernel.row(pid)
+    row = kernel.read_process(pid)
     if row is None:
         return None
     environment = kernel.environment(pid)

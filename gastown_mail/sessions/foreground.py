@@ -15,7 +15,7 @@ def foreground_shell(pid: int) -> str | None:
 
     None when it cannot be told. A shell that runs a script or `-c` is a program like any other.
     """
-    group = kernel.front(pid)
+    group = kernel.foreground_group(pid)
     if group <= 0:
         return None
     return bare_shell(kernel.arguments(group) or _other_group_member(group))
@@ -38,7 +38,7 @@ def is_shell(argv: Sequence[str]) -> bool:
 
 def _other_group_member(group: int) -> list[str]:
     # The first program of a pipeline may have ended while the rest of its group is still in front.
-    members = (row.process.pid for row in kernel.table().values() if row.group == group)
+    members = (row.process.pid for row in kernel.read_all().values() if row.group == group)
     return next((words for pid in members if (words := kernel.arguments(pid))), [])
 
 

@@ -31,7 +31,7 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ProcessInfo:
     """A living process (no zombie), its parent, and its process group."""
 
     process: Process
@@ -47,9 +47,9 @@ def pids() -> list[int]:
         return [int(entry.name) for entry in entries if entry.name.isdecimal()]
 
 
-def row(pid: int) -> Row | None:
+def read_process(pid: int) -> ProcessInfo | None:
     """Return what is known of a pid; None when nothing lives there."""
-    return _linux_row(pid) if LINUX else _other_row(pid)
+    return _linux_process(pid) if LINUX else _psutil_process(pid)
 
 
 def age(process: Process) -> float:
@@ -67,29 +67,29 @@ def is_zombie(pid: int, parent: int) -> bool:
     return len(fields) > 1 and fields[0] in b"ZXx" and int(fields[1]) == parent
 
 
-def table() -> dict[int, Row]:
+def read_all() -> dict[int, ProcessInfo]:
     """Return all living processes by pid."""
-    rows = {pid: row(pid) for pid in pids()}
+    rows = {pid: read_process(pid) for pid in pids()}
     return {pid: found for pid, found in rows.items() if found is not None}
 
 
-def front(pid: int) -> int:
+def foreground_group(pid: int) -> int:
     """Return the process group in front on a process's terminal; 0 or less when it cannot be told."""
     if not LINUX:
-        return _other_front(pid)
+        return _ps_foreground(pid)
     fields = _stat(pid)
     return int(fields[5]) if len(fields) > 5 else 0
 
 
 def environment(pid: int) -> bytes:
     """Return a process's environment as it was started, entries between NULs; no entries if unreadable."""
-    return b"\0" + (_read(f"/proc/{pid}/environ") if LINUX else _other_environment(pid))
+    return b"\0" + (_read(f"/proc/{pid}/environ") if LINUX else _psutil_environment(pid))
 
 
 def arguments(pid: int) -> list[str]:
     """Return a process's argv; empty when there is none to be read."""
     if not LINUX:
-        return _other_arguments(pid)
+        return _psutil_arguments(pid)
     words = _read(f"/proc/{pid}/cmdline").decode(errors="replace").split("\0")
     return words[:-1] if words[-1] == "" else words
 
@@ -133,24 +133,24 @@ def _stat(pid: int) -> list[bytes]:
     return stat[stat.rfind(b")") + 2 :].split()
 
 
-def _linux_row(pid: int) -> Row | None:
+def _linux_process(pid: int) -> ProcessInfo | None:
     fields = _stat(pid)
     if len(fields) < 20 or fields[0] in b"ZXx":
         return None
-    return Row(Process(pid, float(fields[19])), parent=int(fields[1]), group=int(fields[2]))
+    return ProcessInfo(Process(pid, float(fields[19])), parent=int(fields[1]), group=int(fields[2]))
 
 
-def _other_row(pid: int) -> Row | None:
+def _psutil_process(pid: int) -> ProcessInfo | None:
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return None
-        return Row(Process(pid, process.create_time()), process.ppid(), os.getpgid(pid))
+        return ProcessInfo(Process(pid, process.create_time()), process.ppid(), os.getpgid(pid))
     except (OSError, psutil.Error):
         return None
 
 
-def _other_front(pid: int) -> int:
+def _ps_foreground(pid: int) -> int:
     # psutil does not tell the terminal's foreground group; ps does, everywhere.
     try:
         answer = subprocess.run(
@@ -161,7 +161,7 @@ def _other_front(pid: int) -> int:
         return 0
 
 
-def _other_environment(pid: int) -> bytes:
+def _psutil_environment(pid: int) -> bytes:
     try:
         environ = psutil.Process(pid).environ()
     except (OSError, psutil.Error):
@@ -169,7 +169,7 @@ def _other_environment(pid: int) -> bytes:
     return b"".join(f"{key}={value}\0".encode(errors="surrogateescape") for key, value in environ.items())
 
 
-def _other_arguments(pid: int) -> list[str]:
+def _psutil_arguments(pid: int) -> list[str]:
     try:
         return list(psutil.Process(pid).cmdline())
     except (OSError, psutil.Error):

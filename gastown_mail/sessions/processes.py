@@ -59,13 +59,13 @@ def family(
 
 def child_of(parent: int, pid: int) -> Process | None:
     """Return the process `pid` if it is a living child of `parent`: a pid alone may have been given away."""
-    row = kernel.row(pid) if pid > 1 else None
+    row = kernel.read_process(pid) if pid > 1 else None
     return row.process if row is not None and row.parent == parent else None
 
 
 def alive(process: Process) -> bool:
     """Say whether this very process lives; a zombie does not."""
-    row = kernel.row(process.pid)
+    row = kernel.read_process(process.pid)
     return row is not None and row.process == process
 
 
@@ -74,7 +74,7 @@ def protected() -> frozenset[int]:
     pid, found = os.getpid(), {0, 1}
     while pid not in found:
         found.add(pid)
-        row = kernel.row(pid)
+        row = kernel.read_process(pid)
         pid = row.parent if row is not None else 1
     return frozenset(found)
 
@@ -112,7 +112,7 @@ def _is_unborn(process: Process, servers: Collection[int]) -> bool:
 
     Until then it shares the server's pipe for signals: SIGTERM to it ends the server (seen on tmux 3.3a).
     """
-    row = kernel.row(process.pid)
+    row = kernel.read_process(process.pid)
     if row is None or row.parent not in servers:
         return False
     return kernel.arguments(process.pid) == kernel.arguments(row.parent)

@@ -113,7 +113,7 @@ def _wrong_processes(daemon: Daemon) -> list[str]:
     mine = f"GASTOWN_TOWN={daemon.root}".encode()
     for pid in kernel.pids():
         entries = kernel.environment(pid).split(b"\0")
-        if mine in entries and kernel.row(pid) is not None:
+        if mine in entries and kernel.read_process(pid) is not None:
             named = dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)
             address, token = to_strs([named.get(b"GASTOWN_AGENT"), named.get(b"GASTOWN_INCARNATION")])
             if address and token and token != "0" * 32:

@@ -135,7 +135,7 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _process(pid: int, parent: int | None = None) -> Process | None:
-    row = kernel.row(pid)
+    row = kernel.read_process(pid)
     return row.process if row is not None and parent in (None, row.parent) else None
 
 

@@ -112,6 +112,6 @@ def _session(socket: str, name: str, what: str) -> Bystander:
 
 
 def _of(what: str, pid: int) -> Bystander:
-    row = kernel.row(pid)
+    row = kernel.read_process(pid)
     assert row is not None, f"{what} has no process {pid}"
     return Bystander(what, row.process)

@@ -201,7 +201,7 @@ class Daemon:
     def _mine(self) -> set[kernel.Process]:
         """Whatever still belongs to this town: its folder has a name that nobody else has."""
         folder = str(self.root)
-        rows = (kernel.row(pid) for pid in kernel.pids() if _belongs(pid, folder))
+        rows = (kernel.read_process(pid) for pid in kernel.pids() if _belongs(pid, folder))
         return {row.process for row in rows if row is not None}
 
 

@@ -57,7 +57,7 @@ def test_a_worker_frozen_across_a_whole_cycle_harms_nobody_when_it_goes_on(
         assert len(daemon.starts()) == 1
     else:
         assert after is not None
-        assert kernel.row(after.pid) is not None
+        assert kernel.read_process(after.pid) is not None
         assert daemon.starts() == [before.incarnation, after.incarnation]
 
 

@@ -130,7 +130,7 @@ def test_the_whole_daemon_killed_in_the_middle_and_started_again(daemon: Daemon)
 
     kill_everything(daemon)
     assert daemon.living(MAXINE) == bystander
-    assert kernel.row(before.pid) is not None, "agents outlive it"
+    assert kernel.read_process(before.pid) is not None, "agents outlive it"
     daemon.start()
 
     assert_done_once(daemon, before, ident)

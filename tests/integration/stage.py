@@ -84,7 +84,7 @@ class Stage:
         session = self.session(address)
         assert session is not None, f"{address} has no session"
         assert not session.dead, f"{address} has ended"
-        assert kernel.row(session.pid) is not None
+        assert kernel.read_process(session.pid) is not None
         return session
 
     def ask(self, action: str, sender: str = MAX, **more: object) -> str:
@@ -155,4 +155,4 @@ def identity(session: Session) -> tuple[str, int, str]:
 
 def gone(pid: int) -> bool:
     """Nothing lives under this pid."""
-    return kernel.row(pid) is None
+    return kernel.read_process(pid) is None

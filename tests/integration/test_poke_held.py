@@ -107,8 +107,8 @@ def test_an_agent_that_ended_into_its_shell_is_not_typed_into(world: TmuxWorld, 
     assert poke(world, session, "one") == "delivered"
     eventually(lambda: record.read_bytes() == b"one\r")
 
-    os.kill(kernel.front(session.pid), signal.SIGKILL)
-    eventually(lambda: kernel.front(session.pid) == session.pid)
+    os.kill(kernel.foreground_group(session.pid), signal.SIGKILL)
+    eventually(lambda: kernel.foreground_group(session.pid) == session.pid)
 
     assert poke(world, session, f"touch {tmp_path}/ran") == (
         "held: a bare shell (bash) is in front and would run the text"

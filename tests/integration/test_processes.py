@@ -172,7 +172,7 @@ def test_this_process_its_ancestors_and_the_spared_are_never_signalled(
 ) -> None:
     spared = spawn(children, token)
     ended = spawn(children, token)
-    own = {row.process for pid in (os.getpid(), os.getppid()) if (row := kernel.row(pid))}
+    own = {row.process for pid in (os.getpid(), os.getppid()) if (row := kernel.read_process(pid))}
     assert {0, 1, os.getpid(), os.getppid()} <= processes.protected()
 
     left = processes.end_all(lambda: own | {spared, ended}, grace=5.0, spare=[spared.pid])
@@ -203,7 +203,7 @@ def test_an_ancestor_that_carries_the_token_lives_and_so_does_who_ends_it(token:
 
 
 def test_survivors_are_named() -> None:
-    row = kernel.row(os.getpid())
+    row = kernel.read_process(os.getpid())
     assert row is not None
     assert str(os.getpid()) in processes.describe([row.process])
 
@@ -244,7 +244,7 @@ signal.pause()
 def test_what_a_server_has_just_forked_is_not_signalled_before_it_runs_its_own_program() -> None:
     with subprocess.Popen([sys.executable, "-c", FORKS], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        forked = kernel.row(int(server.stdout.readline()))
+        forked = kernel.read_process(int(server.stdout.readline()))
         assert forked is not None
         unborn = {forked.process}
         try:

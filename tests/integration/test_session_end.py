@@ -41,7 +41,7 @@ def bystander() -> Iterator[Process]:
     """A process of nobody's, and one of another incarnation, must survive everything here."""
     nobodys = subprocess.Popen(["sleep", "600"])
     others = subprocess.Popen(["sleep", "600"], env={**os.environ, "GASTOWN_INCARNATION": "of-another"})
-    rows = [kernel.row(child.pid) for child in (nobodys, others)]
+    rows = [kernel.read_process(child.pid) for child in (nobodys, others)]
     yield from (row.process for row in rows[:1] if row)
     alive = [child.poll() is None for child in (nobodys, others)]
     for child in (nobodys, others):

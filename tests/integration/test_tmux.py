@@ -51,7 +51,7 @@ def test_a_server_that_was_killed_is_no_session(world: TmuxWorld) -> None:
     session = world.start()
     os.kill(session.server, signal.SIGKILL)
 
-    eventually(lambda: kernel.row(session.server) is None)
+    eventually(lambda: kernel.read_process(session.server) is None)
     assert world.sessions.look(session.name) is None
     assert world.sessions.snapshot() == {}
 
