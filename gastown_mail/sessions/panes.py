@@ -13,7 +13,7 @@ _SIGNALLED = 128
 _SECONDS = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 
 
-def _printable(variable: str) -> str:
+def _sanitized(variable: str) -> str:
     # Programs choose these texts: without control characters and separators they cannot forge a line.
     return f"#{{s/[\x01-\x1f|\x7f]/_/:{variable}}}"
 
@@ -32,12 +32,12 @@ _FIELDS = (
     "#{session_created}",
     "#{&&:#{window_active},#{pane_active}}",
     "#{pid}",
-    _printable("@gastown_generation"),
-    _printable("@gastown_started"),
-    _printable("@gastown_pane"),
-    _printable("@gastown_incarnation"),
-    _printable("pane_current_command"),
-    _printable("@gastown_agent"),
+    _sanitized("@gastown_generation"),
+    _sanitized("@gastown_started"),
+    _sanitized("@gastown_pane"),
+    _sanitized("@gastown_incarnation"),
+    _sanitized("pane_current_command"),
+    _sanitized("@gastown_agent"),
     "#{session_name}",
 )
 PANE_FORMAT = "|".join(_FIELDS)
@@ -145,7 +145,7 @@ def _signal_number(text: str) -> int:
     return int(text) if text.isdecimal() else signal.Signals["SIG" + text.removeprefix("SIG")].value
 
 
-def sessions_of(panes: Iterable[Pane]) -> dict[str, Session]:
+def group_sessions(panes: Iterable[Pane]) -> dict[str, Session]:
     """Return the sessions that these panes belong to, by name."""
     ordered = sorted(panes, key=lambda pane: pane.session_id)
     groups = (list(group) for _, group in groupby(ordered, key=lambda pane: pane.session_id))

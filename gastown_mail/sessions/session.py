@@ -14,7 +14,7 @@ from gastown_mail.sessions import commands, kernel, processes
 from gastown_mail.sessions.creation import new_session_command, ownership_options, validate_start
 from gastown_mail.sessions.foreground import is_shell
 from gastown_mail.sessions.kernel import Process
-from gastown_mail.sessions.panes import PANE_FORMAT, Session, parse_panes, sessions_of
+from gastown_mail.sessions.panes import PANE_FORMAT, Session, group_sessions, parse_panes
 from gastown_mail.sessions.poke import Poke, poke_all
 from gastown_mail.sessions.tmux import Answer, NoServer, NoTarget, Tmux, names_in
 
@@ -47,7 +47,7 @@ class Sessions:
 
     def snapshot(self) -> dict[str, Session]:
         """Return all sessions by name, ours or not, from one call; none when there is no server."""
-        return _noticed(sessions_of(self.tmux.panes()))
+        return _noticed(group_sessions(self.tmux.panes()))
 
     def look(self, name: str) -> Session | None:
         """Return the session of exactly this name; None when there is certainly none."""
@@ -247,7 +247,7 @@ class Sessions:
 def _seen_in(lines: Iterable[str]) -> Session | None:
     """The session that these lines describe, besides our own words. Raises Unknown for anything else."""
     panes = parse_panes("\n".join(row for row in lines if row not in commands.MARKERS))
-    return next(iter(_noticed(sessions_of(panes)).values()), None)
+    return next(iter(_noticed(group_sessions(panes)).values()), None)
 
 
 def _noticed(sessions: dict[str, Session]) -> dict[str, Session]:

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.errors import StateUnknown
-from gastown_mail.sessions.panes import PANE_FORMAT, Session, parse_panes, sessions_of
+from gastown_mail.sessions.panes import PANE_FORMAT, Session, group_sessions, parse_panes
 
 FIELDS = {
     "session_id": "$1",
@@ -36,7 +36,7 @@ def row(**changes: str) -> str:
 
 
 def session(*rows: str) -> Session:
-    (found,) = sessions_of(parse_panes("\n".join(rows) + "\n")).values()
+    (found,) = group_sessions(parse_panes("\n".join(rows) + "\n")).values()
     return found
 
 
@@ -110,13 +110,13 @@ def test_who_looks_at_the_window_from_another_session_is_attached_too() -> None:
 
 
 def test_sessions_are_told_apart_by_their_id() -> None:
-    found = sessions_of(parse_panes(row() + "\n" + row(session_id="$2", session_name="gt-mayor-2") + "\n"))
+    found = group_sessions(parse_panes(row() + "\n" + row(session_id="$2", session_name="gt-mayor-2") + "\n"))
 
     assert {name: one.id for name, one in found.items()} == {"gt-mayor": "$1", "gt-mayor-2": "$2"}
 
 
 def test_no_text_is_no_session() -> None:
-    assert sessions_of(parse_panes("")) == {}
+    assert group_sessions(parse_panes("")) == {}
 
 
 @pytest.mark.parametrize(
