@@ -18,7 +18,7 @@ from gastown_mail.sessions.tmux import Tmux
 
 PASTE_PAUSE = 0.5
 MAX_POKE_BYTES = 100 * 1024
-WAVE_LENGTH = 100
+BATCH_SIZE = 100
 
 DELIVERED = "delivered"
 
@@ -32,7 +32,7 @@ class Poke:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ready:
+class _Target:
     poke: Poke
     condition: str
 
@@ -53,10 +53,10 @@ def poke_all(
     Raises Unknown or TmuxMissing when nothing was typed at all.
     """
     outcomes: dict[str, str] = {}
-    clean = [Poke(poke.session, printable(poke.text)) for poke in pokes]
-    fit = [poke for poke in clean if _note(outcomes, poke, unfit(poke))]
-    ready = _welcome(outcomes, snapshot(), fit) if fit else []
-    typed = _step(outcomes, tmux, ready, _paste_script)
+    clean = [Poke(poke.session, strip_controls(poke.text)) for poke in pokes]
+    fit = [poke for poke in clean if _note(outcomes, poke, rejection_reason(poke))]
+    ready = _filter_ready(outcomes, snapshot(), fit) if fit else []
+    typed = _run_batches(outcomes, tmux, ready, _paste_script)
     if typed:
         sleep(PASTE_PAUSE)
         entered = _enter(outcomes, tmux, snapshot, typed)
@@ -64,7 +64,7 @@ def poke_all(
     return outcomes
 
 
-def printable(text: str) -> str:
+def strip_controls(text: str) -> str:
     """Return the text without control characters; newlines and tabs stay, CR LF becomes a newline."""
     return "".join(char for char in text.replace("\r\n", "\n") if char in "\n\t" or not _is_control(char))
 
@@ -73,7 +73,7 @@ def _is_control(char: str) -> bool:
     return char < " " or "\x7f" <= char <= "\x9f"
 
 
-def unfit(poke: Poke) -> str:
+def rejection_reason(poke: Poke) -> str:
     """Say why a poke is never sent; "" when it may be."""
     if not poke.session.incarnation:
         return "failed: the session carries no token of ours; adopt it first"
@@ -87,7 +87,7 @@ def unfit(poke: Poke) -> str:
     return ""
 
 
-def unwelcome(seen: Session, now: Session | None, shell: str | None) -> str:
+def hold_reason(seen: Session, now: Session | None, shell: str | None) -> str:
     """Say why a session is not typed into now; "" when it is. `shell` is what `shell_in_front` found."""
     if now is None:
         return "failed: the session is gone"
@@ -102,19 +102,19 @@ def unwelcome(seen: Session, now: Session | None, shell: str | None) -> str:
     return f"held: a bare shell ({shell}) is in front and would run the text" if shell else ""
 
 
-def _welcome(
+def _filter_ready(
     outcomes: dict[str, str], now: Mapping[str, Session], pokes: Iterable[Poke], prefix: str = ""
-) -> list[_Ready]:
+) -> list[_Target]:
     ready = []
     for poke in pokes:
         fresh = now.get(poke.session.name)
         shell = foreground_shell(fresh.pid) if fresh is not None and not fresh.dead else None
-        reason = unwelcome(poke.session, fresh, shell)
+        reason = hold_reason(poke.session, fresh, shell)
         if _note(outcomes, poke, _explain(reason, prefix)) and fresh is not None:
             condition = commands.typing_condition(
                 fresh.incarnation, shell_seen=fresh.foreground.removeprefix("-") in SHELLS
             )
-            ready.append(_Ready(Poke(fresh, poke.text), condition))
+            ready.append(_Target(Poke(fresh, poke.text), condition))
     return ready
 
 
@@ -143,25 +143,25 @@ def _enter(
     except StateUnknown as error:
         outcomes.update({poke.session.name: f"failed: {_TYPED_ONLY}{error}" for poke in typed})
         return []
-    ready = _welcome(outcomes, now, typed, _TYPED_ONLY)
-    return _step(outcomes, tmux, ready, _enter_script, _TYPED_ONLY)
+    ready = _filter_ready(outcomes, now, typed, _TYPED_ONLY)
+    return _run_batches(outcomes, tmux, ready, _enter_script, _TYPED_ONLY)
 
 
-def _step(
+def _run_batches(
     outcomes: dict[str, str],
     tmux: Tmux,
-    ready: Iterable[_Ready],
-    script: Callable[[Sequence[_Ready]], Iterable[str]],
+    ready: Iterable[_Target],
+    script: Callable[[Sequence[_Target]], Iterable[str]],
     prefix: str = "",
 ) -> list[Poke]:
     """Run one script per wave; note whom it did not reach, return whom it did."""
     reached = []
-    for wave in _waves(ready):
-        said, errors = _run(tmux, script(wave))
-        if kept := [one.pane for one in wave if f"kept {one.pane[1:]}" in said]:
+    for batch in _batches(ready):
+        said, errors = _run(tmux, script(batch))
+        if kept := [one.pane for one in batch if f"kept {one.pane[1:]}" in said]:
             said |= _run(tmux, map(commands.detect_dialog, kept))[0]
-        for one in wave:
-            if _note(outcomes, one.poke, _explain(_missed(one, said, errors), prefix)):
+        for one in batch:
+            if _note(outcomes, one.poke, _explain(_failure_reason(one, said, errors), prefix)):
                 reached.append(one.poke)
     return reached
 
@@ -175,7 +175,7 @@ def _run(tmux: Tmux, lines: Iterable[str]) -> tuple[set[str], str]:
     return set(answer.lines), answer.errors
 
 
-def _missed(one: _Ready, said: set[str], errors: str) -> str:
+def _failure_reason(one: _Target, said: set[str], errors: str) -> str:
     if f"typed {one.pane[1:]}" in said:
         return ""
     if f"dialog {one.pane[1:]}" in said:
@@ -185,24 +185,24 @@ def _missed(one: _Ready, said: set[str], errors: str) -> str:
     return f"failed: {errors or 'tmux did not say that it was done'}"
 
 
-def _waves(ready: Iterable[_Ready]) -> Iterator[list[_Ready]]:
+def _batches(ready: Iterable[_Target]) -> Iterator[list[_Target]]:
     rest = iter(ready)
-    while wave := list(islice(rest, WAVE_LENGTH)):
-        yield wave
+    while batch := list(islice(rest, BATCH_SIZE)):
+        yield batch
 
 
-def _paste_script(wave: Sequence[_Ready]) -> Iterator[str]:
+def _paste_script(batch: Sequence[_Target]) -> Iterator[str]:
     buffers: dict[str, str] = {}
-    for one in wave:
+    for one in batch:
         buffers.setdefault(one.poke.text, f"gastown-{uuid.uuid4().hex}")
     yield from (commands.set_buffer(name, text) for text, name in buffers.items())
-    yield from (_paste(one, buffers[one.poke.text]) for one in wave)
+    yield from (_paste(one, buffers[one.poke.text]) for one in batch)
     yield from map(commands.delete_buffer, buffers.values())
 
 
-def _paste(one: _Ready, buffer: str) -> str:
+def _paste(one: _Target, buffer: str) -> str:
     return commands.paste(one.pane, buffer, one.condition, in_mode=one.poke.session.in_mode)
 
 
-def _enter_script(wave: Sequence[_Ready]) -> Iterator[str]:
-    return (commands.enter(one.pane, one.condition, in_mode=one.poke.session.in_mode) for one in wave)
+def _enter_script(batch: Sequence[_Target]) -> Iterator[str]:
+    return (commands.enter(one.pane, one.condition, in_mode=one.poke.session.in_mode) for one in batch)
