@@ -51,7 +51,7 @@ def end_town(settings: Settings) -> None:
     tmux = shutil.which("tmux") or "tmux"
     place = ["-S" if settings.tmux_socket.startswith("/") else "-L", settings.tmux_socket]
     subprocess.run([tmux, *place, "kill-server"], capture_output=True, timeout=DEADLINE, check=False)
-    processes.end_all(lambda: _belonging(str(settings.town_root)), grace=0.0)
+    processes.terminate_all(lambda: _belonging(str(settings.town_root)), grace=0.0)
 
 
 def _belonging(folder: str) -> set[kernel.Process]:

@@ -58,7 +58,7 @@ def kill_sessions(settings: Settings) -> None:
     ).stdout.split()  # fmt: skip
     subprocess.run(["tmux", *place, "kill-server"], capture_output=True, timeout=10, check=False)
     for token in tokens:
-        processes.end_all(lambda token=token: processes.carriers(token), grace=0.0)  # type: ignore[misc]
+        processes.terminate_all(lambda token=token: processes.with_incarnation(token), grace=0.0)  # type: ignore[misc]
 
 
 def element(sender: str = "gastown/witness", action: str = "restart", **more: object) -> bytes:

@@ -134,7 +134,7 @@ class Stage:
     def expect_gone(self, session: Session) -> None:
         """Wait until no process of this session is left."""
         expected = f"no process of the old session, pid {session.pid}"
-        self.wait(expected, lambda: not processes.carriers(session.incarnation))
+        self.wait(expected, lambda: not processes.with_incarnation(session.incarnation))
 
     def poke(self, address: str, text: str) -> None:
         """Have a worker type `text` into the agent's session, as `gastown-mail poke` does."""
@@ -234,7 +234,7 @@ def a_folder() -> Iterator[Path]:
 
 def sweep(folder: Path) -> None:
     """End every process of the town in `folder`, then remove it. Raises NotShown for what stays."""
-    left = processes.end_all(lambda: belonging(folder), grace=SWEEP_GRACE)
+    left = processes.terminate_all(lambda: belonging(folder), grace=SWEEP_GRACE)
     shutil.rmtree(folder, ignore_errors=True)
     if left:
         raise NotShown(f"expected no process to be left, found {processes.describe(left)}; end them by hand")

@@ -30,15 +30,15 @@ class Clock(Protocol):
     def __call__(self) -> float: ...
 
 
-def carriers(token: str) -> set[Process]:
+def with_incarnation(token: str) -> set[Process]:
     """Return every living process that carries this incarnation. Raises ValueError for an empty token."""
     if not token:
         raise ValueError("an empty token would be carried by nobody")
     return _census.with_incarnation(token)
 
 
-def family(
-    roots: Collection[Process], *, spare: Collection[int] = (), since: float | None = None
+def descendants(
+    roots: Collection[Process], *, exclude: Collection[int] = (), since: float | None = None
 ) -> set[Process]:
     """Return these processes and all their descendants that live; never `spare`, nor through it.
 
@@ -51,7 +51,7 @@ def family(
     found: set[Process] = set()
     while waiting:
         process = waiting.pop()
-        if process not in found and process.pid not in spare:
+        if process not in found and process.pid not in exclude:
             found.add(process)
             waiting.extend(children.get(process.pid, ()))
     return set(filter(alive, found))
@@ -69,7 +69,7 @@ def alive(process: Process) -> bool:
     return row is not None and row.process == process
 
 
-def protected() -> frozenset[int]:
+def never_signalled() -> frozenset[int]:
     """Return the pids that are never signalled: 0, 1, this process, and its ancestors."""
     pid, found = os.getpid(), {0, 1}
     while pid not in found:
@@ -79,12 +79,12 @@ def protected() -> frozenset[int]:
     return frozenset(found)
 
 
-def end_all(
+def terminate_all(
     find: Callable[[], set[Process]],
     *,
     grace: float,
-    spare: Collection[int] = (),
-    last: Collection[Process] = (),
+    exclude: Collection[int] = (),
+    terminate_last: Collection[Process] = (),
     before_kill: Callable[[], None] = lambda: None,
     clock: Clock = time.monotonic,
 ) -> set[Process]:
@@ -93,21 +93,21 @@ def end_all(
     SIGTERM (to `last` only when the others have ended), at most `grace` seconds (less if all end sooner),
     then `before_kill()`, then SIGKILL to what is left or came since. `find` is called after each step.
     """
-    spared = protected() | set(spare)
-    told: set[Process] = set()
+    spared = never_signalled() | set(exclude)
+    signalled: set[Process] = set()
 
-    def left() -> set[Process]:
+    def remaining() -> set[Process]:
         since = time.monotonic()
-        found = {process for process in find() | told if process.pid not in spared}
-        living = family(found, spare=spared, since=since)
-        return {process for process in living if not _is_unborn(process, spare)}
+        found = {process for process in find() | signalled if process.pid not in spared}
+        living = descendants(found, exclude=spared, since=since)
+        return {process for process in living if not _is_before_exec(process, exclude)}
 
-    _ask(left, told, last, until=clock() + grace, clock=clock)
+    _terminate(remaining, signalled, terminate_last, until=clock() + grace, clock=clock)
     before_kill()
-    return _kill(left, told, until=clock() + KILL_DEADLINE, clock=clock)
+    return _kill(remaining, signalled, until=clock() + KILL_DEADLINE, clock=clock)
 
 
-def _is_unborn(process: Process, servers: Collection[int]) -> bool:
+def _is_before_exec(process: Process, servers: Collection[int]) -> bool:
     """Is it what a server has just forked, before it runs a program of its own?
 
     Until then it shares the server's pipe for signals: SIGTERM to it ends the server (seen on tmux 3.3a).
@@ -118,40 +118,40 @@ def _is_unborn(process: Process, servers: Collection[int]) -> bool:
     return kernel.arguments(process.pid) == kernel.arguments(row.parent)
 
 
-def _ask(
-    left: Callable[[], set[Process]],
-    told: set[Process],
-    last: Collection[Process],
+def _terminate(
+    find_remaining: Callable[[], set[Process]],
+    signalled: set[Process],
+    terminate_last: Collection[Process],
     *,
     until: float,
     clock: Clock,
 ) -> None:
-    everybody = left()
-    remaining = everybody - set(last) or everybody
+    everybody = find_remaining()
+    remaining = everybody - set(terminate_last) or everybody
     while remaining:
-        send(remaining - told, signal.SIGTERM)
-        told |= remaining
-        if wait_gone(remaining, timeout=max(0.0, until - clock())) or clock() >= until:
+        send_signal(remaining - signalled, signal.SIGTERM)
+        signalled |= remaining
+        if wait_ended(remaining, timeout=max(0.0, until - clock())) or clock() >= until:
             return
-        remaining = left()
+        remaining = find_remaining()
 
 
 def _kill(
-    left: Callable[[], set[Process]], told: set[Process], *, until: float, clock: Clock
+    find_remaining: Callable[[], set[Process]], signalled: set[Process], *, until: float, clock: Clock
 ) -> set[Process]:
-    while remaining := left():
+    while remaining := find_remaining():
         if clock() >= until:
             return remaining
-        send(remaining, signal.SIGKILL)
-        told |= remaining
-        wait_gone(remaining, timeout=KILL_LOOK)
+        send_signal(remaining, signal.SIGKILL)
+        signalled |= remaining
+        wait_ended(remaining, timeout=KILL_LOOK)
     return set()
 
 
-def send(processes: Iterable[Process], number: signal.Signals) -> None:
+def send_signal(processes: Iterable[Process], number: signal.Signals) -> None:
     """Send a signal to each of these very processes; one that is gone, or another user's, is left out."""
     for process in processes:
-        with contextlib.suppress(ProcessLookupError, PermissionError), _handle(process) as handle:
+        with contextlib.suppress(ProcessLookupError, PermissionError), _pidfd(process) as handle:
             if not alive(process) or process.pid <= 1:
                 continue
             if handle is None:
@@ -160,7 +160,7 @@ def send(processes: Iterable[Process], number: signal.Signals) -> None:
                 signal.pidfd_send_signal(handle, number)
 
 
-def wait_gone(processes: Iterable[Process], *, timeout: float) -> set[Process]:
+def wait_ended(processes: Iterable[Process], *, timeout: float) -> set[Process]:
     """Wait until all of these have ended, at most `timeout` seconds; return those that have not."""
     until = time.monotonic() + timeout
     waiting = {process for process in processes if alive(process)}
@@ -172,7 +172,7 @@ def wait_gone(processes: Iterable[Process], *, timeout: float) -> set[Process]:
 
 def _wait_for_one(process: Process, timeout: float) -> None:
     try:
-        with _handle(process) as handle:
+        with _pidfd(process) as handle:
             if handle is None:
                 time.sleep(min(timeout, POLL_STEP))
             else:
@@ -184,7 +184,7 @@ def _wait_for_one(process: Process, timeout: float) -> None:
 
 
 @contextlib.contextmanager
-def _handle(process: Process) -> Iterator[int | None]:
+def _pidfd(process: Process) -> Iterator[int | None]:
     if not hasattr(os, "pidfd_open"):
         yield None
         return

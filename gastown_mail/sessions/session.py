@@ -169,12 +169,12 @@ class Sessions:
             if live is not None:
                 self._kill(live)
 
-        survivors = processes.end_all(
-            lambda: processes.carriers(incarnation) | root,
+        survivors = processes.terminate_all(
+            lambda: processes.with_incarnation(incarnation) | root,
             grace=grace,
-            spare={server},
+            exclude={server},
             # The end of a shell around the agent would hang up on the agent, whatever its grace.
-            last={process for process in root if is_shell(kernel.arguments(process.pid))},
+            terminate_last={process for process in root if is_shell(kernel.arguments(process.pid))},
             before_kill=kill_session,
         )
         if survivors:
@@ -202,7 +202,7 @@ class Sessions:
     def _verified(self, agent: Agent, incarnation: str, session: Session | None) -> Session:
         if session is not None and not session.dead:
             program = processes.child_of(session.server, session.pid)
-            processes.wait_gone({program} if program else (), timeout=STAYS)
+            processes.wait_ended({program} if program else (), timeout=STAYS)
             session = self._own(agent.session, incarnation)
         if session is None or session.dead:
             raise self._ended_at_once(agent, incarnation, session)

@@ -68,7 +68,7 @@ class Killer:
         """Let those go on whose time has come."""
         due = [process for until, process in self.frozen if until <= now]
         self.frozen = [(until, process) for until, process in self.frozen if until > now]
-        processes.send(due, signal.SIGCONT)
+        processes.send_signal(due, signal.SIGCONT)
 
     def find(self, kind: str) -> Process | None:
         """A victim of that kind, None when there is none just now."""
@@ -92,7 +92,7 @@ class Killer:
 
     def _strike(self, kind: str, victim: Process, freeze: float) -> None:
         self.tally[f"{kind} {'frozen' if freeze else 'killed'}"] += 1
-        processes.send([victim], signal.SIGSTOP if freeze else signal.SIGKILL)
+        processes.send_signal([victim], signal.SIGSTOP if freeze else signal.SIGKILL)
         if freeze:
             self.frozen.append((time.monotonic() + freeze, victim))
 

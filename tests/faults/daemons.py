@@ -194,7 +194,7 @@ class Daemon:
             self.up.wait(PATIENCE)
         kill_sessions(self.settings)
         kill_server(self.settings.tmux_socket, self.environ)
-        left = processes.end_all(self._mine, grace=0.0)
+        left = processes.terminate_all(self._mine, grace=0.0)
         self.town.redis.close()
         assert not left, f"left: {processes.describe(left)}"
 

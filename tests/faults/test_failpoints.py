@@ -50,7 +50,7 @@ def is_passed(point: str, action: str) -> bool:
 
 
 def ended_for_good(before: Session) -> bool:
-    return processes.carriers(before.incarnation) == set() and kernel.read_process(before.pid) is None
+    return processes.with_incarnation(before.incarnation) == set() and kernel.read_process(before.pid) is None
 
 
 def sessions_of_max(daemon: Daemon) -> list[Session]:

@@ -50,7 +50,7 @@ def test_a_worker_frozen_across_a_whole_cycle_harms_nobody_when_it_goes_on(
     assert daemon.town.requests.record(ident) == settled
     assert daemon.session() == after
     assert daemon.record() == record
-    assert processes.carriers(before.incarnation) == set()
+    assert processes.with_incarnation(before.incarnation) == set()
     assert daemon.living(MAXINE) == bystander
     if action == "shutdown":
         assert after is None
@@ -127,7 +127,7 @@ def test_who_is_frozen_until_after_a_shutdown_brings_nobody_back(daemon: Daemon)
 
     assert daemon.session() is None
     assert len(daemon.starts()) == 2
-    assert processes.carriers(before.incarnation) == set()
+    assert processes.with_incarnation(before.incarnation) == set()
     assert daemon.record().desired is Desired.STOPPED
 
 

@@ -62,7 +62,7 @@ def kill_everything(daemon: Daemon) -> None:
 
 def assert_done_once(daemon: Daemon, before: Session, ident: str) -> None:
     assert daemon.outcome(ident) == "done"
-    assert processes.carriers(before.incarnation) == set()
+    assert processes.with_incarnation(before.incarnation) == set()
     after = eventually(daemon.living, deadline=PATIENCE)
     assert after is not None
     assert daemon.starts() == [before.incarnation, after.incarnation]

@@ -11,7 +11,7 @@ from gastown_mail.daemon import jobs, rounds
 from gastown_mail.daemon.heartbeat import Start
 from gastown_mail.daemon.record import Desired
 from gastown_mail.daemon.town import Town
-from gastown_mail.sessions.processes import carriers
+from gastown_mail.sessions.processes import with_incarnation
 from tests.integration.stage import MAX, RECORDED, RECORDER, WITNESS, Stage, gone
 from tests.integration.tmux_world import python
 from tests.waiting import eventually
@@ -156,8 +156,8 @@ def test_the_whole_tree_of_a_session_ends_and_nobody_else(
     assert outcome == "done"
     assert len(pids) == 5
     assert all(map(gone, pids))
-    assert carriers(first.incarnation) == set()
-    assert len(carriers(other.incarnation)) >= 4
+    assert with_incarnation(first.incarnation) == set()
+    assert len(with_incarnation(other.incarnation)) >= 4
     assert not gone(bystander)
 
 

@@ -58,7 +58,7 @@ def test_after_kills_at_random_moments_each_request_is_done_and_one_session_live
         outcome = finish(stage, ident)
 
         assert outcome == "done"
-        assert processes.carriers(before.incarnation) == set()
+        assert processes.with_incarnation(before.incarnation) == set()
         assert gone(before.pid)
         if action == "shutdown":
             assert stage.session() is None
@@ -131,7 +131,7 @@ def test_what_the_predecessor_left_running_ends_before_the_successor_starts(
         assert finish(stage, ident) == "done"
 
         assert process.wait(10) != 0
-    assert processes.carriers(first.incarnation) == set()
+    assert processes.with_incarnation(first.incarnation) == set()
 
 
 def test_a_request_whose_worker_always_dies_is_given_up_and_blocks_nobody(

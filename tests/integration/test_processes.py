@@ -45,7 +45,7 @@ def spawn(children: Children, token: str | None, *argv: str) -> Process:
     process = eventually(lambda: processes.child_of(os.getpid(), child.pid))
     assert process is not None
     if token:
-        eventually(lambda: process in processes.carriers(token))
+        eventually(lambda: process in processes.with_incarnation(token))
     return process
 
 
@@ -55,12 +55,12 @@ def test_carriers_are_those_of_exactly_this_token(children: Children, token: str
     spawn(children, "x" + token)
     spawn(children, None)
 
-    assert processes.carriers(token) == {carrier}
+    assert processes.with_incarnation(token) == {carrier}
 
 
 def test_no_token_finds_nobody() -> None:
     with pytest.raises(ValueError, match="empty token"):
-        processes.carriers("")
+        processes.with_incarnation("")
 
 
 def test_a_zombie_is_not_alive(children: Children, token: str) -> None:
@@ -68,8 +68,8 @@ def test_a_zombie_is_not_alive(children: Children, token: str) -> None:
     os.kill(process.pid, signal.SIGKILL)
 
     eventually(lambda: not processes.alive(process))
-    assert processes.carriers(token) == set()
-    assert processes.family([process]) == set()
+    assert processes.with_incarnation(token) == set()
+    assert processes.descendants([process]) == set()
 
 
 @pytest.mark.skipif(not kernel.LINUX, reason="only /proc shows it")
@@ -87,13 +87,13 @@ def test_a_family_without_the_token_is_found_and_a_spared_branch_is_not(
     children: Children, token: str
 ) -> None:
     root = spawn(children, None, "sh", "-c", "sleep 600 & env -i sh -c 'sleep 601; :' & wait")
-    eventually(lambda: len(processes.family([root])) == 4)
-    found = processes.family([root])
+    eventually(lambda: len(processes.descendants([root])) == 4)
+    found = processes.descendants([root])
     (inner,) = [one for one in found if kernel.arguments(one.pid)[:2] == ["sh", "-c"] and one != root]
 
-    assert len(processes.family([root], spare=[inner.pid])) == 2
-    assert processes.family([root], spare=[root.pid]) == set()
-    assert processes.end_all(lambda: {root}, grace=1.0) == set()
+    assert len(processes.descendants([root], exclude=[inner.pid])) == 2
+    assert processes.descendants([root], exclude=[root.pid]) == set()
+    assert processes.terminate_all(lambda: {root}, grace=1.0) == set()
     assert not any(processes.alive(one) for one in found)
 
 
@@ -101,11 +101,11 @@ def test_a_pid_with_another_start_time_is_another_process(children: Children, to
     process = spawn(children, token)
     stranger = Process(process.pid, process.started - 1)
 
-    processes.send([stranger], signal.SIGKILL)
+    processes.send_signal([stranger], signal.SIGKILL)
 
     assert not processes.alive(stranger)
-    assert processes.family([stranger]) == set()
-    assert processes.wait_gone([stranger], timeout=5.0) == set()
+    assert processes.descendants([stranger]) == set()
+    assert processes.wait_ended([stranger], timeout=5.0) == set()
     assert processes.alive(process)
     assert processes.child_of(os.getpid(), process.pid) == process
     assert processes.child_of(1, process.pid) is None
@@ -117,10 +117,10 @@ def test_without_pidfds_it_ends_all_the_same(
 ) -> None:
     monkeypatch.delattr(os, "pidfd_open", raising=False)
     process = spawn(children, token)
-    processes.send([Process(process.pid, process.started - 1)], signal.SIGKILL)
-    assert processes.wait_gone([process], timeout=0.05) == {process}
+    processes.send_signal([Process(process.pid, process.started - 1)], signal.SIGKILL)
+    assert processes.wait_ended([process], timeout=0.05) == {process}
 
-    assert processes.end_all(lambda: processes.carriers(token), grace=5.0) == set()
+    assert processes.terminate_all(lambda: processes.with_incarnation(token), grace=5.0) == set()
     assert not processes.alive(process)
 
 
@@ -128,7 +128,7 @@ def test_who_ends_on_term_is_not_waited_for_longer(children: Children, token: st
     spawn(children, token)
     begun = time.monotonic()
 
-    assert processes.end_all(lambda: processes.carriers(token), grace=30.0) == set()
+    assert processes.terminate_all(lambda: processes.with_incarnation(token), grace=30.0) == set()
     assert time.monotonic() - begun < 5
 
 
@@ -147,8 +147,8 @@ def test_who_ignores_term_and_hup_gets_the_grace_and_then_is_killed(children: Ch
     begun = time.monotonic()
     order: list[bool] = []
 
-    left = processes.end_all(
-        lambda: processes.carriers(token),
+    left = processes.terminate_all(
+        lambda: processes.with_incarnation(token),
         grace=0.4,
         before_kill=lambda: order.append(processes.alive(stubborn)),
     )
@@ -163,8 +163,8 @@ def test_what_is_started_while_others_end_ends_too(children: Children, token: st
     saver = "trap 'setsid sleep 600 & exit 0' TERM; while :; do sleep 0.05; done"
     spawn(children, token, "sh", "-c", saver)
 
-    assert processes.end_all(lambda: processes.carriers(token), grace=2.0) == set()
-    assert processes.carriers(token) == set()
+    assert processes.terminate_all(lambda: processes.with_incarnation(token), grace=2.0) == set()
+    assert processes.with_incarnation(token) == set()
 
 
 def test_this_process_its_ancestors_and_the_spared_are_never_signalled(
@@ -173,9 +173,9 @@ def test_this_process_its_ancestors_and_the_spared_are_never_signalled(
     spared = spawn(children, token)
     ended = spawn(children, token)
     own = {row.process for pid in (os.getpid(), os.getppid()) if (row := kernel.read_process(pid))}
-    assert {0, 1, os.getpid(), os.getppid()} <= processes.protected()
+    assert {0, 1, os.getpid(), os.getppid()} <= processes.never_signalled()
 
-    left = processes.end_all(lambda: own | {spared, ended}, grace=5.0, spare=[spared.pid])
+    left = processes.terminate_all(lambda: own | {spared, ended}, grace=5.0, exclude=[spared.pid])
 
     assert left == set()
     assert processes.alive(spared)
@@ -199,7 +199,7 @@ def test_an_ancestor_that_carries_the_token_lives_and_so_does_who_ends_it(token:
     )
 
     assert done.stdout == "0\nlived\n"
-    assert processes.carriers(token) == set()
+    assert processes.with_incarnation(token) == set()
 
 
 def test_survivors_are_named() -> None:
@@ -214,7 +214,7 @@ def test_a_scan_is_cheap(children: Children, token: str) -> None:
         children.append(subprocess.Popen(["sleep", "600"]))
     begun = time.process_time()
 
-    assert processes.carriers(token) == set()
+    assert processes.with_incarnation(token) == set()
     assert time.process_time() - begun < 0.0005 * len(kernel.pids())
 
 
@@ -224,13 +224,13 @@ def test_other_systems_path_through_psutil_tells_the_same(
     process = spawn(children, token, "sleep", "600.5")
     monkeypatch.setattr(kernel, "LINUX", False)
 
-    (found,) = processes.carriers(token)
+    (found,) = processes.with_incarnation(token)
     assert found.pid == process.pid
     assert processes.alive(found)
     assert not processes.alive(Process(found.pid, found.started - 1))
     assert kernel.arguments(found.pid) == ["sleep", "600.5"]
     assert processes.child_of(os.getpid(), found.pid) == found
-    assert processes.end_all(lambda: processes.carriers(token), grace=5.0) == set()
+    assert processes.terminate_all(lambda: processes.with_incarnation(token), grace=5.0) == set()
 
 
 FORKS = """
@@ -248,11 +248,11 @@ def test_what_a_server_has_just_forked_is_not_signalled_before_it_runs_its_own_p
         assert forked is not None
         unborn = {forked.process}
         try:
-            assert processes.end_all(lambda: unborn, grace=0.2, spare={server.pid}) == set()
+            assert processes.terminate_all(lambda: unborn, grace=0.2, exclude={server.pid}) == set()
 
             assert processes.alive(forked.process)
         finally:
-            processes.send(unborn, signal.SIGKILL)
+            processes.send_signal(unborn, signal.SIGKILL)
             server.kill()
 
 

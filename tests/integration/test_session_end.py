@@ -58,8 +58,8 @@ def certainly_gone(world: TmuxWorld, name: str) -> bool:
 
 
 def tree(world: TmuxWorld, token: str, count: int) -> set[Process]:
-    eventually(lambda: len(processes.carriers(token)) >= count)
-    return processes.carriers(token)
+    eventually(lambda: len(processes.with_incarnation(token)) >= count)
+    return processes.with_incarnation(token)
 
 
 def test_a_session_that_lets_itself_be_ended_ends_in_tens_of_milliseconds(
@@ -72,7 +72,7 @@ def test_a_session_that_lets_itself_be_ended_ends_in_tens_of_milliseconds(
 
     assert time.monotonic() - begun < 3.0
     assert world.sessions.look(session.name) is None
-    assert processes.carriers(session.incarnation) == set()
+    assert processes.with_incarnation(session.incarnation) == set()
 
 
 @pytest.mark.parametrize(
@@ -92,12 +92,12 @@ def test_the_whole_tree_ends(world: TmuxWorld, bystander: Process, command: str,
     seen = tree(world, session.incarnation, count)
     root = processes.child_of(session.server, session.pid)
     assert root is not None
-    seen |= processes.family([root])
+    seen |= processes.descendants([root])
 
     world.sessions.end(session, grace=0.3)
 
     assert [process for process in seen if processes.alive(process)] == []
-    assert processes.carriers(session.incarnation) == set()
+    assert processes.with_incarnation(session.incarnation) == set()
     assert world.sessions.snapshot() == {}
 
 
@@ -132,7 +132,7 @@ def test_neighbours_with_the_victims_name_as_prefix_live(world: TmuxWorld) -> No
     world.sessions.end(victim, grace=1.0)
 
     assert world.living() == {one.name: one.incarnation for one in neighbours}
-    assert all(len(processes.carriers(one.incarnation)) == 1 for one in neighbours)
+    assert all(len(processes.with_incarnation(one.incarnation)) == 1 for one in neighbours)
 
 
 def test_a_session_that_was_replaced_since_the_look_lives(world: TmuxWorld) -> None:
@@ -144,7 +144,7 @@ def test_a_session_that_was_replaced_since_the_look_lives(world: TmuxWorld) -> N
     world.sessions.end(replace(old, id=new.id, pane=new.pane, pid=new.pid), grace=1.0)
 
     assert world.living() == {"max": new.incarnation}
-    assert processes.carriers(new.incarnation) != set()
+    assert processes.with_incarnation(new.incarnation) != set()
 
 
 def test_what_is_left_of_a_replaced_session_ends_and_the_successor_lives(world: TmuxWorld) -> None:
@@ -152,11 +152,11 @@ def test_what_is_left_of_a_replaced_session_ends_and_the_successor_lives(world: 
     tree(world, old.incarnation, 2)
     world.tmux.run("kill-session", "-t", old.id)
     new = world.start(session="max")
-    assert processes.carriers(old.incarnation) != set()
+    assert processes.with_incarnation(old.incarnation) != set()
 
     world.sessions.end(old, grace=1.0)
 
-    assert processes.carriers(old.incarnation) == set()
+    assert processes.with_incarnation(old.incarnation) == set()
     assert world.living() == {"max": new.incarnation}
 
 
@@ -165,11 +165,11 @@ def test_what_a_killed_server_left_ends(world: TmuxWorld) -> None:
     tree(world, session.incarnation, 2)
     os.kill(session.server, signal.SIGKILL)
     eventually(lambda: certainly_gone(world, session.name))
-    assert processes.carriers(session.incarnation) != set()
+    assert processes.with_incarnation(session.incarnation) != set()
 
     world.sessions.end_remains(session.incarnation, grace=1.0)
 
-    assert processes.carriers(session.incarnation) == set()
+    assert processes.with_incarnation(session.incarnation) == set()
 
 
 def test_ending_twice_one_after_another_and_at_once_is_harmless(world: TmuxWorld, bystander: Process) -> None:
@@ -213,8 +213,8 @@ def test_an_adopted_session_is_ours_and_can_be_ended(world: TmuxWorld, tmp_path:
     persons = world.sessions.snapshot()["a-persons"]
     root = processes.child_of(persons.server, persons.pid)
     assert root
-    eventually(lambda: len(processes.family([root])) == 3)
-    family = processes.family([root])
+    eventually(lambda: len(processes.descendants([root])) == 3)
+    family = processes.descendants([root])
 
     adopted = world.sessions.adopt(persons, world.agent("a-persons"), incarnation="mine", generation=9)
 
@@ -241,7 +241,7 @@ def test_a_dead_pane_is_cleared_away_with_what_it_left(world: TmuxWorld) -> None
     world.sessions.end(dead, grace=1.0)
 
     assert world.sessions.snapshot() == {}
-    assert processes.carriers(session.incarnation) == set()
+    assert processes.with_incarnation(session.incarnation) == set()
 
 
 def test_what_a_person_opened_in_the_session_ends_with_it(world: TmuxWorld) -> None:
@@ -252,7 +252,7 @@ def test_what_a_person_opened_in_the_session_ends_with_it(world: TmuxWorld) -> N
 
     world.sessions.end(session, grace=0.3)
 
-    assert processes.carriers(session.incarnation) == set()
+    assert processes.with_incarnation(session.incarnation) == set()
 
 
 def test_without_the_agents_pane_the_session_is_dead_and_can_be_ended(world: TmuxWorld) -> None:
@@ -279,7 +279,7 @@ def test_a_stopped_server_is_unknown_and_nobody_is_signalled(world: TmuxWorld) -
         os.kill(session.server, signal.SIGCONT)
 
     assert world.living() == {session.name: session.incarnation}
-    assert len(processes.carriers(session.incarnation)) == 1
+    assert len(processes.with_incarnation(session.incarnation)) == 1
 
 
 def test_the_server_lives_even_when_the_session_started_it(world: TmuxWorld) -> None:
@@ -290,7 +290,7 @@ def test_the_server_lives_even_when_the_session_started_it(world: TmuxWorld) -> 
         check=True,
     )
     session, other = world.start(token=token), world.start(session="other")
-    assert session.server in {process.pid for process in processes.carriers(token)}
+    assert session.server in {process.pid for process in processes.with_incarnation(token)}
 
     world.sessions.end(session, grace=1.0)
     world.sessions.end(session, grace=1.0)

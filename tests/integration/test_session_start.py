@@ -11,7 +11,7 @@ import pytest
 
 from gastown_mail.contracts.errors import StartFailed, StateUnknown
 from gastown_mail.sessions import commands
-from gastown_mail.sessions.processes import carriers
+from gastown_mail.sessions.processes import with_incarnation
 from gastown_mail.sessions.session import STAYS, Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
 from tests.integration.tmux_world import TmuxWorld, python
@@ -43,7 +43,7 @@ def test_a_started_session_is_what_the_snapshot_shows(world: TmuxWorld) -> None:
 def test_the_program_has_the_token_and_no_placeholder_stays(world: TmuxWorld) -> None:
     session = world.start()
 
-    assert {process.pid for process in carriers(session.incarnation)} == {session.pid}
+    assert {process.pid for process in with_incarnation(session.incarnation)} == {session.pid}
 
 
 def test_values_arrive_as_they_are(world: TmuxWorld, tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_session_of_that_name_is_not_touched(world: TmuxWorld) -> None:
     with pytest.raises(StartFailed, match="duplicate session"):
         world.start(generation=6)
     assert world.living() == {living.name: living.incarnation}
-    assert len(carriers(living.incarnation)) == 1
+    assert len(with_incarnation(living.incarnation)) == 1
 
 
 def test_twenty_starts_at_once_are_one_session(world: TmuxWorld) -> None:
@@ -204,7 +204,7 @@ def test_twenty_starts_at_once_are_one_session(world: TmuxWorld) -> None:
 
     assert (len(done), len(failed)) == (1, 19)
     assert world.living() == {done[0].name: done[0].incarnation}
-    assert [token for token in world.tokens if carriers(token)] == [done[0].incarnation]
+    assert [token for token in world.tokens if with_incarnation(token)] == [done[0].incarnation]
 
 
 def test_a_start_that_a_stopped_server_takes_later_is_still_one_start(world: TmuxWorld) -> None:
@@ -264,7 +264,7 @@ def test_what_a_failed_start_left_in_the_background_ends(world: TmuxWorld) -> No
     with pytest.raises(StartFailed):
         world.start("setsid sleep 600 & exit 1")
 
-    assert carriers(world.tokens[-1]) == set()
+    assert with_incarnation(world.tokens[-1]) == set()
 
 
 def test_a_missing_work_dir_is_noticed_and_nothing_is_started(world: TmuxWorld, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.sessions.kernel import Process
-from gastown_mail.sessions.processes import carriers, describe, end_all, wait_gone
+from gastown_mail.sessions.processes import describe, terminate_all, wait_ended, with_incarnation
 from gastown_mail.sessions.session import Poke, Session, Sessions
 from gastown_mail.sessions.tmux import NoServer, Tmux
 from tests.waiting import eventually
@@ -92,10 +92,10 @@ class TmuxWorld:
         (folder / self.socket).unlink(missing_ok=True)
         left: set[Process] = set()
         for token in self.tokens:
-            wait_gone(carriers(token), timeout=HANG_UP_DEADLINE)
-            left |= carriers(token)
+            wait_ended(with_incarnation(token), timeout=HANG_UP_DEADLINE)
+            left |= with_incarnation(token)
         text = describe(left)
-        assert end_all(lambda: left, grace=0.0) == set()
+        assert terminate_all(lambda: left, grace=0.0) == set()
         assert not text, f"left over: {text}"
 
 
