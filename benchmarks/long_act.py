@@ -67,7 +67,7 @@ def worst_lateness(beside: list[list[float]], alone: list[list[float]]) -> float
 def a_long_act(stage: Stage) -> Iterator[None]:
     """Have the deaf agent's cycle under way inside the block; then end the agent, and with it the act."""
     town = stage.town
-    session = town.sessions.look(town.roster().agents[address(DEAF)].session)
+    session = town.sessions.find(town.roster().agents[address(DEAF)].session)
     assert session is not None, "the deaf agent has no session"
     ids = stage.ask([DEAF])
     eventually(lambda: town.requests.record(ids[0]).get("status") == "carrying", deadline=30.0)

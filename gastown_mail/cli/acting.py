@@ -77,7 +77,7 @@ def attach(town: str | None, agent: str) -> None:
 
 
 def _attach(town: Town, agent: Agent) -> None:
-    session = town.sessions.look(agent.session)
+    session = town.sessions.find(agent.session)
     if session is None:
         raise GastownError(f"{agent.address} has no session; gastown-mail run {agent.address} starts one")
     argv = town.sessions.tmux.attach_argv(session.id)

@@ -115,7 +115,7 @@ class Stage:
 
     def look(self, address: str) -> Session | None:
         """The agent's living session, None when there is none."""
-        session = self.town.sessions.look(self.sessions[address])
+        session = self.town.sessions.find(self.sessions[address])
         return session if session and not session.dead else None
 
     def living(self, address: str) -> Session:
@@ -128,7 +128,7 @@ class Stage:
             return self.wait(f"{address} to show {text!r}", lambda: self._shown(address, text, after))
         except NotShown as missed:
             session = self.look(address)
-            screen = self.town.sessions.screen(session) if session else "(it has no session)"
+            screen = self.town.sessions.capture_screen(session) if session else "(it has no session)"
             raise NotShown(f"{missed}. Its screen:\n{screen}") from None
 
     def expect_gone(self, session: Session) -> None:
@@ -159,7 +159,7 @@ class Stage:
         session = self.look(address)
         if session is None or (after and after.incarnation == session.incarnation):
             return None
-        return session if text in self.town.sessions.screen(session).splitlines() else None
+        return session if text in self.town.sessions.capture_screen(session).splitlines() else None
 
 
 @contextmanager

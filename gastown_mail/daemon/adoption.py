@@ -14,7 +14,7 @@ def adopt_session(town: Town, agent: Agent) -> Session:
     with turn(town.redis, town.keys.lease(agent.address), town.host) as right:
         if right is None:
             raise GastownError(f"something is being done to {agent.address} just now; try again")
-        session = town.sessions.look(agent.session)
+        session = town.sessions.find(agent.session)
         if session is None:
             raise GastownError(
                 f"there is no session {agent.session}; gastown-mail run {agent.address} starts one"

@@ -28,7 +28,7 @@ def handoff_text(town: Town, case: Case, victim: Session | None) -> str:
         return ""
     if case.request.handoff:
         return case.request.handoff
-    screen = town.sessions.screen(victim, SCREEN_LINES) if victim else ""
+    screen = town.sessions.capture_screen(victim, SCREEN_LINES) if victim else ""
     reason = case.request.reason or "none given"
     return (
         f"# Handoff for {case.agent.address}\n\nAsked for by: {case.asker}\nReason: {reason}\n\n"

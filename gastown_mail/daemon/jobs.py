@@ -59,7 +59,7 @@ def start(address: str, why: str, by: str = "") -> str:
 
 
 def _start(town: Town, right: Turn, agent: Agent, why: str, by: str) -> str:
-    record, session = town.agents.read(agent.address), town.sessions.look(agent.session)
+    record, session = town.agents.read(agent.address), town.sessions.find(agent.session)
     if session is not None and not session.incarnation:
         return f"left alone: the session {session.name} is not ours; adopt it"
     if session is not None and not session.dead:
@@ -78,7 +78,7 @@ def _start(town: Town, right: Turn, agent: Agent, why: str, by: str) -> str:
     if session is not None:
         town.sessions.end(session, grace=agent.stop_grace)
     elif record.incarnation:
-        town.sessions.end_remains(record.incarnation, grace=agent.stop_grace)
+        town.sessions.end_orphans(record.incarnation, grace=agent.stop_grace)
     handoff = _owed_handoff(town, agent, record)
     begun = Launch(town, right, agent, why, handoff, automatic=not by).run()
     return f"started {begun.name}, pid {begun.pid}"
@@ -106,7 +106,7 @@ def poke(address: str, text: str = "") -> str:
     """Poke one agent now, at an operator's wish; returns `delivered` or why not."""
     town = _town()
     agent = town.roster().resolve(address)
-    session = town.sessions.look(agent.session)
+    session = town.sessions.find(agent.session)
     if session is None:
         return "failed: it has no session; `gastown-mail run` starts one"
     message = text or agent.poke

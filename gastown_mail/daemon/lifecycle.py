@@ -109,7 +109,7 @@ def _cases(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Case]:
     """All that decides about these requests, by id, from one look at the agent."""
     record, session, now = (
         town.agents.read(agent.address),
-        town.sessions.look(agent.session),
+        town.sessions.find(agent.session),
         datetime.now(UTC),
     )
     works, askers = town.requests.progress_many(ids), [r.get("from", "") for r in town.requests.records(ids)]
@@ -190,7 +190,7 @@ def _end(town: Town, case: Case, victim: Session | None) -> None:
     # Without a session: what a tmux server that crashed has left running.
     gone = case.record.incarnation if victim is None else ""
     for token in filter(None, {case.work.target_incarnation, *case.work.successors, gone}):
-        town.sessions.end_remains(token, grace=grace)
+        town.sessions.end_orphans(token, grace=grace)
 
 
 def _why(case: Case) -> str:

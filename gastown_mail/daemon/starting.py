@@ -175,7 +175,7 @@ class Launch:
 
 def _already_there(town: Town, agent: Agent, announced: Collection[str]) -> Session | None:
     """The living session that an earlier process has started for this same purpose, None if there is none."""
-    session = town.sessions.look(agent.session)
+    session = town.sessions.find(agent.session)
     ours = session is not None and not session.dead and session.incarnation in announced
     return session if ours else None
 
@@ -203,7 +203,7 @@ def write_down(town: Town, right: Turn, agent: Agent, session: Session, request:
 
 def _clear_away(town: Town, agent: Agent) -> None:
     """End what a start that failed has left, so that the next try finds its place free."""
-    left = town.sessions.look(agent.session)
+    left = town.sessions.find(agent.session)
     if left is not None and left.incarnation and left.dead:
         town.sessions.end(left, grace=0.0)
 

@@ -18,9 +18,9 @@ from gastown_mail.sessions.panes import PANE_FORMAT, Session, group_sessions, pa
 from gastown_mail.sessions.poke import Poke, poke_all
 from gastown_mail.sessions.tmux import Answer, NoServer, NoTarget, Tmux, names_in
 
-STAYS = 0.25
+STARTUP_CHECK = 0.25
 """Seconds for which a new session's program must stay; its end is noticed at once."""
-NAMES_BELIEVED = 0.5
+ENV_CACHE_SECONDS = 0.5
 """Seconds for which the names in the server's environment hold: an end and the start after it are one act."""
 
 FAILED_START_GRACE = 1.0
@@ -47,13 +47,13 @@ class Sessions:
 
     def snapshot(self) -> dict[str, Session]:
         """Return all sessions by name, ours or not, from one call; none when there is no server."""
-        return _noticed(group_sessions(self.tmux.panes()))
+        return _mark_zombies(group_sessions(self.tmux.panes()))
 
-    def look(self, name: str) -> Session | None:
+    def find(self, name: str) -> Session | None:
         """Return the session of exactly this name; None when there is certainly none."""
         if not commands.NAME.fullmatch(name):
             return self.snapshot().get(name)
-        return self._look_at(commands.target_by_name(name))
+        return self._find_target(commands.target_by_name(name))
 
     def start(
         self, agent: Agent, *, incarnation: str, generation: int, environ: Mapping[str, str], command: str
@@ -85,7 +85,7 @@ class Sessions:
             ) from None
         if "started" not in answer.lines:
             raise self._not_started(agent, incarnation, generation, answer)
-        return self._verified(agent, incarnation, _seen_in(answer.lines))
+        return self._wait_started(agent, incarnation, _session_in(answer.lines))
 
     def adopt(self, session: Session, agent: Agent, *, incarnation: str, generation: int) -> Session:
         """Make a session that a person started the agent's, from now on fenced by this token.
@@ -98,7 +98,7 @@ class Sessions:
             agent, incarnation=incarnation, generation=generation, started=session.started_at
         )
         answer = self.tmux.script([commands.adopt(session.id, agent.session, options)])
-        adopted = self._look_at(commands.target_by_id(session.id))
+        adopted = self._find_target(commands.target_by_id(session.id))
         if adopted is None or adopted.incarnation != incarnation:
             raise StartFailed(
                 f"session {session.name} was not adopted: {answer.errors or 'it carries a token already'}"
@@ -115,15 +115,15 @@ class Sessions:
             raise SessionNotManaged(
                 f"session {session.name} carries no token of ours and is left alone; adopt it first"
             )
-        live = self._same(session)
+        live = self._refind(session)
         agent_process = processes.child_of(live.server, live.pid) if live and not live.dead else None
         self._end_processes(session.incarnation, agent_process, live, grace)
 
-    def end_remains(self, incarnation: str, *, grace: float) -> None:
+    def end_orphans(self, incarnation: str, *, grace: float) -> None:
         """End the processes that still carry an incarnation whose session is gone. Raises SurvivorsLeft."""
         self._end_processes(incarnation, None, None, grace)
 
-    def screen(self, session: Session, lines: int = 50) -> str:
+    def capture_screen(self, session: Session, lines: int = 50) -> str:
         """Return the screen's last lines, without blank ones at the end; "" when the session is gone."""
         try:
             text = self.tmux.run(*commands.capture(session.pane, lines))
@@ -146,17 +146,17 @@ class Sessions:
     def _server_names(self) -> list[str]:
         """What the server's own environment holds: asked for now, or at an end of a session just before."""
         names, age = self._names, time.monotonic() - self._names_at
-        return self.tmux.global_environment() if names is None or age > NAMES_BELIEVED else names
+        return self.tmux.global_environment() if names is None or age > ENV_CACHE_SECONDS else names
 
-    def _look_at(self, target: str) -> Session | None:
+    def _find_target(self, target: str) -> Session | None:
         try:
             text = self.tmux.run(*commands.list_session(target, PANE_FORMAT))
         except (NoServer, NoTarget):
             return None
-        return _seen_in(text.split("\n"))
+        return _session_in(text.split("\n"))
 
-    def _same(self, session: Session) -> Session | None:
-        found = self._look_at(commands.target_by_id(session.id))
+    def _refind(self, session: Session) -> Session | None:
+        found = self._find_target(commands.target_by_id(session.id))
         return found if found is not None and found.incarnation == session.incarnation else None
 
     def _end_processes(
@@ -195,33 +195,35 @@ class Sessions:
             raise error
         ours = [number for number, row in enumerate(answer.lines) if row in commands.MARKERS]
         self._names, self._names_at = names_in(answer.lines[: ours[-1]]) if ours else None, began
-        left = _seen_in(answer.lines[ours[-1] + 1 :]) if ours else None
+        left = _session_in(answer.lines[ours[-1] + 1 :]) if ours else None
         if left is not None and left.incarnation == session.incarnation:
             raise StateUnknown(f"tmux did not remove session {session.name} ({session.id}); look again")
 
-    def _verified(self, agent: Agent, incarnation: str, session: Session | None) -> Session:
+    def _wait_started(self, agent: Agent, incarnation: str, session: Session | None) -> Session:
         if session is not None and not session.dead:
             program = processes.child_of(session.server, session.pid)
-            processes.wait_ended({program} if program else (), timeout=STAYS)
-            session = self._own(agent.session, incarnation)
+            processes.wait_ended({program} if program else (), timeout=STARTUP_CHECK)
+            session = self._find_own(agent.session, incarnation)
         if session is None or session.dead:
             raise self._ended_at_once(agent, incarnation, session)
         return session
 
-    def _own(self, name: str, incarnation: str) -> Session | None:
-        found = self.look(name)
+    def _find_own(self, name: str, incarnation: str) -> Session | None:
+        found = self.find(name)
         return found if found is not None and found.incarnation == incarnation else None
 
     def _ended_at_once(self, agent: Agent, incarnation: str, session: Session | None) -> StartFailed:
         if session is None:
-            self.end_remains(incarnation, grace=FAILED_START_GRACE)
+            self.end_orphans(incarnation, grace=FAILED_START_GRACE)
             return StartFailed(
                 f"the session of {agent.address} vanished right after its start; start it again"
             )
         if session.exit_status is None:
             self.tmux.run(*commands.reap_children())
-            session = self._own(agent.session, incarnation) or session
-        screen = [row for row in self.screen(session, 2 * commands.HEIGHT).splitlines() if row.strip()]
+            session = self._find_own(agent.session, incarnation) or session
+        screen = [
+            row for row in self.capture_screen(session, 2 * commands.HEIGHT).splitlines() if row.strip()
+        ]
         self.end(session, grace=FAILED_START_GRACE)
         return StartFailed(
             f"the command of {agent.address} ended at once with status {session.exit_status}; "
@@ -235,7 +237,7 @@ class Sessions:
                 f"generation {generation} of session {agent.session} is not newer than the last one started: "
                 "somebody else started it; look at what lives now"
             )
-        half_made = self._own(agent.session, incarnation)
+        half_made = self._find_own(agent.session, incarnation)
         if half_made is not None:
             self.end(half_made, grace=FAILED_START_GRACE)
         return StartFailed(
@@ -244,13 +246,13 @@ class Sessions:
         )
 
 
-def _seen_in(lines: Iterable[str]) -> Session | None:
+def _session_in(lines: Iterable[str]) -> Session | None:
     """The session that these lines describe, besides our own words. Raises Unknown for anything else."""
     panes = parse_panes("\n".join(row for row in lines if row not in commands.MARKERS))
-    return next(iter(_noticed(group_sessions(panes)).values()), None)
+    return next(iter(_mark_zombies(group_sessions(panes)).values()), None)
 
 
-def _noticed(sessions: dict[str, Session]) -> dict[str, Session]:
+def _mark_zombies(sessions: dict[str, Session]) -> dict[str, Session]:
     # tmux may not have noticed that a program ended: 3.3a misses a SIGCHLD now and then, and a detached child
     # that holds the terminal then keeps the pane looking alive.
     return {

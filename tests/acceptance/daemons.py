@@ -158,7 +158,7 @@ class Place:
         assert record["status"] == "done", record
 
     def session(self, address: str) -> Session | None:
-        return self.town.sessions.look(self.town.roster().agents[address].session)
+        return self.town.sessions.find(self.town.roster().agents[address].session)
 
     def living(self, address: str) -> Session:
         session = self.session(address)

@@ -119,7 +119,7 @@ class Play:
         """What the session that the block is run in has of us in its environment."""
         town = self._town()
         agent = town.roster().resolve(block.about)
-        found = eventually(lambda: _surroundings(town.sessions.look(agent.session)), deadline=DEADLINE)
+        found = eventually(lambda: _surroundings(town.sessions.find(agent.session)), deadline=DEADLINE)
         town.redis.close()
         return found
 

@@ -128,7 +128,7 @@ class Daemon:
         return session
 
     def session(self, address: str = MAX) -> Session | None:
-        return self.town.sessions.look(self.town.roster().agents[address].session)
+        return self.town.sessions.find(self.town.roster().agents[address].session)
 
     def living(self, address: str = MAX) -> Session | None:
         """The agent's session if it lives and is written down."""

@@ -77,7 +77,7 @@ class Stage:
         return self.living(address)
 
     def session(self, address: str = MAX) -> Session | None:
-        return self.town.sessions.look(self.agent(address).session)
+        return self.town.sessions.find(self.agent(address).session)
 
     def living(self, address: str = MAX) -> Session:
         """The agent's session, which must be alive."""

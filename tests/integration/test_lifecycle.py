@@ -43,7 +43,7 @@ def test_a_cycle_hands_the_notes_over_to_a_fresh_session(stage: Stage) -> None:
 def test_a_cycle_without_notes_hands_over_the_screen_and_who_asked_and_why(stage: Stage) -> None:
     first = stage.start()
     stage.town.sessions.tmux.run("send-keys", "-t", first.pane, "-l", "was deep in the parser")
-    eventually(lambda: "parser" in stage.town.sessions.screen(first))
+    eventually(lambda: "parser" in stage.town.sessions.capture_screen(first))
 
     outcome, _ = stage.carry_out("cycle", WITNESS, to=MAX, reason="stuck for an hour")
 

@@ -49,7 +49,7 @@ def test_lines_arrive_as_one_paste_where_the_program_asked_for_that(
     world: TmuxWorld, recorder: Recorder
 ) -> None:
     session, record = recorder("bracketed")
-    eventually(lambda: world.sessions.screen(session) == "")
+    eventually(lambda: world.sessions.capture_screen(session) == "")
 
     assert poke(world, session, "one\ntwo\r\nthree\n") == "delivered"
 
@@ -146,4 +146,4 @@ def test_two_hundred_sessions_take_eight_tmux_processes_and_one_pause(world: Tmu
     assert world.tmux.calls - before <= 8
     assert time.monotonic() - begun < 5
     some = sessions["many-137"]
-    eventually(lambda: world.sessions.screen(some) == "hello many-137\nhello many-137")
+    eventually(lambda: world.sessions.capture_screen(some) == "hello many-137\nhello many-137")

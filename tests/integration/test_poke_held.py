@@ -28,7 +28,7 @@ def attached(world: TmuxWorld, session: Session) -> Iterator[None]:
         os.environ.update(TERM="xterm")
         os.execvp("tmux", ["tmux", "-L", world.socket, "attach-session", "-t", f"={session.name}:"])
     try:
-        eventually(lambda: (seen := world.sessions.look(session.name)) and seen.attached)
+        eventually(lambda: (seen := world.sessions.find(session.name)) and seen.attached)
         yield
     finally:
         os.kill(pid, signal.SIGKILL)
@@ -39,7 +39,7 @@ def attached(world: TmuxWorld, session: Session) -> Iterator[None]:
 def test_copy_mode_is_left_first(world: TmuxWorld, recorder: Recorder) -> None:
     session, record = recorder()
     world.tmux.run("copy-mode", "-t", session.pane)
-    seen = world.sessions.look(session.name)
+    seen = world.sessions.find(session.name)
     assert seen is not None
     assert seen.in_mode
 
@@ -87,12 +87,12 @@ SHELLS = ["exec bash --norc -i", "exec sh", "exec bash --norc", "bash --norc -i;
 @pytest.mark.parametrize("command", SHELLS)
 def test_no_text_ever_reaches_a_bare_shell(world: TmuxWorld, tmp_path: Path, command: str) -> None:
     session = world.start(command)
-    eventually(lambda: world.sessions.screen(session))
+    eventually(lambda: world.sessions.capture_screen(session))
 
     outcome = poke(world, session, f"touch {tmp_path}/ran")
 
     assert outcome.startswith("held: a bare shell (")
-    assert "ran" not in world.sessions.screen(session)
+    assert "ran" not in world.sessions.capture_screen(session)
     assert not (tmp_path / "ran").exists()
 
 
@@ -100,7 +100,7 @@ def test_an_agent_that_ended_into_its_shell_is_not_typed_into(world: TmuxWorld, 
     record, program = tmp_path / "record", tmp_path / "agent.py"
     program.write_text(RECORDER)
     session = world.start("exec bash --norc -i")
-    eventually(lambda: world.sessions.screen(session))
+    eventually(lambda: world.sessions.capture_screen(session))
     started = f"{sys.executable} {program} {record} raw"
     world.tmux.run("send-keys", "-t", session.pane, started, "Enter")
     world.wait_for(record)
@@ -137,7 +137,7 @@ def test_an_agent_that_is_a_shell_program_is_poked(world: TmuxWorld, tmp_path: P
 def test_a_dead_pane_a_gone_a_replaced_and_a_foreign_session(world: TmuxWorld, recorder: Recorder) -> None:
     world.start(WHEN_TOLD, "dead")
     (world.folder / "go").touch()
-    dead = eventually(lambda: (seen := world.sessions.look("dead")) and seen.dead and seen)
+    dead = eventually(lambda: (seen := world.sessions.find("dead")) and seen.dead and seen)
     gone = world.start(session="gone")
     world.sessions.end(gone, grace=1.0)
     living, record = recorder()
@@ -217,7 +217,7 @@ def test_a_shell_that_comes_to_the_front_after_the_look_is_not_typed_into(
     late = Sessions(Late(world.socket, environ=world.environ))
 
     assert late.poke([Poke(session, "touch ran")])[session.name].startswith("held: the session changed")
-    assert "ran" not in world.sessions.screen(session)
+    assert "ran" not in world.sessions.capture_screen(session)
 
 
 def test_a_stopped_server_is_unknown_and_nothing_is_typed(world: TmuxWorld, recorder: Recorder) -> None:
@@ -252,12 +252,12 @@ def test_a_server_that_stops_between_text_and_enter_is_told(world: TmuxWorld, re
 )
 def test_an_open_dialog_holds_the_poke(world: TmuxWorld, question: str) -> None:
     session = world.start(python(f"print({question!r}, end='', flush=True); import time; time.sleep(600)"))
-    eventually(lambda: question.splitlines()[-1].strip() in world.sessions.screen(session))
+    eventually(lambda: question.splitlines()[-1].strip() in world.sessions.capture_screen(session))
 
     outcome = poke(world, session, "HEARTBEAT")
 
     assert outcome == "held: a dialog is open and would take the poke for its answer"
-    assert "HEARTBEAT" not in world.sessions.screen(session)
+    assert "HEARTBEAT" not in world.sessions.capture_screen(session)
 
 
 def test_what_only_speaks_of_choices_does_not_hold_the_poke(world: TmuxWorld, recorder: Recorder) -> None:

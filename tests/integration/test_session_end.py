@@ -52,7 +52,7 @@ def bystander() -> Iterator[Process]:
 
 def certainly_gone(world: TmuxWorld, name: str) -> bool:
     try:
-        return world.sessions.look(name) is None
+        return world.sessions.find(name) is None
     except StateUnknown:  # the server is just ending
         return False
 
@@ -71,7 +71,7 @@ def test_a_session_that_lets_itself_be_ended_ends_in_tens_of_milliseconds(
     world.sessions.end(session, grace=30.0)
 
     assert time.monotonic() - begun < 3.0
-    assert world.sessions.look(session.name) is None
+    assert world.sessions.find(session.name) is None
     assert processes.with_incarnation(session.incarnation) == set()
 
 
@@ -167,7 +167,7 @@ def test_what_a_killed_server_left_ends(world: TmuxWorld) -> None:
     eventually(lambda: certainly_gone(world, session.name))
     assert processes.with_incarnation(session.incarnation) != set()
 
-    world.sessions.end_remains(session.incarnation, grace=1.0)
+    world.sessions.end_orphans(session.incarnation, grace=1.0)
 
     assert processes.with_incarnation(session.incarnation) == set()
 
@@ -202,7 +202,7 @@ def test_a_session_without_a_token_is_never_touched(world: TmuxWorld) -> None:
         world.sessions.end(persons, grace=1.0)
     world.sessions.end(replace(persons, incarnation="made-up"), grace=1.0)
 
-    found = world.sessions.look("a-persons")
+    found = world.sessions.find("a-persons")
     assert found
     assert (found.id, found.pid, found.dead) == (persons.id, persons.pid, False)
 
@@ -235,7 +235,7 @@ def test_an_adopted_session_is_ours_and_can_be_ended(world: TmuxWorld, tmp_path:
 def test_a_dead_pane_is_cleared_away_with_what_it_left(world: TmuxWorld) -> None:
     session = world.start(f"setsid sleep 600 & {WHEN_TOLD}; exit 7")
     (world.folder / "go").touch()
-    dead = eventually(lambda: (seen := world.sessions.look(session.name)) and seen.dead and seen)
+    dead = eventually(lambda: (seen := world.sessions.find(session.name)) and seen.dead and seen)
     assert dead
 
     world.sessions.end(dead, grace=1.0)
@@ -259,7 +259,7 @@ def test_without_the_agents_pane_the_session_is_dead_and_can_be_ended(world: Tmu
     session = world.start()
     world.tmux.run("split-window", "-d", "-t", session.pane, "exec sleep 600")
     world.tmux.run("kill-pane", "-t", session.pane)
-    seen = world.sessions.look(session.name)
+    seen = world.sessions.find(session.name)
     assert seen is not None
     assert (seen.dead, seen.pid, seen.pane) == (True, 0, session.pane)
 
@@ -308,7 +308,7 @@ def test_a_program_that_ended_unnoticed_by_tmux_makes_the_session_dead(world: Tm
         def call(self, *args: object, **kwargs: object) -> Answer:
             return Answer(0, living, "")
 
-    seen = Sessions(MissedIt(world.socket, environ=world.environ)).look("gone")
+    seen = Sessions(MissedIt(world.socket, environ=world.environ)).find("gone")
     assert seen is not None
     assert seen.dead
     assert child.wait() == 0

@@ -12,7 +12,7 @@ import pytest
 from gastown_mail.contracts.errors import StartFailed, StateUnknown
 from gastown_mail.sessions import commands
 from gastown_mail.sessions.processes import with_incarnation
-from gastown_mail.sessions.session import STAYS, Session, Sessions
+from gastown_mail.sessions.session import STARTUP_CHECK, Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
 from tests.integration.tmux_world import TmuxWorld, python
 from tests.waiting import eventually
@@ -28,11 +28,11 @@ def environment(world: TmuxWorld, folder: Path) -> dict[str, str]:
 
 def test_a_started_session_is_what_the_snapshot_shows(world: TmuxWorld) -> None:
     started = world.start(token=(token := world.token()), generation=7)
-    eventually(lambda: (seen := world.sessions.look(started.name)) and seen.foreground == "sleep")
+    eventually(lambda: (seen := world.sessions.find(started.name)) and seen.foreground == "sleep")
     session = replace(started, foreground="sleep")
 
     assert world.sessions.snapshot() == {session.name: session}
-    assert world.sessions.look(session.name) == session
+    assert world.sessions.find(session.name) == session
     assert (session.incarnation, session.generation, session.dead) == (token, 7, False)
     assert (session.name, session.agent) == ("gt-rig-crew-max", "rig/crew/gt-rig-crew-max")
     assert (session.attached, session.in_mode, session.exit_status) == (0, False, None)
@@ -148,7 +148,7 @@ def test_utf8_works_without_a_locale(world: TmuxWorld, tmp_path: Path, locale: d
 
     session = world.start(python("import sys; print(sys.stdout.encoding, 'grüße 🙂', flush=True); input()"))
 
-    eventually(lambda: world.sessions.screen(session).lower() == "utf-8 grüße 🙂")
+    eventually(lambda: world.sessions.capture_screen(session).lower() == "utf-8 grüße 🙂")
 
 
 def test_a_generation_starts_once(world: TmuxWorld) -> None:
@@ -223,7 +223,7 @@ def test_a_start_that_a_stopped_server_takes_later_is_still_one_start(world: Tmu
     finally:
         os.kill(other.server, signal.SIGCONT)
 
-    if world.sessions.look("late") is None:
+    if world.sessions.find("late") is None:
         world.start(session="late", generation=2)
     assert sorted(world.sessions.snapshot()) == ["late", "other"]
 
@@ -251,13 +251,13 @@ def test_a_command_that_ends_at_once_is_a_failed_start_and_leaves_nothing(
 
 def test_a_command_that_ends_between_the_looks_is_a_failed_start(world: TmuxWorld) -> None:
     with pytest.raises(StartFailed, match="ended at once with status 4"):
-        world.start(f"sleep {STAYS / 2}; exit 4")
+        world.start(f"sleep {STARTUP_CHECK / 2}; exit 4")
 
 
 def test_a_command_that_ends_after_the_looks_was_started(world: TmuxWorld) -> None:
-    session = world.start(f"sleep {STAYS * 2}; exit 4")
+    session = world.start(f"sleep {STARTUP_CHECK * 2}; exit 4")
 
-    eventually(lambda: (seen := world.sessions.look(session.name)) and seen.dead)
+    eventually(lambda: (seen := world.sessions.find(session.name)) and seen.dead)
 
 
 def test_what_a_failed_start_left_in_the_background_ends(world: TmuxWorld) -> None:
@@ -292,7 +292,7 @@ def test_a_work_dir_that_only_the_server_cannot_enter_ends_the_start(
 
     assert world.tmux.script([creation], cwd=tmp_path).lines == ["started"]
 
-    session = eventually(lambda: (seen := world.sessions.look("lost")) and seen.dead and seen)
+    session = eventually(lambda: (seen := world.sessions.find("lost")) and seen.dead and seen)
     assert session
     assert session.incarnation == world.tokens[-1]
 

@@ -35,7 +35,7 @@ def server_socket(world: TmuxWorld) -> Path:
 
 def test_no_server_is_no_session(world: TmuxWorld) -> None:
     assert world.sessions.snapshot() == {}
-    assert world.sessions.look("gt-mayor") is None
+    assert world.sessions.find("gt-mayor") is None
     with pytest.raises(NoServer):
         world.tmux.run("list-sessions")
 
@@ -44,7 +44,7 @@ def test_a_server_without_sessions_is_no_session(world: TmuxWorld) -> None:
     world.tmux.run(*commands.start_server())
 
     assert world.sessions.snapshot() == {}
-    assert world.sessions.look("gt-mayor") is None
+    assert world.sessions.find("gt-mayor") is None
 
 
 def test_a_server_that_was_killed_is_no_session(world: TmuxWorld) -> None:
@@ -52,7 +52,7 @@ def test_a_server_that_was_killed_is_no_session(world: TmuxWorld) -> None:
     os.kill(session.server, signal.SIGKILL)
 
     eventually(lambda: kernel.read_process(session.server) is None)
-    assert world.sessions.look(session.name) is None
+    assert world.sessions.find(session.name) is None
     assert world.sessions.snapshot() == {}
 
 
@@ -62,7 +62,7 @@ def test_a_stopped_server_is_unknown_after_the_deadline_and_leaves_no_client(wor
     os.kill(session.server, signal.SIGSTOP)
     begun = time.monotonic()
     try:
-        for act in (hasty.snapshot, lambda: hasty.look("nobody"), lambda: hasty.end(session, grace=0.1)):
+        for act in (hasty.snapshot, lambda: hasty.find("nobody"), lambda: hasty.end(session, grace=0.1)):
             with pytest.raises(StateUnknown, match=r"did not answer within 0\.3 s"):
                 act()
     finally:
@@ -99,7 +99,7 @@ def test_a_living_server_whose_socket_file_was_deleted_is_unknown(world: TmuxWor
     path.rename(path.with_suffix(".hidden"))
     try:
         with pytest.raises(StateUnknown, match="SIGUSR1") as caught:
-            world.sessions.look(session.name)
+            world.sessions.find(session.name)
         assert not isinstance(caught.value, NoServer)
         with pytest.raises(StateUnknown, match="SIGUSR1"):
             world.start(session=session.name)
@@ -121,10 +121,10 @@ def test_a_file_in_place_of_the_socket_is_not_taken_for_no_server(tmp_path: Path
 def test_names_are_exact(world: TmuxWorld) -> None:
     world.start(session="gt-crew-maxine")
 
-    assert world.sessions.look("gt-crew-max") is None
-    assert world.sessions.look("gt-crew-maxin*") is None
-    assert world.sessions.look("") is None
-    found = world.sessions.look("gt-crew-maxine")
+    assert world.sessions.find("gt-crew-max") is None
+    assert world.sessions.find("gt-crew-maxin*") is None
+    assert world.sessions.find("") is None
+    found = world.sessions.find("gt-crew-maxine")
     assert found is not None
     assert found.name == "gt-crew-maxine"
 
@@ -133,7 +133,7 @@ def test_a_name_with_special_characters_is_found_when_a_person_made_it(world: Tm
     world.tmux.run(*commands.start_server(), ";", "new-session", "-d", "-s", "my own|#{pid} é", "cat")
 
     (name,) = world.sessions.snapshot()
-    found = world.sessions.look(name)
+    found = world.sessions.find(name)
     assert found is not None
     assert (found.name, found.incarnation) == (name, "")
 
