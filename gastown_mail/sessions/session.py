@@ -16,7 +16,7 @@ from gastown_mail.sessions.foreground import is_shell
 from gastown_mail.sessions.kernel import Process
 from gastown_mail.sessions.panes import PANE_FORMAT, Session, group_sessions, parse_panes
 from gastown_mail.sessions.poke import Poke, poke_all
-from gastown_mail.sessions.tmux import Answer, NoServer, NoTarget, Tmux, names_in
+from gastown_mail.sessions.tmux import NoServer, TargetNotFound, Tmux, TmuxResult, variable_names
 
 STARTUP_CHECK = 0.25
 """Seconds for which a new session's program must stay; its end is noticed at once."""
@@ -127,7 +127,7 @@ class Sessions:
         """Return the screen's last lines, without blank ones at the end; "" when the session is gone."""
         try:
             text = self.tmux.run(*commands.capture(session.pane, lines))
-        except (NoServer, NoTarget):
+        except (NoServer, TargetNotFound):
             return ""
         return "\n".join(text.rstrip().splitlines()[-lines:])
 
@@ -135,7 +135,7 @@ class Sessions:
         """Type texts into sessions; return `delivered`, `held: why` or `failed: why` per session name."""
         return poke_all(self.tmux, self.snapshot, pokes, sleep=self._sleep)
 
-    def _ensured(self, ask: Callable[[], Answer]) -> Answer:
+    def _ensured(self, ask: Callable[[], TmuxResult]) -> TmuxResult:
         """The answer of a server that is started first if there is none: it may have ended just now."""
         try:
             return ask()
@@ -151,7 +151,7 @@ class Sessions:
     def _find_target(self, target: str) -> Session | None:
         try:
             text = self.tmux.run(*commands.list_session(target, PANE_FORMAT))
-        except (NoServer, NoTarget):
+        except (NoServer, TargetNotFound):
             return None
         return _session_in(text.split("\n"))
 
@@ -187,14 +187,14 @@ class Sessions:
         kill = commands.kill(session.id, session.incarnation)
         look = commands.list_session(commands.target_by_id(session.id), PANE_FORMAT)
         began = time.monotonic()
-        answer = self.tmux.call([*commands.show_global_environment(), ";", *kill, ";", *look])
-        error = self.tmux.error_of(answer) if answer.status else None
+        answer = self.tmux.run_raw([*commands.show_global_environment(), ";", *kill, ";", *look])
+        error = self.tmux.to_error(answer) if answer.status else None
         if isinstance(error, NoServer):
             return
-        if error is not None and not isinstance(error, NoTarget):
+        if error is not None and not isinstance(error, TargetNotFound):
             raise error
         ours = [number for number, row in enumerate(answer.lines) if row in commands.MARKERS]
-        self._names, self._names_at = names_in(answer.lines[: ours[-1]]) if ours else None, began
+        self._names, self._names_at = variable_names(answer.lines[: ours[-1]]) if ours else None, began
         left = _session_in(answer.lines[ours[-1] + 1 :]) if ours else None
         if left is not None and left.incarnation == session.incarnation:
             raise StateUnknown(f"tmux did not remove session {session.name} ({session.id}); look again")
@@ -231,7 +231,9 @@ class Sessions:
             + "\n".join(screen[-LAST_LINES:])
         )
 
-    def _not_started(self, agent: Agent, incarnation: str, generation: int, answer: Answer) -> StartFailed:
+    def _not_started(
+        self, agent: Agent, incarnation: str, generation: int, answer: TmuxResult
+    ) -> StartFailed:
         if "stale" in answer.lines:
             return StartFailed(
                 f"generation {generation} of session {agent.session} is not newer than the last one started: "

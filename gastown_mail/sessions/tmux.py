@@ -50,12 +50,12 @@ class NoServer(StateUnknown):
     """No tmux server listens on this socket, so certainly none of its sessions lives."""
 
 
-class NoTarget(StateUnknown):
+class TargetNotFound(StateUnknown):
     """The server lives and says that the session, window or pane is not there."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TmuxResult:
     """What one tmux client printed, and its exit status. A script may have failed in part only."""
 
     status: int
@@ -86,25 +86,25 @@ class Tmux:
 
         Raises TmuxMissing, NoServer, NoTarget, or Unknown with tmux's own words.
         """
-        answer = self.call(argv, stdin=stdin, cwd=cwd)
+        answer = self.run_raw(argv, stdin=stdin, cwd=cwd)
         if answer.status:
-            raise self.error_of(answer)
+            raise self.to_error(answer)
         return answer.output
 
-    def script(self, lines: Iterable[str], *, cwd: str | os.PathLike[str] = "/") -> Answer:
+    def script(self, lines: Iterable[str], *, cwd: str | os.PathLike[str] = "/") -> TmuxResult:
         """Run many command lines in one tmux process; one that fails does not stop the others.
 
         The answer says what they printed, and in `errors` what failed: a script has to print how far it came.
         Raises NoServer, TmuxMissing, Unknown at the deadline.
         """
-        answer = self.call(commands.source_stdin(), stdin="\n".join(lines) + "\n", cwd=cwd)
-        if answer.status and isinstance(error := self.error_of(answer), NoServer):
+        answer = self.run_raw(commands.source_stdin(), stdin="\n".join(lines) + "\n", cwd=cwd)
+        if answer.status and isinstance(error := self.to_error(answer), NoServer):
             raise error
         return answer
 
-    def call(
+    def run_raw(
         self, argv: Iterable[str], *, stdin: str | None = None, cwd: str | os.PathLike[str] = "/"
-    ) -> Answer:
+    ) -> TmuxResult:
         """Run one tmux client in `cwd`, wait at most the deadline, return its answer whatever it says.
 
         Raises TmuxMissing, FileNotFoundError or NotADirectoryError for `cwd`, Unknown at the deadline or
@@ -132,7 +132,7 @@ class Tmux:
             ) from None
         finally:
             _discard(client)
-        return Answer(
+        return TmuxResult(
             client.returncode, output.decode(errors="replace"), errors.decode(errors="replace").strip()
         )
 
@@ -140,7 +140,7 @@ class Tmux:
         """Return every pane of the server, from one call; none when there is no server."""
         try:
             return parse_panes(self.run(*commands.list_all(PANE_FORMAT)))
-        except (NoServer, NoTarget):
+        except (NoServer, TargetNotFound):
             return []
 
     def server_pid(self) -> int:
@@ -161,7 +161,7 @@ class Tmux:
             text = self.run(*commands.show_global_environment())
         except NoServer:
             text = self.run(*commands.start_server(), ";", *commands.show_global_environment())
-        return names_in(text.splitlines())
+        return variable_names(text.splitlines())
 
     def _binary(self) -> str:
         if not self._found or not os.access(self._found, os.X_OK):
@@ -186,13 +186,13 @@ class Tmux:
     def _server(self) -> list[str]:
         return ["-S" if self.socket.startswith("/") else "-L", self.socket, "-u", "-f", "/dev/null"]
 
-    def error_of(self, answer: Answer) -> StateUnknown:
+    def to_error(self, answer: TmuxResult) -> StateUnknown:
         """What a client that failed says, as the error that it means."""
         text = answer.errors
         if unconnected := _NOT_CONNECTED.match(text):
             return self._no_server(text, unconnected["refused"] or unconnected["path"])
         if _NO_TARGET.match(text):
-            return NoTarget(text)
+            return TargetNotFound(text)
         return StateUnknown(f"tmux on socket {self.socket} says: {text or 'nothing, but it failed'}")
 
     def _no_server(self, text: str, path: str) -> StateUnknown:
@@ -210,7 +210,7 @@ class Tmux:
         return NoServer(text)
 
 
-def names_in(environment: Iterable[str]) -> list[str]:
+def variable_names(environment: Iterable[str]) -> list[str]:
     """Return the names in an environment as tmux shows it."""
     return [line.partition("=")[0] for line in environment if line.find("=") > 0]
 

@@ -16,7 +16,7 @@ from gastown_mail.contracts.errors import SessionNotManaged, StartFailed, StateU
 from gastown_mail.sessions import kernel, processes
 from gastown_mail.sessions.kernel import Process
 from gastown_mail.sessions.session import Sessions
-from gastown_mail.sessions.tmux import Answer, Tmux
+from gastown_mail.sessions.tmux import Tmux, TmuxResult
 from tests.integration.tmux_world import STAY, WHEN_TOLD, TmuxWorld, python
 from tests.waiting import eventually
 
@@ -305,8 +305,8 @@ def test_a_program_that_ended_unnoticed_by_tmux_makes_the_session_dead(world: Tm
     living = f"$1|%1|{child.pid}|0|||0|0|0|1|1|1|{os.getpid()}|1|1|%1|t0ken|sh|a/|gone"
 
     class MissedIt(Tmux):
-        def call(self, *args: object, **kwargs: object) -> Answer:
-            return Answer(0, living, "")
+        def call(self, *args: object, **kwargs: object) -> TmuxResult:
+            return TmuxResult(0, living, "")
 
     seen = Sessions(MissedIt(world.socket, environ=world.environ)).find("gone")
     assert seen is not None

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from gastown_mail.contracts.errors import StateUnknown, TmuxMissing
 from gastown_mail.sessions import commands, kernel
 from gastown_mail.sessions.session import Sessions
-from gastown_mail.sessions.tmux import NoServer, NoTarget, Tmux
+from gastown_mail.sessions.tmux import NoServer, TargetNotFound, Tmux
 from tests.integration.tmux_world import TmuxWorld
 from tests.waiting import eventually
 
@@ -187,11 +187,11 @@ def test_the_end_of_a_target_is_told_from_all_other_failures(world: TmuxWorld) -
     world.start()
 
     for argv in (["list-panes", "-s", "-t", "$99"], ["send-keys", "-t", "%99", "x"]):
-        with pytest.raises(NoTarget):
+        with pytest.raises(TargetNotFound):
             world.tmux.run(*argv)
     with pytest.raises(StateUnknown) as caught:
         world.tmux.run("list-panes", "--what")
-    assert not isinstance(caught.value, NoTarget)
+    assert not isinstance(caught.value, TargetNotFound)
 
 
 def test_a_wrong_protocol_is_unknown(tmp_path: Path, world: TmuxWorld) -> None:
@@ -203,7 +203,7 @@ def test_a_wrong_protocol_is_unknown(tmp_path: Path, world: TmuxWorld) -> None:
 
     with pytest.raises(StateUnknown, match="protocol version mismatch") as caught:
         Sessions(Tmux(world.socket, environ=environ)).snapshot()
-    assert not isinstance(caught.value, (NoServer, NoTarget))
+    assert not isinstance(caught.value, (NoServer, TargetNotFound))
 
 
 def test_a_client_whose_pipes_are_held_open_by_others_does_not_hold_us(
