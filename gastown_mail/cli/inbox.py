@@ -9,7 +9,7 @@ import click
 from gastown_mail.cli.filters import address_of, agent_of, agent_option, count_option, since_option
 from gastown_mail.cli.here import ago, json_option, open_town, show, table, town_option
 from gastown_mail.contracts.times import format_time
-from gastown_mail.daemon.clerk import judge
+from gastown_mail.daemon.clerk import classify
 from gastown_mail.daemon.roster import Roster
 from gastown_mail.mail.inbox import Inbox
 
@@ -54,7 +54,7 @@ def _elements(box: Inbox) -> Iterator[bytes]:
 
 def described(element: bytes, roster: Roster) -> dict[str, Any]:
     """An element as the clerk will judge it, without token and handoff; with its text if it is no request."""
-    booking = judge(element, roster)
+    booking = classify(element, roster)
     request = booking.request
     return {
         "id": booking.id,

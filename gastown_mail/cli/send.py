@@ -95,7 +95,7 @@ def _as_operator(town: str | None, action: str, *, to: str | None, reason: str, 
             )
         request_id = new_request_id()
         element = build_element(request_id, action, OPERATOR, to=to, token="", reason=reason, handoff=handoff)
-        Clerk(opened).book([element], trusted=True)
+        Clerk(opened).accept([element], trusted=True)
         return Receipt(request_id, url, name)
 
 

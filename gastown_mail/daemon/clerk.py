@@ -32,7 +32,7 @@ from gastown_mail.plumbing.log import log_event
 WAIT = 1.0
 """Seconds that one blocking read waits; a stopping clerk ends within it."""
 
-PAUSE_AFTER_TROUBLE = 0.5
+RETRY_PAUSE = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Clerk:
     def __init__(self, town: Town) -> None:
         self.town = town
         self.inbox = Inbox(town.redis, town.keys)
-        self._desk = Turn(town.redis, town.keys.clerk, town.host)
+        self._lease = Turn(town.redis, town.keys.clerk, town.host)
 
     def serve(self, stop: threading.Event) -> None:
         """Book elements until `stop` is set; trouble is logged and waited out, never the end."""
@@ -52,36 +52,36 @@ class Clerk:
                 self.serve_once(WAIT)
             except (RedisError, GastownError) as error:
                 log_event(log, "clerk_waits", level=logging.WARNING, detail=str(error))
-                stop.wait(PAUSE_AFTER_TROUBLE)
-        self._desk.give_back()
+                stop.wait(RETRY_PAUSE)
+        self._lease.give_back()
 
     def serve_once(self, wait: float) -> int:
         """Book what is there, waiting at most `wait` seconds for it; return how many elements that were."""
-        if not self._desk.mine and not self._desk.take():
+        if not self._lease.mine and not self._lease.take():
             time.sleep(wait)
             return 0
         elements = self.inbox.unfinished() or self.inbox.take(wait)
         if elements:
             failpoint("clerk-taken")
-            self._book(elements, trusted=False, allowed=self._desk.still_held)
+            self._accept(elements, trusted=False, may_write=self._lease.still_held)
         return len(elements)
 
-    def book(self, elements: Sequence[bytes], *, trusted: bool = False) -> None:
+    def accept(self, elements: Sequence[bytes], *, trusted: bool = False) -> None:
         """Book elements past the inbox; one booked again changes nothing (`trusted`: see `Booking`)."""
-        self._book(elements, trusted=trusted, allowed=lambda: True)
+        self._accept(elements, trusted=trusted, may_write=lambda: True)
 
-    def _book(self, elements: Sequence[bytes], *, trusted: bool, allowed: Callable[[], bool]) -> None:
+    def _accept(self, elements: Sequence[bytes], *, trusted: bool, may_write: Callable[[], bool]) -> None:
         roster = self.town.roster()
-        judged: dict[str, IncomingRequest] = {}
+        classified: dict[str, IncomingRequest] = {}
         for element in elements:
-            booking = replace(judge(element, roster), trusted=trusted)
-            judged.setdefault(booking.id, booking)
+            booking = replace(classify(element, roster), trusted=trusted)
+            classified.setdefault(booking.id, booking)
 
         def unless_replaced(pipe: Any) -> Any:
             # a clerk that was stopped for longer than its lease writes nothing: its successor has booked
-            if not allowed():
+            if not may_write():
                 raise GastownError("another clerk has taken over; this one waits for its turn")
-            new = self._proven(self._not_booked(judged))
+            new = self._verify_senders(self._new_only(classified))
             pipe.multi()
             self._write(pipe, new, elements, roster)
             return new
@@ -93,14 +93,14 @@ class Clerk:
             whose, why = booking.agent or None, booking.refusal or None
             log_event(log, "booked", request_id=booking.id, agent=whose, detail=why)
 
-    def _not_booked(self, judged: Mapping[str, IncomingRequest]) -> list[IncomingRequest]:
-        known = self.town.requests.are_known(list(judged))
-        return [booking for booking, is_known in zip(judged.values(), known, strict=True) if not is_known]
+    def _new_only(self, classified: Mapping[str, IncomingRequest]) -> list[IncomingRequest]:
+        known = self.town.requests.are_known(list(classified))
+        return [booking for booking, is_known in zip(classified.values(), known, strict=True) if not is_known]
 
-    def _proven(self, bookings: Sequence[IncomingRequest]) -> list[IncomingRequest]:
+    def _verify_senders(self, requests: Sequence[IncomingRequest]) -> list[IncomingRequest]:
         """Note which of them carry the token of the session in which their asker lives now."""
         askers = sorted(
-            {b.asker for b in bookings if b.request and b.request.incarnation and b.asker != b.agent}
+            {b.asker for b in requests if b.request and b.request.incarnation and b.asker != b.agent}
         )
         records = self.town.agents.read_all(askers) if askers else []
         tokens = {asker: record.incarnation for asker, record in zip(askers, records, strict=True)}
@@ -108,7 +108,7 @@ class Clerk:
             replace(
                 b, sender_verified=b.request is not None and b.request.incarnation == tokens.get(b.asker, "")
             )
-            for b in bookings
+            for b in requests
         ]
 
     def _write(
@@ -123,14 +123,14 @@ class Clerk:
             pipe.lrem(self.town.keys.taken, 1, element)  # type: ignore[arg-type]
 
 
-def judge(element: bytes, roster: Roster) -> IncomingRequest:
+def classify(element: bytes, roster: Roster) -> IncomingRequest:
     """Whose request an element is, or why it is refused."""
     try:
         request_id, request = decode_element(element)
     except InvalidRequest as error:
-        return IncomingRequest(_readable_id(element), element, rejection=error.reason)
+        return IncomingRequest(_best_effort_id(element), element, rejection=error.reason)
     try:
-        agent, asker = parties(request, roster)
+        agent, asker = resolve_parties(request, roster)
     except AddressError as error:
         return IncomingRequest(request_id, element, request, rejection=str(error))
     refusal = "" if may_ask(asker, agent) else f"{asker} may not ask for {agent.address}"
@@ -146,13 +146,13 @@ def enqueue(town: Town, request_id: str, agent: Agent, pipe: Pipeline | None = N
     )  # fmt: skip
 
 
-def parties(request: LifecycleRequest, roster: Roster) -> tuple[Agent, str]:
+def resolve_parties(request: LifecycleRequest, roster: Roster) -> tuple[Agent, str]:
     """Whose session is meant, and who asks (canonical, or `operator`); raises AddressError."""
     asker = OPERATOR if request.sender == OPERATOR else roster.resolve(request.sender).address
     return roster.resolve(request.target), asker
 
 
-def _readable_id(element: bytes) -> str:
+def _best_effort_id(element: bytes) -> str:
     """The id that its sender waits for, if it can be read at all."""
     try:
         given = json.loads(element)["id"]

@@ -92,7 +92,7 @@ class Stage:
         return self.book(element(sender, action, **more))
 
     def book(self, wish: bytes) -> str:
-        Clerk(self.town).book([wish])
+        Clerk(self.town).accept([wish])
         return decode_element(wish)[0]
 
     def carry_out(self, action: str, sender: str = MAX, **more: object) -> tuple[str, str]:

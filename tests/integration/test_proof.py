@@ -71,7 +71,7 @@ def test_what_is_filed_past_the_inbox_is_carried_out(strict: Stage) -> None:
     session = strict.start()
     wish = element("operator", "restart", to=MAX)
 
-    Clerk(strict.town).book([wish], trusted=True)
+    Clerk(strict.town).accept([wish], trusted=True)
 
     assert strict.again(decode_element(wish)[0]) == "done"
     assert identity(strict.living()) != identity(session)
