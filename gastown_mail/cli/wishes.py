@@ -6,7 +6,7 @@ from gastown_mail.cli.completion import addresses
 from gastown_mail.cli.here import open_town, town_option
 from gastown_mail.contracts.errors import AddressError
 from gastown_mail.daemon.adoption import adopt_session
-from gastown_mail.daemon.desired import WHOLE_TOWN
+from gastown_mail.daemon.desired import TOWN
 from gastown_mail.daemon.gate import OPEN
 from gastown_mail.daemon.service import request_sweep
 from gastown_mail.daemon.town import Town
@@ -67,8 +67,8 @@ def adopt(town: str | None, agent: str) -> None:
 def _whom(town: Town, agent: str, whole: bool) -> str:
     if whole == bool(agent):
         raise click.UsageError("name one AGENT, or say --all for the whole town")
-    return WHOLE_TOWN if whole else town.roster().resolve(agent).address
+    return TOWN if whole else town.roster().resolve(agent).address
 
 
 def _named(address: str) -> str:
-    return "the whole town" if address == WHOLE_TOWN else address
+    return "the whole town" if address == TOWN else address

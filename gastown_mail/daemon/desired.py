@@ -16,18 +16,18 @@ from gastown_mail.plumbing.files import file_lock
 FILE = "desired.json"
 LOCK, LOCK_DEADLINE = "desired.lock", 5.0
 
-WHOLE_TOWN = "*"
+TOWN = "*"
 """Whose record says whether the town as a whole is paused."""
 
 
 @dataclass(frozen=True)
-class Wishes:
+class DesiredStates:
     """What should be of each agent of one town."""
 
     agents: Agents
     daemon_dir: Path
 
-    def want(self, address: str, desired: Desired) -> None:
+    def set(self, address: str, desired: Desired) -> None:
         """From now on this should be, until somebody says otherwise."""
         self._write(address, desired.value, {"owed": "false", "before_pause": ""})
 
@@ -45,15 +45,15 @@ class Wishes:
 
     def is_town_paused(self) -> bool:
         """Has an operator paused the whole town?"""
-        return self.agents.read(WHOLE_TOWN).desired is Desired.PAUSED
+        return self.agents.read(TOWN).desired is Desired.PAUSED
 
-    def keep(self, *only: str) -> None:
+    def save(self, *only: str) -> None:
         """Make the file say what Redis says (of these agents alone, if any are named).
 
         Nothing is done when Redis was emptied and the file knows more.
         """
         with file_lock(self.daemon_dir / LOCK, LOCK_DEADLINE):
-            known = self._kept() if only else {}
+            known = self._read_file() if only else {}
             addresses = only if known else to_strs(self.agents.redis.smembers(self.agents.keys.agents))
             found = zip(addresses, self.agents.wanted(addresses), strict=True)
             wanted = known | {a: " ".join(words).strip() if words[0] else "" for a, words in found}
@@ -62,7 +62,7 @@ class Wishes:
             if town.lost() is None:
                 save_desired(self.daemon_dir, {a: words for a, words in wanted.items() if words})
 
-    def _kept(self) -> dict[str, str]:
+    def _read_file(self) -> dict[str, str]:
         """What the file says; nothing when it is broken or missing, and has to be written whole."""
         try:
             return load_desired(self.daemon_dir)
@@ -85,7 +85,7 @@ class Wishes:
                 pipe, self.agents.keys, "desired", agent=address, detail=desired or "as its settings say"
             )
             pipe.execute()
-        self.keep(address)
+        self.save(address)
 
 
 def load_desired(daemon_dir: Path) -> dict[str, str]:

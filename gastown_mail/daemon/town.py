@@ -14,7 +14,7 @@ from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import GastownError, StateFileError, StateUnknown
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings, load_settings
-from gastown_mail.daemon.desired import Wishes
+from gastown_mail.daemon.desired import DesiredStates
 from gastown_mail.daemon.layout import signs
 from gastown_mail.daemon.queues import TownQueue, queue
 from gastown_mail.daemon.record import Agents, TownRecord
@@ -45,7 +45,7 @@ class Town:
         self.keys = _keys(settings)
         self.requests = RequestStore(redis, self.keys)
         self.agents = Agents(redis, self.keys)
-        self.wishes = Wishes(self.agents, settings.daemon_dir)
+        self.wishes = DesiredStates(self.agents, settings.daemon_dir)
         self.record = TownRecord(redis, self.keys, settings.town_root)
         self.sessions = Sessions(Tmux(settings.tmux_socket, environ=os.environ))
         self._queues: dict[str, TownQueue] = {}
@@ -107,7 +107,7 @@ class Town:
     def keep_desired(self, *only: str) -> None:
         """Mirror what should be (of `only` these) to the disk; one that refuses is said and stops nobody."""
         try:
-            self.wishes.keep(*only)
+            self.wishes.save(*only)
         except GastownError as error:
             log_event(log, "desired_not_kept", level=logging.ERROR, detail=str(error))
 

@@ -71,7 +71,7 @@ class Stage:
         """Start the agent as an operator would."""
         jobs.bind(self.town)
         if self.town.agents.read(address).desired is Desired.STOPPED:
-            self.town.wishes.want(address, Desired.RUNNING)
+            self.town.wishes.set(address, Desired.RUNNING)
         answer = jobs.start(address, "a test wants it", "test")
         assert answer.startswith("started"), answer
         return self.living(address)

@@ -8,7 +8,7 @@ import pytest
 
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.daemon import jobs, lifecycle, rounds
-from gastown_mail.daemon.desired import FILE, WHOLE_TOWN
+from gastown_mail.daemon.desired import FILE, TOWN
 from gastown_mail.daemon.heartbeat import Act, Leave, Start
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.daemon.town import Town
@@ -56,7 +56,7 @@ def events(stage: Stage, name: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("before", [None, RUNNING, STOPPED])
 def test_after_a_pause_what_was_desired_before_is_desired_again(bound: Stage, before: Desired | None) -> None:
     if before:
-        bound.town.wishes.want(MAX, before)
+        bound.town.wishes.set(MAX, before)
     bound.town.wishes.pause(MAX)
     bound.town.wishes.pause(MAX)
     assert bound.record().desired is PAUSED
@@ -95,7 +95,7 @@ def test_a_paused_agent_is_left_alone_by_requests_and_pokes(bound: Stage, action
 @pytest.mark.parametrize("by", ["", "operator"])
 def test_no_start_that_waits_in_the_queue_comes_through_a_pause(bound: Stage, by: str) -> None:
     """Whoever asked for it: the pause came later."""
-    bound.town.wishes.want(DEACON, RUNNING)
+    bound.town.wishes.set(DEACON, RUNNING)
     bound.town.wishes.pause(DEACON)
 
     assert jobs.start(DEACON, "it must keep running", by).startswith("left alone")
@@ -109,7 +109,7 @@ def test_no_start_that_waits_in_the_queue_comes_through_a_pause(bound: Stage, by
 
 def test_while_the_town_is_paused_requests_wait_and_afterwards_are_carried_out(bound: Stage) -> None:
     session = bound.start()
-    bound.town.wishes.pause(WHOLE_TOWN)
+    bound.town.wishes.pause(TOWN)
     ident = bound.ask("restart", incarnation=session.incarnation)
 
     assert bound.again(ident) == lifecycle.WAITING
@@ -117,14 +117,14 @@ def test_while_the_town_is_paused_requests_wait_and_afterwards_are_carried_out(b
     assert bound.status(ident) == "received"
     assert "the town is paused" in bound.detail(ident)
     assert identity(bound.living()) == identity(session)
-    bound.town.wishes.resume(WHOLE_TOWN)
+    bound.town.wishes.resume(TOWN)
     assert bound.again(ident) == "done"
     assert identity(bound.living()) != identity(session)
 
 
 def test_while_the_town_is_paused_nobody_is_started_or_poked(bound: Stage) -> None:
     bound.start(WITNESS)
-    bound.town.wishes.pause(WHOLE_TOWN)
+    bound.town.wishes.pause(TOWN)
 
     answers = [jobs.start(DEACON, "a test wants it", by) for by in ("", "operator")]
 
@@ -133,30 +133,30 @@ def test_while_the_town_is_paused_nobody_is_started_or_poked(bound: Stage) -> No
     assert jobs.poke(WITNESS) == "held: paused"
     assert all(isinstance(act, Leave) for act in rounds.look(bound.town)[1])
     assert rounds.heartbeat(bound.town).heartbeat_count == 1
-    bound.town.wishes.resume(WHOLE_TOWN)
+    bound.town.wishes.resume(TOWN)
     assert not bound.town.is_paused()
     assert jobs.poke(WITNESS) == "delivered"
 
 
 def test_the_pause_of_one_agent_outlives_that_of_the_town(bound: Stage) -> None:
     bound.town.wishes.pause(MAX)
-    bound.town.wishes.pause(WHOLE_TOWN)
+    bound.town.wishes.pause(TOWN)
 
-    bound.town.wishes.resume(WHOLE_TOWN)
+    bound.town.wishes.resume(TOWN)
 
     assert bound.record().desired is PAUSED
 
 
 def test_the_file_says_what_redis_says(bound: Stage) -> None:
     bound.start(MAXINE)
-    bound.town.wishes.want(MAX, STOPPED)
+    bound.town.wishes.set(MAX, STOPPED)
     bound.town.wishes.pause(WITNESS)
-    bound.town.wishes.pause(WHOLE_TOWN)
-    assert on_disk(bound) == {WHOLE_TOWN: "paused", MAX: "stopped", WITNESS: "paused"}
+    bound.town.wishes.pause(TOWN)
+    assert on_disk(bound) == {TOWN: "paused", MAX: "stopped", WITNESS: "paused"}
 
     ident = bound.ask("shutdown", "operator", to=MAXINE)
     assert bound.again(ident) == lifecycle.WAITING
-    bound.town.wishes.resume(WHOLE_TOWN)
+    bound.town.wishes.resume(TOWN)
     bound.town.wishes.resume(WITNESS)
     assert bound.again(ident) == "done"
 
@@ -174,7 +174,7 @@ def test_a_file_that_was_lost_is_written_at_the_next_heartbeat(bound: Stage) -> 
 
 def test_an_emptied_redis_gets_back_what_was_wanted_and_counted(bound: Stage) -> None:
     session = bound.start()
-    bound.town.wishes.want(DEACON, STOPPED)
+    bound.town.wishes.set(DEACON, STOPPED)
     bound.town.wishes.pause(WITNESS)
     rounds.heartbeat(bound.town)
     before = rounds.heartbeat(bound.town)
@@ -197,7 +197,7 @@ def test_an_emptied_redis_gets_back_what_was_wanted_and_counted(bound: Stage) ->
 
 def test_what_was_desired_before_a_pause_outlives_an_emptied_redis(bound: Stage) -> None:
     rounds.heartbeat(bound.town)
-    bound.town.wishes.want(DEACON, STOPPED)
+    bound.town.wishes.set(DEACON, STOPPED)
     bound.town.wishes.pause(DEACON)
     empty_redis(bound)
     rounds.heartbeat(bound.town)
@@ -208,7 +208,7 @@ def test_what_was_desired_before_a_pause_outlives_an_emptied_redis(bound: Stage)
 
 
 def test_the_pause_of_the_whole_town_outlives_an_emptied_redis(bound: Stage) -> None:
-    bound.town.wishes.pause(WHOLE_TOWN)
+    bound.town.wishes.pause(TOWN)
     empty_redis(bound)
 
     assert "the town is paused" in jobs.start(MAX, "a test wants it", "operator")
@@ -218,10 +218,10 @@ def test_the_pause_of_the_whole_town_outlives_an_emptied_redis(bound: Stage) -> 
 
 
 def test_what_is_wanted_after_redis_was_emptied_goes_before_the_file(bound: Stage) -> None:
-    bound.town.wishes.want(MAX, STOPPED)
-    bound.town.wishes.want(DEACON, STOPPED)
+    bound.town.wishes.set(MAX, STOPPED)
+    bound.town.wishes.set(DEACON, STOPPED)
     empty_redis(bound)
-    bound.town.wishes.want(MAX, RUNNING)
+    bound.town.wishes.set(MAX, RUNNING)
 
     bound.town.restore()
 
@@ -264,7 +264,7 @@ def test_with_redis_emptied_and_a_broken_file_nothing_is_begun_and_why_is_said(
 ) -> None:
     """What was stopped could be started otherwise."""
     session = bound.start()
-    bound.town.wishes.want(DEACON, STOPPED)
+    bound.town.wishes.set(DEACON, STOPPED)
     empty_redis(bound)
     file_of(bound).write_bytes(content)
     ident = bound.ask("restart", incarnation=session.incarnation)
@@ -293,7 +293,7 @@ def test_a_broken_state_file_after_redis_was_emptied_ends_nobody_either(bound: S
 
 
 def test_words_in_the_file_that_mean_nothing_are_passed_over(bound: Stage) -> None:
-    bound.town.wishes.want(DEACON, STOPPED)
+    bound.town.wishes.set(DEACON, STOPPED)
     empty_redis(bound)
     file_of(bound).write_text(json.dumps({DEACON: "stopped", MAX: "dancing", WITNESS: None, MAXINE: 5}))
 
