@@ -10,7 +10,7 @@ from gastown_mail.cli.here import table
 from gastown_mail.cli.report import OBSERVED, Observed, Row
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.times import ZERO_TIME, format_duration
-from gastown_mail.daemon.gate import Gate
+from gastown_mail.daemon.gate import StartHistory
 from gastown_mail.daemon.heartbeat import must_run
 from gastown_mail.daemon.record import AgentRecord
 from gastown_mail.sessions.session import Session
@@ -68,10 +68,10 @@ def _recorded(agent: Agent, record: AgentRecord | None, now: datetime) -> dict[s
     }
 
 
-def waiting(gate: Gate, now: datetime) -> tuple[str | None, datetime | None]:
+def waiting(gate: StartHistory, now: datetime) -> tuple[str | None, datetime | None]:
     """Which wait keeps the agent from being started, and until when."""
     epoch = now.timestamp()
-    if gate.refusal(epoch) is None:
+    if gate.blocked_reason(epoch) is None:
         return None, None
     quarantined = epoch < gate.quarantined_until
     until = gate.quarantined_until if quarantined else gate.not_before

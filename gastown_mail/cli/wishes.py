@@ -7,7 +7,7 @@ from gastown_mail.cli.here import open_town, town_option
 from gastown_mail.contracts.errors import AddressError
 from gastown_mail.daemon.adoption import adopt_session
 from gastown_mail.daemon.desired import TOWN
-from gastown_mail.daemon.gate import OPEN
+from gastown_mail.daemon.gate import NO_HISTORY
 from gastown_mail.daemon.service import request_sweep
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail.events import record_event
@@ -45,7 +45,7 @@ def clear(town: str | None, agent: str) -> None:
     """End AGENT's back-off and quarantine; it is started again if it must run."""
     with open_town(town) as opened:
         whom = opened.roster().resolve(agent)
-        opened.agents.write_gate(whom.address, OPEN)
+        opened.agents.write_gate(whom.address, NO_HISTORY)
         record_event(opened.redis, opened.keys, "cleared", agent=whom.address)
         request_sweep(opened)
     click.echo(f"{whom.address} may be started again")

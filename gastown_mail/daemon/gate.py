@@ -16,7 +16,7 @@ CLOCK_STEP = 60.0
 
 
 @dataclass(frozen=True)
-class Gate:
+class StartHistory:
     """An agent's start history, as far as it decides about the next start.
 
     `starts` are the recent ones, oldest first; `failures` those in a row; `trial` means that the one start
@@ -33,7 +33,7 @@ class Gate:
     """When the waits were set; they mean nothing to a clock that has been stepped back before it."""
 
     @classmethod
-    def from_mapping(cls, fields: Mapping[str, str]) -> "Gate":
+    def from_mapping(cls, fields: Mapping[str, str]) -> "StartHistory":
         """Read the gate's fields of the hash `agent:<address>`."""
         return cls(
             starts=tuple(float(start) for start in fields.get("starts", "").split()),
@@ -57,7 +57,7 @@ class Gate:
             "judged_at": f"{self.judged_at:.3f}",
         }
 
-    def refusal(self, now: float) -> str | None:
+    def blocked_reason(self, now: float) -> str | None:
         """Why an automatic start must wait, None when it need not."""
         if now < self.judged_at - CLOCK_STEP:
             return None
@@ -68,31 +68,33 @@ class Gate:
         return None
 
 
-OPEN = Gate()
+NO_HISTORY = StartHistory()
 """The gate of an agent without a history."""
 
 
-def consider(gate: Gate, now: float, settings: DaemonSettings) -> Gate:
+def check_crash_loop(history: StartHistory, now: float, settings: DaemonSettings) -> StartHistory:
     """The gate as it is when a start is wanted at `now`: a crash loop that shows by that is quarantined."""
-    if gate.refusal(now):
-        return gate
-    recent = _recent(gate, now, settings)
-    if gate.trial or len(recent) >= settings.crash_loop_count:
+    if history.blocked_reason(now):
+        return history
+    recent = _recent(history, now, settings)
+    if history.trial or len(recent) >= settings.crash_loop_count:
         return replace(
-            gate, starts=(), trial=False, quarantined_until=now + settings.quarantine, judged_at=now
+            history, starts=(), trial=False, quarantined_until=now + settings.quarantine, judged_at=now
         )
-    return replace(gate, starts=recent)
+    return replace(history, starts=recent)
 
 
-def started(gate: Gate, now: float, settings: DaemonSettings, *, failed: bool) -> Gate:
+def record_start(
+    history: StartHistory, now: float, settings: DaemonSettings, *, failed: bool
+) -> StartHistory:
     """The gate after an automatic start, or after any start that failed."""
-    pause = min(settings.restart_backoff * 2 ** min(gate.failures, 32), settings.restart_backoff_max)
-    return Gate(
-        starts=(*_recent(gate, now, settings), now),
-        failures=gate.failures + 1,
+    pause = min(settings.restart_backoff * 2 ** min(history.failures, 32), settings.restart_backoff_max)
+    return StartHistory(
+        starts=(*_recent(history, now, settings), now),
+        failures=history.failures + 1,
         not_before=now + pause,
-        quarantined_until=gate.quarantined_until,
-        trial=gate.quarantined_until > 0,
+        quarantined_until=history.quarantined_until,
+        trial=history.quarantined_until > 0,
         failed=failed,
         judged_at=now,
     )
@@ -103,9 +105,9 @@ def is_stable(started_at: float, now: float, settings: DaemonSettings) -> bool:
     return now - started_at >= settings.crash_loop_window
 
 
-def _recent(gate: Gate, now: float, settings: DaemonSettings) -> tuple[float, ...]:
+def _recent(history: StartHistory, now: float, settings: DaemonSettings) -> tuple[float, ...]:
     """The starts inside the window that ends now; what a stepped clock put into the future counts too."""
-    return tuple(start for start in gate.starts if start > now - settings.crash_loop_window)
+    return tuple(start for start in history.starts if start > now - settings.crash_loop_window)
 
 
 def _moment(epoch: float) -> str:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.settings import DaemonSettings
 from gastown_mail.contracts.times import ZERO_TIME, format_time
-from gastown_mail.daemon.gate import OPEN, is_stable
+from gastown_mail.daemon.gate import NO_HISTORY, is_stable
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.sessions.session import Session
 
@@ -83,7 +83,7 @@ def _decide_one(one: Seen, now: datetime, settings: DaemonSettings) -> Act:
 def _start_or_not(one: Seen, state: str, now: datetime) -> Act:
     if not must_run(one.agent, one.record):
         return Leave(one.agent, f"left alone: its session {state}, and keep_running is false")
-    if refusal := one.record.gate.refusal(now.timestamp()):
+    if refusal := one.record.gate.blocked_reason(now.timestamp()):
         return Leave(one.agent, f"not started: {refusal}")
     why = "a request ended it" if one.record.owed else "it must keep running"
     return Start(one.agent, f"its session {state} and {why}")
@@ -94,7 +94,7 @@ def recovered(seen: Iterable[Seen], now: datetime, settings: DaemonSettings) -> 
     return [
         one.agent
         for one in seen
-        if one.record.gate != OPEN
+        if one.record.gate != NO_HISTORY
         and one.session is not None
         and not one.session.dead
         and is_stable(one.session.started_at, now.timestamp(), settings)

@@ -8,7 +8,7 @@ from pathlib import Path
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import GastownError, ProcessesSurvived, StartFailed, StateUnknown
 from gastown_mail.daemon import lifecycle, rounds
-from gastown_mail.daemon.gate import consider
+from gastown_mail.daemon.gate import check_crash_loop
 from gastown_mail.daemon.handoff import handoff_file
 from gastown_mail.daemon.heartbeat import Poke, must_run
 from gastown_mail.daemon.record import AgentRecord, Desired
@@ -93,10 +93,10 @@ def _owed_handoff(town: Town, agent: Agent, record: AgentRecord) -> Path | None:
 def _gate_refusal(town: Town, agent: Agent, record: AgentRecord) -> str | None:
     """Why the gate lets no automatic start through now; a crash loop that shows is written down."""
     now = time.time()
-    gate = consider(record.gate, now, town.settings.daemon)
+    gate = check_crash_loop(record.gate, now, town.settings.daemon)
     if gate != record.gate:
         town.agents.write_gate(agent.address, gate)
-    refusal = gate.refusal(now)
+    refusal = gate.blocked_reason(now)
     if refusal and gate.quarantined_until != record.gate.quarantined_until:
         record_event(town.redis, town.keys, "quarantined", agent=agent.address, detail=refusal)
     return refusal

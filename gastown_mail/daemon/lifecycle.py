@@ -99,7 +99,7 @@ def _unstartable(town: Town, case: Case) -> str | None:
     if not case.starts or case.work.started_at:
         return None
     gate = case.record.gate
-    waits = gate.refusal(case.now.timestamp()) if gate.failed else None
+    waits = gate.blocked_reason(case.now.timestamp()) if gate.failed else None
     if waits:
         return f"the last start of {case.agent.address} failed: {waits}; gastown-mail clear ends that"
     return preflight(case.agent, town.settings.town_root, search_path())

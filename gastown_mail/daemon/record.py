@@ -13,7 +13,7 @@ from redis import Redis
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.state import State, load_state, save_state
 from gastown_mail.contracts.times import ZERO_TIME, format_time, parse_time
-from gastown_mail.daemon.gate import OPEN, Gate
+from gastown_mail.daemon.gate import NO_HISTORY, StartHistory
 from gastown_mail.plumbing.answers import read_hash, to_fields, to_str_dict, to_strs
 from gastown_mail.plumbing.files import file_lock
 
@@ -50,7 +50,7 @@ class AgentRecord:
     decision: str = ""
     before_pause: str = ""
     owed: bool = False
-    gate: Gate = OPEN
+    gate: StartHistory = NO_HISTORY
 
     @classmethod
     def from_mapping(cls, text: Mapping[str, str]) -> "AgentRecord":
@@ -59,7 +59,7 @@ class AgentRecord:
         counts = {name: int(text[name]) for name in ("misses", "restarts") if text.get(name)}
         words = {name: text[name] for name in _WORDS if name in text}
         desired = Desired(text["desired"]) if text.get("desired") else None
-        owed, gate = text.get("owed") == "true", Gate.from_mapping(text)
+        owed, gate = text.get("owed") == "true", StartHistory.from_mapping(text)
         return cls(desired=desired, owed=owed, gate=gate, **moments, **counts, **words)  # type: ignore[arg-type]
 
 
@@ -103,7 +103,7 @@ class Agents:
         target.hset(self.keys.agent(address), mapping=to_fields(texts))
         target.sadd(self.keys.agents, address)
 
-    def write_gate(self, address: str, gate: Gate) -> None:
+    def write_gate(self, address: str, gate: StartHistory) -> None:
         """Write the agent's start history through."""
         self.redis.hset(self.keys.agent(address), mapping=to_fields(gate.to_mapping()))
 

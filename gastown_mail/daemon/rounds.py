@@ -13,7 +13,7 @@ from gastown_mail.contracts.lifecycle import RequestStatus
 from gastown_mail.contracts.state import State
 from gastown_mail.daemon import queues
 from gastown_mail.daemon.clerk import enqueue
-from gastown_mail.daemon.gate import OPEN
+from gastown_mail.daemon.gate import NO_HISTORY
 from gastown_mail.daemon.heartbeat import Act, Leave, Poke, Seen, Start, decide, recovered
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import is_held
@@ -163,7 +163,7 @@ def _remember(town: Town, seen: Sequence[Seen], acts: Sequence[Act], results: di
 
 def _forget_history(town: Town, seen: Sequence[Seen]) -> None:
     for agent in recovered(seen, datetime.now(UTC), town.settings.daemon):
-        town.agents.write_gate(agent.address, OPEN)
+        town.agents.write_gate(agent.address, NO_HISTORY)
         record_event(town.redis, town.keys, "recovered", agent=agent.address)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import StartFailed
-from gastown_mail.daemon.gate import started
+from gastown_mail.daemon.gate import record_start
 from gastown_mail.daemon.record import nothing
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Turn
@@ -163,10 +163,12 @@ class Launch:
 
     def _count(self, *, failed: bool) -> None:
         now, address = time.time(), self.agent.address
-        gate = started(self.town.agents.read(address).gate, now, self.town.settings.daemon, failed=failed)
+        gate = record_start(
+            self.town.agents.read(address).gate, now, self.town.settings.daemon, failed=failed
+        )
         self.town.agents.write_gate(address, gate)
         if gate.failures > 1 or failed:
-            self._tell("back_off", gate.refusal(now) or "")
+            self._tell("back_off", gate.blocked_reason(now) or "")
 
     def _tell(self, event: str, detail: str) -> None:
         record_event(self.town.redis, self.town.keys, event, agent=self.agent.address, request=self.request,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gastown_mail.cli.reasons import Explanation
-from gastown_mail.daemon.gate import Gate
+from gastown_mail.daemon.gate import StartHistory
 from tests.acceptance.daemons import DEADLINE, Place, a_place
 from tests.acceptance.test_status import frozen, redis_pid
 from tests.integration.stage import MAX, MAXINE, RECORDED, WITNESS
@@ -90,7 +90,7 @@ def test_a_quarantine_is_told_with_its_end_and_what_ends_it_sooner() -> None:
         later = time.time() + 3600
         place.up()
         eventually(lambda: place.town.agents.read(MAX).gate.starts, deadline=DEADLINE)
-        place.town.agents.write_gate(MAX, Gate(quarantined_until=later, judged_at=time.time()))
+        place.town.agents.write_gate(MAX, StartHistory(quarantined_until=later, judged_at=time.time()))
         place.town.sessions.end(place.living(MAX), grace=2.0)
 
         told = decided(place, MAX, "not started: in quarantine until")

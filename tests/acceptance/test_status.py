@@ -16,7 +16,7 @@ import pytest
 
 from gastown_mail.cli.report import Report
 from gastown_mail.contracts.times import format_time
-from gastown_mail.daemon.gate import Gate
+from gastown_mail.daemon.gate import StartHistory
 from gastown_mail.plumbing.embedded import server_pid
 from tests.acceptance.daemons import DEADLINE, TOWN, Place, a_place
 from tests.integration.stage import DEACON, MAX, MAXINE, WITNESS
@@ -235,7 +235,7 @@ def test_an_agent_in_quarantine_is_down_and_is_said_until_when(with_deacon: Plac
     place.up()
     eventually(lambda: place.town.agents.read(DEACON).gate.starts, deadline=DEADLINE)
     later = time.time() + 3600
-    place.town.agents.write_gate(DEACON, Gate(quarantined_until=later, judged_at=time.time()))
+    place.town.agents.write_gate(DEACON, StartHistory(quarantined_until=later, judged_at=time.time()))
     place.town.sessions.end(place.living(DEACON), grace=2.0)
 
     code, report, words = look(place)

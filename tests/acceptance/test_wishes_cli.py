@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from gastown_mail.daemon.gate import OPEN, Gate
+from gastown_mail.daemon.gate import NO_HISTORY, StartHistory
 from gastown_mail.sessions.session import Session
 from tests.acceptance.daemons import DEADLINE, TOWN, Place, a_place
 from tests.integration.stage import DEACON, MAX, MAXINE, WITNESS, identity
@@ -152,7 +152,7 @@ def test_clear_ends_a_quarantine(with_deacon: Place) -> None:
     eventually(lambda: place.town.agents.read(DEACON).gate.failures == 1, deadline=DEADLINE)
     session = place.living(DEACON)
     later = time.time() + 3600
-    place.town.agents.write_gate(DEACON, Gate(failures=9, not_before=later, quarantined_until=later))
+    place.town.agents.write_gate(DEACON, StartHistory(failures=9, not_before=later, quarantined_until=later))
     os.kill(session.pid, signal.SIGKILL)
     eventually(lambda: "in quarantine" in decision(place, DEACON), deadline=DEADLINE)
     assert not replaced(place, session, DEACON)
@@ -162,7 +162,7 @@ def test_clear_ends_a_quarantine(with_deacon: Place) -> None:
     eventually(lambda: replaced(place, session, DEACON), deadline=DEADLINE)
     eventually(lambda: place.town.agents.read(DEACON).gate.failures == 1, deadline=DEADLINE)
     well(place, "clear", DEACON)
-    assert place.town.agents.read(DEACON).gate == OPEN
+    assert place.town.agents.read(DEACON).gate == NO_HISTORY
 
 
 def test_a_persons_session_is_left_alone_until_it_is_adopted(place: Place) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gastown_mail.daemon import jobs, rounds
-from gastown_mail.daemon.gate import OPEN, started
+from gastown_mail.daemon.gate import NO_HISTORY, record_start
 from gastown_mail.daemon.handoff import handoff_file
 from gastown_mail.daemon.heartbeat import Leave, Start
 from gastown_mail.daemon.town import Town
@@ -191,7 +191,7 @@ def test_after_a_failed_start_no_cycle_begins_until_the_gate_is_cleared(
     assert len(events(stage, "carrying")) == 1
     assert len(events(stage, "start_failed")) == tries
     assert stage.town.redis.get(stage.town.keys.handoff(MAX)) == b"mine"
-    stage.town.agents.write_gate(MAX, OPEN)
+    stage.town.agents.write_gate(MAX, NO_HISTORY)
     assert stage.carry_out("cycle", "operator", to=MAX, handoff="third")[0] == "done"
     assert not stage.record().gate.failed
 
@@ -203,7 +203,7 @@ def test_a_living_session_is_not_ended_for_a_successor_that_failed_a_moment_ago(
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
     session = stage.start()
     now = session.started_at + 1
-    stage.town.agents.write_gate(MAX, started(OPEN, now, stage.town.settings.daemon, failed=True))
+    stage.town.agents.write_gate(MAX, record_start(NO_HISTORY, now, stage.town.settings.daemon, failed=True))
 
     status, why = stage.carry_out(action, incarnation=session.incarnation)
 
@@ -211,14 +211,14 @@ def test_a_living_session_is_not_ended_for_a_successor_that_failed_a_moment_ago(
     assert "the last start of gastown/crew/max failed" in why
     assert identity(stage.living()) == identity(session)
     assert events(stage, "carrying") == []
-    stage.town.agents.write_gate(MAX, OPEN)
+    stage.town.agents.write_gate(MAX, NO_HISTORY)
     assert stage.carry_out(action, incarnation=session.incarnation)[0] == "done"
 
 
 def test_a_shutdown_passes_a_gate_that_holds_starts(staged: Callable[..., Stage]) -> None:
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
     session = stage.start()
-    gate = started(OPEN, session.started_at + 1, stage.town.settings.daemon, failed=True)
+    gate = record_start(NO_HISTORY, session.started_at + 1, stage.town.settings.daemon, failed=True)
     stage.town.agents.write_gate(MAX, gate)
 
     assert stage.carry_out("shutdown", incarnation=session.incarnation)[0] == "done"
@@ -256,11 +256,11 @@ def test_a_heartbeat_forgets_the_history_of_a_session_that_is_stable(staged: Cal
     stage = staged(restart_backoff=0, crash_loop_window=1)
     crash(stage, 1)
     assert start(stage).startswith("started")
-    assert stage.record(DEACON).gate != OPEN
+    assert stage.record(DEACON).gate != NO_HISTORY
 
     def forgotten() -> bool:
         rounds.heartbeat(stage.town)
-        return stage.record(DEACON).gate == OPEN
+        return stage.record(DEACON).gate == NO_HISTORY
 
     eventually(forgotten)
     rounds.heartbeat(stage.town)
@@ -278,4 +278,4 @@ def test_a_heartbeat_remembers_the_history_of_a_session_that_is_young_or_dead(
     die(stage)
     rounds.heartbeat(stage.town)
 
-    assert stage.record(DEACON).gate == history != OPEN
+    assert stage.record(DEACON).gate == history != NO_HISTORY

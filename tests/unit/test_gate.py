@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.settings import DaemonSettings
-from gastown_mail.daemon.gate import OPEN, Gate, consider, is_stable, started
+from gastown_mail.daemon.gate import NO_HISTORY, StartHistory, check_crash_loop, is_stable, record_start
 
 DAEMON = DaemonSettings()
 NO_BACK_OFF = DaemonSettings(restart_backoff=0)
@@ -17,57 +17,64 @@ NOW = 1_766_224_800.0
 """2025-12-20 10:00 UTC."""
 
 
-def pause(gate: Gate, now: float = NOW) -> float:
+def pause(gate: StartHistory, now: float = NOW) -> float:
     """For how long no automatic start is let through."""
     return max(gate.not_before, gate.quarantined_until) - now
 
 
 def attempt(
-    gate: Gate, now: float, settings: DaemonSettings = DAEMON, *, failed: bool = False
-) -> tuple[Gate, bool]:
+    gate: StartHistory, now: float, settings: DaemonSettings = DAEMON, *, failed: bool = False
+) -> tuple[StartHistory, bool]:
     """Want an automatic start, and make it if the gate lets it through; was it let through?"""
-    considered = consider(gate, now, settings)
-    if considered.refusal(now):
+    considered = check_crash_loop(gate, now, settings)
+    if considered.blocked_reason(now):
         return considered, False
-    return started(considered, now, settings, failed=failed), True
+    return record_start(considered, now, settings, failed=failed), True
 
 
-def attempts(times: list[float], settings: DaemonSettings = NO_BACK_OFF, gate: Gate = OPEN) -> Gate:
+def attempts(
+    times: list[float], settings: DaemonSettings = NO_BACK_OFF, gate: StartHistory = NO_HISTORY
+) -> StartHistory:
     """Make these starts, each of which must be let through."""
     for now in times:
         gate, passed = attempt(gate, now, settings)
-        assert passed, f"refused at {now - NOW}: {gate.refusal(now)}"
+        assert passed, f"refused at {now - NOW}: {gate.blocked_reason(now)}"
     return gate
 
 
-def in_quarantine(now: float = NOW, settings: DaemonSettings = NO_BACK_OFF) -> Gate:
+def in_quarantine(now: float = NOW, settings: DaemonSettings = NO_BACK_OFF) -> StartHistory:
     """The gate of an agent whose crash loop has just shown."""
     gate, passed = attempt(attempts([now] * settings.crash_loop_count, settings), now, settings)
     assert not passed
     return gate
 
 
-def kept(gate: Gate) -> Gate:
+def kept(gate: StartHistory) -> StartHistory:
     """The gate as a daemon reads it that was started after it was written down."""
-    return Gate.from_mapping(gate.to_mapping())
+    return StartHistory.from_mapping(gate.to_mapping())
 
 
 def test_an_agent_without_a_history_is_started_at_once() -> None:
-    assert consider(OPEN, NOW, DAEMON) == OPEN == kept(OPEN) == Gate.from_mapping({})
-    assert OPEN.refusal(NOW) is None
+    assert (
+        check_crash_loop(NO_HISTORY, NOW, DAEMON)
+        == NO_HISTORY
+        == kept(NO_HISTORY)
+        == StartHistory.from_mapping({})
+    )
+    assert NO_HISTORY.blocked_reason(NOW) is None
 
 
 def test_the_back_off_doubles_with_each_start_up_to_its_cap() -> None:
-    gate, pauses = OPEN, []
+    gate, pauses = NO_HISTORY, []
     for _ in range(8):
-        gate = started(gate, NOW, DAEMON, failed=False)
+        gate = record_start(gate, NOW, DAEMON, failed=False)
         pauses.append(pause(gate))
 
     assert pauses == [30, 60, 120, 240, 480, 600, 600, 600]
 
 
 def test_the_back_off_of_very_many_starts_is_its_cap() -> None:
-    assert pause(started(replace(OPEN, failures=10**6), NOW, DAEMON, failed=True)) == 600
+    assert pause(record_start(replace(NO_HISTORY, failures=10**6), NOW, DAEMON, failed=True)) == 600
 
 
 def test_a_start_is_refused_until_its_back_off_is_over_and_not_longer() -> None:
@@ -75,7 +82,7 @@ def test_a_start_is_refused_until_its_back_off_is_over_and_not_longer() -> None:
 
     for early in (0.0, 29.9):
         assert attempt(gate, NOW + early) == (gate, False)
-    assert "back-off" in (gate.refusal(NOW + 29.9) or "")
+    assert "back-off" in (gate.blocked_reason(NOW + 29.9) or "")
 
     assert attempt(gate, NOW + 30)[1]
 
@@ -93,7 +100,7 @@ def test_after_its_history_is_forgotten_the_back_off_begins_anew() -> None:
     gate = attempts([NOW, NOW + 30, NOW + 90], DAEMON)
     assert pause(gate, NOW + 90) == 120
 
-    assert pause(started(OPEN, NOW, DAEMON, failed=False)) == 30
+    assert pause(record_start(NO_HISTORY, NOW, DAEMON, failed=False)) == 30
 
 
 @pytest.mark.parametrize(("age", "stable"), [(899.0, False), (900.0, True), (-5.0, False), (1e6, True)])
@@ -104,20 +111,20 @@ def test_a_session_is_stable_when_it_has_lived_for_a_whole_window(age: float, st
 @pytest.mark.parametrize(
     "gate",
     [
-        OPEN,
+        NO_HISTORY,
         attempts([NOW, NOW + 30], DAEMON),
         in_quarantine(),
         attempts([NOW + 1800], gate=in_quarantine()),
-        started(OPEN, NOW + 0.125, DAEMON, failed=True),
+        record_start(NO_HISTORY, NOW + 0.125, DAEMON, failed=True),
     ],
     ids=["open", "back-off", "quarantine", "trial", "failed"],
 )
-def test_the_gate_survives_our_own_restart(gate: Gate) -> None:
+def test_the_gate_survives_our_own_restart(gate: StartHistory) -> None:
     assert kept(gate) == gate
 
 
 def test_a_gate_kept_between_all_steps_decides_as_one_that_was_not() -> None:
-    gate = other = OPEN
+    gate = other = NO_HISTORY
     for now in itertools.accumulate([20.0] * 400, initial=NOW):
         gate, passed = attempt(gate, now)
         other, same = attempt(kept(other), now)
@@ -131,7 +138,7 @@ def test_five_starts_within_the_window_are_a_crash_loop() -> None:
     gate, passed = attempt(gate, NOW + 14 * MINUTE, NO_BACK_OFF)
 
     assert not passed
-    assert "quarantine" in (gate.refusal(NOW + 14 * MINUTE) or "")
+    assert "quarantine" in (gate.blocked_reason(NOW + 14 * MINUTE) or "")
     assert pause(gate, NOW + 14 * MINUTE) == 30 * MINUTE
 
 
@@ -150,19 +157,22 @@ def test_the_window_slides_with_the_start_that_is_wanted() -> None:
 
 
 def test_starts_that_failed_count_like_any_other() -> None:
-    gate = OPEN
+    gate = NO_HISTORY
     for number in range(5):
-        gate = started(gate, NOW + number, NO_BACK_OFF, failed=True)
+        gate = record_start(gate, NOW + number, NO_BACK_OFF, failed=True)
 
     assert gate.failed
     assert not attempt(gate, NOW + 5, NO_BACK_OFF)[1]
-    assert pause(started(started(OPEN, NOW, DAEMON, failed=True), NOW, DAEMON, failed=True)) == 60
+    assert (
+        pause(record_start(record_start(NO_HISTORY, NOW, DAEMON, failed=True), NOW, DAEMON, failed=True))
+        == 60
+    )
 
 
 def test_a_start_that_came_up_takes_the_mark_of_the_failed_one_away() -> None:
-    gate = started(OPEN, NOW, DAEMON, failed=True)
+    gate = record_start(NO_HISTORY, NOW, DAEMON, failed=True)
 
-    assert not started(gate, NOW + 30, DAEMON, failed=False).failed
+    assert not record_start(gate, NOW + 30, DAEMON, failed=False).failed
 
 
 def test_quarantine_ends_by_itself_with_one_start_on_trial() -> None:
@@ -195,14 +205,14 @@ def test_a_quarantine_shorter_than_the_window_ends_with_a_trial_too() -> None:
 
 @pytest.mark.parametrize("step", [-86_400.0, -1.0, 1.0, 86_400.0, -NOW, 10 * 365 * 86_400.0])
 @pytest.mark.parametrize("gate", [attempts([NOW], DAEMON), in_quarantine(), attempts([NOW] * 5)])
-def test_a_stepped_clock_is_answered_too(gate: Gate, step: float) -> None:
+def test_a_stepped_clock_is_answered_too(gate: StartHistory, step: float) -> None:
     after, passed = attempt(gate, NOW + step)
 
     if passed:
         assert after.starts[-1] == NOW + step
     else:
-        assert " until " in (after.refusal(NOW + step) or "")
-    assert kept(after).refusal(NOW + step) == after.refusal(NOW + step)
+        assert " until " in (after.blocked_reason(NOW + step) or "")
+    assert kept(after).blocked_reason(NOW + step) == after.blocked_reason(NOW + step)
 
 
 def test_starts_that_a_stepped_clock_put_into_the_future_count() -> None:
@@ -227,7 +237,7 @@ def test_no_window_ever_sees_more_starts_than_a_crash_loop_has(
     settings: DaemonSettings, gaps: list[tuple[float, bool]]
 ) -> None:
     """Whatever is wanted when, as long as the quarantine is no shorter than the window."""
-    gate, now, made = OPEN, NOW, []
+    gate, now, made = NO_HISTORY, NOW, []
     for gap, failed in gaps:
         now += gap
         gate, passed = attempt(kept(gate), now, settings, failed=failed)
@@ -242,7 +252,7 @@ def test_no_window_ever_sees_more_starts_than_a_crash_loop_has(
 def test_no_start_is_refused_for_longer_than_the_settings_say(
     settings: DaemonSettings, gaps: list[tuple[float, bool]]
 ) -> None:
-    gate, now = OPEN, NOW
+    gate, now = NO_HISTORY, NOW
     longest = max(settings.restart_backoff_max, settings.quarantine) + 0.001
     for gap, failed in gaps:
         now += gap
@@ -252,7 +262,7 @@ def test_no_start_is_refused_for_longer_than_the_settings_say(
 
 
 @pytest.mark.parametrize("gate", [attempts([NOW], DAEMON), in_quarantine()])
-def test_a_clock_that_is_set_back_does_not_make_a_wait_longer(gate: Gate) -> None:
-    assert gate.refusal(NOW + 1)
+def test_a_clock_that_is_set_back_does_not_make_a_wait_longer(gate: StartHistory) -> None:
+    assert gate.blocked_reason(NOW + 1)
 
-    assert gate.refusal(NOW - 86_400) is None
+    assert gate.blocked_reason(NOW - 86_400) is None

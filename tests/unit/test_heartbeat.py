@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.settings import DaemonSettings
 from gastown_mail.contracts.times import ZERO_TIME
-from gastown_mail.daemon.gate import Gate
+from gastown_mail.daemon.gate import StartHistory
 from gastown_mail.daemon.heartbeat import Act, Leave, Poke, Seen, Start, decide
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.sessions.session import Session
@@ -74,7 +74,7 @@ def test_an_agent_whose_request_ended_it_and_could_not_start_it_is_started() -> 
 
 @pytest.mark.parametrize(("seconds", "started"), [(1, False), (-1, True)])
 def test_a_start_waits_for_its_back_off_and_no_longer(seconds: float, started: bool) -> None:
-    gate = Gate(failures=1, not_before=NOW.timestamp() + seconds)
+    gate = StartHistory(failures=1, not_before=NOW.timestamp() + seconds)
 
     assert isinstance(act(DEACON, None, gate=gate), Start) is started
 

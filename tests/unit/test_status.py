@@ -14,7 +14,7 @@ from gastown_mail.cli.rows import clock, make_row, note, rows_table, spoken, tal
 from gastown_mail.cli.troubles import judged
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.state import State
-from gastown_mail.daemon.gate import Gate
+from gastown_mail.daemon.gate import StartHistory
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.daemon.rollcall import SILENCE, Worker
 from gastown_mail.plumbing.files import LockHolder
@@ -179,11 +179,12 @@ def test_without_redis_what_is_desired_is_unknown_and_what_is_observed_is_not() 
 
 def test_a_wait_says_which_and_until_when() -> None:
     later, much_later = NOW + timedelta(minutes=1), NOW + timedelta(hours=1)
-    back_off = Gate(not_before=later.timestamp(), judged_at=NOW.timestamp())
+    back_off = StartHistory(not_before=later.timestamp(), judged_at=NOW.timestamp())
     both = replace(back_off, quarantined_until=much_later.timestamp())
 
     waiting, kept, over = (
-        row(AgentRecord(gate=gate), None) for gate in (back_off, both, Gate(not_before=NOW.timestamp() - 1))
+        row(AgentRecord(gate=gate), None)
+        for gate in (back_off, both, StartHistory(not_before=NOW.timestamp() - 1))
     )
 
     assert note(waiting) == f"back-off until {clock(later)}"
@@ -194,7 +195,7 @@ def test_a_wait_says_which_and_until_when() -> None:
 @pytest.mark.parametrize("desired", [Desired.STOPPED, Desired.PAUSED])
 def test_who_is_not_to_be_started_waits_for_nothing(desired: Desired) -> None:
     later = NOW + timedelta(minutes=1)
-    gate = Gate(not_before=later.timestamp(), judged_at=NOW.timestamp())
+    gate = StartHistory(not_before=later.timestamp(), judged_at=NOW.timestamp())
 
     assert note(row(AgentRecord(desired=desired, gate=gate), None)) == "-"
 
