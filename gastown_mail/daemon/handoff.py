@@ -36,7 +36,7 @@ def handoff_text(town: Town, case: Case, victim: Session | None) -> str:
     )
 
 
-def place_handoff(town: Town, case: Case) -> Path | None:
+def write_handoff_file(town: Town, case: Case) -> Path | None:
     """Put the handoff that Redis holds where the successor finds it; a restart leaves none behind.
 
     Raises Unknown while the disk refuses: then nobody has been touched yet.
@@ -45,7 +45,7 @@ def place_handoff(town: Town, case: Case) -> Path | None:
         return None
     file = handoff_file(town, case.agent)
     try:
-        return file if _copy_handoff(town, case.agent.address, file) else None
+        return file if _sync_file(town, case.agent.address, file) else None
     except OSError as error:
         # Nobody has died in the middle: this is no try that counts.
         town.redis.hincrby(town.keys.progress(case.id), "tries", -1)
@@ -54,7 +54,7 @@ def place_handoff(town: Town, case: Case) -> Path | None:
         ) from error
 
 
-def _copy_handoff(town: Town, address: str, file: Path) -> bool:
+def _sync_file(town: Town, address: str, file: Path) -> bool:
     """Make the file say what Redis says; is there a handoff?"""
     key = town.keys.handoff(address)
     found = town.redis.get(key)

@@ -15,7 +15,7 @@ from gastown_mail.contracts.errors import ProcessesSurvived, StartFailed, StateU
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, RequestStatus
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.daemon.clerk import enqueue
-from gastown_mail.daemon.handoff import handoff_text, place_handoff
+from gastown_mail.daemon.handoff import handoff_text, write_handoff_file
 from gastown_mail.daemon.record import Desired
 from gastown_mail.daemon.starting import Launch, preflight, search_path, write_down
 from gastown_mail.daemon.town import Town
@@ -134,7 +134,7 @@ def _act(town: Town, right: Turn, case: Case, victim: Session | None) -> tuple[R
     if not case.work.started_at:
         _begin(town, right, case, victim)
     right.require()
-    handoff = place_handoff(town, case)
+    handoff = write_handoff_file(town, case)
     try:
         _end(town, case, victim)
         if not case.starts:
