@@ -11,7 +11,7 @@ from gastown_mail.cli.report import OBSERVED, Observed, Row
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.times import ZERO_TIME, format_duration
 from gastown_mail.daemon.gate import StartHistory
-from gastown_mail.daemon.heartbeat import must_run
+from gastown_mail.daemon.heartbeat import should_run
 from gastown_mail.daemon.record import AgentRecord
 from gastown_mail.sessions.session import Session
 
@@ -58,7 +58,7 @@ def _recorded(agent: Agent, record: AgentRecord | None, now: datetime) -> dict[s
     poked = moment(record.last_poke)
     return {
         "desired": record.desired.value if record.desired else None,
-        "must_run": must_run(agent, record),
+        "must_run": should_run(agent, record),
         "waits": waits,
         "waits_until": until,
         "last_poke": poked,

@@ -10,7 +10,7 @@ from gastown_mail.contracts.errors import GastownError, ProcessesSurvived, Start
 from gastown_mail.daemon import lifecycle, rounds
 from gastown_mail.daemon.gate import check_crash_loop
 from gastown_mail.daemon.handoff import handoff_file
-from gastown_mail.daemon.heartbeat import Poke, must_run
+from gastown_mail.daemon.heartbeat import PokeAgent, should_run
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.daemon.starting import Launch, preflight, search_path
 from gastown_mail.daemon.town import Town
@@ -68,7 +68,7 @@ def _start(town: Town, right: Turn, agent: Agent, why: str, by: str) -> str:
         return f"left alone: request {request} is being carried out"
     if record.desired in (Desired.PAUSED, Desired.STOPPED):
         return f"left alone: {record.desired.value}"
-    if not by and not must_run(agent, record):
+    if not by and not should_run(agent, record):
         return "left alone: it need not run"
     if refusal := None if by else _gate_refusal(town, agent, record):
         return f"left alone: {refusal}"
@@ -114,7 +114,7 @@ def poke(address: str, text: str = "") -> str:
         return "failed: it has no poke; give a text"
     if town.agents.read(agent.address).desired is Desired.PAUSED or town.is_paused():
         return "held: paused"
-    return rounds.poke_all(town, [Poke(agent, session, message, 0)])[agent.address]
+    return rounds.poke_all(town, [PokeAgent(agent, session, message, 0)])[agent.address]
 
 
 def heartbeat() -> str:

@@ -14,7 +14,15 @@ from gastown_mail.contracts.state import State
 from gastown_mail.daemon import queues
 from gastown_mail.daemon.clerk import enqueue
 from gastown_mail.daemon.gate import NO_HISTORY
-from gastown_mail.daemon.heartbeat import Act, Leave, Poke, Seen, Start, decide, recovered
+from gastown_mail.daemon.heartbeat import (
+    AgentSnapshot,
+    Decision,
+    PokeAgent,
+    Skip,
+    StartAgent,
+    plan,
+    stable_agents,
+)
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import is_held
 from gastown_mail.mail.events import record_event
@@ -32,7 +40,7 @@ def heartbeat(town: Town) -> State:
     town.restore()
     seen, acts = look(town)
     request_starts(town, acts)
-    results = poke_all(town, [act for act in acts if isinstance(act, Poke)])
+    results = poke_all(town, [act for act in acts if isinstance(act, PokeAgent)])
     _remember(town, seen, acts, results)
     _forget_history(town, seen)
     town.keep_desired()
@@ -61,21 +69,21 @@ def sweep(town: Town) -> int:
     return requeued
 
 
-def look(town: Town) -> tuple[list[Seen], list[Act]]:
+def look(town: Town) -> tuple[list[AgentSnapshot], list[Decision]]:
     """One snapshot of Redis and one of tmux, and what follows from them. Raises Unknown."""
     agents = list(town.own_agents().values())
     records = town.agents.read_all([agent.address for agent in agents])
     sessions = town.sessions.snapshot()
     pairs = zip(agents, records, strict=True)
-    seen = [Seen(agent, record, sessions.get(agent.session)) for agent, record in pairs]
+    seen = [AgentSnapshot(agent, record, sessions.get(agent.session)) for agent, record in pairs]
     if town.is_paused():
-        return seen, [Leave(agent, "left alone: the town is paused") for agent in agents]
-    return seen, decide(seen, datetime.now(UTC), town.settings.daemon)
+        return seen, [Skip(agent, "left alone: the town is paused") for agent in agents]
+    return seen, plan(seen, datetime.now(UTC), town.settings.daemon)
 
 
-def request_starts(town: Town, acts: Sequence[Act]) -> None:
+def request_starts(town: Town, acts: Sequence[Decision]) -> None:
     """Put a job for each start that does not wait already; the job looks again."""
-    starts = [act for act in acts if isinstance(act, Start)]
+    starts = [act for act in acts if isinstance(act, StartAgent)]
     waiting = set(town.lifecycle_queue(town.host).job_ids) if starts else set()
     with town.redis.pipeline() as pipe:
         for act in starts:
@@ -96,7 +104,7 @@ def _start_job(town: Town, agent: Agent) -> str:
     return town.keys.job_id("start", agent.address)
 
 
-def poke_all(town: Town, pokes: Sequence[Poke]) -> dict[str, str]:
+def poke_all(town: Town, pokes: Sequence[PokeAgent]) -> dict[str, str]:
     """Type into all of them at once; what became of each, by address."""
     if not pokes:
         return {}
@@ -107,7 +115,7 @@ def poke_all(town: Town, pokes: Sequence[Poke]) -> dict[str, str]:
         for act in pokes:
             outcome = results[act.agent.address]
             if outcome == "delivered":
-                town.agents.write(act.agent.address, pipe=pipe, last_poke=now, misses=act.misses)
+                town.agents.write(act.agent.address, pipe=pipe, last_poke=now, misses=act.unanswered)
             record_event(pipe, town.keys, "poke", agent=act.agent.address, outcome=outcome)
         pipe.execute()
     return results
@@ -149,28 +157,30 @@ def _expire(town: Town, received: dict[str, float], agents: dict[str, str]) -> N
             )
 
 
-def _remember(town: Town, seen: Sequence[Seen], acts: Sequence[Act], results: dict[str, str]) -> None:
+def _remember(
+    town: Town, seen: Sequence[AgentSnapshot], acts: Sequence[Decision], results: dict[str, str]
+) -> None:
     """Keep the reason of each decision, for the operator who asks why."""
     with town.redis.pipeline(transaction=False) as pipe:
         for one, act in zip(seen, acts, strict=True):
             fields: dict[str, str | datetime] = {"decision": results.get(act.agent.address, act.why)}
-            if isinstance(act, Poke):
+            if isinstance(act, PokeAgent):
                 fields["last_activity"] = datetime.fromtimestamp(act.session.activity, UTC)
             if fields["decision"] != one.record.decision or len(fields) > 1:
                 town.agents.write(act.agent.address, pipe=pipe, **fields)
         pipe.execute()
 
 
-def _forget_history(town: Town, seen: Sequence[Seen]) -> None:
-    for agent in recovered(seen, datetime.now(UTC), town.settings.daemon):
+def _forget_history(town: Town, seen: Sequence[AgentSnapshot]) -> None:
+    for agent in stable_agents(seen, datetime.now(UTC), town.settings.daemon):
         town.agents.write_gate(agent.address, NO_HISTORY)
         record_event(town.redis, town.keys, "recovered", agent=agent.address)
 
 
-def _tally(acts: Sequence[Act], results: dict[str, str]) -> dict[str, int]:
+def _tally(acts: Sequence[Decision], results: dict[str, str]) -> dict[str, int]:
     return {
-        "started": sum(isinstance(act, Start) for act in acts),
+        "started": sum(isinstance(act, StartAgent) for act in acts),
         "poked": sum(outcome == "delivered" for outcome in results.values()),
         "held": sum(outcome != "delivered" for outcome in results.values()),
-        "left": sum(isinstance(act, Leave) for act in acts),
+        "left": sum(isinstance(act, Skip) for act in acts),
     }

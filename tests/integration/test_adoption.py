@@ -10,7 +10,7 @@ import pytest
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.daemon import jobs, rounds
 from gastown_mail.daemon.adoption import adopt_session
-from gastown_mail.daemon.heartbeat import Leave
+from gastown_mail.daemon.heartbeat import Skip
 from gastown_mail.daemon.turn import Turn
 from gastown_mail.mail.events import read_latest
 from gastown_mail.sessions.session import Session
@@ -99,7 +99,7 @@ def test_nothing_is_typed_into_a_persons_session_and_nothing_started_over_it(
     assert "adopt it" in poked
     assert "adopt it" in started
     [act] = [act for act in rounds.look(bound.town)[1] if act.agent.address == MAX]
-    assert isinstance(act, Leave)
+    assert isinstance(act, Skip)
     assert "not ours" in act.why
     assert identity(bound.living()) == identity(session)
     assert not (bound.agent().work_dir / "lines").exists()

@@ -11,7 +11,7 @@ import pytest
 from gastown_mail.daemon import jobs, rounds
 from gastown_mail.daemon.gate import NO_HISTORY, record_start
 from gastown_mail.daemon.handoff import handoff_file
-from gastown_mail.daemon.heartbeat import Leave, Start
+from gastown_mail.daemon.heartbeat import Skip, StartAgent
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail.events import read_latest
 from tests.integration.stage import DEACON, MAX, RECORDER, WITH_DEACON, WITNESS, Stage, identity
@@ -86,7 +86,7 @@ def test_an_agent_that_died_is_not_started_again_before_its_back_off_is_over(
     assert answer.startswith("left alone: in back-off until ")
     assert stage.record(DEACON).gate.failures == 1
     act = wanted(stage, DEACON)
-    assert isinstance(act, Leave)
+    assert isinstance(act, Skip)
     assert "in back-off" in act.why
     assert len(events(stage, "started")) == 1
 
@@ -239,7 +239,7 @@ def test_the_successor_that_did_not_come_up_is_owed_and_gets_its_handoff(
 
     assert stage.record().owed
     act = wanted(stage, MAX)
-    assert isinstance(act, Start)
+    assert isinstance(act, StartAgent)
     assert "a request ended it" in act.why
     broken.unlink()
     stage.forget_what_was_written()
@@ -249,7 +249,7 @@ def test_the_successor_that_did_not_come_up_is_owed_and_gets_its_handoff(
     assert file.read_text() == "go on with #7"
     assert not stage.record().owed
     die(stage, MAX)
-    assert isinstance(wanted(stage, MAX), Leave)
+    assert isinstance(wanted(stage, MAX), Skip)
 
 
 def test_a_heartbeat_forgets_the_history_of_a_session_that_is_stable(staged: Callable[..., Stage]) -> None:

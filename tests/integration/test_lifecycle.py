@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.daemon import jobs, rounds
-from gastown_mail.daemon.heartbeat import Start
+from gastown_mail.daemon.heartbeat import StartAgent
 from gastown_mail.daemon.record import Desired
 from gastown_mail.daemon.town import Town
 from gastown_mail.sessions.processes import with_incarnation
@@ -189,7 +189,7 @@ def test_a_failed_cycle_leaves_its_notes_for_the_start_that_works(make_town: Cal
     assert stage.carry_out("cycle", handoff=NOTES)[0] == "failed"
     broken.unlink()
 
-    [due] = [act for act in rounds.look(stage.town)[1] if isinstance(act, Start)]
+    [due] = [act for act in rounds.look(stage.town)[1] if isinstance(act, StartAgent)]
     jobs.start(due.agent.address, due.why)
 
     assert due.agent.address == MAX

@@ -9,7 +9,7 @@ import pytest
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.daemon import jobs, lifecycle, rounds
 from gastown_mail.daemon.desired import FILE, TOWN
-from gastown_mail.daemon.heartbeat import Act, Leave, Start
+from gastown_mail.daemon.heartbeat import Decision, Skip, StartAgent
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail.events import read_latest
@@ -42,7 +42,7 @@ def empty_redis(stage: Stage) -> None:
     stage.town.redis.delete(*keys)
 
 
-def wanted(stage: Stage, address: str) -> Act:
+def wanted(stage: Stage, address: str) -> Decision:
     """What the heartbeat would do about the agent."""
     [act] = [act for act in rounds.look(stage.town)[1] if act.agent.address == address]
     return act
@@ -103,7 +103,7 @@ def test_no_start_that_waits_in_the_queue_comes_through_a_pause(bound: Stage, by
     assert bound.session(DEACON) is None
     assert wanted(bound, DEACON).why == "left alone: paused"
     bound.town.wishes.resume(DEACON)
-    assert isinstance(wanted(bound, DEACON), Start)
+    assert isinstance(wanted(bound, DEACON), StartAgent)
     assert jobs.start(DEACON, "it must keep running", by).startswith("started")
 
 
@@ -131,7 +131,7 @@ def test_while_the_town_is_paused_nobody_is_started_or_poked(bound: Stage) -> No
     assert all("the town is paused" in answer for answer in answers)
     assert bound.session(DEACON) is None
     assert jobs.poke(WITNESS) == "held: paused"
-    assert all(isinstance(act, Leave) for act in rounds.look(bound.town)[1])
+    assert all(isinstance(act, Skip) for act in rounds.look(bound.town)[1])
     assert rounds.heartbeat(bound.town).heartbeat_count == 1
     bound.town.wishes.resume(TOWN)
     assert not bound.town.is_paused()
@@ -184,7 +184,7 @@ def test_an_emptied_redis_gets_back_what_was_wanted_and_counted(bound: Stage) ->
 
     assert (after.heartbeat_count, after.pid, after.started_at) == (3, before.pid, before.started_at)
     assert [bound.record(whom).desired for whom in (DEACON, WITNESS)] == [STOPPED, PAUSED]
-    assert isinstance(wanted(bound, DEACON), Leave)
+    assert isinstance(wanted(bound, DEACON), Skip)
     assert jobs.start(DEACON, "it must keep running").startswith("left alone")
     record = bound.record()
     assert (record.incarnation, record.session) == (session.incarnation, session.name)

@@ -14,7 +14,7 @@ from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.settings import DaemonSettings
 from gastown_mail.contracts.times import ZERO_TIME
 from gastown_mail.daemon.gate import StartHistory
-from gastown_mail.daemon.heartbeat import Act, Leave, Poke, Seen, Start, decide
+from gastown_mail.daemon.heartbeat import AgentSnapshot, Decision, PokeAgent, Skip, StartAgent, plan
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.sessions.session import Session
 
@@ -48,9 +48,9 @@ def idle(minutes: float = 60.0, *, age: float = 600.0, incarnation: str = "now",
 def act(
     agent: Agent = WITNESS, session: Session | None = None, *, now: datetime = NOW,
     settings: DaemonSettings = DAEMON, **recorded: object,
-) -> Act:  # fmt: skip
+) -> Decision:  # fmt: skip
     record = AgentRecord(**recorded)  # type: ignore[arg-type]
-    acts = decide([Seen(agent, record, session)], now, settings)
+    acts = plan([AgentSnapshot(agent, record, session)], now, settings)
     assert len(acts) == 1
     return acts[0]
 
@@ -60,23 +60,23 @@ def act(
 def test_an_agent_that_must_run_and_does_not_is_started(
     desired: Desired | None, session: Session | None
 ) -> None:
-    assert isinstance(act(DEACON, session, desired=desired), Start)
+    assert isinstance(act(DEACON, session, desired=desired), StartAgent)
 
 
 @pytest.mark.parametrize("session", [None, idle(dead=True)], ids=["none", "dead pane"])
 def test_an_agent_that_need_not_run_is_left_ended(session: Session | None) -> None:
-    assert isinstance(act(WITNESS, session, desired=Desired.RUNNING), Leave)
+    assert isinstance(act(WITNESS, session, desired=Desired.RUNNING), Skip)
 
 
 def test_an_agent_whose_request_ended_it_and_could_not_start_it_is_started() -> None:
-    assert isinstance(act(WITNESS, None, desired=Desired.RUNNING, owed=True), Start)
+    assert isinstance(act(WITNESS, None, desired=Desired.RUNNING, owed=True), StartAgent)
 
 
 @pytest.mark.parametrize(("seconds", "started"), [(1, False), (-1, True)])
 def test_a_start_waits_for_its_back_off_and_no_longer(seconds: float, started: bool) -> None:
     gate = StartHistory(failures=1, not_before=NOW.timestamp() + seconds)
 
-    assert isinstance(act(DEACON, None, gate=gate), Start) is started
+    assert isinstance(act(DEACON, None, gate=gate), StartAgent) is started
 
 
 @pytest.mark.parametrize("desired", [Desired.STOPPED, Desired.PAUSED])
@@ -86,7 +86,7 @@ def test_what_is_stopped_or_paused_is_neither_started_nor_poked(
 ) -> None:
     left = act(DEACON, session, desired=desired)
 
-    assert isinstance(left, Leave)
+    assert isinstance(left, Skip)
     assert desired.value in left.why
 
 
@@ -94,27 +94,27 @@ def test_what_is_stopped_or_paused_is_neither_started_nor_poked(
 def test_a_session_that_is_not_ours_is_left_alone(dead: bool) -> None:
     left = act(DEACON, idle(incarnation="", dead=dead))
 
-    assert isinstance(left, Leave)
+    assert isinstance(left, Skip)
     assert "not ours" in left.why
 
 
 def test_an_idle_agent_is_poked_with_the_words_of_its_settings() -> None:
     session = idle()
 
-    assert act(WITNESS, session) == Poke(WITNESS, session, TEXT, misses=0)
+    assert act(WITNESS, session) == PokeAgent(WITNESS, session, TEXT, unanswered=0)
 
 
 def test_an_agent_without_a_poke_is_not_poked() -> None:
-    assert isinstance(act(replace(WITNESS, poke=None), idle()), Leave)
+    assert isinstance(act(replace(WITNESS, poke=None), idle()), Skip)
 
 
 def test_an_agent_with_a_person_in_front_is_not_poked() -> None:
-    assert isinstance(act(WITNESS, idle(attached=1)), Leave)
+    assert isinstance(act(WITNESS, idle(attached=1)), Skip)
 
 
 @pytest.mark.parametrize(("minutes", "poked"), [(0, False), (1.9, False), (2.1, True)])
 def test_an_agent_that_was_active_a_moment_ago_is_not_poked(minutes: float, poked: bool) -> None:
-    assert isinstance(act(WITNESS, idle(minutes)), Poke) is poked
+    assert isinstance(act(WITNESS, idle(minutes)), PokeAgent) is poked
 
 
 @pytest.mark.parametrize(
@@ -123,20 +123,20 @@ def test_an_agent_that_was_active_a_moment_ago_is_not_poked(minutes: float, poke
 def test_each_poke_without_an_answer_makes_the_next_one_later_up_to_half_an_hour(
     misses: int, wait: float
 ) -> None:
-    def after(minutes: float) -> Act:
+    def after(minutes: float) -> Decision:
         return act(WITNESS, idle(minutes), last_poke=ago(minutes), misses=misses)
 
-    assert isinstance(after(wait - 0.6), Leave)
+    assert isinstance(after(wait - 0.6), Skip)
     due = after(wait)
-    assert isinstance(due, Poke)
-    assert due.misses == misses + 1
+    assert isinstance(due, PokeAgent)
+    assert due.unanswered == misses + 1
 
 
 @pytest.mark.parametrize(("minutes", "poked"), [(4.4, False), (4.6, True), (5, True)])
 def test_a_poke_may_be_early_by_as_much_as_heartbeats_are(minutes: float, poked: bool) -> None:
     answered = idle(3)
 
-    assert isinstance(act(WITNESS, answered, last_poke=ago(minutes)), Poke) is poked
+    assert isinstance(act(WITNESS, answered, last_poke=ago(minutes)), PokeAgent) is poked
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_only_what_comes_after_the_pokes_own_echo_is_an_answer(seconds: float, a
 
     again = act(WITNESS, session, last_poke=poked_at, misses=0)
 
-    assert isinstance(again, Poke)
-    assert again.misses == (0 if answered else 1)
+    assert isinstance(again, PokeAgent)
+    assert again.unanswered == (0 if answered else 1)
 
 
 def test_a_new_session_is_not_judged_by_its_predecessor() -> None:
@@ -157,14 +157,14 @@ def test_a_new_session_is_not_judged_by_its_predecessor() -> None:
 
     first = act(WITNESS, young, last_poke=ago(6), misses=7, last_activity=ago(600))
 
-    assert first == Poke(WITNESS, young, TEXT, misses=0)
+    assert first == PokeAgent(WITNESS, young, TEXT, unanswered=0)
 
 
 def test_a_heartbeat_longer_than_the_longest_back_off_is_kept() -> None:
     hourly = DaemonSettings(heartbeat_interval=3600)
 
-    assert isinstance(act(WITNESS, idle(50), settings=hourly, last_poke=ago(50), misses=3), Leave)
-    assert isinstance(act(WITNESS, idle(60), settings=hourly, last_poke=ago(60), misses=3), Poke)
+    assert isinstance(act(WITNESS, idle(50), settings=hourly, last_poke=ago(50), misses=3), Skip)
+    assert isinstance(act(WITNESS, idle(60), settings=hourly, last_poke=ago(60), misses=3), PokeAgent)
 
 
 def heartbeats(answers: bool, hours: int) -> Iterator[datetime]:
@@ -172,10 +172,10 @@ def heartbeats(answers: bool, hours: int) -> Iterator[datetime]:
     record, session, now = AgentRecord(), idle(0, age=0), NOW
     for beat in range(hours * 12):
         now = NOW + beat * 5 * MINUTE
-        [done] = decide([Seen(WITNESS, record, session)], now, DAEMON)
-        if isinstance(done, Poke):
+        [done] = plan([AgentSnapshot(WITNESS, record, session)], now, DAEMON)
+        if isinstance(done, PokeAgent):
             yield now
-            record = replace(record, last_poke=now, misses=done.misses)
+            record = replace(record, last_poke=now, misses=done.unanswered)
             echo = now + timedelta(seconds=10 if answers else 1)
             session = replace(session, activity=echo.timestamp())
 
@@ -220,16 +220,16 @@ def test_whatever_the_clock_says_only_ours_are_poked_and_only_what_has_ended_is_
     done = act(agent, session, last_poke=last_poke, misses=misses, desired=desired)
 
     assert done.why
-    if isinstance(done, Poke):
+    if isinstance(done, PokeAgent):
         assert session is not None
         assert session.incarnation
         assert not session.dead
-        assert 0 <= done.misses <= misses + 1
-    if isinstance(done, Start):
+        assert 0 <= done.unanswered <= misses + 1
+    if isinstance(done, StartAgent):
         assert session is None or (session.dead and session.incarnation)
         assert agent.keep_running
     if desired in (Desired.STOPPED, Desired.PAUSED):
-        assert isinstance(done, Leave)
+        assert isinstance(done, Skip)
 
 
 @pytest.mark.parametrize("hours", [-48, 48])
@@ -237,12 +237,12 @@ def test_after_a_step_of_the_clock_a_living_agent_is_at_most_poked(hours: int) -
     stepped = NOW + timedelta(hours=hours)
 
     for session in (idle(0), idle(60), idle(0, age=0)):
-        assert isinstance(act(DEACON, session, now=stepped, last_poke=ago(1), misses=2), Poke | Leave)
+        assert isinstance(act(DEACON, session, now=stepped, last_poke=ago(1), misses=2), PokeAgent | Skip)
 
 
 def test_every_agent_gets_one_act_in_its_place() -> None:
     agents = [replace(WITNESS, address=f"rig/crew/{number}") for number in range(50)]
 
-    acts = decide([Seen(agent, AgentRecord(), None) for agent in agents], NOW, DAEMON)
+    acts = plan([AgentSnapshot(agent, AgentRecord(), None) for agent in agents], NOW, DAEMON)
 
     assert [done.agent for done in acts] == agents
