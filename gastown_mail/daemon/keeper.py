@@ -17,13 +17,13 @@ from gastown_mail.plumbing.connections import redis_errors
 from gastown_mail.plumbing.files import TownLock, remove_pid, write_pid
 from gastown_mail.plumbing.log import log_event
 
-LOOK_PAUSE = 2.0
+TAKEOVER_POLL = 2.0
 """Seconds between two looks of a process without the lock at whether it has become free."""
 
 log = logging.getLogger(__name__)
 
 
-class Keeper:
+class Leadership:
     """Keeps the town's state while inside, from the moment this process has the town's lock.
 
     Without the lock it waits for it: when the process that has it ends, others of the same town still serve
@@ -35,9 +35,9 @@ class Keeper:
         self._kept = ExitStack()
         self._looked = time.monotonic()
 
-    def __enter__(self) -> "Keeper":
+    def __enter__(self) -> "Leadership":
         if self._lock:
-            self._kept.enter_context(_recorded(self._town))
+            self._kept.enter_context(_publish_running(self._town))
         return self
 
     def __exit__(
@@ -45,9 +45,9 @@ class Keeper:
     ) -> None:
         self._kept.close()
 
-    def takes_over(self) -> bool:
+    def try_take_over(self) -> bool:
         """Take the town over if nobody has it any more; when Redis does not answer, at the next look."""
-        if self._lock or time.monotonic() - self._looked < LOOK_PAUSE:
+        if self._lock or time.monotonic() - self._looked < TAKEOVER_POLL:
             return False
         self._looked = time.monotonic()
         lock = TownLock(self._town.settings.lock_file)
@@ -56,14 +56,14 @@ class Keeper:
         except TownLocked:
             return False
         try:
-            self._kept.enter_context(_recorded(self._town))
+            self._kept.enter_context(_publish_running(self._town))
             self._lock = lock
         except GastownError as error:
             lock.release()
             log_event(log, "town_not_taken_over", level=logging.WARNING, detail=str(error))
         return self._lock is not None
 
-    def drop_in_child(self) -> None:
+    def close_in_child(self) -> None:
         """In a forked child: let go of the inherited lock, so that only this process keeps the town."""
         if self._lock:
             self._lock.close_in_child()
@@ -80,7 +80,7 @@ class Keeper:
 
 
 @contextmanager
-def _recorded(town: Town) -> Iterator[None]:
+def _publish_running(town: Town) -> Iterator[None]:
     with redis_errors(town.redis_url):
         town.restore()
         town.record.started(os.getpid(), datetime.now().astimezone())

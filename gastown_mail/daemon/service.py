@@ -13,7 +13,7 @@ from gastown_mail.contracts.errors import GastownError, TmuxMissing, TownLocked
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.daemon import jobs, queues
 from gastown_mail.daemon.clerk import WAIT, Clerk
-from gastown_mail.daemon.keeper import Keeper
+from gastown_mail.daemon.keeper import Leadership
 from gastown_mail.daemon.pool import Child, Pool
 from gastown_mail.daemon.roster import Roster
 from gastown_mail.daemon.schedule import Periodic, keep_schedule, make_due
@@ -128,11 +128,11 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     town = Town.open(settings, url)
-    keeper = Keeper(town, lock)
-    pool = Pool(children, in_child=keeper.drop_in_child, on_death=lambda _: request_sweep(town))
+    keeper = Leadership(town, lock)
+    pool = Pool(children, in_child=keeper.close_in_child, on_death=lambda _: request_sweep(town))
 
     def tend() -> None:
-        if keeper.takes_over():
+        if keeper.try_take_over():
             request_sweep(town)
         _tend(settings, tick or _nothing)
 
