@@ -10,72 +10,72 @@ from typing import NamedTuple
 from gastown_mail.contracts.agent import NAME_PATTERN, ParsedAddress
 from gastown_mail.contracts.errors import SettingsError
 
-UNSETTLED = 2.0
+MTIME_GRANULARITY = 2.0
 """Seconds after a change in which another one may not show: the disk's clock is coarse."""
 
-NO_RIGS = frozenset({"mayor", "deacon", "daemon"})
+RESERVED_FOLDERS = frozenset({"mayor", "deacon", "daemon"})
 """Folders of the town itself: one is a rig only where `rigs.json` says so."""
 
 
 @dataclass(slots=True)
-class Layout:
+class DiscoveredTown:
     """Rigs and agents as found on disk; `notes` are sentences on what could not be taken."""
 
     rigs: set[str] = field(default_factory=set)
-    forms: list[ParsedAddress] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    addresses: list[ParsedAddress] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
-def find_layout(town_root: Path) -> Layout:
+def discover(town_root: Path) -> DiscoveredTown:
     """Read the town's folders; what cannot be read is noted. Raises SettingsError for a broken rigs.json."""
-    layout = Layout()
+    layout = DiscoveredTown()
     folders = _folders(town_root, layout)
-    layout.forms += [ParsedAddress(role) for role in ("mayor", "deacon") if role in folders]
+    layout.addresses += [ParsedAddress(role) for role in ("mayor", "deacon") if role in folders]
     named = _rigs_named(town_root / "mayor" / "rigs.json", layout)
-    for rig in sorted(folders - NO_RIGS if named is None else named):
+    for rig in sorted(folders - RESERVED_FOLDERS if named is None else named):
         _add_rig(town_root / rig, layout, certain=named is not None)
     return layout
 
 
-def signs(town_root: Path, now: float) -> tuple[object, ...] | None:
+def fingerprint(town_root: Path, now: float) -> tuple[object, ...] | None:
     """What changes whenever the answer of `find_layout` or town.toml does; None when it changed just now.
 
     `now`: seconds since the epoch. A file that changes twice within one step of the disk's clock looks the
     same after both.
     """
     places = [town_root, town_root / "town.toml", town_root / "mayor" / "rigs.json"]
-    for folder in sorted(_folders(town_root, Layout()) - {"daemon"}):
+    for folder in sorted(_folders(town_root, DiscoveredTown()) - {"daemon"}):
         places += [town_root / folder, town_root / folder / "crew", town_root / folder / "polecats"]
-    found = [_sign(place) for place in places]
+    found = [_stamp(place) for place in places]
     newest = max((sign.changed for sign in found if sign), default=0.0)
-    return None if newest > now - UNSETTLED else tuple(zip(places, found, strict=True))
+    return None if newest > now - MTIME_GRANULARITY else tuple(zip(places, found, strict=True))
 
 
-class _Sign(NamedTuple):
+class _FileStamp(NamedTuple):
     inode: int
     size: int
     written: int
     changed: float
 
 
-def _sign(place: Path) -> _Sign | None:
+def _stamp(place: Path) -> _FileStamp | None:
     try:
         found = place.stat()
     except OSError:
         return None
-    return _Sign(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime)
+    return _FileStamp(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime)
 
 
-def _add_rig(folder: Path, layout: Layout, *, certain: bool) -> None:
+def _add_rig(folder: Path, layout: DiscoveredTown, *, certain: bool) -> None:
     if not certain and not _looks_like_rig(folder):
         return
     rig = folder.name
     layout.rigs.add(rig)
     parts = _folders(folder, layout)
-    layout.forms += [ParsedAddress(role, rig) for role in ("witness", "refinery") if role in parts]
+    layout.addresses += [ParsedAddress(role, rig) for role in ("witness", "refinery") if role in parts]
     for kind, role in (("crew", "crew"), ("polecats", "polecat")):
         if kind in parts:
-            layout.forms += [
+            layout.addresses += [
                 ParsedAddress(role, rig, name) for name in sorted(_folders(folder / kind, layout))
             ]
 
@@ -84,7 +84,7 @@ def _looks_like_rig(folder: Path) -> bool:
     return os.access(folder / "config.json", os.F_OK) or os.access(folder / ".beads", os.F_OK)
 
 
-def _rigs_named(file: Path, layout: Layout) -> set[str] | None:
+def _rigs_named(file: Path, layout: DiscoveredTown) -> set[str] | None:
     try:
         text = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -98,20 +98,22 @@ def _rigs_named(file: Path, layout: Layout) -> set[str] | None:
             f'{file} is broken: expected JSON such as {{"rigs": {{"NAME": {{}}}}}}'
         ) from error
     bad = sorted(rig for rig in rigs if not NAME_PATTERN.match(rig))
-    layout.notes += [
+    layout.warnings += [
         f"{file} names a rig {rig!a}, which is left out: no name out of A-Z a-z 0-9 _ -" for rig in bad
     ]
     return set(rigs).difference(bad)
 
 
-def _folders(folder: Path, layout: Layout) -> set[str]:
+def _folders(folder: Path, layout: DiscoveredTown) -> set[str]:
     try:
         with os.scandir(folder) as entries:
             return set(_named_folders(entries))
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError as error:
-        layout.notes.append(f"cannot read {folder}: {error.strerror or error}; what lies in it is left out")
+        layout.warnings.append(
+            f"cannot read {folder}: {error.strerror or error}; what lies in it is left out"
+        )
         return set()
 
 

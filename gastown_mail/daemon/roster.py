@@ -20,7 +20,7 @@ from gastown_mail.contracts.lifecycle import OPERATOR
 from gastown_mail.contracts.settings import RoleSettings, Settings
 from gastown_mail.contracts.shape import quote_value
 
-from .layout import Layout, find_layout
+from .layout import DiscoveredTown, discover
 
 STOP_GRACE = 5.0
 """Seconds between TERM and KILL unless `stop_grace` says otherwise."""
@@ -70,9 +70,9 @@ def load_roster(settings: Settings) -> Roster:
 
     Raises SettingsError for declarations that contradict each other and for a broken rigs.json.
     """
-    layout = find_layout(settings.town_root)
+    layout = discover(settings.town_root)
     declared = _declared(settings, layout)
-    found = [form for form in layout.forms if form.address not in declared]
+    found = [form for form in layout.addresses if form.address not in declared]
     agents = [_agent(settings, address, form, said) for address, (form, said) in declared.items()]
     agents += [
         _agent(settings, form.address, form, settings.roles.get(form.role, _NOTHING_SAID))
@@ -83,7 +83,7 @@ def load_roster(settings: Settings) -> Roster:
         agents={agent.address: agent for agent in agents if agent.address not in left_out},
         rigs=frozenset(layout.rigs),
         left_out=left_out,
-        other_notes=tuple(layout.notes),
+        other_notes=tuple(layout.warnings),
         _meanings=_meanings(agents),
         _sessions=sessions,
     )
@@ -93,10 +93,12 @@ def _by_rank(form: ParsedAddress) -> tuple[int, str]:
     return _RANK[form.role], form.address
 
 
-def _declared(settings: Settings, layout: Layout) -> dict[str, tuple[ParsedAddress | None, RoleSettings]]:
+def _declared(
+    settings: Settings, layout: DiscoveredTown
+) -> dict[str, tuple[ParsedAddress | None, RoleSettings]]:
     forms = {spelling: parse_address(spelling) for spelling in settings.agents}
     layout.rigs |= {form.rig for form in forms.values() if form and form.rig}
-    crews = {form for form in (*layout.forms, *forms.values()) if form and form.role == "crew"}
+    crews = {form for form in (*layout.addresses, *forms.values()) if form and form.role == "crew"}
     declared: dict[str, tuple[ParsedAddress | None, RoleSettings]] = {}
     spelled: dict[str, str] = {}
     for spelling, said in settings.agents.items():

@@ -15,7 +15,7 @@ from gastown_mail.contracts.errors import GastownError, StateFileError, StateUnk
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.daemon.desired import DesiredStates
-from gastown_mail.daemon.layout import signs
+from gastown_mail.daemon.layout import fingerprint
 from gastown_mail.daemon.queues import TownQueue, queue
 from gastown_mail.daemon.record import Agents, TownRecord
 from gastown_mail.daemon.roster import Roster, load_roster
@@ -83,7 +83,7 @@ class Town:
     def _look_at_roster(self, known: Roster | None) -> Roster:
         """`known` if nothing shows a change. What could not be read whole is read again the next time."""
         self._looked_at = time.monotonic()
-        found = signs(self.settings.town_root, time.time())
+        found = fingerprint(self.settings.town_root, time.time())
         unchanged = found is not None and found == self._signs
         if known is not None and unchanged and self._looked_at < self._read_at + REREAD:
             return known

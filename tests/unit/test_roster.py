@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gastown_mail.contracts.agent import DEFAULT_COMMAND, ParsedAddress, parse_address, parse_hyphenated
 from gastown_mail.contracts.errors import AddressError, SettingsError
 from gastown_mail.contracts.settings import Settings, load_settings
-from gastown_mail.daemon.layout import signs
+from gastown_mail.daemon.layout import fingerprint
 from gastown_mail.daemon.roster import Roster, load_roster
 
 # few letters, many hyphens, and the words of the forms: so that names collide
@@ -355,7 +355,7 @@ LATER = 60.0
 
 
 def signs_of(root: Path) -> tuple[object, ...] | None:
-    return signs(root, time.time() + LATER)
+    return fingerprint(root, time.time() + LATER)
 
 
 @pytest.mark.parametrize(
@@ -388,7 +388,7 @@ def test_whatever_changes_the_roster_changes_its_signs(
 def test_what_has_changed_just_now_has_no_signs_yet(tmp_path: Path) -> None:
     root = make(tmp_path, "rig/.beads")
 
-    assert signs(root, time.time()) is None
+    assert fingerprint(root, time.time()) is None
 
 
 def test_the_daemons_own_files_change_no_signs(tmp_path: Path) -> None:
