@@ -54,7 +54,7 @@ def start(address: str, why: str, by: str = "") -> str:
         except (StartFailed, ProcessesSurvived, StateUnknown) as error:
             record_event(town.redis, town.keys, "not_started", agent=address, detail=str(error))
             return f"failed: {error}"
-    lifecycle.wake_next(town, agent.address)
+    lifecycle.enqueue_next(town, agent.address)
     return answer
 
 
@@ -64,7 +64,7 @@ def _start(town: Town, right: Turn, agent: Agent, why: str, by: str) -> str:
         return f"left alone: the session {session.name} is not ours; adopt it"
     if session is not None and not session.dead:
         return "runs already"
-    if request := lifecycle.begun(town, agent.address):
+    if request := lifecycle.request_in_progress(town, agent.address):
         return f"left alone: request {request} is being carried out"
     if record.desired in (Desired.PAUSED, Desired.STOPPED):
         return f"left alone: {record.desired.value}"

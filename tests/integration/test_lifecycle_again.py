@@ -140,7 +140,7 @@ def test_a_request_whose_worker_always_dies_is_given_up_and_blocks_nobody(
     stage = Stage(make_town(SLOW_TO_STOP))
     stage.start()
     ident = stage.ask("restart")
-    for tries in range(1, lifecycle.MOST_TRIES + 1):
+    for tries in range(1, lifecycle.MAX_ATTEMPTS + 1):
         carrier = carriers(stage.town, ident)
         carrier.go()
         eventually(partial(has_been_tried, stage, ident, tries))
