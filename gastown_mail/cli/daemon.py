@@ -18,7 +18,7 @@ from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.contracts.state import load_state
 from gastown_mail.daemon import service
-from gastown_mail.daemon.pool import CUT_DEADLINE, STOP_DEADLINE
+from gastown_mail.daemon.pool import KILL_GRACE, STOP_DEADLINE
 from gastown_mail.daemon.roster import load_roster
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing import log
@@ -28,7 +28,7 @@ from gastown_mail.plumbing.files import TownLock
 START_WAIT = 20.0
 """Seconds in which a daemon in the background must be up."""
 
-STOP_WAIT = STOP_DEADLINE + 2 * CUT_DEADLINE + 10.0
+STOP_WAIT = STOP_DEADLINE + 2 * KILL_GRACE + 10.0
 """Seconds in which a daemon that was asked to stop must be gone."""
 
 IDENTITY = frozenset(

@@ -8,11 +8,11 @@ from pathlib import Path
 from gastown_mail.cli.checks import Results, finding, ok, unchecked
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.contracts.times import format_duration, parse_duration
-from gastown_mail.daemon.pool import CUT_DEADLINE, STOP_DEADLINE
+from gastown_mail.daemon.pool import KILL_GRACE, STOP_DEADLINE
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.files import TownLock
 
-LONGEST_STOP = STOP_DEADLINE + 2 * CUT_DEADLINE
+LONGEST_STOP = STOP_DEADLINE + 2 * KILL_GRACE
 """Seconds that the daemon may need to stop."""
 
 ASK_DEADLINE = 5.0

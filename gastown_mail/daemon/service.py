@@ -14,7 +14,7 @@ from gastown_mail.contracts.settings import Settings
 from gastown_mail.daemon import jobs, queues
 from gastown_mail.daemon.clerk import WAIT, Clerk
 from gastown_mail.daemon.keeper import Leadership
-from gastown_mail.daemon.pool import Child, Pool
+from gastown_mail.daemon.pool import ProcessSpec, Supervisor
 from gastown_mail.daemon.roster import Roster
 from gastown_mail.daemon.schedule import Periodic, keep_schedule, make_due
 from gastown_mail.daemon.town import Town
@@ -95,29 +95,29 @@ def run_worker(
     worker(f"{settings.town_name}-{name}", queue, connection).work(logging_level=None)
 
 
-def workers(settings: Settings, url: str) -> list[Child]:
+def workers(settings: Settings, url: str) -> list[ProcessSpec]:
     """The clerk and the rq workers of this host."""
     town = Town.open(settings, url)
     known = town.roster()
     lifecycle, heartbeat = town.keys.lifecycle_queue(town.host), town.keys.heartbeat_queue(town.host)
     named = [(f"lifecycle-{number}", lifecycle) for number in range(1, settings.daemon.workers + 1)]
     return [
-        Child("clerk", lambda stop: run_clerk(settings, url, stop, known)),
+        ProcessSpec("clerk", lambda stop: run_clerk(settings, url, stop, known)),
         *(_worker(settings, url, name, queue, known) for name, queue in (*named, ("heartbeat", heartbeat))),
     ]
 
 
-def scheduler(settings: Settings, url: str) -> Child:
+def scheduler(settings: Settings, url: str) -> ProcessSpec:
     """The process that keeps the periodic jobs due."""
-    return Child("scheduler", lambda stop: run_scheduler(settings, url, stop))
+    return ProcessSpec("scheduler", lambda stop: run_scheduler(settings, url, stop))
 
 
-def _worker(settings: Settings, url: str, name: str, queue: str, known: Roster) -> Child:
-    return Child(name, lambda stop: run_worker(settings, url, name, queue, known, stop))
+def _worker(settings: Settings, url: str, name: str, queue: str, known: Roster) -> ProcessSpec:
+    return ProcessSpec(name, lambda stop: run_worker(settings, url, name, queue, known, stop))
 
 
 def serve(
-    settings: Settings, url: str, children: Sequence[Child], lock: TownLock | None,
+    settings: Settings, url: str, children: Sequence[ProcessSpec], lock: TownLock | None,
     tick: Callable[[], None] | None = None, *, stopping: Callable[[], None] = lambda: None,
 ) -> None:  # fmt: skip
     """Run the children until SIGTERM or SIGINT; keep the town's state while this process has its lock.
@@ -129,7 +129,7 @@ def serve(
         signal.signal(number, lambda *_: stop.set())
     town = Town.open(settings, url)
     keeper = Leadership(town, lock)
-    pool = Pool(children, in_child=keeper.close_in_child, on_death=lambda _: request_sweep(town))
+    pool = Supervisor(children, in_child=keeper.close_in_child, on_death=lambda _: request_sweep(town))
 
     def tend() -> None:
         if keeper.try_take_over():

@@ -189,4 +189,4 @@ def test_the_engine_waits_longer_than_the_longest_job(stack: Stack) -> None:
     for name in ("worker", "scheduler"):
         patience = parse_duration(services[name]["stop_grace_period"])
         assert patience > longest
-        assert patience > pool.STOP_DEADLINE + 2 * pool.CUT_DEADLINE
+        assert patience > pool.STOP_DEADLINE + 2 * pool.KILL_GRACE
