@@ -28,7 +28,7 @@ def poke(town: str | None, agent: str, text: str) -> None:
     """Type AGENT's poke (or TEXT) into its session now."""
     with open_town(town) as opened:
         whom = opened.roster().resolve(agent)
-        job = queues.put(
+        job = queues.enqueue_job(
             opened.lifecycle_queue(whom.host), queues.POKE, whom.address, text,
             job_id=opened.keys.job_id("poke", new_request_id()), about=f"poke {whom.address}",
         )  # fmt: skip

@@ -140,7 +140,7 @@ class Stage:
         """Have a worker type `text` into the agent's session, as `gastown-mail poke` does."""
         job_id = self.town.keys.job_id("poke", new_request_id())
         queue = self.town.lifecycle_queue(self.town.host)
-        queues.put(queue, queues.POKE, address, text, job_id=job_id, about=f"poke {address}")
+        queues.enqueue_job(queue, queues.POKE, address, text, job_id=job_id, about=f"poke {address}")
 
     def serves(self) -> bool:
         """Has the daemon taken up its work?"""

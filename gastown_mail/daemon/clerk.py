@@ -139,7 +139,7 @@ def classify(element: bytes, roster: Roster) -> IncomingRequest:
 
 def enqueue(town: Town, request_id: str, agent: Agent, pipe: Pipeline | None = None) -> None:
     """Put the request's rq job on the queue of its agent's host; again is harmless."""
-    queues.put(
+    queues.enqueue_job(
         town.lifecycle_queue(agent.host), queues.CARRY_OUT, request_id,
         job_id=town.keys.job_id("request", request_id), about=f"request {request_id} for {agent.address}",
         grace=agent.stop_grace, pipe=pipe,

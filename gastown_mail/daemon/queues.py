@@ -18,12 +18,12 @@ from gastown_mail.contracts.errors import GastownError
 JOBS = "gastown_mail.daemon.jobs"
 CARRY_OUT, START, POKE = f"{JOBS}.carry_out", f"{JOBS}.start", f"{JOBS}.poke"
 HEARTBEAT, SWEEP = f"{JOBS}.heartbeat", f"{JOBS}.sweep"
-RUNNABLE = frozenset({CARRY_OUT, START, POKE, HEARTBEAT, SWEEP})
+ALLOWED_FUNCTIONS = frozenset({CARRY_OUT, START, POKE, HEARTBEAT, SWEEP})
 
 JOB_MARGIN = 60
 """Seconds a job may take beyond the grace of the session it ends; every wait inside is shorter."""
 
-CRASH_TRIES = 3
+MAX_CRASH_RETRIES = 3
 """How often rq runs a job again whose process died."""
 
 RESULT_KEPT, FAILURE_KEPT = 3600, 7 * 24 * 3600
@@ -40,7 +40,7 @@ class TownJob(Job):
     @property
     def func(self) -> Callable[..., Any]:
         """The job function; raises GastownError for anything that is not in `RUNNABLE`."""
-        if self.func_name not in RUNNABLE or self.instance is not None:
+        if self.func_name not in ALLOWED_FUNCTIONS or self.instance is not None:
             raise GastownError(f"refused to run {self.func_name!r}: workers run only the functions of {JOBS}")
         function: Callable[..., Any] = super().func
         return function
@@ -67,19 +67,19 @@ class TownQueue(Queue):
     job_class = TownJob
 
 
-def queue(name: str, redis: Redis) -> TownQueue:
+def open_queue(name: str, redis: Redis) -> TownQueue:
     """The rq queue of that name, JSON throughout."""
     return TownQueue(name, connection=redis, serializer=JSONSerializer)
 
 
-def put(
+def enqueue_job(
     target: TownQueue, function: str, *arguments: str, job_id: str, about: str, grace: float = 0.0,
     pipe: "Pipeline | None" = None,
 ) -> Job:  # fmt: skip
     """Enqueue one of `RUNNABLE`; the same id again replaces the job and makes it due once more."""
-    wish = target.prepare_data(
+    job_data = target.prepare_data(
         function, args=arguments, job_id=job_id, description=about, timeout=int(grace) + JOB_MARGIN,
-        result_ttl=RESULT_KEPT, failure_ttl=FAILURE_KEPT, retry=Retry(max=CRASH_TRIES),
+        result_ttl=RESULT_KEPT, failure_ttl=FAILURE_KEPT, retry=Retry(max=MAX_CRASH_RETRIES),
     )  # fmt: skip
     # enqueue_call would begin a transaction of its own on the pipeline.
-    return target.enqueue_many([wish], pipeline=pipe)[0]
+    return target.enqueue_many([job_data], pipeline=pipe)[0]

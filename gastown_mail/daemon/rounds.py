@@ -94,7 +94,7 @@ def request_starts(town: Town, acts: Sequence[Decision]) -> None:
 
 def enqueue_start(town: Town, agent: Agent, why: str, pipe: Pipeline | None = None, *, by: str = "") -> Job:
     """Put the job that starts the agent's session unless one lives (`by`: see `jobs.start`)."""
-    return queues.put(
+    return queues.enqueue_job(
         town.lifecycle_queue(agent.host), queues.START, agent.address, why, by,
         job_id=_start_job(town, agent), about=f"start {agent.address}", grace=agent.stop_grace, pipe=pipe,
     )  # fmt: skip

@@ -162,9 +162,11 @@ def _nothing() -> None:
 
 def request_sweep(town: Town) -> None:
     """Have what a dead process left picked up now, not at the next sweep."""
-    queue = queues.queue(town.keys.heartbeat_queue(town.host), town.redis)
+    queue = queues.open_queue(town.keys.heartbeat_queue(town.host), town.redis)
     try:
-        queues.put(queue, queues.SWEEP, job_id=town.keys.job_id("sweep-now", town.host), about="sweep now")
+        queues.enqueue_job(
+            queue, queues.SWEEP, job_id=town.keys.job_id("sweep-now", town.host), about="sweep now"
+        )
     except RedisError as error:
         log_event(log, "sweep_not_requested", level=logging.WARNING, detail=str(error))
 

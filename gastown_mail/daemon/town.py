@@ -16,7 +16,7 @@ from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.daemon.desired import DesiredStates
 from gastown_mail.daemon.layout import fingerprint
-from gastown_mail.daemon.queues import TownQueue, queue
+from gastown_mail.daemon.queues import TownQueue, open_queue
 from gastown_mail.daemon.record import Agents, TownRecord
 from gastown_mail.daemon.roster import Roster, load_roster
 from gastown_mail.mail.events import record_event
@@ -140,7 +140,7 @@ class Town:
     def lifecycle_queue(self, host: str) -> TownQueue:
         """The rq queue for the agents of that host."""
         if host not in self._queues:
-            self._queues[host] = queue(self.keys.lifecycle_queue(host), self.redis)
+            self._queues[host] = open_queue(self.keys.lifecycle_queue(host), self.redis)
         return self._queues[host]
 
     def own_agents(self) -> Mapping[str, Agent]:

@@ -22,7 +22,7 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import WorkerStatus
 
-from gastown_mail.daemon.queues import RESULT_KEPT, TownJob, TownQueue, queue
+from gastown_mail.daemon.queues import RESULT_KEPT, TownJob, TownQueue, open_queue
 
 JOBS_AT_ONCE = 32
 """How many jobs one worker runs at a time; an agent that takes a minute to end keeps one of these places."""
@@ -140,7 +140,7 @@ class TownWorker(SimpleWorker):
 def worker(name: str, queue_name: str, redis: Redis) -> TownWorker:
     """A worker of that one queue; `name` gets a random end because a fixed one blocks its successor."""
     return TownWorker(
-        [queue(queue_name, redis)], name=f"{name}-{uuid4().hex[:8]}", connection=redis,
+        [open_queue(queue_name, redis)], name=f"{name}-{uuid4().hex[:8]}", connection=redis,
         serializer=JSONSerializer, worker_ttl=WORKER_TTL, maintenance_interval=MAINTENANCE_INTERVAL,
         default_result_ttl=RESULT_KEPT, log_job_description=False,
     )  # fmt: skip

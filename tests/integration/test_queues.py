@@ -17,7 +17,7 @@ from rq.serializers import JSONSerializer
 
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.daemon import queues
-from gastown_mail.daemon.queues import CARRY_OUT, RUNNABLE, START, SWEEP, TownJob, TownQueue
+from gastown_mail.daemon.queues import ALLOWED_FUNCTIONS, CARRY_OUT, START, SWEEP, TownJob, TownQueue
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.answers import to_str
 from tests.parts import WORKER, lives, running
@@ -27,7 +27,7 @@ LONG = 60.0
 
 
 def target(town: Town) -> TownQueue:
-    return queues.queue(town.keys.heartbeat_queue(town.host), town.redis)
+    return queues.open_queue(town.keys.heartbeat_queue(town.host), town.redis)
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def a_worker(town: Town) -> Iterator[psutil.Process]:
 
 
 def put(town: Town, ident: str = "job", function: str = SWEEP, *arguments: str) -> str:
-    queues.put(target(town), function, *arguments, job_id=ident, about="a test's")
+    queues.enqueue_job(target(town), function, *arguments, job_id=ident, about="a test's")
     return ident
 
 
@@ -89,7 +89,7 @@ def test_what_is_on_the_wire_is_json(own_town: Town) -> None:
 
 
 def test_a_job_has_its_bounds(town: Town) -> None:
-    job = queues.put(target(town), CARRY_OUT, "one", job_id="j", about="what for", grace=90.5)
+    job = queues.enqueue_job(target(town), CARRY_OUT, "one", job_id="j", about="what for", grace=90.5)
 
     found = TownJob.fetch("j", connection=town.redis)
     assert (job.id, found.func_name, found.args) == ("j", CARRY_OUT, ["one"])
@@ -100,14 +100,14 @@ def test_a_job_has_its_bounds(town: Town) -> None:
 def test_on_a_pipeline_a_job_appears_with_the_transaction_or_not_at_all(town: Town) -> None:
     wish: dict[str, Any] = {"job_id": "piped", "about": "", "grace": 1.0}
     with town.redis.pipeline() as pipe:
-        queues.put(target(town), CARRY_OUT, "one", **wish, pipe=pipe)
+        queues.enqueue_job(target(town), CARRY_OUT, "one", **wish, pipe=pipe)
         assert target(town).get_job_ids() == []
         assert not town.redis.exists("rq:job:piped")
         pipe.reset()
     assert target(town).get_job_ids() == []
 
     with town.redis.pipeline() as pipe:
-        queues.put(target(town), CARRY_OUT, "one", **wish, pipe=pipe)
+        queues.enqueue_job(target(town), CARRY_OUT, "one", **wish, pipe=pipe)
         pipe.execute()
 
     assert target(town).get_job_ids() == ["piped"]
@@ -217,7 +217,7 @@ def test_callbacks_and_webhooks_are_ignored(town: Town, tmp_path: Path) -> None:
     job.send_webhooks("finished")
 
 
-@pytest.mark.parametrize("function", sorted(RUNNABLE))
+@pytest.mark.parametrize("function", sorted(ALLOWED_FUNCTIONS))
 def test_all_that_may_be_run_is_there(town: Town, function: str) -> None:
     job = TownJob.create(function, connection=town.redis)
 

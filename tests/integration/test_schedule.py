@@ -40,7 +40,7 @@ def scheduler(town: Town) -> TownScheduler:
 
 
 def waiting(town: Town) -> list[str]:
-    return queues.queue(town.keys.heartbeat_queue(town.host), town.redis).get_job_ids()
+    return queues.open_queue(town.keys.heartbeat_queue(town.host), town.redis).get_job_ids()
 
 
 def a_worker_takes_it(town: Town, job: Periodic) -> None:
@@ -298,7 +298,7 @@ def goes_on(town: Town) -> None:
 def test_a_heartbeat_that_fails_is_due_again(fast_town: Town) -> None:
     queue = fast_town.keys.heartbeat_queue(fast_town.host)
     fast_town.settings.daemon_dir.mkdir(exist_ok=True)
-    failed = queues.queue(queue, fast_town.redis).failed_job_registry
+    failed = queues.open_queue(queue, fast_town.redis).failed_job_registry
     with (
         running(SCHEDULER, fast_town.settings, fast_town.redis_url),
         running(WORKER, fast_town.settings, fast_town.redis_url, queue),
