@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import StateFileError
-from gastown_mail.daemon.record import Agents, Desired, TownRecord
+from gastown_mail.daemon.record import AgentStore, Desired, TownStateStore
 from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.answers import to_strs
 from gastown_mail.plumbing.files import file_lock
@@ -24,7 +24,7 @@ TOWN = "*"
 class DesiredStates:
     """What should be of each agent of one town."""
 
-    agents: Agents
+    agents: AgentStore
     daemon_dir: Path
 
     def set(self, address: str, desired: Desired) -> None:
@@ -55,11 +55,11 @@ class DesiredStates:
         with file_lock(self.daemon_dir / LOCK, LOCK_DEADLINE):
             known = self._read_file() if only else {}
             addresses = only if known else to_strs(self.agents.redis.smembers(self.agents.keys.agents))
-            found = zip(addresses, self.agents.wanted(addresses), strict=True)
+            found = zip(addresses, self.agents.desired_texts(addresses), strict=True)
             wanted = known | {a: " ".join(words).strip() if words[0] else "" for a, words in found}
             # Asked after the reading: what was read before Redis was emptied is whole.
-            town = TownRecord(self.agents.redis, self.agents.keys, self.daemon_dir.parent)
-            if town.lost() is None:
+            town = TownStateStore(self.agents.redis, self.agents.keys, self.daemon_dir.parent)
+            if town.state_before_flush() is None:
                 save_desired(self.daemon_dir, {a: words for a, words in wanted.items() if words})
 
     def _read_file(self) -> dict[str, str]:

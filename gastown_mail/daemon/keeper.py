@@ -74,7 +74,7 @@ class Leadership:
             return
         try:
             self._town.restore()
-            self._town.record.stopping()
+            self._town.record.mark_stopping()
         except (RedisError, GastownError) as error:
             log_event(log, "stop_not_announced", level=logging.WARNING, detail=str(error))
 
@@ -83,7 +83,7 @@ class Leadership:
 def _publish_running(town: Town) -> Iterator[None]:
     with redis_errors(town.redis_url):
         town.restore()
-        town.record.started(os.getpid(), datetime.now().astimezone())
+        town.record.mark_started(os.getpid(), datetime.now().astimezone())
         record_event(town.redis, town.keys, "daemon_started", pid=os.getpid())
     write_pid(town.settings.pid_file)
     try:
@@ -93,6 +93,6 @@ def _publish_running(town: Town) -> Iterator[None]:
         try:
             with redis_errors(town.redis_url):
                 record_event(town.redis, town.keys, "daemon_stopped", pid=os.getpid())
-                town.record.stopped()
+                town.record.mark_stopped()
         except RedisUnavailable as error:
             log_event(log, "stop_not_recorded", level=logging.ERROR, detail=str(error))

@@ -17,7 +17,7 @@ from gastown_mail.daemon.gate import NO_HISTORY, StartHistory
 from gastown_mail.plumbing.answers import read_hash, to_fields, to_str_dict, to_strs
 from gastown_mail.plumbing.files import file_lock
 
-MIRROR_DEADLINE = 5.0
+STATE_LOCK_TIMEOUT = 5.0
 """Seconds to wait for another process that writes `state.json`."""
 
 
@@ -72,7 +72,7 @@ def nothing(*_: object) -> None:
 
 
 @dataclass(frozen=True)
-class Agents:
+class AgentStore:
     """The agents' records of one town."""
 
     redis: Redis
@@ -89,7 +89,7 @@ class Agents:
                 pipe.hgetall(self.keys.agent(address))
             return [AgentRecord.from_mapping(to_str_dict(answer)) for answer in pipe.execute()]
 
-    def wanted(self, addresses: Sequence[str]) -> list[tuple[str, str]]:
+    def desired_texts(self, addresses: Sequence[str]) -> list[tuple[str, str]]:
         """What is desired of each, and what was before its pause, as text; in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for address in addresses:
@@ -111,12 +111,12 @@ class Agents:
         """A number for the next start, greater than every one before it (see `Sessions.start`)."""
 
         def advance(pipe: Any) -> Any:
-            return self.advance(pipe, address)
+            return self.bump_generation(pipe, address)
 
         following: Any = self.redis.transaction(advance, self.keys.agent(address), value_from_callable=True)
         return int(following)
 
-    def advance(self, pipe: Any, address: str, also: Callable[[Any], object] = nothing) -> int:
+    def bump_generation(self, pipe: Any, address: str, also: Callable[[Any], object] = nothing) -> int:
         """The next generation, on a pipeline that watches the agent's key; `also` writes on the same one.
 
         It follows the clock in milliseconds: tmux remembers the last one, an emptied Redis does not.
@@ -130,7 +130,7 @@ class Agents:
 
 
 @dataclass(frozen=True)
-class TownRecord:
+class TownStateStore:
     """The town's state: the hash in Redis is the original, `state.json` under `root` its mirror."""
 
     redis: Redis
@@ -141,11 +141,11 @@ class TownRecord:
         """The state as Redis has it; the zero state when it has none."""
         return State.from_mapping(read_hash(self.redis, self.keys.state))
 
-    def started(self, pid: int, now: datetime) -> None:
+    def mark_started(self, pid: int, now: datetime) -> None:
         """A daemon has begun: the count begins with it."""
         self._write(State(running=True, pid=pid, started_at=now, heartbeat_count=0).to_mapping())
 
-    def lost(self) -> State | None:
+    def state_before_flush(self) -> State | None:
         """What `state.json` still knows and Redis does not, because it was emptied; None when it was not."""
         # started_at alone tells: other fields are written again before all is brought back.
         if self.redis.hexists(self.keys.state, "started_at"):
@@ -157,30 +157,30 @@ class TownRecord:
         """Bring back what `state.json` still knows after Redis was emptied."""
         self.redis.hset(self.keys.state, mapping=to_fields(state.to_mapping()))
 
-    def stopping(self) -> None:
+    def mark_stopping(self) -> None:
         """The daemon is about to end: no act is begun any more."""
         self.redis.hset(self.keys.state, "running", "false")
 
-    def stopped(self) -> None:
+    def mark_stopped(self) -> None:
         """The daemon has ended as it should."""
         self._write({"running": "false"})
 
-    def beaten(self, now: datetime) -> State:
+    def count_heartbeat(self, now: datetime) -> State:
         """One more heartbeat is complete; returns the state that is now in both places."""
         with self.redis.pipeline() as pipe:
             pipe.hincrby(self.keys.state, "heartbeat_count", 1)
             pipe.hset(self.keys.state, "last_heartbeat", format_time(now))
             pipe.execute()
-        return self.mirror()
+        return self.write_state_file()
 
-    def mirror(self) -> State:
+    def write_state_file(self) -> State:
         """Make `state.json` say what Redis says, unless that was emptied."""
-        with file_lock(self.root / "daemon" / "state.lock", MIRROR_DEADLINE):
+        with file_lock(self.root / "daemon" / "state.lock", STATE_LOCK_TIMEOUT):
             state = self.read()
-            if self.lost() is None:
+            if self.state_before_flush() is None:
                 save_state(self.root, state)
         return state
 
     def _write(self, values: Mapping[str, str]) -> None:
         self.redis.hset(self.keys.state, mapping=to_fields(values))
-        self.mirror()
+        self.write_state_file()

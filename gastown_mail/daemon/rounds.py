@@ -45,7 +45,7 @@ def heartbeat(town: Town) -> State:
     _forget_history(town, seen)
     town.keep_desired()
     requeued = sweep_requests(town)
-    state = town.record.beaten(datetime.now(UTC))
+    state = town.record.count_heartbeat(datetime.now(UTC))
     record_event(
         town.redis,
         town.keys,

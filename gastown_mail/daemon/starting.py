@@ -134,7 +134,9 @@ class Launch:
         address = self.agent.address
         # While the turn is ours only: who stood still would forget what its follower has announced.
         generation = self.right.write(
-            lambda pipe: self.town.agents.advance(pipe, address, lambda p: self.announce(p, announced)),
+            lambda pipe: self.town.agents.bump_generation(
+                pipe, address, lambda p: self.announce(p, announced)
+            ),
             self.town.keys.agent(address),
         )
         failpoint("successor-announced")

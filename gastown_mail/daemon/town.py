@@ -17,7 +17,7 @@ from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.daemon.desired import DesiredStates
 from gastown_mail.daemon.layout import fingerprint
 from gastown_mail.daemon.queues import TownQueue, open_queue
-from gastown_mail.daemon.record import Agents, TownRecord
+from gastown_mail.daemon.record import AgentStore, TownStateStore
 from gastown_mail.daemon.roster import Roster, load_roster
 from gastown_mail.mail.events import record_event
 from gastown_mail.mail.requests import RequestStore
@@ -44,9 +44,9 @@ class Town:
         self.redis = redis
         self.keys = _keys(settings)
         self.requests = RequestStore(redis, self.keys)
-        self.agents = Agents(redis, self.keys)
+        self.agents = AgentStore(redis, self.keys)
         self.wishes = DesiredStates(self.agents, settings.daemon_dir)
-        self.record = TownRecord(redis, self.keys, settings.town_root)
+        self.record = TownStateStore(redis, self.keys, settings.town_root)
         self.sessions = Sessions(Tmux(settings.tmux_socket, environ=os.environ))
         self._queues: dict[str, TownQueue] = {}
         self._roster = known
@@ -117,7 +117,7 @@ class Town:
         Raises Unknown when the disk's files cannot be read: what was stopped must not be started on it.
         """
         try:
-            state = self.record.lost()
+            state = self.record.state_before_flush()
             if state is None:
                 return
             self.wishes.restore()

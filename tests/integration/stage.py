@@ -60,7 +60,7 @@ class Stage:
 
     def __init__(self, town: Town) -> None:
         self.town = town
-        town.record.started(os.getpid(), datetime.now(UTC))
+        town.record.mark_started(os.getpid(), datetime.now(UTC))
         for agent in town.roster().agents.values():
             agent.work_dir.mkdir(parents=True, exist_ok=True)
 

@@ -13,7 +13,7 @@ import pytest
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.state import State, load_state, state_file
 from gastown_mail.contracts.times import ZERO_TIME, parse_time
-from gastown_mail.daemon.record import AgentRecord, Agents, Desired
+from gastown_mail.daemon.record import AgentRecord, AgentStore, Desired
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.answers import read_hash
 from gastown_mail.plumbing.connections import connect
@@ -84,7 +84,7 @@ def test_no_generation_is_given_twice(town: Town) -> None:
 
     def take_some() -> None:
         with connect(town.redis_url) as redis:
-            given.extend(Agents(redis, town.keys).next_generation(MAX) for _ in range(30))
+            given.extend(AgentStore(redis, town.keys).next_generation(MAX) for _ in range(30))
 
     takers = [threading.Thread(target=take_some) for _ in range(4)]
     for taker in takers:
@@ -100,10 +100,10 @@ def test_without_a_daemon_there_is_the_zero_state(town: Town) -> None:
 
 
 def test_a_town_that_has_begun_counts_from_zero_in_both_places(town: Town) -> None:
-    town.record.started(4711, NOW)
-    town.record.beaten(NOW)
+    town.record.mark_started(4711, NOW)
+    town.record.count_heartbeat(NOW)
 
-    town.record.started(4712, NOW)
+    town.record.mark_started(4712, NOW)
 
     state = town.record.read()
     assert (state.running, state.pid, state.started_at, state.heartbeat_count) == (True, 4712, NOW, 0)
@@ -111,19 +111,19 @@ def test_a_town_that_has_begun_counts_from_zero_in_both_places(town: Town) -> No
 
 
 def test_after_each_heartbeat_the_file_says_what_redis_says(town: Town) -> None:
-    town.record.started(4711, NOW)
+    town.record.mark_started(4711, NOW)
     for count in range(1, 4):
         beat = NOW + timedelta(minutes=count)
 
-        state = town.record.beaten(beat)
+        state = town.record.count_heartbeat(beat)
 
         assert (state.heartbeat_count, state.last_heartbeat) == (count, beat)
         assert town.record.read() == load_state(town.settings.town_root) == state
 
 
 def test_the_file_and_the_hash_have_the_same_words(town: Town) -> None:
-    town.record.started(4711, NOW)
-    town.record.beaten(NOW)
+    town.record.mark_started(4711, NOW)
+    town.record.count_heartbeat(NOW)
 
     in_file = json.loads(state_file(town.settings.town_root).read_text())
     in_redis = read_hash(town.redis, town.keys.state)
@@ -138,10 +138,10 @@ def test_the_file_and_the_hash_have_the_same_words(town: Town) -> None:
 
 
 def test_a_town_that_was_stopped_keeps_what_it_counted(town: Town) -> None:
-    town.record.started(4711, NOW)
-    town.record.beaten(NOW)
+    town.record.mark_started(4711, NOW)
+    town.record.count_heartbeat(NOW)
 
-    town.record.stopped()
+    town.record.mark_stopped()
 
     state = load_state(town.settings.town_root)
     assert (state.running, state.pid, state.heartbeat_count) == (False, 4711, 1)
@@ -164,7 +164,7 @@ for _ in range(int(sys.argv[4])):
 
 def test_the_file_is_whole_at_every_instant_and_right_in_the_end(town: Town) -> None:
     root = town.settings.town_root
-    town.record.started(4711, NOW)
+    town.record.mark_started(4711, NOW)
     beaters = [
         subprocess.Popen([sys.executable, "-c", BEATER, town.redis_url, town.keys.town, str(root), "40"])
         for _ in range(3)
@@ -182,14 +182,14 @@ def test_the_file_is_whole_at_every_instant_and_right_in_the_end(town: Town) -> 
 
 
 def test_a_writer_that_hangs_is_told_of(town: Town) -> None:
-    town.record.started(4711, NOW)
+    town.record.mark_started(4711, NOW)
     with (town.settings.town_root / "daemon" / "state.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
         with pytest.raises(GastownError, match=r"state\.lock has been locked for"):
-            town.record.mirror()
+            town.record.write_state_file()
 
-    assert town.record.mirror().pid == 4711
+    assert town.record.write_state_file().pid == 4711
 
 
 def test_times_keep_their_instant_in_any_zone(town: Town) -> None:
