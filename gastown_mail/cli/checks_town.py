@@ -16,7 +16,7 @@ from gastown_mail.cli.here import OWN_SERVER
 from gastown_mail.contracts.errors import RedisUnavailable, StateUnknown
 from gastown_mail.contracts.state import load_state
 from gastown_mail.contracts.times import format_duration
-from gastown_mail.daemon.rollcall import registered
+from gastown_mail.daemon.rollcall import registered_workers
 from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import periodic_jobs
 from gastown_mail.daemon.town import Town
@@ -159,8 +159,10 @@ def _workers(town: Town, *, near: bool) -> Results:
         for name in (town.keys.lifecycle_queue(host), town.keys.heartbeat_queue(host))
     }
     now = datetime.now(UTC)
-    for (name, host), workers in zip(queues.items(), registered(town.redis, list(queues)), strict=True):
-        count = sum(worker.lives(now, near=near) for worker in workers)
+    for (name, host), workers in zip(
+        queues.items(), registered_workers(town.redis, list(queues)), strict=True
+    ):
+        count = sum(worker.is_alive(now, same_machine=near) for worker in workers)
         remedy = "gastown-mail restart, or start worker.py" if host == town.host else f"start one on {host}"
         yield (
             ok(f"workers alive on {name}: {count}")

@@ -16,7 +16,7 @@ from gastown_mail.cli.troubles import SILENT, judged
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import State, load_state
-from gastown_mail.daemon.rollcall import registered
+from gastown_mail.daemon.rollcall import registered_workers
 from gastown_mail.daemon.roster import Roster
 from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import redis_url
@@ -156,8 +156,10 @@ class Look:
         queues = [
             queue for name in names for queue in (keys.lifecycle_queue(name), keys.heartbeat_queue(name))
         ]
-        found = registered(self.town.redis, queues)
-        counts = [sum(worker.lives(self.now, near=self.near) for worker in workers) for workers in found]
+        found = registered_workers(self.town.redis, queues)
+        counts = [
+            sum(worker.is_alive(self.now, same_machine=self.near) for worker in workers) for workers in found
+        ]
         return [self._host(*one) for one in zip(names, counts[::2], counts[1::2], strict=True)]
 
     def _host(self, name: str, lifecycle: int, heartbeat: int) -> Host:

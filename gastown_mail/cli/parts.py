@@ -10,7 +10,7 @@ from gastown_mail.cli.report import Daemon, Heartbeat, Mail, Source
 from gastown_mail.cli.rows import age, moment
 from gastown_mail.contracts.state import State, state_file
 from gastown_mail.contracts.times import parse_time
-from gastown_mail.daemon.rollcall import is_at_work
+from gastown_mail.daemon.rollcall import is_running
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Holder as Clerk
 from gastown_mail.mail.dead import DeadLetters
@@ -35,7 +35,7 @@ def daemon_part(
 ) -> Daemon:
     """The daemon as its lock and its state tell of it, which was read from `source`."""
     held, pid = holder is not None, holder.pid if holder else None
-    frozen = pid is not None and not is_at_work(pid)
+    frozen = pid is not None and not is_running(pid)
     if state is None:
         return Daemon(held=held, pid=pid, frozen=frozen)
     # A state that another process left says nothing of the one that has the lock now.
@@ -83,7 +83,7 @@ def _serves(token: str, host: str, near: bool) -> bool:
     clerk = Clerk.parse(token)
     if clerk is None or clerk.is_dead(host):
         return False
-    return is_at_work(clerk.pid) if near and clerk.host == host else True
+    return is_running(clerk.pid) if near and clerk.host == host else True
 
 
 def age_of_oldest(elements: Sequence[bytes], now: datetime) -> float | None:

@@ -13,26 +13,26 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 from gastown_mail.contracts.times import ZERO_TIME, parse_time
 from gastown_mail.plumbing.answers import to_strs
 
-SILENCE = timedelta(seconds=45)
+WORKER_TIMEOUT = timedelta(seconds=45)
 """A worker that gave no sign for so long is dead: an idle one gives one every 15 s, a busy one every 30 s."""
 
 
 @dataclass(frozen=True)
-class Worker:
+class WorkerInfo:
     """What a worker has told Redis: its pid on which machine, and when it gave its last sign of life."""
 
     pid: int
     machine: str
-    sign: datetime
+    last_seen: datetime
 
-    def lives(self, now: datetime, *, near: bool) -> bool:
+    def is_alive(self, now: datetime, *, same_machine: bool) -> bool:
         """Is it at work? `near`: pids that are told on this machine are those that are seen from here."""
-        if now - self.sign > SILENCE:
+        if now - self.last_seen > WORKER_TIMEOUT:
             return False
-        return is_at_work(self.pid) if near and self.machine == socket.gethostname() else True
+        return is_running(self.pid) if same_machine and self.machine == socket.gethostname() else True
 
 
-def is_at_work(pid: int) -> bool:
+def is_running(pid: int) -> bool:
     """Is there such a process, neither ended nor stopped (SIGSTOP), as far as this user may see?"""
     try:
         return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
@@ -42,7 +42,7 @@ def is_at_work(pid: int) -> bool:
         return True
 
 
-def registered(redis: Redis, queues: Sequence[str]) -> list[list[Worker]]:
+def registered_workers(redis: Redis, queues: Sequence[str]) -> list[list[WorkerInfo]]:
     """For each of these queues, the workers that Redis knows; dead ones may be among them."""
     with redis.pipeline(transaction=False) as pipe:
         for name in queues:
@@ -54,6 +54,6 @@ def registered(redis: Redis, queues: Sequence[str]) -> list[list[Worker]]:
     return [[_worker(next(answers)) for _ in found] for found in keys]
 
 
-def _worker(answer: list[Any]) -> Worker:
+def _worker(answer: list[Any]) -> WorkerInfo:
     pid, machine, sign = to_strs(answer)
-    return Worker(int(pid or 0), machine, parse_time(sign) if sign else ZERO_TIME)
+    return WorkerInfo(int(pid or 0), machine, parse_time(sign) if sign else ZERO_TIME)

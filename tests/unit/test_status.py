@@ -16,7 +16,7 @@ from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.state import State
 from gastown_mail.daemon.gate import StartHistory
 from gastown_mail.daemon.record import AgentRecord, Desired
-from gastown_mail.daemon.rollcall import SILENCE, Worker
+from gastown_mail.daemon.rollcall import WORKER_TIMEOUT, WorkerInfo
 from gastown_mail.plumbing.files import LockHolder
 from gastown_mail.sessions.session import Session
 
@@ -239,7 +239,7 @@ def test_the_age_of_the_oldest_is_that_of_the_first_element_with_a_timestamp() -
 
 
 def test_a_worker_that_was_silent_for_too_long_does_not_live() -> None:
-    silent = Worker(pid=1, machine="far", sign=NOW - SILENCE - timedelta(seconds=1))
+    silent = WorkerInfo(pid=1, machine="far", last_seen=NOW - WORKER_TIMEOUT - timedelta(seconds=1))
 
-    assert not silent.lives(NOW, near=False)
-    assert replace(silent, sign=NOW).lives(NOW, near=True)
+    assert not silent.is_alive(NOW, same_machine=False)
+    assert replace(silent, last_seen=NOW).is_alive(NOW, same_machine=True)
