@@ -71,7 +71,7 @@ def check_folder(settings: Settings) -> Results:
 def check_agents(settings: Settings) -> Results:
     """Can every agent of this host be started? Raises SettingsError for a roster that contradicts itself."""
     roster = load_roster(settings)
-    yield from map(finding, roster.notes)
+    yield from map(finding, roster.warnings)
     here = [agent for agent in roster.agents.values() if agent.host == settings.host]
     faults: dict[str, list[str]] = {}
     for agent in here:

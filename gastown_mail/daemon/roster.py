@@ -26,8 +26,8 @@ STOP_GRACE = 5.0
 """Seconds between TERM and KILL unless `stop_grace` says otherwise."""
 
 _RANK = {role: rank for rank, role in enumerate((*ROLES, CUSTOM_ROLE))}
-_FORMS = ", ".join(role.address.replace("{", "<").replace("}", ">") for role in ROLES.values())
-_NOTHING_SAID = RoleSettings()
+_ADDRESS_FORMS = ", ".join(role.address.replace("{", "<").replace("}", ">") for role in ROLES.values())
+_NO_OVERRIDES = RoleSettings()
 
 
 @dataclass(frozen=True)
@@ -36,26 +36,26 @@ class Roster:
 
     agents: Mapping[str, Agent]
     rigs: frozenset[str] = frozenset()
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    rejected: Mapping[str, str] = field(default_factory=dict)
     """By canonical address, why an agent that was found is not taken."""
-    other_notes: tuple[str, ...] = ()
-    _meanings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    discovery_warnings: tuple[str, ...] = ()
+    _aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     _sessions: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def notes(self) -> tuple[str, ...]:
+    def warnings(self) -> tuple[str, ...]:
         """Plain sentences on what was found and left out."""
-        return (*self.other_notes, *self.left_out.values())
+        return (*self.discovery_warnings, *self.rejected.values())
 
     def resolve(self, spelling: str) -> Agent:
         """The agent that this spelling means, never a similar one. Raises AddressError with the reason."""
-        canonical = spelling in self.agents or spelling in self.left_out
-        meant = (spelling,) if canonical else self._meanings.get(spelling, ())
+        canonical = spelling in self.agents or spelling in self.rejected
+        meant = (spelling,) if canonical else self._aliases.get(spelling, ())
         if not meant:
             raise AddressError(_why_unknown(spelling, self.rigs))
         if len(meant) > 1:
             raise AddressError(f"{quote_value(spelling)} can mean {' or '.join(meant)}: write one of these")
-        if reason := self.left_out.get(meant[0]):
+        if reason := self.rejected.get(meant[0]):
             raise AddressError(reason)
         return self.agents[meant[0]]
 
@@ -70,21 +70,21 @@ def load_roster(settings: Settings) -> Roster:
 
     Raises SettingsError for declarations that contradict each other and for a broken rigs.json.
     """
-    layout = discover(settings.town_root)
-    declared = _declared(settings, layout)
-    found = [form for form in layout.addresses if form.address not in declared]
+    found_town = discover(settings.town_root)
+    declared = _declared(settings, found_town)
+    found = [form for form in found_town.addresses if form.address not in declared]
     agents = [_agent(settings, address, form, said) for address, (form, said) in declared.items()]
     agents += [
-        _agent(settings, form.address, form, settings.roles.get(form.role, _NOTHING_SAID))
+        _agent(settings, form.address, form, settings.roles.get(form.role, _NO_OVERRIDES))
         for form in sorted(found, key=_by_rank)
     ]
-    sessions, left_out = _share_out_sessions(agents, declared)
+    sessions, left_out = _assign_sessions(agents, declared)
     return Roster(
         agents={agent.address: agent for agent in agents if agent.address not in left_out},
-        rigs=frozenset(layout.rigs),
-        left_out=left_out,
-        other_notes=tuple(layout.warnings),
-        _meanings=_meanings(agents),
+        rigs=frozenset(found_town.rigs),
+        rejected=left_out,
+        discovery_warnings=tuple(found_town.warnings),
+        _aliases=_aliases_of(agents),
         _sessions=sessions,
     )
 
@@ -94,26 +94,26 @@ def _by_rank(form: ParsedAddress) -> tuple[int, str]:
 
 
 def _declared(
-    settings: Settings, layout: DiscoveredTown
+    settings: Settings, found_town: DiscoveredTown
 ) -> dict[str, tuple[ParsedAddress | None, RoleSettings]]:
     forms = {spelling: parse_address(spelling) for spelling in settings.agents}
-    layout.rigs |= {form.rig for form in forms.values() if form and form.rig}
-    crews = {form for form in (*layout.addresses, *forms.values()) if form and form.role == "crew"}
+    found_town.rigs |= {form.rig for form in forms.values() if form and form.rig}
+    crews = {form for form in (*found_town.addresses, *forms.values()) if form and form.role == "crew"}
     declared: dict[str, tuple[ParsedAddress | None, RoleSettings]] = {}
     spelled: dict[str, str] = {}
     for spelling, said in settings.agents.items():
-        form = forms[spelling] or _form_in_town(spelling, layout.rigs, crews)
+        form = forms[spelling] or _address_in_town(spelling, found_town.rigs, crews)
         address = form.address if form else spelling
         if address in declared:
             raise SettingsError(
                 f"town.toml: {_header(spelled[address])} and {_header(spelling)} are one agent"
             )
-        of_role = settings.roles.get(form.role if form else CUSTOM_ROLE, _NOTHING_SAID)
+        of_role = settings.roles.get(form.role if form else CUSTOM_ROLE, _NO_OVERRIDES)
         declared[address], spelled[address] = (form, said.merged_over(of_role)), spelling
     return declared
 
 
-def _form_in_town(spelling: str, rigs: set[str], crews: set[ParsedAddress]) -> ParsedAddress | None:
+def _address_in_town(spelling: str, rigs: set[str], crews: set[ParsedAddress]) -> ParsedAddress | None:
     rig, slash, name = spelling.partition("/")
     if slash and rig in rigs and NAME_PATTERN.match(name):
         crew = ParsedAddress("crew", rig, name)
@@ -129,24 +129,26 @@ def _header(spelling: str) -> str:
     return f"[agents.{quote_value(spelling)}]"
 
 
-def _agent(settings: Settings, address: str, form: ParsedAddress | None, said: RoleSettings) -> Agent:
+def _agent(settings: Settings, address: str, form: ParsedAddress | None, overrides: RoleSettings) -> Agent:
     role, rig, name = form or ParsedAddress(CUSTOM_ROLE, "", address.strip("/").rpartition("/")[2])
     defaults = ROLES.get(role) or _other_role(address)
     words = {"town": str(settings.town_root), "rig": rig, "name": name, "role": role}
-    poke = defaults.poke if said.poke is None else said.poke
+    poke = defaults.poke if overrides.poke is None else overrides.poke
     return Agent(
         address=address,
         role=role,
         rig=rig,
         name=name,
-        session=_session(address, said.session or defaults.session, {**words, "town": settings.town_name}),
-        work_dir=settings.town_root / render_template(said.work_dir or defaults.work_dir, words),
-        command=said.command or _default_command(address, form),
+        session=_session(
+            address, overrides.session or defaults.session, {**words, "town": settings.town_name}
+        ),
+        work_dir=settings.town_root / render_template(overrides.work_dir or defaults.work_dir, words),
+        command=overrides.command or _default_command(address, form),
         poke=render_template(poke, words) if poke else None,
-        keep_running=defaults.keep_running if said.keep_running is None else said.keep_running,
-        stop_grace=STOP_GRACE if said.stop_grace is None else said.stop_grace,
-        env={key: render_template(text, words) for key, text in said.env.items()},
-        host=said.host or settings.host,
+        keep_running=defaults.keep_running if overrides.keep_running is None else overrides.keep_running,
+        stop_grace=STOP_GRACE if overrides.stop_grace is None else overrides.stop_grace,
+        env={key: render_template(text, words) for key, text in overrides.env.items()},
+        host=overrides.host or settings.host,
     )
 
 
@@ -156,7 +158,7 @@ def _other_role(address: str) -> Role:
 
 def _default_command(address: str, form: ParsedAddress | None) -> str:
     if form is None:
-        known = f"the known forms are {_FORMS}"
+        known = f"the known forms are {_ADDRESS_FORMS}"
         raise SettingsError(f"town.toml: {_header(address)} needs a command, being of no known form; {known}")
     return DEFAULT_COMMAND
 
@@ -169,7 +171,7 @@ def _session(address: str, template: str, words: Mapping[str, str]) -> str:
     return session
 
 
-def _share_out_sessions(
+def _assign_sessions(
     agents: Iterable[Agent], declared: Container[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
     holders: dict[str, str] = {}
@@ -186,7 +188,7 @@ def _share_out_sessions(
     return holders, left_out
 
 
-def _meanings(agents: Collection[Agent]) -> dict[str, tuple[str, ...]]:
+def _aliases_of(agents: Collection[Agent]) -> dict[str, tuple[str, ...]]:
     crews = {(agent.rig, agent.name) for agent in agents if agent.role == "crew"}
     meanings: dict[str, tuple[str, ...]] = {}
     for agent in agents:
@@ -210,9 +212,7 @@ def _why_unknown(spelling: str, rigs: Collection[str]) -> str:
         return f"{quote_value(spelling)}: this town has no rig {' or '.join(sorted(readings))}; {there}"
     if readings or parse_address(spelling):
         return f"there is no agent {quote_value(spelling)}: it has no folder and is not declared in town.toml"
-    return (
-        f"{quote_value(spelling)} is no address: expected {_FORMS} or what town.toml declares under [agents]"
-    )
+    return f"{quote_value(spelling)} is no address: expected {_ADDRESS_FORMS} or what town.toml declares under [agents]"
 
 
 def _rigs_read(spelling: str) -> set[str]:

@@ -88,7 +88,7 @@ class Town:
         if known is not None and unchanged and self._looked_at < self._read_at + REREAD:
             return known
         current = self._read_roster(known)
-        whole = current is not known and not current.other_notes
+        whole = current is not known and not current.discovery_warnings
         self._signs, self._read_at = found if whole else None, self._looked_at
         return current
 

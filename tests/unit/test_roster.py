@@ -61,7 +61,7 @@ def test_the_agents_of_a_town_are_found_on_disk(tmp_path: Path) -> None:
         "gastown/crew/max": ("crew", "gt-gastown-crew-max", "gastown/crew/max"),
         "gastown/polecats/nux": ("polecat", "gt-gastown-nux", "gastown/polecats/nux"),
     }
-    assert roster.notes == ()
+    assert roster.warnings == ()
     assert roster.rigs == {"gastown"}
 
 
@@ -135,7 +135,7 @@ def test_rigs_json_says_which_rigs_there_are(tmp_path: Path) -> None:
     roster = roster_of(tmp_path)
     assert roster.rigs == {"one", "three"}
     assert set(roster.agents) == {"mayor/", "one/witness"}
-    assert ["rigs.json names a rig 'a/b', which is left out" in note for note in roster.notes] == [True]
+    assert ["rigs.json names a rig 'a/b', which is left out" in note for note in roster.warnings] == [True]
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_of_two_with_one_session_only_the_first_by_rank_is_taken(
     assert f"{lost} is left out: the session {session} would be that of {kept} and of {lost}" in refusal(
         roster, lost
     )
-    assert refusal(roster, lost) in roster.notes
+    assert refusal(roster, lost) in roster.warnings
     assert roster.by_session(session) == roster.agents[kept]
 
 
@@ -317,7 +317,7 @@ def test_spellings_lead_to_the_agent_to_its_session_and_back(
     made = {f"{name}/{kind}/{member}" for kind, name, member in agents} | {
         f"{name}/witness" for name in witnesses
     }
-    assert set(roster.agents) | set(roster.left_out) == made
+    assert set(roster.agents) | set(roster.rejected) == made
     assert len({agent.session for agent in roster.agents.values()}) == len(roster.agents)
     for address, agent in roster.agents.items():
         assert roster.resolve(address) is agent
@@ -330,7 +330,7 @@ def assert_right_or_refused(roster: Roster, spelling: str) -> None:
     try:
         meant = roster.resolve(spelling).address
     except AddressError:
-        existing = readings(spelling, roster.rigs) & {*roster.agents, *roster.left_out}
+        existing = readings(spelling, roster.rigs) & {*roster.agents, *roster.rejected}
         alone = existing.pop() if len(existing) == 1 else ""
         assert alone not in roster.agents
     else:
