@@ -38,20 +38,20 @@ def heartbeat(town: Town) -> State:
     Raises Unknown when tmux does not answer: then it does not count.
     """
     town.restore()
-    seen, acts = look(town)
-    request_starts(town, acts)
-    results = poke_all(town, [act for act in acts if isinstance(act, PokeAgent)])
-    _remember(town, seen, acts, results)
-    _forget_history(town, seen)
+    snapshots, decisions = observe(town)
+    enqueue_starts(town, decisions)
+    results = poke_all(town, [act for act in decisions if isinstance(act, PokeAgent)])
+    _store_decisions(town, snapshots, decisions, results)
+    _reset_stable(town, snapshots)
     town.keep_desired()
-    requeued = sweep_requests(town)
+    requeued = requeue_orphans(town)
     state = town.record.count_heartbeat(datetime.now(UTC))
     record_event(
         town.redis,
         town.keys,
         "heartbeat",
         number=state.heartbeat_count,
-        **_tally(acts, results),
+        **_counts(decisions, results),
         requeued=requeued,
     )
     return state
@@ -60,30 +60,30 @@ def heartbeat(town: Town) -> State:
 def sweep(town: Town) -> int:
     """Between heartbeats: what a dead worker left is queued again, and what must run is started."""
     town.restore()
-    requeued = sweep_requests(town)
+    requeued = requeue_orphans(town)
     try:
-        _, acts = look(town)
-        request_starts(town, acts)
+        _, decisions = observe(town)
+        enqueue_starts(town, decisions)
     except StateUnknown as error:
         log_event(log, "not_looked", level=logging.WARNING, detail=str(error))
     return requeued
 
 
-def look(town: Town) -> tuple[list[AgentSnapshot], list[Decision]]:
+def observe(town: Town) -> tuple[list[AgentSnapshot], list[Decision]]:
     """One snapshot of Redis and one of tmux, and what follows from them. Raises Unknown."""
     agents = list(town.own_agents().values())
     records = town.agents.read_all([agent.address for agent in agents])
     sessions = town.sessions.snapshot()
     pairs = zip(agents, records, strict=True)
-    seen = [AgentSnapshot(agent, record, sessions.get(agent.session)) for agent, record in pairs]
+    snapshots = [AgentSnapshot(agent, record, sessions.get(agent.session)) for agent, record in pairs]
     if town.is_paused():
-        return seen, [Skip(agent, "left alone: the town is paused") for agent in agents]
-    return seen, plan(seen, datetime.now(UTC), town.settings.daemon)
+        return snapshots, [Skip(agent, "left alone: the town is paused") for agent in agents]
+    return snapshots, plan(snapshots, datetime.now(UTC), town.settings.daemon)
 
 
-def request_starts(town: Town, acts: Sequence[Decision]) -> None:
+def enqueue_starts(town: Town, decisions: Sequence[Decision]) -> None:
     """Put a job for each start that does not wait already; the job looks again."""
-    starts = [act for act in acts if isinstance(act, StartAgent)]
+    starts = [act for act in decisions if isinstance(act, StartAgent)]
     waiting = set(town.lifecycle_queue(town.host).job_ids) if starts else set()
     with town.redis.pipeline() as pipe:
         for act in starts:
@@ -121,7 +121,7 @@ def poke_all(town: Town, pokes: Sequence[PokeAgent]) -> dict[str, str]:
     return results
 
 
-def sweep_requests(town: Town) -> int:
+def requeue_orphans(town: Town) -> int:
     """Queue again every open request that nobody carries out and no queue holds; return how many."""
     received = town.requests.unsettled()
     if not received:
@@ -129,7 +129,7 @@ def sweep_requests(town: Town) -> int:
     records = dict(zip(received, town.requests.records(list(received)), strict=True))
     mine = {rid: record["agent"] for rid, record in records.items() if record.get("agent")}
     agents, queued = town.own_agents(), set(town.lifecycle_queue(town.host).job_ids)
-    left = [(i, a) for i, a in mine.items() if a in agents and _is_left(town, i, a, queued)]
+    left = [(i, a) for i, a in mine.items() if a in agents and _is_orphaned(town, i, a, queued)]
     for request_id, address in left:
         enqueue(town, request_id, agents[address])
         log_event(log, "requeued", request_id=request_id, agent=address)
@@ -137,7 +137,7 @@ def sweep_requests(town: Town) -> int:
     return len(left)
 
 
-def _is_left(town: Town, request_id: str, address: str, queued: Collection[str]) -> bool:
+def _is_orphaned(town: Town, request_id: str, address: str, queued: Collection[str]) -> bool:
     """Does no queue hold the request, and does nobody act on its agent?"""
     if town.keys.job_id("request", request_id) in queued:
         return False
@@ -157,12 +157,12 @@ def _expire(town: Town, received: dict[str, float], agents: dict[str, str]) -> N
             )
 
 
-def _remember(
-    town: Town, seen: Sequence[AgentSnapshot], acts: Sequence[Decision], results: dict[str, str]
+def _store_decisions(
+    town: Town, snapshots: Sequence[AgentSnapshot], decisions: Sequence[Decision], results: dict[str, str]
 ) -> None:
     """Keep the reason of each decision, for the operator who asks why."""
     with town.redis.pipeline(transaction=False) as pipe:
-        for one, act in zip(seen, acts, strict=True):
+        for one, act in zip(snapshots, decisions, strict=True):
             fields: dict[str, str | datetime] = {"decision": results.get(act.agent.address, act.why)}
             if isinstance(act, PokeAgent):
                 fields["last_activity"] = datetime.fromtimestamp(act.session.activity, UTC)
@@ -171,16 +171,16 @@ def _remember(
         pipe.execute()
 
 
-def _forget_history(town: Town, seen: Sequence[AgentSnapshot]) -> None:
-    for agent in stable_agents(seen, datetime.now(UTC), town.settings.daemon):
+def _reset_stable(town: Town, snapshots: Sequence[AgentSnapshot]) -> None:
+    for agent in stable_agents(snapshots, datetime.now(UTC), town.settings.daemon):
         town.agents.write_gate(agent.address, NO_HISTORY)
         record_event(town.redis, town.keys, "recovered", agent=agent.address)
 
 
-def _tally(acts: Sequence[Decision], results: dict[str, str]) -> dict[str, int]:
+def _counts(decisions: Sequence[Decision], results: dict[str, str]) -> dict[str, int]:
     return {
-        "started": sum(isinstance(act, StartAgent) for act in acts),
+        "started": sum(isinstance(act, StartAgent) for act in decisions),
         "poked": sum(outcome == "delivered" for outcome in results.values()),
         "held": sum(outcome != "delivered" for outcome in results.values()),
-        "left": sum(isinstance(act, Skip) for act in acts),
+        "left": sum(isinstance(act, Skip) for act in decisions),
     }

@@ -98,7 +98,7 @@ def test_nothing_is_typed_into_a_persons_session_and_nothing_started_over_it(
     assert started.startswith("left alone: ")
     assert "adopt it" in poked
     assert "adopt it" in started
-    [act] = [act for act in rounds.look(bound.town)[1] if act.agent.address == MAX]
+    [act] = [act for act in rounds.observe(bound.town)[1] if act.agent.address == MAX]
     assert isinstance(act, Skip)
     assert "not ours" in act.why
     assert identity(bound.living()) == identity(session)

@@ -71,7 +71,7 @@ def break_down(stage: Stage, address: str = MAX) -> Path:
 
 def wanted(stage: Stage, address: str) -> Any:
     """What the heartbeat would do about the agent."""
-    [act] = [act for act in rounds.look(stage.town)[1] if act.agent.address == address]
+    [act] = [act for act in rounds.observe(stage.town)[1] if act.agent.address == address]
     return act
 
 

@@ -189,7 +189,7 @@ def test_a_failed_cycle_leaves_its_notes_for_the_start_that_works(make_town: Cal
     assert stage.carry_out("cycle", handoff=NOTES)[0] == "failed"
     broken.unlink()
 
-    [due] = [act for act in rounds.look(stage.town)[1] if isinstance(act, StartAgent)]
+    [due] = [act for act in rounds.observe(stage.town)[1] if isinstance(act, StartAgent)]
     jobs.start(due.agent.address, due.why)
 
     assert due.agent.address == MAX

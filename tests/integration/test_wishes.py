@@ -44,7 +44,7 @@ def empty_redis(stage: Stage) -> None:
 
 def wanted(stage: Stage, address: str) -> Decision:
     """What the heartbeat would do about the agent."""
-    [act] = [act for act in rounds.look(stage.town)[1] if act.agent.address == address]
+    [act] = [act for act in rounds.observe(stage.town)[1] if act.agent.address == address]
     return act
 
 
@@ -131,7 +131,7 @@ def test_while_the_town_is_paused_nobody_is_started_or_poked(bound: Stage) -> No
     assert all("the town is paused" in answer for answer in answers)
     assert bound.session(DEACON) is None
     assert jobs.poke(WITNESS) == "held: paused"
-    assert all(isinstance(act, Skip) for act in rounds.look(bound.town)[1])
+    assert all(isinstance(act, Skip) for act in rounds.observe(bound.town)[1])
     assert rounds.heartbeat(bound.town).heartbeat_count == 1
     bound.town.wishes.resume(TOWN)
     assert not bound.town.is_paused()
