@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Periodic:
+class PeriodicJob:
     """A job function that is due every `interval` seconds on a queue. `lock` is held while it runs."""
 
     job_id: str
@@ -49,7 +49,7 @@ class Periodic:
         return max(1, math.ceil(self.interval))
 
 
-class MeltingQueue(TownQueue):
+class CoalescingQueue(TownQueue):
     """A queue that takes a periodic job only when it neither waits nor runs: missed ones melt into one."""
 
     def enqueue_job(self, job: Job, *arguments: Any, **options: Any) -> Job:
@@ -64,7 +64,7 @@ class TownScheduler(Scheduler):  # type: ignore[misc]
     """rq-scheduler on keys of one town, with JSON jobs and a lock that only its owner gives back."""
 
     job_class = TownJob
-    queue_class = MeltingQueue
+    queue_class = CoalescingQueue
 
     def __init__(self, town: str, redis: Redis) -> None:
         prefix = f"rq:scheduler:gastown-{town}"
@@ -84,7 +84,7 @@ class TownScheduler(Scheduler):  # type: ignore[misc]
             log.debug("the schedule's lock had ended by itself")
 
 
-def keep_schedule(town: str, redis: Redis, jobs: Sequence[Periodic], stop: threading.Event) -> None:
+def run_scheduler_loop(town: str, redis: Redis, jobs: Sequence[PeriodicJob], stop: threading.Event) -> None:
     """Enqueue what is due until `stop` is set; an outage of Redis is waited out."""
     scheduler = TownScheduler(town, redis)
     while not stop.is_set():
@@ -95,7 +95,7 @@ def keep_schedule(town: str, redis: Redis, jobs: Sequence[Periodic], stop: threa
         stop.wait(POLL)
 
 
-def tick(scheduler: TownScheduler, jobs: Sequence[Periodic]) -> None:
+def tick(scheduler: TownScheduler, jobs: Sequence[PeriodicJob]) -> None:
     """Register what is missing, then enqueue what is due."""
     if not scheduler.acquire_lock():
         return
@@ -108,7 +108,7 @@ def tick(scheduler: TownScheduler, jobs: Sequence[Periodic]) -> None:
         scheduler.remove_lock()
 
 
-def register(scheduler: TownScheduler, job: Periodic, first: datetime | None = None) -> None:
+def register(scheduler: TownScheduler, job: PeriodicJob, first: datetime | None = None) -> None:
     """Put a periodic job on the schedule, due at once unless `first` says when."""
     scheduler.schedule(
         scheduled_time=first or datetime.now(UTC), func=job.function, interval=job.seconds, id=job.job_id,
@@ -118,7 +118,7 @@ def register(scheduler: TownScheduler, job: Periodic, first: datetime | None = N
     log_event(log, "scheduled", job=job.job_id, interval=job.seconds)
 
 
-def make_due(town: str, redis: Redis, job_id: str) -> None:
+def run_now(town: str, redis: Redis, job_id: str) -> None:
     """Have a periodic job that is on the schedule enqueued at the next look, not at its time."""
     due = datetime.now(UTC).timestamp()
     redis.zadd(TownScheduler(town, redis).scheduled_jobs_key, {job_id: due}, xx=True)
@@ -130,7 +130,7 @@ def next_due(town: str, redis: Redis, job_id: str) -> datetime | None:
     return None if score is None else datetime.fromtimestamp(float(score), UTC)
 
 
-def _registered_interval(scheduler: TownScheduler, job: Periodic) -> int | None:
+def _registered_interval(scheduler: TownScheduler, job: PeriodicJob) -> int | None:
     if job.job_id not in scheduler:
         return None
     try:

@@ -16,7 +16,7 @@ from gastown_mail.daemon.clerk import WAIT, Clerk
 from gastown_mail.daemon.keeper import Leadership
 from gastown_mail.daemon.pool import ProcessSpec, Supervisor
 from gastown_mail.daemon.roster import Roster
-from gastown_mail.daemon.schedule import Periodic, keep_schedule, make_due
+from gastown_mail.daemon.schedule import PeriodicJob, run_now, run_scheduler_loop
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.workers import WORKER_TTL, worker
 from gastown_mail.plumbing.connections import connect, durability_warnings, redis_errors
@@ -53,14 +53,16 @@ def require_tmux() -> None:
         raise TmuxMissing("tmux is not on the PATH: install it (apt install tmux, brew install tmux)")
 
 
-def periodic_jobs(town: Town) -> list[Periodic]:
+def periodic_jobs(town: Town) -> list[PeriodicJob]:
     """What the scheduler keeps due for the agents of this host."""
     queue, ours = town.keys.heartbeat_queue(town.host), town.settings.daemon
     heartbeat, sweep = town.keys.heartbeat(town.host), town.keys.sweep(town.host)
     named = town.keys.job_id
     return [
-        Periodic(named("heartbeat", town.host), queues.HEARTBEAT, queue, ours.heartbeat_interval, heartbeat),
-        Periodic(named("sweep", town.host), queues.SWEEP, queue, ours.sweep_interval, sweep),
+        PeriodicJob(
+            named("heartbeat", town.host), queues.HEARTBEAT, queue, ours.heartbeat_interval, heartbeat
+        ),
+        PeriodicJob(named("sweep", town.host), queues.SWEEP, queue, ours.sweep_interval, sweep),
     ]
 
 
@@ -70,8 +72,8 @@ def run_scheduler(settings: Settings, url: str, stop: threading.Event) -> None:
     heartbeat, sweep = periodic_jobs(town)
     state = town.record.read()
     if state.last_heartbeat < state.started_at:
-        make_due(settings.town_name, town.redis, heartbeat.job_id)
-    keep_schedule(settings.town_name, town.redis, [heartbeat, sweep], stop)
+        run_now(settings.town_name, town.redis, heartbeat.job_id)
+    run_scheduler_loop(settings.town_name, town.redis, [heartbeat, sweep], stop)
 
 
 def run_clerk(settings: Settings, url: str, stop: threading.Event, known: Roster | None = None) -> None:

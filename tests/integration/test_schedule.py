@@ -14,7 +14,7 @@ import redis
 
 from gastown_mail.daemon import queues, schedule
 from gastown_mail.daemon.queues import HEARTBEAT, SWEEP, TownJob
-from gastown_mail.daemon.schedule import LOCK_LEASE, Periodic, TownScheduler, next_due, tick
+from gastown_mail.daemon.schedule import LOCK_LEASE, PeriodicJob, TownScheduler, next_due, tick
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.connections import connect
 from tests.parts import SCHEDULER, WORKER, OwnServer, kill, lives, running
@@ -27,9 +27,9 @@ EVERY_SECOND = TWO_AGENTS + "[daemon]\nheartbeat_interval = 1\nsweep_interval = 
 
 
 @pytest.fixture
-def job(town: Town) -> Periodic:
+def job(town: Town) -> PeriodicJob:
     queue = town.keys.heartbeat_queue(town.host)
-    return Periodic(
+    return PeriodicJob(
         town.keys.job_id("heartbeat", town.host), HEARTBEAT, queue, HOUR, f"{town.keys.town}-lock"
     )
 
@@ -43,24 +43,24 @@ def waiting(town: Town) -> list[str]:
     return queues.open_queue(town.keys.heartbeat_queue(town.host), town.redis).get_job_ids()
 
 
-def a_worker_takes_it(town: Town, job: Periodic) -> None:
+def a_worker_takes_it(town: Town, job: PeriodicJob) -> None:
     assert waiting(town) == [job.job_id]
     town.redis.delete(f"rq:queue:{job.queue}")
 
 
-def make_due(town: Town, job: Periodic) -> None:
-    schedule.make_due(town.keys.town, town.redis, job.job_id)
+def make_due(town: Town, job: PeriodicJob) -> None:
+    schedule.run_now(town.keys.town, town.redis, job.job_id)
     town.redis.zadd(TownScheduler(town.keys.town, town.redis).scheduled_jobs_key, {job.job_id: 1})
 
 
-def seconds_until_due(town: Town, job: Periodic) -> float:
+def seconds_until_due(town: Town, job: PeriodicJob) -> float:
     due = next_due(town.keys.town, town.redis, job.job_id)
     assert due
     return due.timestamp() - time.time()
 
 
 def test_the_first_is_due_at_once_and_the_next_after_the_interval(
-    town: Town, scheduler: TownScheduler, job: Periodic
+    town: Town, scheduler: TownScheduler, job: PeriodicJob
 ) -> None:
     assert next_due(town.keys.town, town.redis, job.job_id) is None
 
@@ -70,7 +70,7 @@ def test_the_first_is_due_at_once_and_the_next_after_the_interval(
     assert HOUR - 60 < seconds_until_due(town, job) <= HOUR + 1
 
 
-def test_what_is_registered_is_left_alone(town: Town, scheduler: TownScheduler, job: Periodic) -> None:
+def test_what_is_registered_is_left_alone(town: Town, scheduler: TownScheduler, job: PeriodicJob) -> None:
     tick(scheduler, [job])
     a_worker_takes_it(town, job)
     before = next_due(town.keys.town, town.redis, job.job_id)
@@ -87,7 +87,7 @@ def test_what_is_registered_is_left_alone(town: Town, scheduler: TownScheduler, 
     "loss", ["the entry", "the job", "all but what rq wrote later", "its data", "its meta", "everything"]
 )
 def test_what_is_lost_is_registered_again(
-    town: Town, scheduler: TownScheduler, job: Periodic, loss: str
+    town: Town, scheduler: TownScheduler, job: PeriodicJob, loss: str
 ) -> None:
     tick(scheduler, [job])
     a_worker_takes_it(town, job)
@@ -111,7 +111,7 @@ def test_what_is_lost_is_registered_again(
 
 @pytest.mark.parametrize("change", ["interval", "queue", "lock", "function"])
 def test_what_has_changed_is_registered_again(
-    town: Town, scheduler: TownScheduler, job: Periodic, change: str
+    town: Town, scheduler: TownScheduler, job: PeriodicJob, change: str
 ) -> None:
     tick(scheduler, [job])
     a_worker_takes_it(town, job)
@@ -131,7 +131,7 @@ def test_what_has_changed_is_registered_again(
     assert town.redis.zcard(scheduler.scheduled_jobs_key) == 1
 
 
-def test_missed_ones_melt_into_one(town: Town, scheduler: TownScheduler, job: Periodic) -> None:
+def test_missed_ones_melt_into_one(town: Town, scheduler: TownScheduler, job: PeriodicJob) -> None:
     """LESSONS part 2: 3 missed ticks with no worker were the same job 3 times in the queue."""
     for _ in range(5):
         tick(scheduler, [job])
@@ -144,7 +144,7 @@ def test_missed_ones_melt_into_one(town: Town, scheduler: TownScheduler, job: Pe
 
 
 def test_while_it_runs_it_is_not_put_into_the_queue(
-    town: Town, scheduler: TownScheduler, job: Periodic
+    town: Town, scheduler: TownScheduler, job: PeriodicJob
 ) -> None:
     tick(scheduler, [job])
     a_worker_takes_it(town, job)
@@ -161,7 +161,7 @@ def test_while_it_runs_it_is_not_put_into_the_queue(
     assert waiting(town) == [job.job_id]
 
 
-def test_two_jobs_do_not_hinder_each_other(town: Town, scheduler: TownScheduler, job: Periodic) -> None:
+def test_two_jobs_do_not_hinder_each_other(town: Town, scheduler: TownScheduler, job: PeriodicJob) -> None:
     other = replace(job, job_id=f"{job.job_id}-other", function=SWEEP, lock="other", interval=60.0)
     town.redis.set(job.lock, "the one that runs")
 
@@ -172,13 +172,13 @@ def test_two_jobs_do_not_hinder_each_other(town: Town, scheduler: TownScheduler,
 
 
 @pytest.mark.parametrize(("interval", "seconds"), [(0.2, 1), (1.0, 1), (1.5, 2), (300.0, 300)])
-def test_intervals_are_whole_seconds(job: Periodic, interval: float, seconds: int) -> None:
+def test_intervals_are_whole_seconds(job: PeriodicJob, interval: float, seconds: int) -> None:
     """LESSONS part 2: rq-scheduler fires an interval of half a second once."""
     assert replace(job, interval=interval).seconds == seconds
 
 
 def test_the_lock_of_a_killed_scheduler_ends_with_its_lease(
-    town: Town, scheduler: TownScheduler, job: Periodic
+    town: Town, scheduler: TownScheduler, job: PeriodicJob
 ) -> None:
     dies = (
         "import sys\nfrom gastown_mail.daemon.schedule import TownScheduler\n"
@@ -223,7 +223,7 @@ def test_other_users_of_the_same_redis_are_not_touched(own_town: Town) -> None:
     for key, members in theirs.items():
         client.zadd(key, members)
     client.set("rq:scheduler_lock", "theirs")
-    job = Periodic("a-job", HEARTBEAT, "a-queue", HOUR, "a-lock")
+    job = PeriodicJob("a-job", HEARTBEAT, "a-queue", HOUR, "a-lock")
 
     tick(TownScheduler(name, client), [job])
 
@@ -233,7 +233,7 @@ def test_other_users_of_the_same_redis_are_not_touched(own_town: Town) -> None:
     assert client.get("rq:scheduler_lock") == b"theirs"
 
 
-def test_a_periodic_job_is_json(town: Town, scheduler: TownScheduler, job: Periodic) -> None:
+def test_a_periodic_job_is_json(town: Town, scheduler: TownScheduler, job: PeriodicJob) -> None:
     tick(scheduler, [job])
 
     fields = town.redis.hgetall(f"rq:job:{job.job_id}")
@@ -243,21 +243,23 @@ def test_a_periodic_job_is_json(town: Town, scheduler: TownScheduler, job: Perio
 
 
 def test_next_due_can_be_brought_forward_but_only_of_what_is_registered(
-    town: Town, scheduler: TownScheduler, job: Periodic
+    town: Town, scheduler: TownScheduler, job: PeriodicJob
 ) -> None:
-    schedule.make_due(town.keys.town, town.redis, job.job_id)
+    schedule.run_now(town.keys.town, town.redis, job.job_id)
     assert next_due(town.keys.town, town.redis, job.job_id) is None
     tick(scheduler, [job])
 
-    schedule.make_due(town.keys.town, town.redis, job.job_id)
+    schedule.run_now(town.keys.town, town.redis, job.job_id)
 
     assert seconds_until_due(town, job) < 1
 
 
-def test_a_scheduler_ends_when_it_is_told_to(town: Town, job: Periodic) -> None:
+def test_a_scheduler_ends_when_it_is_told_to(town: Town, job: PeriodicJob) -> None:
     stop = threading.Event()
     with connect(town.redis_url) as client:
-        keeper = threading.Thread(target=schedule.keep_schedule, args=(town.keys.town, client, [job], stop))
+        keeper = threading.Thread(
+            target=schedule.run_scheduler_loop, args=(town.keys.town, client, [job], stop)
+        )
         keeper.start()
         eventually(lambda: waiting(town) == [job.job_id])
 
@@ -268,7 +270,7 @@ def test_a_scheduler_ends_when_it_is_told_to(town: Town, job: Periodic) -> None:
 
 
 def test_a_periodic_job_does_not_vanish_when_it_is_done(
-    town: Town, scheduler: TownScheduler, job: Periodic
+    town: Town, scheduler: TownScheduler, job: PeriodicJob
 ) -> None:
     """LESSONS part 2: a finite `result_ttl` makes a periodic job vanish."""
     tick(scheduler, [job])
