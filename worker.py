@@ -16,8 +16,8 @@ def main() -> int:
     try:
         settings = load_settings(find_town(Path.cwd(), os.environ), environ=os.environ)
         service.require_tmux()
-        lock, url = service.take_town_if_free(settings), service.open_redis(settings)
-        service.serve(settings, url, service.workers(settings, url), lock)
+        lock, url = service.try_lock_town(settings), service.open_redis(settings)
+        service.serve(settings, url, service.worker_processes(settings, url), lock)
     except GastownError as error:
         print(f"worker: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code

@@ -91,7 +91,7 @@ def _serve(settings: Settings, lock: TownLock, quiet: bool) -> None:
     tell = _silent if quiet else click.echo
     tell(f"town {settings.town_name}: waiting for its Redis")
     url = service.open_redis(settings, warn=lambda text: click.echo(f"warning: {text}", err=True))
-    children = [*service.workers(settings, url), service.scheduler(settings, url)]
+    children = [*service.worker_processes(settings, url), service.scheduler_process(settings, url)]
     tell(f"town {settings.town_name}: redis {redact(url)}, tmux {settings.tmux_socket}; Ctrl-C stops")
     stopping = f"stopping: waiting at most {STOP_WAIT:.0f} s for what is being done"
     try:
@@ -133,7 +133,7 @@ def start_in_background(settings: Settings) -> int:
     """Start `up` detached and wait until it serves; returns its pid. Raises what kept it from that."""
     load_roster(settings)
     service.require_tmux()
-    service.take_town(settings).release()
+    service.lock_town(settings).release()
     settings.daemon_dir.mkdir(mode=0o755, exist_ok=True)
     with tempfile.TemporaryFile() as words:
         process = subprocess.Popen(

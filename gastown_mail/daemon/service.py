@@ -76,13 +76,15 @@ def run_scheduler(settings: Settings, url: str, stop: threading.Event) -> None:
     run_scheduler_loop(settings.town_name, town.redis, [heartbeat, sweep], stop)
 
 
-def run_clerk(settings: Settings, url: str, stop: threading.Event, known: Roster | None = None) -> None:
+def run_clerk(
+    settings: Settings, url: str, stop: threading.Event, fallback_roster: Roster | None = None
+) -> None:
     """Read the inbox until `stop` is set (`known`: see `Town.open`)."""
-    Clerk(Town.open(settings, url, blocking=WAIT, known=known)).serve(stop)
+    Clerk(Town.open(settings, url, blocking=WAIT, known=fallback_roster)).serve(stop)
 
 
 def run_worker(
-    settings: Settings, url: str, name: str, queue: str, known: Roster | None = None,
+    settings: Settings, url: str, name: str, queue: str, fallback_roster: Roster | None = None,
     stop: threading.Event | None = None,
 ) -> None:  # fmt: skip
     """Run the jobs of one queue until rq's SIGTERM; one that comes before rq listens ends it too.
@@ -92,30 +94,33 @@ def run_worker(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if stop and stop.is_set():
         return
-    jobs.bind(Town.open(settings, url, known=known))
+    jobs.bind(Town.open(settings, url, known=fallback_roster))
     connection = connect(url, blocking=WORKER_TTL)
     worker(f"{settings.town_name}-{name}", queue, connection).work(logging_level=None)
 
 
-def workers(settings: Settings, url: str) -> list[ProcessSpec]:
+def worker_processes(settings: Settings, url: str) -> list[ProcessSpec]:
     """The clerk and the rq workers of this host."""
     town = Town.open(settings, url)
-    known = town.roster()
+    fallback_roster = town.roster()
     lifecycle, heartbeat = town.keys.lifecycle_queue(town.host), town.keys.heartbeat_queue(town.host)
     named = [(f"lifecycle-{number}", lifecycle) for number in range(1, settings.daemon.workers + 1)]
     return [
-        ProcessSpec("clerk", lambda stop: run_clerk(settings, url, stop, known)),
-        *(_worker(settings, url, name, queue, known) for name, queue in (*named, ("heartbeat", heartbeat))),
+        ProcessSpec("clerk", lambda stop: run_clerk(settings, url, stop, fallback_roster)),
+        *(
+            _worker(settings, url, name, queue, fallback_roster)
+            for name, queue in (*named, ("heartbeat", heartbeat))
+        ),
     ]
 
 
-def scheduler(settings: Settings, url: str) -> ProcessSpec:
+def scheduler_process(settings: Settings, url: str) -> ProcessSpec:
     """The process that keeps the periodic jobs due."""
     return ProcessSpec("scheduler", lambda stop: run_scheduler(settings, url, stop))
 
 
-def _worker(settings: Settings, url: str, name: str, queue: str, known: Roster) -> ProcessSpec:
-    return ProcessSpec(name, lambda stop: run_worker(settings, url, name, queue, known, stop))
+def _worker(settings: Settings, url: str, name: str, queue: str, fallback_roster: Roster) -> ProcessSpec:
+    return ProcessSpec(name, lambda stop: run_worker(settings, url, name, queue, fallback_roster, stop))
 
 
 def serve(
@@ -130,24 +135,26 @@ def serve(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     town = Town.open(settings, url)
-    keeper = Leadership(town, lock)
-    pool = Supervisor(children, in_child=keeper.close_in_child, on_death=lambda _: request_sweep(town))
+    leadership = Leadership(town, lock)
+    supervisor = Supervisor(
+        children, in_child=leadership.close_in_child, on_death=lambda _: request_sweep(town)
+    )
 
     def tend() -> None:
-        if keeper.try_take_over():
+        if leadership.try_take_over():
             request_sweep(town)
-        _tend(settings, tick or _nothing)
+        _revive_redis(settings, tick or _nothing)
 
     def begin_to_stop() -> None:
-        keeper.announce_stop()
+        leadership.announce_stop()
         stopping()
 
-    with keeper:
+    with leadership:
         request_sweep(town)
-        pool.run(stop, tend, on_stop=begin_to_stop)
+        supervisor.run(stop, tend, on_stop=begin_to_stop)
 
 
-def _tend(settings: Settings, tick: Callable[[], None]) -> None:
+def _revive_redis(settings: Settings, tick: Callable[[], None]) -> None:
     """Start the embedded server again when it has died, then `tick`; one that only hangs is left alone."""
     try:
         if not settings.daemon.redis_url and not is_server_running(settings.redis_dir):
@@ -173,17 +180,17 @@ def request_sweep(town: Town) -> None:
         log_event(log, "sweep_not_requested", level=logging.WARNING, detail=str(error))
 
 
-def take_town(settings: Settings) -> TownLock:
+def lock_town(settings: Settings) -> TownLock:
     """Take the town's lock; raises TownHeld with the pid of the daemon that has it."""
     lock = TownLock(settings.lock_file)
     lock.acquire()
     return lock
 
 
-def take_town_if_free(settings: Settings) -> TownLock | None:
+def try_lock_town(settings: Settings) -> TownLock | None:
     """The town's lock, or None when another process keeps the town's state already."""
     try:
-        return take_town(settings)
+        return lock_town(settings)
     except TownLocked:
         return None
 
