@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import GastownError, StartFailed
-from gastown_mail.daemon.starting import new_incarnation, surroundings
+from gastown_mail.daemon.starting import new_incarnation, session_environment
 from gastown_mail.daemon.town import Town
 from gastown_mail.sessions.creation import new_session_command
 
@@ -61,7 +61,7 @@ def _creations(town: Town, agents: Sequence[Agent], tokens: dict[str, str]) -> l
         new_session_command(
             agent, incarnation=tokens[agent.address], generation=generation, started=time.time(),
             command=agent.command_line("", town.settings.town_root),
-            environ=surroundings(town, agent, tokens[agent.address], None),
+            environ=session_environment(town, agent, tokens[agent.address], None),
             base=town.sessions.tmux.environ, server_names=names,
         )
         for agent in agents

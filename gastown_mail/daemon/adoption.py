@@ -2,7 +2,7 @@
 
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import GastownError
-from gastown_mail.daemon.starting import new_incarnation, write_down
+from gastown_mail.daemon.starting import new_incarnation, record_session
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import turn
 from gastown_mail.mail.events import record_event
@@ -23,6 +23,6 @@ def adopt_session(town: Town, agent: Agent) -> Session:
             raise GastownError(f"the session {agent.session} is ours already")
         generation = town.agents.next_generation(agent.address)
         adopted = town.sessions.adopt(session, agent, incarnation=new_incarnation(), generation=generation)
-        write_down(town, right, agent, adopted)
+        record_session(town, right, agent, adopted)
         record_event(town.redis, town.keys, "adopted", agent=agent.address, session=adopted.name)
         return adopted

@@ -12,7 +12,7 @@ from gastown_mail.daemon.gate import check_crash_loop
 from gastown_mail.daemon.handoff import handoff_file
 from gastown_mail.daemon.heartbeat import PokeAgent, should_run
 from gastown_mail.daemon.record import AgentRecord, Desired
-from gastown_mail.daemon.starting import Launch, preflight, search_path
+from gastown_mail.daemon.starting import SessionStart, preflight, search_path
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Turn, turn
 from gastown_mail.mail.events import record_event
@@ -80,7 +80,7 @@ def _start(town: Town, right: Turn, agent: Agent, why: str, by: str) -> str:
     elif record.incarnation:
         town.sessions.end_orphans(record.incarnation, grace=agent.stop_grace)
     handoff = _owed_handoff(town, agent, record)
-    begun = Launch(town, right, agent, why, handoff, automatic=not by).run()
+    begun = SessionStart(town, right, agent, why, handoff, automatic=not by).run()
     return f"started {begun.name}, pid {begun.pid}"
 
 

@@ -17,7 +17,7 @@ from gastown_mail.contracts.request import decode_element
 from gastown_mail.daemon.clerk import enqueue
 from gastown_mail.daemon.handoff import handoff_text, write_handoff_file
 from gastown_mail.daemon.record import Desired
-from gastown_mail.daemon.starting import Launch, preflight, search_path, write_down
+from gastown_mail.daemon.starting import SessionStart, preflight, record_session, search_path
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Turn, turn
 from gastown_mail.daemon.verdict import Carry, Case, Finished, Settle, decide
@@ -88,7 +88,7 @@ def _settle_one(town: Town, lease: Turn, context: Case) -> tuple[RequestStatus, 
             return status, detail, False
         case Finished(successor):
             if context.record.incarnation != successor.incarnation:
-                write_down(town, lease, context.agent, successor, context.id)
+                record_session(town, lease, context.agent, successor, context.id)
             return RequestStatus.DONE, f"started {successor.name}", True
         case Carry(victim):
             if fault := _unstartable(town, context):
@@ -141,10 +141,10 @@ def _execute(town: Town, lease: Turn, context: Case, target: Session | None) -> 
         _end_session(town, context, target)
         if not context.starts:
             return RequestStatus.DONE, f"ended {context.agent.session}"
-        session = Launch(
-            town, lease, context.agent, _why(context), handoff, earlier=context.work.successors,
+        session = SessionStart(
+            town, lease, context.agent, _why(context), handoff, previous_tokens=context.work.successors,
             request=context.id,
-            announce=lambda pipe, tokens: pipe.hset(work, "successors", " ".join(tokens)),
+            on_new_token=lambda pipe, tokens: pipe.hset(work, "successors", " ".join(tokens)),
         ).run()  # fmt: skip
     except (StartFailed, ProcessesSurvived) as error:
         return RequestStatus.FAILED, str(error)

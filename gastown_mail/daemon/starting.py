@@ -21,7 +21,7 @@ from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.sessions.session import Session
 
-PAUSES_BETWEEN_STARTS = (0.2, 1.0)
+RETRY_PAUSES = (0.2, 1.0)
 """Seconds before the second and the third try; then the start has failed."""
 
 SHELL_WORDS = frozenset(
@@ -74,7 +74,7 @@ def first_prompt(agent: Agent, town_name: str, why: str, handoff: Path | None) -
     return " ".join(words)
 
 
-def surroundings(town: Town, agent: Agent, incarnation: str, handoff: Path | None) -> dict[str, str]:
+def session_environment(town: Town, agent: Agent, incarnation: str, handoff: Path | None) -> dict[str, str]:
     """What a session finds in its environment (CONTRACTS section 7)."""
     given = {
         "GASTOWN_TOWN": str(town.settings.town_root),
@@ -88,7 +88,7 @@ def surroundings(town: Town, agent: Agent, incarnation: str, handoff: Path | Non
 
 
 @dataclass(frozen=True)
-class Launch:
+class SessionStart:
     """One start of an agent's session, by the holder of the agent's turn.
 
     `earlier` are the incarnations that were announced for this same purpose before; `announce` writes them
@@ -97,12 +97,12 @@ class Launch:
     """
 
     town: Town
-    right: Turn
+    lease: Turn
     agent: Agent
     why: str
     handoff: Path | None
-    earlier: Collection[str] = ()
-    announce: Callable[[Any, Collection[str]], object] = nothing
+    previous_tokens: Collection[str] = ()
+    on_new_token: Callable[[Any, Collection[str]], object] = nothing
     automatic: bool = False
     request: str = ""
 
@@ -111,8 +111,8 @@ class Launch:
 
         Raises StartFailed when all tries are used, Unknown when nothing can be said or the turn is lost.
         """
-        announced = list(self.earlier)
-        for pause in (*PAUSES_BETWEEN_STARTS, None):
+        announced = list(self.previous_tokens)
+        for pause in (*RETRY_PAUSES, None):
             try:
                 session = self._once(announced)
             except StartFailed as error:
@@ -121,7 +121,7 @@ class Launch:
                     self._count(failed=True)
                     raise
                 time.sleep(pause)
-                _clear_away(self.town, self.agent)
+                _remove_failed(self.town, self.agent)
             else:
                 if self.automatic:
                     self._count(failed=False)
@@ -133,24 +133,24 @@ class Launch:
         announced.append(incarnation)
         address = self.agent.address
         # While the turn is ours only: who stood still would forget what its follower has announced.
-        generation = self.right.write(
+        generation = self.lease.write(
             lambda pipe: self.town.agents.bump_generation(
-                pipe, address, lambda p: self.announce(p, announced)
+                pipe, address, lambda p: self.on_new_token(p, announced)
             ),
             self.town.keys.agent(address),
         )
         failpoint("successor-announced")
         # After the generation: whoever takes over from here on has a newer one, and tmux refuses ours.
-        self.right.require()
+        self.lease.require()
         try:
             session = self._start(incarnation, generation)
         except StartFailed:
-            earlier = _already_there(self.town, self.agent, announced)
+            earlier = _find_started(self.town, self.agent, announced)
             if earlier is None:
                 raise
             session = earlier
         failpoint("session-started")
-        write_down(self.town, self.right, self.agent, session, self.request)
+        record_session(self.town, self.lease, self.agent, session, self.request)
         failpoint("start-noted")
         return session
 
@@ -159,7 +159,7 @@ class Launch:
         prompt = first_prompt(agent, town.settings.town_name, self.why, self.handoff)
         return town.sessions.start(
             agent, incarnation=incarnation, generation=generation,
-            environ=surroundings(town, agent, incarnation, self.handoff),
+            environ=session_environment(town, agent, incarnation, self.handoff),
             command=agent.command_line(prompt, town.settings.town_root),
         )  # fmt: skip
 
@@ -177,14 +177,14 @@ class Launch:
              detail=detail)  # fmt: skip
 
 
-def _already_there(town: Town, agent: Agent, announced: Collection[str]) -> Session | None:
+def _find_started(town: Town, agent: Agent, announced: Collection[str]) -> Session | None:
     """The living session that an earlier process has started for this same purpose, None if there is none."""
     session = town.sessions.find(agent.session)
     ours = session is not None and not session.dead and session.incarnation in announced
     return session if ours else None
 
 
-def write_down(town: Town, right: Turn, agent: Agent, session: Session, request: str = "") -> None:
+def record_session(town: Town, lease: Turn, agent: Agent, session: Session, request: str = "") -> None:
     """Record the session that lives now as the agent's; `request` is the id of the one it was started for.
 
     Raises Unknown when the turn is lost.
@@ -202,10 +202,10 @@ def write_down(town: Town, right: Turn, agent: Agent, session: Session, request:
         record_event(pipe, town.keys, "started", agent=agent.address, request=request,
              session=session.name, pid=session.pid)  # fmt: skip
 
-    right.write(write)
+    lease.write(write)
 
 
-def _clear_away(town: Town, agent: Agent) -> None:
+def _remove_failed(town: Town, agent: Agent) -> None:
     """End what a start that failed has left, so that the next try finds its place free."""
     left = town.sessions.find(agent.session)
     if left is not None and left.incarnation and left.dead:

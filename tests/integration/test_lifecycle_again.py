@@ -10,7 +10,7 @@ import pytest
 
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.daemon import jobs, lifecycle, rounds
-from gastown_mail.daemon.starting import Launch
+from gastown_mail.daemon.starting import SessionStart
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Turn, turn
 from gastown_mail.sessions import processes
@@ -178,10 +178,10 @@ def test_who_announces_a_successor_too_late_forgets_no_earlier_one(stage: Stage)
     work = town.keys.progress("one")
     town.redis.hset(work, "element", "{}")
 
-    def launch(right: Turn) -> Launch:
-        return Launch(
+    def launch(right: Turn) -> SessionStart:
+        return SessionStart(
             town, right, agent, "a test wants it", None,
-            announce=lambda pipe, tokens: pipe.hset(work, "successors", " ".join(tokens)),
+            on_new_token=lambda pipe, tokens: pipe.hset(work, "successors", " ".join(tokens)),
         )  # fmt: skip
 
     with turn(town.redis, key, town.host) as frozen:
