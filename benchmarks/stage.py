@@ -75,7 +75,7 @@ class Stage:
         """The town in this process, its agents live and idle."""
         town = self.open()
         bell, agents = self.bell, town.roster().agents
-        town.record.mark_started(os.getpid(), datetime.now(UTC))
+        town.state.mark_started(os.getpid(), datetime.now(UTC))
         crowd.start(town, [agents[address(name)] for name in self.names])
         bell.wait(self.names)
         return town

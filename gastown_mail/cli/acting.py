@@ -42,7 +42,7 @@ def run(town: str | None, agent: str) -> None:
     """Start AGENT's session, and want it to run from now on."""
     with open_town(town) as opened:
         whom = opened.roster().resolve(agent)
-        opened.wishes.set(whom.address, Desired.RUNNING)
+        opened.desired.set(whom.address, Desired.RUNNING)
         job = enqueue_start(opened, whom, "an operator asked for it", by="operator")
         _report(job, whom, "started", "runs already")
 

@@ -151,7 +151,7 @@ def _shutdown(stage: Stage) -> str:
 
 
 def _heartbeat(stage: Stage) -> str:
-    enough = stage.town.record.read().heartbeat_count + BEATS_AFTER
+    enough = stage.town.state.read().heartbeat_count + BEATS_AFTER
     expected = f"state.json to say what Redis says, and at least {enough} heartbeats"
     state = stage.wait(expected, lambda: _same_state(stage, enough))
     if stage.look(CAL) or stage.town.agents.read(CAL).desired is not Desired.STOPPED:
@@ -200,7 +200,7 @@ def _took(stage: Stage, address: str) -> timedelta | None:
 
 
 def _same_state(stage: Stage, enough: int) -> State | None:
-    state = stage.town.record.read()
+    state = stage.town.state.read()
     same = state == load_state(stage.root) and state.running and state.pid == stage.daemon.pid
     return state if same and state.heartbeat_count >= enough else None
 

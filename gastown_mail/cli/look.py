@@ -139,7 +139,7 @@ class Look:
 
     def _state(self) -> tuple[State | None, Source, float | None]:
         """What the daemon says of itself, in Redis or else in the file, and how old that is (seconds)."""
-        state = self.ask_redis("state", self.town.record.read)
+        state = self.ask_redis("state", self.town.state.read)
         if state not in (None, State()):
             return state, "redis", 0.0
         state = self._ask("state", lambda: load_state(self.settings.town_root))

@@ -21,7 +21,7 @@ def pause(town: str | None, agent: str, whole: bool) -> None:
     """Leave AGENT alone until `resume`: no request, no start, no poke."""
     with open_town(town) as opened:
         address = _whom(opened, agent, whole)
-        opened.wishes.pause(address)
+        opened.desired.pause(address)
     click.echo(f"{_named(address)} is paused; gastown-mail resume ends that")
 
 
@@ -33,7 +33,7 @@ def resume(town: str | None, agent: str, whole: bool) -> None:
     """End AGENT's pause: what was wanted before is wanted again."""
     with open_town(town) as opened:
         address = _whom(opened, agent, whole)
-        opened.wishes.resume(address)
+        opened.desired.resume(address)
         request_sweep(opened)
     click.echo(f"{_named(address)} goes on")
 

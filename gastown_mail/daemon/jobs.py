@@ -49,7 +49,7 @@ def start(address: str, why: str, by: str = "") -> str:
         if right is None:
             return "busy: something is being done to it; try again"
         try:
-            town.require_go()
+            town.ensure_running()
             answer = _start(town, right, agent, why, by)
         except (StartFailed, ProcessesSurvived, StateUnknown) as error:
             record_event(town.redis, town.keys, "not_started", agent=address, detail=str(error))

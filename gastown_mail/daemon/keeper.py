@@ -73,8 +73,8 @@ class Leadership:
         if not self._lock:
             return
         try:
-            self._town.restore()
-            self._town.record.mark_stopping()
+            self._town.recover_after_flush()
+            self._town.state.mark_stopping()
         except (RedisError, GastownError) as error:
             log_event(log, "stop_not_announced", level=logging.WARNING, detail=str(error))
 
@@ -82,8 +82,8 @@ class Leadership:
 @contextmanager
 def _publish_running(town: Town) -> Iterator[None]:
     with redis_errors(town.redis_url):
-        town.restore()
-        town.record.mark_started(os.getpid(), datetime.now().astimezone())
+        town.recover_after_flush()
+        town.state.mark_started(os.getpid(), datetime.now().astimezone())
         record_event(town.redis, town.keys, "daemon_started", pid=os.getpid())
     write_pid(town.settings.pid_file)
     try:
@@ -93,6 +93,6 @@ def _publish_running(town: Town) -> Iterator[None]:
         try:
             with redis_errors(town.redis_url):
                 record_event(town.redis, town.keys, "daemon_stopped", pid=os.getpid())
-                town.record.mark_stopped()
+                town.state.mark_stopped()
         except RedisUnavailable as error:
             log_event(log, "stop_not_recorded", level=logging.ERROR, detail=str(error))

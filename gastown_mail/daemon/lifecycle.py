@@ -46,7 +46,7 @@ def carry_out(town: Town, request_id: str) -> str:
             return WAITING
         failpoint("turn-taken")
         try:
-            town.require_go()
+            town.ensure_running()
             _settle_pending(town, lease, address)
         except StateUnknown as error:
             _postpone(town, request_id, address, str(error))
@@ -176,7 +176,7 @@ def _write_intent(town: Town, lease: Turn, context: Case, target: Session | None
     failpoint("intent-written")
     log_event(log, "carrying", request_id=context.id, agent=address, action=context.request.action.value)
     if context.record.desired is not desired and Desired.STOPPED in (context.record.desired, desired):
-        town.keep_desired(address)
+        town.save_desired(address)
 
 
 def _end_session(town: Town, context: Case, target: Session | None) -> None:

@@ -37,15 +37,15 @@ def heartbeat(town: Town) -> State:
 
     Raises Unknown when tmux does not answer: then it does not count.
     """
-    town.restore()
+    town.recover_after_flush()
     snapshots, decisions = observe(town)
     enqueue_starts(town, decisions)
     results = poke_all(town, [act for act in decisions if isinstance(act, PokeAgent)])
     _store_decisions(town, snapshots, decisions, results)
     _reset_stable(town, snapshots)
-    town.keep_desired()
+    town.save_desired()
     requeued = requeue_orphans(town)
-    state = town.record.count_heartbeat(datetime.now(UTC))
+    state = town.state.count_heartbeat(datetime.now(UTC))
     record_event(
         town.redis,
         town.keys,
@@ -59,7 +59,7 @@ def heartbeat(town: Town) -> State:
 
 def sweep(town: Town) -> int:
     """Between heartbeats: what a dead worker left is queued again, and what must run is started."""
-    town.restore()
+    town.recover_after_flush()
     requeued = requeue_orphans(town)
     try:
         _, decisions = observe(town)
@@ -71,7 +71,7 @@ def sweep(town: Town) -> int:
 
 def observe(town: Town) -> tuple[list[AgentSnapshot], list[Decision]]:
     """One snapshot of Redis and one of tmux, and what follows from them. Raises Unknown."""
-    agents = list(town.own_agents().values())
+    agents = list(town.local_agents().values())
     records = town.agents.read_all([agent.address for agent in agents])
     sessions = town.sessions.snapshot()
     pairs = zip(agents, records, strict=True)
@@ -128,7 +128,7 @@ def requeue_orphans(town: Town) -> int:
         return 0
     records = dict(zip(received, town.requests.records(list(received)), strict=True))
     mine = {rid: record["agent"] for rid, record in records.items() if record.get("agent")}
-    agents, queued = town.own_agents(), set(town.lifecycle_queue(town.host).job_ids)
+    agents, queued = town.local_agents(), set(town.lifecycle_queue(town.host).job_ids)
     left = [(i, a) for i, a in mine.items() if a in agents and _is_orphaned(town, i, a, queued)]
     for request_id, address in left:
         enqueue(town, request_id, agents[address])

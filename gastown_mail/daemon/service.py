@@ -70,7 +70,7 @@ def run_scheduler(settings: Settings, url: str, stop: threading.Event) -> None:
     """Keep heartbeat and sweep due until `stop` is set."""
     town = Town.open(settings, url)
     heartbeat, sweep = periodic_jobs(town)
-    state = town.record.read()
+    state = town.state.read()
     if state.last_heartbeat < state.started_at:
         run_now(settings.town_name, town.redis, heartbeat.job_id)
     run_scheduler_loop(settings.town_name, town.redis, [heartbeat, sweep], stop)
@@ -80,7 +80,7 @@ def run_clerk(
     settings: Settings, url: str, stop: threading.Event, fallback_roster: Roster | None = None
 ) -> None:
     """Read the inbox until `stop` is set (`known`: see `Town.open`)."""
-    Clerk(Town.open(settings, url, blocking=WAIT, known=fallback_roster)).serve(stop)
+    Clerk(Town.open(settings, url, blocking=WAIT, fallback_roster=fallback_roster)).serve(stop)
 
 
 def run_worker(
@@ -94,7 +94,7 @@ def run_worker(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     if stop and stop.is_set():
         return
-    jobs.bind(Town.open(settings, url, known=fallback_roster))
+    jobs.bind(Town.open(settings, url, fallback_roster=fallback_roster))
     connection = connect(url, blocking=WORKER_TTL)
     worker(f"{settings.town_name}-{name}", queue, connection).work(logging_level=None)
 

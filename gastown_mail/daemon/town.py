@@ -26,10 +26,10 @@ from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
 
-ROSTER_AGE = 1.0
+ROSTER_TTL = 1.0
 """Seconds for which the roster is believed without a look; a new agent is known after that at the latest."""
 
-REREAD = 60.0
+ROSTER_MAX_AGE = 60.0
 """Seconds after which it is read again although nothing shows a change: where a link leads may have one."""
 
 log = logging.getLogger(__name__)
@@ -38,31 +38,38 @@ log = logging.getLogger(__name__)
 class Town:
     """Everything that the clerk, the jobs and the command line need to serve one town."""
 
-    def __init__(self, settings: Settings, redis_url: str, redis: Redis, known: Roster | None = None) -> None:
+    def __init__(
+        self, settings: Settings, redis_url: str, redis: Redis, fallback_roster: Roster | None = None
+    ) -> None:
         self.settings = settings
         self.redis_url = redis_url
         self.redis = redis
         self.keys = _keys(settings)
         self.requests = RequestStore(redis, self.keys)
         self.agents = AgentStore(redis, self.keys)
-        self.wishes = DesiredStates(self.agents, settings.daemon_dir)
-        self.record = TownStateStore(redis, self.keys, settings.town_root)
+        self.desired = DesiredStates(self.agents, settings.daemon_dir)
+        self.state = TownStateStore(redis, self.keys, settings.town_root)
         self.sessions = Sessions(Tmux(settings.tmux_socket, environ=os.environ))
         self._queues: dict[str, TownQueue] = {}
-        self._roster = known
+        self._roster = fallback_roster
         self._signs: tuple[object, ...] | None = None
         self._looked_at = self._read_at = -math.inf
         self._reading = threading.Lock()
 
     @classmethod
     def open(
-        cls, settings: Settings, redis_url: str, *, blocking: float = 0.0, known: Roster | None = None
+        cls,
+        settings: Settings,
+        redis_url: str,
+        *,
+        blocking: float = 0.0,
+        fallback_roster: Roster | None = None,
     ) -> "Town":
         """The town with a connection of its own; `blocking` as in `plumbing.connections.connect`.
 
         `known`: the roster that holds as long as the one on disk cannot be read.
         """
-        return cls(settings, redis_url, connect(redis_url, blocking=blocking), known)
+        return cls(settings, redis_url, connect(redis_url, blocking=blocking), fallback_roster)
 
     @property
     def host(self) -> str:
@@ -76,7 +83,7 @@ class Town:
         raises SettingsError.
         """
         with self._reading:
-            if self._roster is None or time.monotonic() - self._looked_at >= ROSTER_AGE:
+            if self._roster is None or time.monotonic() - self._looked_at >= ROSTER_TTL:
                 self._roster = self._look_at_roster(self._roster)
             return self._roster
 
@@ -85,7 +92,7 @@ class Town:
         self._looked_at = time.monotonic()
         found = fingerprint(self.settings.town_root, time.time())
         unchanged = found is not None and found == self._signs
-        if known is not None and unchanged and self._looked_at < self._read_at + REREAD:
+        if known is not None and unchanged and self._looked_at < self._read_at + ROSTER_MAX_AGE:
             return known
         current = self._read_roster(known)
         whole = current is not known and not current.discovery_warnings
@@ -94,44 +101,44 @@ class Town:
 
     def is_paused(self) -> bool:
         """Has an operator paused the whole town?"""
-        return self.wishes.is_town_paused()
+        return self.desired.is_town_paused()
 
-    def require_go(self) -> None:
+    def ensure_running(self) -> None:
         """Raise Unknown while nothing may be begun: the town is paused, or its daemon is stopping."""
-        self.restore()
+        self.recover_after_flush()
         if self.redis.hget(self.keys.state, "running") == b"false":
             raise StateUnknown("the daemon is stopping; it goes on after the next start")
         if self.is_paused():
             raise StateUnknown("the town is paused; it goes on after gastown-mail resume")
 
-    def keep_desired(self, *only: str) -> None:
+    def save_desired(self, *only: str) -> None:
         """Mirror what should be (of `only` these) to the disk; one that refuses is said and stops nobody."""
         try:
-            self.wishes.save(*only)
+            self.desired.save(*only)
         except GastownError as error:
             log_event(log, "desired_not_kept", level=logging.ERROR, detail=str(error))
 
-    def restore(self) -> None:
+    def recover_after_flush(self) -> None:
         """After Redis was emptied: bring back what the disk and tmux still know; else do nothing.
 
         Raises Unknown when the disk's files cannot be read: what was stopped must not be started on it.
         """
         try:
-            state = self.record.state_before_flush()
+            state = self.state.state_before_flush()
             if state is None:
                 return
-            self.wishes.restore()
+            self.desired.restore()
         except StateFileError as error:
             raise StateUnknown(str(error)) from error
         for session in self.sessions.snapshot().values():
             if session.incarnation and session.agent:
-                self._recognize(session)
-        self.record.restore(state)
+                self._re_register(session)
+        self.state.restore(state)
         record_event(
             self.redis, self.keys, "restored", detail="Redis was empty; state, wishes and sessions are back"
         )
 
-    def _recognize(self, session: Session) -> None:
+    def _re_register(self, session: Session) -> None:
         started = datetime.fromtimestamp(session.started_at, UTC)
         self.agents.write(
             session.agent, session=session.name, incarnation=session.incarnation, started_at=started
@@ -143,7 +150,7 @@ class Town:
             self._queues[host] = open_queue(self.keys.lifecycle_queue(host), self.redis)
         return self._queues[host]
 
-    def own_agents(self) -> Mapping[str, Agent]:
+    def local_agents(self) -> Mapping[str, Agent]:
         """The agents that live on this host, by address."""
         return {address: agent for address, agent in self.roster().agents.items() if agent.host == self.host}
 

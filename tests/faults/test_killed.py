@@ -116,10 +116,10 @@ def test_the_clerk_killed(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("name", ["heartbeat", "scheduler"])
 def test_who_keeps_the_time_killed(beating: Daemon, name: str) -> None:
-    session, count = beating.run(MAX), beating.town.record.read().heartbeat_count
+    session, count = beating.run(MAX), beating.town.state.read().heartbeat_count
 
     kill_at_once(*family(beating.child(name)))
-    eventually(lambda: beating.town.record.read().heartbeat_count >= count + 3, deadline=PATIENCE)
+    eventually(lambda: beating.town.state.read().heartbeat_count >= count + 3, deadline=PATIENCE)
 
     assert beating.living() == session
 

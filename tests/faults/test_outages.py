@@ -54,7 +54,7 @@ def detail(daemon: Daemon, ident: str) -> str:
 
 def answered(daemon: Daemon) -> int:
     try:
-        return daemon.town.record.read().heartbeat_count
+        return daemon.town.state.read().heartbeat_count
     except RedisError:
         return 0
 
@@ -176,7 +176,7 @@ def test_a_wish_of_an_operator_into_an_emptied_redis_forgets_no_other(
     helpers = [process.pid for process in psutil.Process(daemon.up.pid).children(recursive=True)]  # type: ignore[union-attr]
     with stopped(*helpers):
         daemon.town.redis.flushall()
-        daemon.town.wishes.pause(MAX)
+        daemon.town.desired.pause(MAX)
 
     eventually(lambda: daemon.record(MAXINE).desired is Desired.STOPPED, deadline=PATIENCE)
     beats_on(daemon)

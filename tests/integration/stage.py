@@ -60,7 +60,7 @@ class Stage:
 
     def __init__(self, town: Town) -> None:
         self.town = town
-        town.record.mark_started(os.getpid(), datetime.now(UTC))
+        town.state.mark_started(os.getpid(), datetime.now(UTC))
         for agent in town.roster().agents.values():
             agent.work_dir.mkdir(parents=True, exist_ok=True)
 
@@ -71,7 +71,7 @@ class Stage:
         """Start the agent as an operator would."""
         jobs.bind(self.town)
         if self.town.agents.read(address).desired is Desired.STOPPED:
-            self.town.wishes.set(address, Desired.RUNNING)
+            self.town.desired.set(address, Desired.RUNNING)
         answer = jobs.start(address, "a test wants it", "test")
         assert answer.startswith("started"), answer
         return self.living(address)

@@ -121,7 +121,7 @@ def test_a_pause_between_asking_and_carrying_out_is_honoured(stage: Stage) -> No
     session = stage.start()
     ident = stage.ask("restart")
 
-    stage.town.wishes.pause(MAX)
+    stage.town.desired.pause(MAX)
 
     assert stage.again(ident) == "refused"
     assert identity(stage.living()) == identity(session)

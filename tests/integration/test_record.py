@@ -96,34 +96,34 @@ def test_no_generation_is_given_twice(town: Town) -> None:
 
 
 def test_without_a_daemon_there_is_the_zero_state(town: Town) -> None:
-    assert town.record.read() == State() == load_state(town.settings.town_root)
+    assert town.state.read() == State() == load_state(town.settings.town_root)
 
 
 def test_a_town_that_has_begun_counts_from_zero_in_both_places(town: Town) -> None:
-    town.record.mark_started(4711, NOW)
-    town.record.count_heartbeat(NOW)
+    town.state.mark_started(4711, NOW)
+    town.state.count_heartbeat(NOW)
 
-    town.record.mark_started(4712, NOW)
+    town.state.mark_started(4712, NOW)
 
-    state = town.record.read()
+    state = town.state.read()
     assert (state.running, state.pid, state.started_at, state.heartbeat_count) == (True, 4712, NOW, 0)
     assert load_state(town.settings.town_root) == state
 
 
 def test_after_each_heartbeat_the_file_says_what_redis_says(town: Town) -> None:
-    town.record.mark_started(4711, NOW)
+    town.state.mark_started(4711, NOW)
     for count in range(1, 4):
         beat = NOW + timedelta(minutes=count)
 
-        state = town.record.count_heartbeat(beat)
+        state = town.state.count_heartbeat(beat)
 
         assert (state.heartbeat_count, state.last_heartbeat) == (count, beat)
-        assert town.record.read() == load_state(town.settings.town_root) == state
+        assert town.state.read() == load_state(town.settings.town_root) == state
 
 
 def test_the_file_and_the_hash_have_the_same_words(town: Town) -> None:
-    town.record.mark_started(4711, NOW)
-    town.record.count_heartbeat(NOW)
+    town.state.mark_started(4711, NOW)
+    town.state.count_heartbeat(NOW)
 
     in_file = json.loads(state_file(town.settings.town_root).read_text())
     in_redis = read_hash(town.redis, town.keys.state)
@@ -138,14 +138,14 @@ def test_the_file_and_the_hash_have_the_same_words(town: Town) -> None:
 
 
 def test_a_town_that_was_stopped_keeps_what_it_counted(town: Town) -> None:
-    town.record.mark_started(4711, NOW)
-    town.record.count_heartbeat(NOW)
+    town.state.mark_started(4711, NOW)
+    town.state.count_heartbeat(NOW)
 
-    town.record.mark_stopped()
+    town.state.mark_stopped()
 
     state = load_state(town.settings.town_root)
     assert (state.running, state.pid, state.heartbeat_count) == (False, 4711, 1)
-    assert town.record.read() == state
+    assert town.state.read() == state
 
 
 BEATER = """
@@ -164,7 +164,7 @@ for _ in range(int(sys.argv[4])):
 
 def test_the_file_is_whole_at_every_instant_and_right_in_the_end(town: Town) -> None:
     root = town.settings.town_root
-    town.record.mark_started(4711, NOW)
+    town.state.mark_started(4711, NOW)
     beaters = [
         subprocess.Popen([sys.executable, "-c", BEATER, town.redis_url, town.keys.town, str(root), "40"])
         for _ in range(3)
@@ -176,20 +176,20 @@ def test_the_file_is_whole_at_every_instant_and_right_in_the_end(town: Town) -> 
     assert [beater.returncode for beater in beaters] == [0, 0, 0]
     assert seen == sorted(seen)
     assert len(set(seen)) > 10
-    assert load_state(root) == town.record.read()
+    assert load_state(root) == town.state.read()
     assert load_state(root).heartbeat_count == 120
     assert sorted(path.name for path in (root / "daemon").iterdir()) == ["state.json", "state.lock"]
 
 
 def test_a_writer_that_hangs_is_told_of(town: Town) -> None:
-    town.record.mark_started(4711, NOW)
+    town.state.mark_started(4711, NOW)
     with (town.settings.town_root / "daemon" / "state.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
         with pytest.raises(GastownError, match=r"state\.lock has been locked for"):
-            town.record.write_state_file()
+            town.state.write_state_file()
 
-    assert town.record.write_state_file().pid == 4711
+    assert town.state.write_state_file().pid == 4711
 
 
 def test_times_keep_their_instant_in_any_zone(town: Town) -> None:

@@ -137,7 +137,7 @@ def test_after_each_heartbeat_the_file_says_what_redis_says(stage: Stage) -> Non
         state = rounds.heartbeat(stage.town)
 
         assert state.heartbeat_count == number
-        assert load_state(stage.town.settings.town_root) == stage.town.record.read() == state
+        assert load_state(stage.town.settings.town_root) == stage.town.state.read() == state
         assert state.running
         assert state.pid == os.getpid()
         assert state.last_heartbeat >= state.started_at

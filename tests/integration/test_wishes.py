@@ -56,21 +56,21 @@ def events(stage: Stage, name: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("before", [None, RUNNING, STOPPED])
 def test_after_a_pause_what_was_desired_before_is_desired_again(bound: Stage, before: Desired | None) -> None:
     if before:
-        bound.town.wishes.set(MAX, before)
-    bound.town.wishes.pause(MAX)
-    bound.town.wishes.pause(MAX)
+        bound.town.desired.set(MAX, before)
+    bound.town.desired.pause(MAX)
+    bound.town.desired.pause(MAX)
     assert bound.record().desired is PAUSED
 
-    bound.town.wishes.resume(MAX)
+    bound.town.desired.resume(MAX)
     assert bound.record().desired is before
 
-    bound.town.wishes.resume(MAX)
+    bound.town.desired.resume(MAX)
     assert bound.record().desired is before
     assert len(events(bound, "desired")) == 2 + bool(before)
 
 
 def test_a_resume_without_a_pause_changes_nothing(bound: Stage) -> None:
-    bound.town.wishes.resume(MAX)
+    bound.town.desired.resume(MAX)
 
     assert bound.record() == AgentRecord()
     assert events(bound, "desired") == []
@@ -79,7 +79,7 @@ def test_a_resume_without_a_pause_changes_nothing(bound: Stage) -> None:
 @pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
 def test_a_paused_agent_is_left_alone_by_requests_and_pokes(bound: Stage, action: str) -> None:
     session = bound.start()
-    bound.town.wishes.pause(MAX)
+    bound.town.desired.pause(MAX)
 
     status, why = bound.carry_out(action)
     poked = jobs.poke(MAX, "hello")
@@ -88,28 +88,28 @@ def test_a_paused_agent_is_left_alone_by_requests_and_pokes(bound: Stage, action
     assert "paused" in why
     assert wanted(bound, MAX).why == "left alone: paused"
     assert identity(bound.living()) == identity(session)
-    bound.town.wishes.resume(MAX)
+    bound.town.desired.resume(MAX)
     assert bound.carry_out(action)[0] == "done"
 
 
 @pytest.mark.parametrize("by", ["", "operator"])
 def test_no_start_that_waits_in_the_queue_comes_through_a_pause(bound: Stage, by: str) -> None:
     """Whoever asked for it: the pause came later."""
-    bound.town.wishes.set(DEACON, RUNNING)
-    bound.town.wishes.pause(DEACON)
+    bound.town.desired.set(DEACON, RUNNING)
+    bound.town.desired.pause(DEACON)
 
     assert jobs.start(DEACON, "it must keep running", by).startswith("left alone")
 
     assert bound.session(DEACON) is None
     assert wanted(bound, DEACON).why == "left alone: paused"
-    bound.town.wishes.resume(DEACON)
+    bound.town.desired.resume(DEACON)
     assert isinstance(wanted(bound, DEACON), StartAgent)
     assert jobs.start(DEACON, "it must keep running", by).startswith("started")
 
 
 def test_while_the_town_is_paused_requests_wait_and_afterwards_are_carried_out(bound: Stage) -> None:
     session = bound.start()
-    bound.town.wishes.pause(TOWN)
+    bound.town.desired.pause(TOWN)
     ident = bound.ask("restart", incarnation=session.incarnation)
 
     assert bound.again(ident) == lifecycle.WAITING
@@ -117,14 +117,14 @@ def test_while_the_town_is_paused_requests_wait_and_afterwards_are_carried_out(b
     assert bound.status(ident) == "received"
     assert "the town is paused" in bound.detail(ident)
     assert identity(bound.living()) == identity(session)
-    bound.town.wishes.resume(TOWN)
+    bound.town.desired.resume(TOWN)
     assert bound.again(ident) == "done"
     assert identity(bound.living()) != identity(session)
 
 
 def test_while_the_town_is_paused_nobody_is_started_or_poked(bound: Stage) -> None:
     bound.start(WITNESS)
-    bound.town.wishes.pause(TOWN)
+    bound.town.desired.pause(TOWN)
 
     answers = [jobs.start(DEACON, "a test wants it", by) for by in ("", "operator")]
 
@@ -133,38 +133,38 @@ def test_while_the_town_is_paused_nobody_is_started_or_poked(bound: Stage) -> No
     assert jobs.poke(WITNESS) == "held: paused"
     assert all(isinstance(act, Skip) for act in rounds.observe(bound.town)[1])
     assert rounds.heartbeat(bound.town).heartbeat_count == 1
-    bound.town.wishes.resume(TOWN)
+    bound.town.desired.resume(TOWN)
     assert not bound.town.is_paused()
     assert jobs.poke(WITNESS) == "delivered"
 
 
 def test_the_pause_of_one_agent_outlives_that_of_the_town(bound: Stage) -> None:
-    bound.town.wishes.pause(MAX)
-    bound.town.wishes.pause(TOWN)
+    bound.town.desired.pause(MAX)
+    bound.town.desired.pause(TOWN)
 
-    bound.town.wishes.resume(TOWN)
+    bound.town.desired.resume(TOWN)
 
     assert bound.record().desired is PAUSED
 
 
 def test_the_file_says_what_redis_says(bound: Stage) -> None:
     bound.start(MAXINE)
-    bound.town.wishes.set(MAX, STOPPED)
-    bound.town.wishes.pause(WITNESS)
-    bound.town.wishes.pause(TOWN)
+    bound.town.desired.set(MAX, STOPPED)
+    bound.town.desired.pause(WITNESS)
+    bound.town.desired.pause(TOWN)
     assert on_disk(bound) == {TOWN: "paused", MAX: "stopped", WITNESS: "paused"}
 
     ident = bound.ask("shutdown", "operator", to=MAXINE)
     assert bound.again(ident) == lifecycle.WAITING
-    bound.town.wishes.resume(TOWN)
-    bound.town.wishes.resume(WITNESS)
+    bound.town.desired.resume(TOWN)
+    bound.town.desired.resume(WITNESS)
     assert bound.again(ident) == "done"
 
     assert on_disk(bound) == {MAX: "stopped", MAXINE: "stopped"}
 
 
 def test_a_file_that_was_lost_is_written_at_the_next_heartbeat(bound: Stage) -> None:
-    bound.town.wishes.pause(WITNESS)
+    bound.town.desired.pause(WITNESS)
     file_of(bound).unlink()
 
     rounds.heartbeat(bound.town)
@@ -174,8 +174,8 @@ def test_a_file_that_was_lost_is_written_at_the_next_heartbeat(bound: Stage) -> 
 
 def test_an_emptied_redis_gets_back_what_was_wanted_and_counted(bound: Stage) -> None:
     session = bound.start()
-    bound.town.wishes.set(DEACON, STOPPED)
-    bound.town.wishes.pause(WITNESS)
+    bound.town.desired.set(DEACON, STOPPED)
+    bound.town.desired.pause(WITNESS)
     rounds.heartbeat(bound.town)
     before = rounds.heartbeat(bound.town)
     empty_redis(bound)
@@ -197,18 +197,18 @@ def test_an_emptied_redis_gets_back_what_was_wanted_and_counted(bound: Stage) ->
 
 def test_what_was_desired_before_a_pause_outlives_an_emptied_redis(bound: Stage) -> None:
     rounds.heartbeat(bound.town)
-    bound.town.wishes.set(DEACON, STOPPED)
-    bound.town.wishes.pause(DEACON)
+    bound.town.desired.set(DEACON, STOPPED)
+    bound.town.desired.pause(DEACON)
     empty_redis(bound)
     rounds.heartbeat(bound.town)
 
-    bound.town.wishes.resume(DEACON)
+    bound.town.desired.resume(DEACON)
 
     assert bound.record(DEACON).desired is STOPPED
 
 
 def test_the_pause_of_the_whole_town_outlives_an_emptied_redis(bound: Stage) -> None:
-    bound.town.wishes.pause(TOWN)
+    bound.town.desired.pause(TOWN)
     empty_redis(bound)
 
     assert "the town is paused" in jobs.start(MAX, "a test wants it", "operator")
@@ -218,12 +218,12 @@ def test_the_pause_of_the_whole_town_outlives_an_emptied_redis(bound: Stage) -> 
 
 
 def test_what_is_wanted_after_redis_was_emptied_goes_before_the_file(bound: Stage) -> None:
-    bound.town.wishes.set(MAX, STOPPED)
-    bound.town.wishes.set(DEACON, STOPPED)
+    bound.town.desired.set(MAX, STOPPED)
+    bound.town.desired.set(DEACON, STOPPED)
     empty_redis(bound)
-    bound.town.wishes.set(MAX, RUNNING)
+    bound.town.desired.set(MAX, RUNNING)
 
-    bound.town.restore()
+    bound.town.recover_after_flush()
 
     assert [bound.record(whom).desired for whom in (MAX, DEACON)] == [RUNNING, STOPPED]
     rounds.heartbeat(bound.town)
@@ -236,7 +236,7 @@ BROKEN = [b"", b'{"gastown', b"[]", b"\xff\xfe", b"[" * 100_000]
 @pytest.mark.parametrize("content", BROKEN, ids=["empty", "cut", "list", "bytes", "deep"])
 def test_a_broken_file_is_mended_while_redis_knows(bound: Stage, content: bytes) -> None:
     session = bound.start()
-    bound.town.wishes.pause(WITNESS)
+    bound.town.desired.pause(WITNESS)
     file_of(bound).write_bytes(content)
 
     rounds.heartbeat(bound.town)
@@ -264,7 +264,7 @@ def test_with_redis_emptied_and_a_broken_file_nothing_is_begun_and_why_is_said(
 ) -> None:
     """What was stopped could be started otherwise."""
     session = bound.start()
-    bound.town.wishes.set(DEACON, STOPPED)
+    bound.town.desired.set(DEACON, STOPPED)
     empty_redis(bound)
     file_of(bound).write_bytes(content)
     ident = bound.ask("restart", incarnation=session.incarnation)
@@ -293,7 +293,7 @@ def test_a_broken_state_file_after_redis_was_emptied_ends_nobody_either(bound: S
 
 
 def test_words_in_the_file_that_mean_nothing_are_passed_over(bound: Stage) -> None:
-    bound.town.wishes.set(DEACON, STOPPED)
+    bound.town.desired.set(DEACON, STOPPED)
     empty_redis(bound)
     file_of(bound).write_text(json.dumps({DEACON: "stopped", MAX: "dancing", WITNESS: None, MAXINE: 5}))
 
