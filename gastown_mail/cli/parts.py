@@ -12,7 +12,7 @@ from gastown_mail.contracts.state import State, state_file
 from gastown_mail.contracts.times import parse_time
 from gastown_mail.daemon.rollcall import is_running
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import Holder as Clerk
+from gastown_mail.daemon.turn import LeaseOwner as Clerk
 from gastown_mail.mail.dead import DeadLetters
 from gastown_mail.plumbing.answers import to_str
 from gastown_mail.plumbing.files import LockHolder

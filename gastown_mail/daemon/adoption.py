@@ -4,14 +4,14 @@ from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.daemon.starting import new_incarnation, record_session
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import turn
+from gastown_mail.daemon.turn import hold_lease
 from gastown_mail.mail.events import record_event
 from gastown_mail.sessions.session import Session
 
 
 def adopt_session(town: Town, agent: Agent) -> Session:
     """Adopt the session of the agent's name; raises GastownError when there is none or it is ours already."""
-    with turn(town.redis, town.keys.lease(agent.address), town.host) as right:
+    with hold_lease(town.redis, town.keys.lease(agent.address), town.host) as right:
         if right is None:
             raise GastownError(f"something is being done to {agent.address} just now; try again")
         session = town.sessions.find(agent.session)

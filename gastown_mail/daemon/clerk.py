@@ -22,7 +22,7 @@ from gastown_mail.contracts.request import LifecycleRequest, decode_element
 from gastown_mail.daemon import queues
 from gastown_mail.daemon.roster import Roster
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import Turn
+from gastown_mail.daemon.turn import Lease
 from gastown_mail.daemon.verdict import may_ask
 from gastown_mail.mail.inbox import Inbox
 from gastown_mail.mail.requests import IncomingRequest
@@ -43,7 +43,7 @@ class Clerk:
     def __init__(self, town: Town) -> None:
         self.town = town
         self.inbox = Inbox(town.redis, town.keys)
-        self._lease = Turn(town.redis, town.keys.clerk, town.host)
+        self._lease = Lease(town.redis, town.keys.clerk, town.host)
 
     def serve(self, stop: threading.Event) -> None:
         """Book elements until `stop` is set; trouble is logged and waited out, never the end."""
@@ -53,17 +53,17 @@ class Clerk:
             except (RedisError, GastownError) as error:
                 log_event(log, "clerk_waits", level=logging.WARNING, detail=str(error))
                 stop.wait(RETRY_PAUSE)
-        self._lease.give_back()
+        self._lease.release()
 
     def serve_once(self, wait: float) -> int:
         """Book what is there, waiting at most `wait` seconds for it; return how many elements that were."""
-        if not self._lease.mine and not self._lease.take():
+        if not self._lease.held and not self._lease.acquire():
             time.sleep(wait)
             return 0
         elements = self.inbox.unfinished() or self.inbox.take(wait)
         if elements:
             failpoint("clerk-taken")
-            self._accept(elements, trusted=False, may_write=self._lease.still_held)
+            self._accept(elements, trusted=False, may_write=self._lease.check_held)
         return len(elements)
 
     def accept(self, elements: Sequence[bytes], *, trusted: bool = False) -> None:

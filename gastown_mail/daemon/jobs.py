@@ -14,7 +14,7 @@ from gastown_mail.daemon.heartbeat import PokeAgent, should_run
 from gastown_mail.daemon.record import AgentRecord, Desired
 from gastown_mail.daemon.starting import SessionStart, preflight, search_path
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import Turn, turn
+from gastown_mail.daemon.turn import Lease, hold_lease
 from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.log import log_event
 
@@ -45,7 +45,7 @@ def start(address: str, why: str, by: str = "") -> str:
     """
     town = _town()
     agent = town.roster().resolve(address)
-    with turn(town.redis, town.keys.lease(agent.address), town.host) as right:
+    with hold_lease(town.redis, town.keys.lease(agent.address), town.host) as right:
         if right is None:
             return "busy: something is being done to it; try again"
         try:
@@ -58,7 +58,7 @@ def start(address: str, why: str, by: str = "") -> str:
     return answer
 
 
-def _start(town: Town, right: Turn, agent: Agent, why: str, by: str) -> str:
+def _start(town: Town, right: Lease, agent: Agent, why: str, by: str) -> str:
     record, session = town.agents.read(agent.address), town.sessions.find(agent.session)
     if session is not None and not session.incarnation:
         return f"left alone: the session {session.name} is not ours; adopt it"
@@ -120,7 +120,7 @@ def poke(address: str, text: str = "") -> str:
 def heartbeat() -> str:
     """One heartbeat, unless one is running; returns what it did."""
     town = _town()
-    with turn(town.redis, town.keys.heartbeat(town.host), town.host) as mine:
+    with hold_lease(town.redis, town.keys.heartbeat(town.host), town.host) as mine:
         if not mine:
             return "another heartbeat is running"
         try:
@@ -133,7 +133,7 @@ def heartbeat() -> str:
 def sweep() -> str:
     """Pick up what was left lying, unless a sweep is running."""
     town = _town()
-    with turn(town.redis, town.keys.sweep(town.host), town.host) as mine:
+    with hold_lease(town.redis, town.keys.sweep(town.host), town.host) as mine:
         if not mine:
             return "another sweep is running"
         began = datetime.now(UTC)

@@ -19,7 +19,7 @@ from gastown_mail.daemon.handoff import handoff_text, write_handoff_file
 from gastown_mail.daemon.record import Desired
 from gastown_mail.daemon.starting import SessionStart, preflight, record_session, search_path
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import Turn, turn
+from gastown_mail.daemon.turn import Lease, hold_lease
 from gastown_mail.daemon.verdict import Carry, Case, Finished, Settle, decide
 from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.answers import to_fields, to_strs
@@ -41,7 +41,7 @@ def carry_out(town: Town, request_id: str) -> str:
     address = record.get("agent", "")
     if not record or record.get("status") in FINAL_STATUSES:
         return record.get("status", "unknown")
-    with turn(town.redis, town.keys.lease(address), town.host) as lease:
+    with hold_lease(town.redis, town.keys.lease(address), town.host) as lease:
         if lease is None:
             return WAITING
         failpoint("turn-taken")
@@ -55,7 +55,7 @@ def carry_out(town: Town, request_id: str) -> str:
     return town.requests.record(request_id).get("status", "unknown")
 
 
-def _settle_pending(town: Town, lease: Turn, address: str) -> None:
+def _settle_pending(town: Town, lease: Lease, address: str) -> None:
     """Settle the agent's waiting requests, oldest first, until one of them has been acted on."""
     agent = town.roster().agents.get(address)
     ids = town.requests.pending(address)
@@ -81,7 +81,7 @@ def _unresolvable(address: str, agent: Agent | None) -> tuple[RequestStatus, str
     return RequestStatus.FAILED, "what was asked for is no longer in Redis; ask again"
 
 
-def _settle_one(town: Town, lease: Turn, context: Case) -> tuple[RequestStatus, str, bool]:
+def _settle_one(town: Town, lease: Lease, context: Case) -> tuple[RequestStatus, str, bool]:
     """The final status of one request, its reason, and whether anybody was touched."""
     match decide(context):
         case Settle(status, detail):
@@ -128,14 +128,14 @@ def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Case]:
     return {case.id: replace(case, others=contexts) for case in contexts}
 
 
-def _execute(town: Town, lease: Turn, context: Case, target: Session | None) -> tuple[RequestStatus, str]:
+def _execute(town: Town, lease: Lease, context: Case, target: Session | None) -> tuple[RequestStatus, str]:
     work = town.keys.progress(context.id)
     tries = int(town.redis.hincrby(work, "tries", 1))
     if tries > MAX_ATTEMPTS:
         return RequestStatus.FAILED, f"given up after {MAX_ATTEMPTS} tries that ended in the middle"
     if not context.work.started_at:
         _write_intent(town, lease, context, target)
-    lease.require()
+    lease.ensure_held()
     handoff = write_handoff_file(town, context)
     try:
         _end_session(town, context, target)
@@ -151,7 +151,7 @@ def _execute(town: Town, lease: Turn, context: Case, target: Session | None) -> 
     return RequestStatus.DONE, f"started {session.name}, pid {session.pid}"
 
 
-def _write_intent(town: Town, lease: Turn, context: Case, target: Session | None) -> None:
+def _write_intent(town: Town, lease: Lease, context: Case, target: Session | None) -> None:
     """Write down what is about to be done, before anybody is touched."""
     text, now, address = handoff_text(town, context, target), datetime.now(UTC), context.agent.address
     request, work = town.keys.request(context.id), town.keys.progress(context.id)
@@ -172,7 +172,7 @@ def _write_intent(town: Town, lease: Turn, context: Case, target: Session | None
         record_event(pipe, town.keys, "carrying", agent=address, request=context.id,
              action=context.request.action.value, session=context.agent.session)  # fmt: skip
 
-    lease.write(write, request)
+    lease.transaction(write, request)
     failpoint("intent-written")
     log_event(log, "carrying", request_id=context.id, agent=address, action=context.request.action.value)
     if context.record.desired is not desired and Desired.STOPPED in (context.record.desired, desired):

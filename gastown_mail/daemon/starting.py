@@ -16,7 +16,7 @@ from gastown_mail.contracts.errors import StartFailed
 from gastown_mail.daemon.gate import record_start
 from gastown_mail.daemon.record import nothing
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import Turn
+from gastown_mail.daemon.turn import Lease
 from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.sessions.session import Session
@@ -97,7 +97,7 @@ class SessionStart:
     """
 
     town: Town
-    lease: Turn
+    lease: Lease
     agent: Agent
     why: str
     handoff: Path | None
@@ -133,7 +133,7 @@ class SessionStart:
         announced.append(incarnation)
         address = self.agent.address
         # While the turn is ours only: who stood still would forget what its follower has announced.
-        generation = self.lease.write(
+        generation = self.lease.transaction(
             lambda pipe: self.town.agents.bump_generation(
                 pipe, address, lambda p: self.on_new_token(p, announced)
             ),
@@ -141,7 +141,7 @@ class SessionStart:
         )
         failpoint("successor-announced")
         # After the generation: whoever takes over from here on has a newer one, and tmux refuses ours.
-        self.lease.require()
+        self.lease.ensure_held()
         try:
             session = self._start(incarnation, generation)
         except StartFailed:
@@ -184,7 +184,7 @@ def _find_started(town: Town, agent: Agent, announced: Collection[str]) -> Sessi
     return session if ours else None
 
 
-def record_session(town: Town, lease: Turn, agent: Agent, session: Session, request: str = "") -> None:
+def record_session(town: Town, lease: Lease, agent: Agent, session: Session, request: str = "") -> None:
     """Record the session that lives now as the agent's; `request` is the id of the one it was started for.
 
     Raises Unknown when the turn is lost.
@@ -202,7 +202,7 @@ def record_session(town: Town, lease: Turn, agent: Agent, session: Session, requ
         record_event(pipe, town.keys, "started", agent=agent.address, request=request,
              session=session.name, pid=session.pid)  # fmt: skip
 
-    lease.write(write)
+    lease.transaction(write)
 
 
 def _remove_failed(town: Town, agent: Agent) -> None:

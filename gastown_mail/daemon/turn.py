@@ -18,7 +18,7 @@ from gastown_mail.plumbing.answers import to_str
 from gastown_mail.sessions import kernel
 from gastown_mail.sessions.processes import alive
 
-LEASE = 10.0
+LEASE_SECONDS = 10.0
 """Seconds after which the turn of a holder that no longer keeps it alive is free."""
 
 RENEW_EVERY = 2.0
@@ -26,11 +26,11 @@ RENEW_EVERY = 2.0
 RENEWAL_DEADLINE = 5.0
 """Seconds that giving back waits for a renewal that is on its way."""
 
-LOST = "another process has taken over this agent; this one was silent for too long and does no more"
+LEASE_LOST = "another process has taken over this agent; this one was silent for too long and does no more"
 
 
 @dataclass(frozen=True)
-class Holder:
+class LeaseOwner:
     """The process that has a turn, as far as another one can check it."""
 
     host: str
@@ -39,13 +39,13 @@ class Holder:
     started: float
 
     @classmethod
-    def me(cls, host: str) -> "Holder":
+    def me(cls, host: str) -> "LeaseOwner":
         """This very process."""
         here = kernel.read_process(os.getpid())
         return cls(host, _namespace(), os.getpid(), here.process.started if here else 0.0)
 
     @classmethod
-    def parse(cls, token: str) -> "Holder | None":
+    def parse(cls, token: str) -> "LeaseOwner | None":
         """The holder that a token names; None when it cannot be read."""
         try:
             host, namespace, pid, started, _ = token.split("|")
@@ -64,40 +64,40 @@ class Holder:
         return not alive(kernel.Process(self.pid, self.started))
 
 
-class Turn:
+class Lease:
     """The right to act on `key`, renewed by a thread as long as this process has it and runs."""
 
     def __init__(self, redis: Redis, key: str, host: str) -> None:
         self._redis, self._key, self._host = redis, key, host
-        self._lock = redis.lock(key, timeout=LEASE, blocking=False, thread_local=False)
+        self._lock = redis.lock(key, timeout=LEASE_SECONDS, blocking=False, thread_local=False)
         self._over = threading.Event()
         self._over.set()
         self._keeper: threading.Thread | None = None
 
     @property
-    def mine(self) -> bool:
+    def held(self) -> bool:
         """Is it still this process's turn? False as soon as a renewal found another holder."""
         return not self._over.is_set()
 
-    def still_held(self) -> bool:
+    def check_held(self) -> bool:
         """Ask Redis itself whether the turn is this holder's; raises RedisError."""
-        return self.mine and bool(self._lock.owned())
+        return self.held and bool(self._lock.owned())
 
-    def take(self) -> bool:
+    def acquire(self) -> bool:
         """Take the turn; False when a holder that may be alive has it."""
-        drop_if_dead(self._redis, self._key, self._host)
-        if self._lock.acquire(token=Holder.me(self._host).token()):
+        evict_dead_owner(self._redis, self._key, self._host)
+        if self._lock.acquire(token=LeaseOwner.me(self._host).token()):
             self._over = threading.Event()
-            self._keeper = threading.Thread(target=self._keep, args=(self._over,), daemon=True)
+            self._keeper = threading.Thread(target=self._renew_loop, args=(self._over,), daemon=True)
             self._keeper.start()
-        return self.mine
+        return self.held
 
-    def require(self) -> None:
+    def ensure_held(self) -> None:
         """Raise Unknown unless the turn is still this holder's."""
-        if not self.still_held():
-            raise StateUnknown(LOST)
+        if not self.check_held():
+            raise StateUnknown(LEASE_LOST)
 
-    def write(self, act: Callable[[Any], Any], *watched: str) -> Any:
+    def transaction(self, act: Callable[[Any], Any], *watched: str) -> Any:
         """Write to Redis in one transaction that takes place only while the turn is this holder's.
 
         `act` gets the pipeline, may read from it, then calls `multi()` and writes. Raises Unknown when
@@ -106,23 +106,23 @@ class Turn:
 
         def while_mine(pipe: Any) -> Any:
             if pipe.get(self._key) != self._lock.local.token:
-                raise StateUnknown(LOST)
+                raise StateUnknown(LEASE_LOST)
             return act(pipe)
 
         return self._redis.transaction(while_mine, self._key, *watched, value_from_callable=True)
 
-    def give_back(self) -> None:
+    def release(self) -> None:
         """End the turn; nothing happens when it is over already. Nobody uses the connection after that."""
-        if self.mine and self._keeper:
+        if self.held and self._keeper:
             self._over.set()
             self._keeper.join(RENEWAL_DEADLINE)
             with suppress(RedisError):
                 self._lock.release()
 
-    def _keep(self, over: threading.Event) -> None:
+    def _renew_loop(self, over: threading.Event) -> None:
         while not over.wait(RENEW_EVERY):
             try:
-                self._lock.extend(LEASE, replace_ttl=True)
+                self._lock.extend(LEASE_SECONDS, replace_ttl=True)
             except LockError:
                 over.set()
             except RedisError:
@@ -130,25 +130,25 @@ class Turn:
 
 
 @contextmanager
-def turn(redis: Redis, key: str, host: str) -> Iterator[Turn | None]:
+def hold_lease(redis: Redis, key: str, host: str) -> Iterator[Lease | None]:
     """Have the turn of `key` inside the block; None when a holder that may be alive has it."""
-    right = Turn(redis, key, host)
+    lease = Lease(redis, key, host)
     try:
-        yield right if right.take() else None
+        yield lease if lease.acquire() else None
     finally:
-        right.give_back()
+        lease.release()
 
 
 def is_held(redis: Redis, key: str, host: str) -> bool:
     """Does a holder that may be alive have this turn? A dead one's turn is freed on the way."""
-    drop_if_dead(redis, key, host)
+    evict_dead_owner(redis, key, host)
     return bool(redis.exists(key))
 
 
-def drop_if_dead(redis: Redis, key: str, host: str) -> None:
+def evict_dead_owner(redis: Redis, key: str, host: str) -> None:
     """Free the turn of a holder that is certainly dead, so that nobody waits for its lease."""
     token: Any = redis.get(key)
-    holder = Holder.parse(to_str(token))
+    holder = LeaseOwner.parse(to_str(token))
     if holder and holder.is_dead(host):
         redis.transaction(lambda pipe: _delete_if(pipe, key, token), key)
 

@@ -20,7 +20,7 @@ from gastown_mail.daemon.record import AgentRecord
 from gastown_mail.daemon.rounds import enqueue_start
 from gastown_mail.daemon.service import redis_url
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import Holder
+from gastown_mail.daemon.turn import LeaseOwner
 from gastown_mail.plumbing.answers import to_str_dict
 from gastown_mail.sessions import kernel, processes
 from gastown_mail.sessions.session import Session
@@ -168,7 +168,7 @@ class Daemon:
         """The process that has the agent's turn, as soon as one has it."""
         key = self.town.keys.lease(address)
         token = eventually(lambda: self.town.redis.get(key), deadline=PATIENCE, step=0.005)
-        holder = Holder.parse(bytes(token).decode())  # type: ignore[arg-type]
+        holder = LeaseOwner.parse(bytes(token).decode())  # type: ignore[arg-type]
         assert holder is not None
         return psutil.Process(holder.pid)
 

@@ -11,7 +11,7 @@ from gastown_mail.contracts.errors import GastownError
 from gastown_mail.daemon import jobs, rounds
 from gastown_mail.daemon.adoption import adopt_session
 from gastown_mail.daemon.heartbeat import Skip
-from gastown_mail.daemon.turn import Turn
+from gastown_mail.daemon.turn import Lease
 from gastown_mail.mail.events import read_latest
 from gastown_mail.sessions.session import Session
 from tests.integration.stage import MAX, Stage, identity
@@ -175,12 +175,12 @@ def test_a_session_is_adopted_once(bound: Stage, person: Person) -> None:
 
 def test_nobody_adopts_while_something_is_being_done_to_the_agent(bound: Stage, person: Person) -> None:
     person(bound)
-    somebody = Turn(bound.town.redis, bound.town.keys.lease(MAX), bound.town.host)
-    assert somebody.take()
+    somebody = Lease(bound.town.redis, bound.town.keys.lease(MAX), bound.town.host)
+    assert somebody.acquire()
 
     with pytest.raises(GastownError, match="try again"):
         adopt_session(bound.town, bound.agent())
 
     assert bound.living().incarnation == ""
-    somebody.give_back()
+    somebody.release()
     assert adopt_session(bound.town, bound.agent()).incarnation

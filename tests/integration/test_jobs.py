@@ -16,7 +16,7 @@ from gastown_mail.contracts.errors import GastownError
 from gastown_mail.daemon import jobs, queues
 from gastown_mail.daemon.record import Desired
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import Turn
+from gastown_mail.daemon.turn import Lease
 from tests.integration.stage import DEACON, MAX, RECORDED, RECORDER, WITH_DEACON, WITNESS, Stage, identity
 from tests.waiting import eventually
 
@@ -77,13 +77,13 @@ def test_a_start_that_cannot_be_says_why_and_starts_nothing(make_town: Callable[
 
 
 def test_a_start_waits_for_nobody_who_acts_on_the_agent(bound: Stage) -> None:
-    somebody = Turn(bound.town.redis, bound.town.keys.lease(MAX), bound.town.host)
-    assert somebody.take()
+    somebody = Lease(bound.town.redis, bound.town.keys.lease(MAX), bound.town.host)
+    assert somebody.acquire()
 
     assert jobs.start(MAX, "a test wants it", OPERATOR).startswith("busy")
 
     assert bound.session() is None
-    somebody.give_back()
+    somebody.release()
 
 
 def test_a_start_on_a_tmux_that_does_not_answer_starts_nothing(bound: Stage) -> None:

@@ -12,7 +12,7 @@ from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.daemon import jobs, lifecycle, rounds
 from gastown_mail.daemon.starting import SessionStart
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import Turn, turn
+from gastown_mail.daemon.turn import Lease, hold_lease
 from gastown_mail.sessions import processes
 from tests.integration.carriers import Carriers
 from tests.integration.stage import DEAF_RECORDER, MAX, RECORDED, RECORDER, Stage, gone, identity
@@ -178,16 +178,16 @@ def test_who_announces_a_successor_too_late_forgets_no_earlier_one(stage: Stage)
     work = town.keys.progress("one")
     town.redis.hset(work, "element", "{}")
 
-    def launch(right: Turn) -> SessionStart:
+    def launch(right: Lease) -> SessionStart:
         return SessionStart(
             town, right, agent, "a test wants it", None,
             on_new_token=lambda pipe, tokens: pipe.hset(work, "successors", " ".join(tokens)),
         )  # fmt: skip
 
-    with turn(town.redis, key, town.host) as frozen:
+    with hold_lease(town.redis, key, town.host) as frozen:
         assert frozen is not None
         town.redis.delete(key)
-        with turn(town.redis, key, town.host) as follower:
+        with hold_lease(town.redis, key, town.host) as follower:
             assert follower is not None
             session = launch(follower).run()
 

@@ -13,7 +13,7 @@ from gastown_mail.contracts.state import load_state, state_file
 from gastown_mail.contracts.times import format_time
 from gastown_mail.daemon import jobs, queues, rounds
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import Turn
+from gastown_mail.daemon.turn import Lease
 from gastown_mail.mail.events import read_latest
 from tests.integration.stage import DEACON, MAX, RECORDED, WITH_DEACON, WITNESS, Stage, identity
 from tests.waiting import eventually
@@ -163,12 +163,12 @@ def test_a_heartbeat_that_could_not_look_is_not_counted(stage: Stage) -> None:
 
 def test_only_one_heartbeat_runs_at_a_time(stage: Stage) -> None:
     jobs.bind(stage.town)
-    other = Turn(stage.town.redis, stage.town.keys.heartbeat(stage.town.host), stage.town.host)
-    assert other.take()
+    other = Lease(stage.town.redis, stage.town.keys.heartbeat(stage.town.host), stage.town.host)
+    assert other.acquire()
 
     assert "another" in jobs.heartbeat()
 
-    other.give_back()
+    other.release()
     assert jobs.heartbeat() == "heartbeat 1"
 
 
@@ -194,13 +194,13 @@ def test_the_sweep_puts_a_request_back_whose_job_is_lost(stage: Stage) -> None:
 def test_the_sweep_leaves_alone_what_waits_in_the_queue_or_is_carried_out(stage: Stage) -> None:
     waits, acted_on = stage.ask("restart"), stage.ask("restart", WITNESS)
     lose_the_job(stage, acted_on)
-    somebody = Turn(stage.town.redis, stage.town.keys.lease(WITNESS), stage.town.host)
-    assert somebody.take()
+    somebody = Lease(stage.town.redis, stage.town.keys.lease(WITNESS), stage.town.host)
+    assert somebody.acquire()
 
     assert rounds.sweep(stage.town) == 0
     assert queued(stage) == [("carry_out", waits)]
 
-    somebody.give_back()
+    somebody.release()
     assert rounds.sweep(stage.town) == 1
     assert sorted(queued(stage)) == sorted([("carry_out", waits), ("carry_out", acted_on)])
 

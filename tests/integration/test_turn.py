@@ -11,7 +11,7 @@ import psutil
 import pytest
 from redis import Redis
 
-from gastown_mail.daemon.turn import LEASE, Holder, Turn, is_held, turn
+from gastown_mail.daemon.turn import LEASE_SECONDS, Lease, LeaseOwner, hold_lease, is_held
 from gastown_mail.plumbing.connections import connect
 from tests.parts import kill
 from tests.waiting import eventually
@@ -55,66 +55,66 @@ def a_holder(url: str, key: str) -> Iterator[psutil.Process]:
 
 
 def test_one_at_a_time(redis: Redis, key: str) -> None:
-    with turn(redis, key, HOST) as mine, turn(redis, key, HOST) as too:
+    with hold_lease(redis, key, HOST) as mine, hold_lease(redis, key, HOST) as too:
         assert mine
         assert not too
         assert is_held(redis, key, HOST)
 
     assert not is_held(redis, key, HOST)
-    with turn(redis, key, HOST) as mine:
+    with hold_lease(redis, key, HOST) as mine:
         assert mine
 
 
 def test_it_ends_with_the_block_however_that_ends(redis: Redis, key: str) -> None:
-    with pytest.raises(ZeroDivisionError), turn(redis, key, HOST):
+    with pytest.raises(ZeroDivisionError), hold_lease(redis, key, HOST):
         raise ZeroDivisionError
 
     assert not redis.exists(key)
 
 
 def test_the_same_holder_may_come_again(redis: Redis, key: str) -> None:
-    right = Turn(redis, key, HOST)
+    right = Lease(redis, key, HOST)
     for _ in range(3):
-        assert right.take()
-        assert right.mine
-        right.give_back()
-        assert not right.mine
+        assert right.acquire()
+        assert right.held
+        right.release()
+        assert not right.held
 
 
 def test_who_has_it_already_has_it(redis: Redis, key: str) -> None:
-    right = Turn(redis, key, HOST)
-    assert right.take()
+    right = Lease(redis, key, HOST)
+    assert right.acquire()
 
-    assert right.take()
+    assert right.acquire()
 
-    assert right.still_held()
-    right.give_back()
+    assert right.check_held()
+    right.release()
     assert not redis.exists(key)
 
 
 def test_to_give_back_what_one_does_not_have_does_nothing(redis: Redis, key: str) -> None:
-    with turn(redis, key, HOST):
-        other = Turn(redis, key, HOST)
-        assert not other.take()
+    with hold_lease(redis, key, HOST):
+        other = Lease(redis, key, HOST)
+        assert not other.acquire()
 
-        other.give_back()
-        Turn(redis, key, HOST).give_back()
+        other.release()
+        Lease(redis, key, HOST).release()
 
         assert is_held(redis, key, HOST)
 
 
 def test_who_lost_it_notices_and_does_not_take_it_from_the_next(redis: Redis, key: str) -> None:
-    first, second = Turn(redis, key, HOST), Turn(redis, key, HOST)
-    assert first.take()
+    first, second = Lease(redis, key, HOST), Lease(redis, key, HOST)
+    assert first.acquire()
     redis.delete(key)  # what the end of the lease does
-    assert second.take()
+    assert second.acquire()
 
-    assert not first.still_held()
-    eventually(lambda: not first.mine)
-    first.give_back()
+    assert not first.check_held()
+    eventually(lambda: not first.held)
+    first.release()
 
-    assert second.still_held()
-    second.give_back()
+    assert second.check_held()
+    second.release()
 
 
 def test_a_killed_holder_holds_nothing_for_those_who_could_see_it(
@@ -126,7 +126,7 @@ def test_a_killed_holder_holds_nothing_for_those_who_could_see_it(
         kill(holder)  # its parent has not noticed yet: a zombie is dead
 
         assert redis.pttl(key) > 1000
-        with turn(redis, key, HOST) as mine:
+        with hold_lease(redis, key, HOST) as mine:
             assert mine
 
 
@@ -145,55 +145,55 @@ def test_a_stopped_holder_has_its_lease_and_no_more(redis: Redis, redis_url: str
         begun = time.monotonic()
 
         def taken() -> bool:
-            with turn(redis, key, HOST) as mine:
+            with hold_lease(redis, key, HOST) as mine:
                 return mine is not None
 
         assert not taken()
-        eventually(taken, deadline=LEASE + 10)
+        eventually(taken, deadline=LEASE_SECONDS + 10)
         assert time.monotonic() - begun > left - 0.5
-        assert left > LEASE / 2
+        assert left > LEASE_SECONDS / 2
 
 
 def test_it_is_kept_for_longer_than_its_lease(redis: Redis, redis_url: str, key: str) -> None:
     with a_holder(redis_url, key):
         begun = time.monotonic()
         before, renewals = redis.pttl(key), 0
-        while time.monotonic() < begun + LEASE + 1:
+        while time.monotonic() < begun + LEASE_SECONDS + 1:
             left = eventually(lambda: redis.pttl(key))
             assert left > 0
             renewals += left > before
             before = left
 
         assert renewals >= 3
-        assert not Turn(redis, key, HOST).take()
+        assert not Lease(redis, key, HOST).acquire()
 
 
 def test_a_reused_pid_holds_nothing(redis: Redis, key: str) -> None:
-    me = Holder.me(HOST)
-    redis.set(key, Holder(HOST, me.namespace, me.pid, me.started - 1000).token())
+    me = LeaseOwner.me(HOST)
+    redis.set(key, LeaseOwner(HOST, me.namespace, me.pid, me.started - 1000).token())
 
     assert not is_held(redis, key, HOST)
 
 
 def test_what_cannot_be_seen_may_be_alive(redis: Redis, key: str) -> None:
     """A pid means nothing on another host or in another container."""
-    me = Holder.me(HOST)
+    me = LeaseOwner.me(HOST)
     dead = 2**22 + 1
     for token in (
-        Holder("elsewhere", me.namespace, dead, 1.0).token(),
-        Holder(HOST, "pid:[another container]", dead, 1.0).token(),
+        LeaseOwner("elsewhere", me.namespace, dead, 1.0).token(),
+        LeaseOwner(HOST, "pid:[another container]", dead, 1.0).token(),
         "no holder at all",
     ):
         redis.set(key, token)
         assert is_held(redis, key, HOST)
 
-    redis.set(key, Holder(HOST, me.namespace, dead, 1.0).token())
+    redis.set(key, LeaseOwner(HOST, me.namespace, dead, 1.0).token())
     assert not is_held(redis, key, HOST)
 
 
 def test_a_token_names_its_holder() -> None:
-    me = Holder.me(HOST)
+    me = LeaseOwner.me(HOST)
 
-    assert Holder.parse(me.token()) == me
+    assert LeaseOwner.parse(me.token()) == me
     assert me.token() != me.token()
     assert not me.is_dead(HOST)
