@@ -11,8 +11,8 @@ from gastown_mail.sessions.session import Session
 
 def adopt_session(town: Town, agent: Agent) -> Session:
     """Adopt the session of the agent's name; raises GastownError when there is none or it is ours already."""
-    with hold_lease(town.redis, town.keys.lease(agent.address), town.host) as right:
-        if right is None:
+    with hold_lease(town.redis, town.keys.lease(agent.address), town.host) as lease:
+        if lease is None:
             raise GastownError(f"something is being done to {agent.address} just now; try again")
         session = town.sessions.find(agent.session)
         if session is None:
@@ -23,6 +23,6 @@ def adopt_session(town: Town, agent: Agent) -> Session:
             raise GastownError(f"the session {agent.session} is ours already")
         generation = town.agents.next_generation(agent.address)
         adopted = town.sessions.adopt(session, agent, incarnation=new_incarnation(), generation=generation)
-        record_session(town, right, agent, adopted)
+        record_session(town, lease, agent, adopted)
         record_event(town.redis, town.keys, "adopted", agent=agent.address, session=adopted.name)
         return adopted
