@@ -45,12 +45,12 @@ def start(address: str, why: str, by: str = "") -> str:
     """
     town = _town()
     agent = town.roster().resolve(address)
-    with hold_lease(town.redis, town.keys.lease(agent.address), town.host) as right:
-        if right is None:
+    with hold_lease(town.redis, town.keys.lease(agent.address), town.host) as lease:
+        if lease is None:
             return "busy: something is being done to it; try again"
         try:
             town.ensure_running()
-            answer = _start(town, right, agent, why, by)
+            answer = _start(town, lease, agent, why, by)
         except (StartFailed, ProcessesSurvived, StateUnknown) as error:
             record_event(town.redis, town.keys, "not_started", agent=address, detail=str(error))
             return f"failed: {error}"
@@ -58,7 +58,7 @@ def start(address: str, why: str, by: str = "") -> str:
     return answer
 
 
-def _start(town: Town, right: Lease, agent: Agent, why: str, by: str) -> str:
+def _start(town: Town, lease: Lease, agent: Agent, why: str, by: str) -> str:
     record, session = town.agents.read(agent.address), town.sessions.find(agent.session)
     if session is not None and not session.incarnation:
         return f"left alone: the session {session.name} is not ours; adopt it"
@@ -70,7 +70,7 @@ def _start(town: Town, right: Lease, agent: Agent, why: str, by: str) -> str:
         return f"left alone: {record.desired.value}"
     if not by and not should_run(agent, record):
         return "left alone: it need not run"
-    if refusal := None if by else _gate_refusal(town, agent, record):
+    if refusal := None if by else _blocked_reason(town, agent, record):
         return f"left alone: {refusal}"
     if fault := preflight(agent, town.settings.town_root, search_path()):
         raise StartFailed(fault)
@@ -80,7 +80,7 @@ def _start(town: Town, right: Lease, agent: Agent, why: str, by: str) -> str:
     elif record.incarnation:
         town.sessions.end_orphans(record.incarnation, grace=agent.stop_grace)
     handoff = _owed_handoff(town, agent, record)
-    begun = SessionStart(town, right, agent, why, handoff, automatic=not by).run()
+    begun = SessionStart(town, lease, agent, why, handoff, automatic=not by).run()
     return f"started {begun.name}, pid {begun.pid}"
 
 
@@ -90,7 +90,7 @@ def _owed_handoff(town: Town, agent: Agent, record: AgentRecord) -> Path | None:
     return file if record.owed and file.exists() else None
 
 
-def _gate_refusal(town: Town, agent: Agent, record: AgentRecord) -> str | None:
+def _blocked_reason(town: Town, agent: Agent, record: AgentRecord) -> str | None:
     """Why the gate lets no automatic start through now; a crash loop that shows is written down."""
     now = time.time()
     gate = check_crash_loop(record.gate, now, town.settings.daemon)
