@@ -23,7 +23,7 @@ from gastown_mail.daemon import queues
 from gastown_mail.daemon.roster import Roster
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Lease
-from gastown_mail.daemon.verdict import may_ask
+from gastown_mail.daemon.verdict import is_authorized
 from gastown_mail.mail.inbox import Inbox
 from gastown_mail.mail.requests import IncomingRequest
 from gastown_mail.plumbing.failpoints import failpoint
@@ -133,7 +133,7 @@ def classify(element: bytes, roster: Roster) -> IncomingRequest:
         agent, asker = resolve_parties(request, roster)
     except AddressError as error:
         return IncomingRequest(request_id, element, request, rejection=str(error))
-    refusal = "" if may_ask(asker, agent) else f"{asker} may not ask for {agent.address}"
+    refusal = "" if is_authorized(asker, agent) else f"{asker} may not ask for {agent.address}"
     return IncomingRequest(request_id, element, request, agent.address, asker, refusal)
 
 

@@ -10,7 +10,7 @@ from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.contracts.lifecycle import LifecycleAction
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.verdict import Case
+from gastown_mail.daemon.verdict import RequestContext
 from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.sessions.session import Session
 
@@ -22,7 +22,7 @@ def handoff_file(town: Town, agent: Agent) -> Path:
     return town.settings.handoff_dir / f"{agent.session}.md"
 
 
-def handoff_text(town: Town, case: Case, victim: Session | None) -> str:
+def handoff_text(town: Town, case: RequestContext, victim: Session | None) -> str:
     """The agent's own words, else a short note of who asked, why, and what was on the screen."""
     if case.request.action is not LifecycleAction.CYCLE:
         return ""
@@ -36,12 +36,12 @@ def handoff_text(town: Town, case: Case, victim: Session | None) -> str:
     )
 
 
-def write_handoff_file(town: Town, case: Case) -> Path | None:
+def write_handoff_file(town: Town, case: RequestContext) -> Path | None:
     """Put the handoff that Redis holds where the successor finds it; a restart leaves none behind.
 
     Raises Unknown while the disk refuses: then nobody has been touched yet.
     """
-    if not case.starts:
+    if not case.wants_successor:
         return None
     file = handoff_file(town, case.agent)
     try:

@@ -20,7 +20,7 @@ from gastown_mail.daemon.record import Desired
 from gastown_mail.daemon.starting import SessionStart, preflight, record_session, search_path
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.turn import Lease, hold_lease
-from gastown_mail.daemon.verdict import Carry, Case, Finished, Settle, decide
+from gastown_mail.daemon.verdict import AlreadyDone, Execute, RequestContext, Resolve, decide
 from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.answers import to_fields, to_strs
 from gastown_mail.plumbing.failpoints import failpoint
@@ -81,24 +81,24 @@ def _unresolvable(address: str, agent: Agent | None) -> tuple[RequestStatus, str
     return RequestStatus.FAILED, "what was asked for is no longer in Redis; ask again"
 
 
-def _settle_one(town: Town, lease: Lease, context: Case) -> tuple[RequestStatus, str, bool]:
+def _settle_one(town: Town, lease: Lease, context: RequestContext) -> tuple[RequestStatus, str, bool]:
     """The final status of one request, its reason, and whether anybody was touched."""
     match decide(context):
-        case Settle(status, detail):
+        case Resolve(status, detail):
             return status, detail, False
-        case Finished(successor):
+        case AlreadyDone(successor):
             if context.record.incarnation != successor.incarnation:
                 record_session(town, lease, context.agent, successor, context.id)
             return RequestStatus.DONE, f"started {successor.name}", True
-        case Carry(victim):
+        case Execute(victim):
             if fault := _unstartable(town, context):
                 return RequestStatus.REFUSED, fault, False
             return *_execute(town, lease, context, victim), True
 
 
-def _unstartable(town: Town, context: Case) -> str | None:
+def _unstartable(town: Town, context: RequestContext) -> str | None:
     """Why its successor cannot be started, None when nothing speaks against it or it is begun already."""
-    if not context.starts or context.work.started_at:
+    if not context.wants_successor or context.work.started_at:
         return None
     gate = context.record.gate
     waits = gate.blocked_reason(context.now.timestamp()) if gate.failed else None
@@ -107,7 +107,7 @@ def _unstartable(town: Town, context: Case) -> str | None:
     return preflight(context.agent, town.settings.town_root, search_path())
 
 
-def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Case]:
+def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, RequestContext]:
     """All that decides about these requests, by id, from one look at the agent."""
     record, session, now = (
         town.agents.read(agent.address),
@@ -117,7 +117,7 @@ def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Case]:
     works, askers = town.requests.progress_many(ids), [r.get("from", "") for r in town.requests.records(ids)]
     ours = town.settings.daemon
     contexts = [
-        Case(
+        RequestContext(
             id=request_id, request=decode_element(work.element)[1], work=work, asker=asker, agent=agent,
             record=record, session=session, now=now, max_age=timedelta(seconds=ours.max_request_age),
             require_incarnation=ours.require_incarnation,
@@ -125,10 +125,12 @@ def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Case]:
         for request_id, work, asker in zip(ids, works, askers, strict=True)
         if work is not None
     ]  # fmt: skip
-    return {case.id: replace(case, others=contexts) for case in contexts}
+    return {case.id: replace(case, pending=contexts) for case in contexts}
 
 
-def _execute(town: Town, lease: Lease, context: Case, target: Session | None) -> tuple[RequestStatus, str]:
+def _execute(
+    town: Town, lease: Lease, context: RequestContext, target: Session | None
+) -> tuple[RequestStatus, str]:
     work = town.keys.progress(context.id)
     tries = int(town.redis.hincrby(work, "tries", 1))
     if tries > MAX_ATTEMPTS:
@@ -139,7 +141,7 @@ def _execute(town: Town, lease: Lease, context: Case, target: Session | None) ->
     handoff = write_handoff_file(town, context)
     try:
         _end_session(town, context, target)
-        if not context.starts:
+        if not context.wants_successor:
             return RequestStatus.DONE, f"ended {context.agent.session}"
         session = SessionStart(
             town, lease, context.agent, _why(context), handoff, previous_tokens=context.work.successors,
@@ -151,12 +153,12 @@ def _execute(town: Town, lease: Lease, context: Case, target: Session | None) ->
     return RequestStatus.DONE, f"started {session.name}, pid {session.pid}"
 
 
-def _write_intent(town: Town, lease: Lease, context: Case, target: Session | None) -> None:
+def _write_intent(town: Town, lease: Lease, context: RequestContext, target: Session | None) -> None:
     """Write down what is about to be done, before anybody is touched."""
     text, now, address = handoff_text(town, context, target), datetime.now(UTC), context.agent.address
     request, work = town.keys.request(context.id), town.keys.progress(context.id)
     notes = {"begun_at": now.timestamp(), "victim": target.incarnation if target else ""}
-    desired, owed = (Desired.RUNNING, "true") if context.starts else (Desired.STOPPED, "false")
+    desired, owed = (Desired.RUNNING, "true") if context.wants_successor else (Desired.STOPPED, "false")
 
     def write(pipe: Any) -> None:
         if to_strs(pipe.hmget(request, ["status"]))[0] in FINAL_STATUSES:
@@ -164,7 +166,7 @@ def _write_intent(town: Town, lease: Lease, context: Case, target: Session | Non
         pipe.multi()
         if text:
             pipe.set(town.keys.handoff(address), text)
-        elif context.starts:
+        elif context.wants_successor:
             pipe.delete(town.keys.handoff(address))
         town.agents.write(address, pipe=pipe, desired=desired.value, changed_at=now, owed=owed)
         pipe.hset(work, mapping=to_fields(notes))
@@ -179,7 +181,7 @@ def _write_intent(town: Town, lease: Lease, context: Case, target: Session | Non
         town.save_desired(address)
 
 
-def _end_session(town: Town, context: Case, target: Session | None) -> None:
+def _end_session(town: Town, context: RequestContext, target: Session | None) -> None:
     """End the victim, and what an earlier try that died has left of anybody."""
     grace = context.agent.stop_grace
     if target is not None:
@@ -200,7 +202,7 @@ def _end_session(town: Town, context: Case, target: Session | None) -> None:
         town.sessions.end_orphans(token, grace=grace)
 
 
-def _why(context: Case) -> str:
+def _why(context: RequestContext) -> str:
     who = "you" if context.asker == context.agent.address else context.asker
     reason = f" ({context.request.reason})" if context.request.reason else ""
     return f"{who} asked for a {context.request.action.value}{reason}"

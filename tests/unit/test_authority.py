@@ -5,7 +5,7 @@ import pytest
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.settings import load_settings
 from gastown_mail.daemon.roster import load_roster
-from gastown_mail.daemon.verdict import may_ask
+from gastown_mail.daemon.verdict import is_authorized
 from tests.towns import write_town
 
 EVERYBODY = """
@@ -41,13 +41,13 @@ def test_the_town_has_everybody(agents: dict[str, Agent]) -> None:
 def test_the_mayor_the_deacon_and_a_person_ask_for_all(
     agents: dict[str, Agent], asker: str, target: str
 ) -> None:
-    assert may_ask(asker, agents[target])
+    assert is_authorized(asker, agents[target])
 
 
 @pytest.mark.parametrize("target", ADDRESSES)
 def test_a_witness_asks_for_its_rig_and_no_other(agents: dict[str, Agent], target: str) -> None:
-    assert may_ask("gastown/witness", agents[target]) == target.startswith("gastown/")
-    assert may_ask("other/witness", agents[target]) == target.startswith("other/")
+    assert is_authorized("gastown/witness", agents[target]) == target.startswith("gastown/")
+    assert is_authorized("other/witness", agents[target]) == target.startswith("other/")
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_witness_asks_for_its_rig_and_no_other(agents: dict[str, Agent], targe
 )
 @pytest.mark.parametrize("target", ADDRESSES)
 def test_everybody_else_asks_for_itself_alone(agents: dict[str, Agent], asker: str, target: str) -> None:
-    assert may_ask(asker, agents[target]) == (asker == target)
+    assert is_authorized(asker, agents[target]) == (asker == target)
 
 
 @pytest.mark.parametrize(
@@ -66,4 +66,4 @@ def test_what_only_looks_like_a_name_asks_for_nobody(
     agents: dict[str, Agent], asker: str, target: str
 ) -> None:
     """Spellings are resolved before; an agent without a rig has no witness."""
-    assert not may_ask(asker, agents[target])
+    assert not is_authorized(asker, agents[target])

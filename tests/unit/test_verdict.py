@@ -13,7 +13,15 @@ from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.lifecycle import RequestStatus
 from gastown_mail.contracts.request import LifecycleRequest, decode_element
 from gastown_mail.daemon.record import AgentRecord, Desired
-from gastown_mail.daemon.verdict import Carry, Case, Finished, Settle, Verdict, decide, may_ask
+from gastown_mail.daemon.verdict import (
+    AlreadyDone,
+    Decision,
+    Execute,
+    RequestContext,
+    Resolve,
+    decide,
+    is_authorized,
+)
 from gastown_mail.mail.requests import Progress
 from gastown_mail.sessions.session import Session
 from tests.towns import element
@@ -47,19 +55,19 @@ def case(
     request: LifecycleRequest, session: Session | None, *, asker: str = MAX.address,
     record: AgentRecord | None = None, work: Progress | None = None, later: Sequence[LifecycleRequest] = (),
     now: datetime = NOW,
-) -> Case:  # fmt: skip
-    def of(ident: str, its: LifecycleRequest) -> Case:
-        return Case(
+) -> RequestContext:  # fmt: skip
+    def of(ident: str, its: LifecycleRequest) -> RequestContext:
+        return RequestContext(
             id=ident, request=its, work=work or Progress(b""), asker=asker, agent=MAX,
             record=record or AgentRecord(), session=session, now=now, max_age=HOUR,
         )  # fmt: skip
 
     waiting = [of(f"later-{place}", its) for place, its in enumerate(later)]
-    return replace(of("this", request), others=[of("this", request), *waiting] if waiting else [])
+    return replace(of("this", request), pending=[of("this", request), *waiting] if waiting else [])
 
 
-def status(verdict: Verdict) -> str:
-    assert isinstance(verdict, Settle), verdict
+def status(verdict: Decision) -> str:
+    assert isinstance(verdict, Resolve), verdict
     assert verdict.detail, "whoever is refused is told why"
     return verdict.status.value
 
@@ -69,13 +77,13 @@ def status(verdict: Verdict) -> str:
 def test_a_request_of_the_living_session_is_carried_out_on_it(action: str, token: str | None) -> None:
     session = living()
 
-    assert decide(case(asked(action, incarnation=token), session)) == Carry(session)
+    assert decide(case(asked(action, incarnation=token), session)) == Execute(session)
 
 
 def test_a_session_whose_program_has_ended_is_replaced_all_the_same() -> None:
     session = living(dead=True)
 
-    assert decide(case(asked(incarnation="now"), session)) == Carry(session)
+    assert decide(case(asked(incarnation="now"), session)) == Execute(session)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -115,7 +123,7 @@ def test_a_coarse_timestamp_means_any_instant_inside_its_last_digit(
 
     verdict = decide(case(asked(timestamp=timestamp), session))
 
-    assert verdict == Carry(session) if meant else status(verdict) == "superseded"
+    assert verdict == Execute(session) if meant else status(verdict) == "superseded"
 
 
 def test_a_request_from_a_clock_that_is_ahead_is_carried_out() -> None:
@@ -123,7 +131,7 @@ def test_a_request_from_a_clock_that_is_ahead_is_carried_out() -> None:
 
     verdict = decide(case(asked(timestamp="2025-12-21T10:12:21Z"), session))
 
-    assert verdict == Carry(session)
+    assert verdict == Execute(session)
 
 
 @pytest.mark.parametrize(("age", "expired"), [(HOUR, False), (HOUR + timedelta(seconds=5), True)])
@@ -132,7 +140,7 @@ def test_a_request_older_than_the_longest_age_expires(age: timedelta, expired: b
 
     verdict = decide(case(asked(), session, now=ASKED_AT + age))
 
-    assert status(verdict) == "expired" if expired else verdict == Carry(session)
+    assert status(verdict) == "expired" if expired else verdict == Execute(session)
 
 
 def test_a_revived_request_counts_as_asked_anew() -> None:
@@ -141,7 +149,7 @@ def test_a_revived_request_counts_as_asked_anew() -> None:
 
     verdict = decide(case(asked(), session, work=Progress(b"", revived_at=revived_at), now=NOW + 5.5 * HOUR))
 
-    assert verdict == Carry(session)
+    assert verdict == Execute(session)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -173,7 +181,7 @@ def test_of_several_requests_the_last_decides_and_shutdown_beats_all(
 
     for place, action in enumerate(waiting):
         verdict = decide(case(asked(action), session, later=[asked(one) for one in waiting[place + 1 :]]))
-        if isinstance(verdict, Carry):
+        if isinstance(verdict, Execute):
             acted.append(place)
             session = None if action == "shutdown" else living("next", started=20)
 
@@ -191,19 +199,19 @@ def test_a_later_request_that_is_not_to_be_carried_out_overrules_nobody(
 
     verdict = decide(case(asked(incarnation="now"), session, later=[asked(action, **later)]))
 
-    assert verdict == Carry(session)
+    assert verdict == Execute(session)
 
 
 @pytest.mark.parametrize("action", ACTIONS)
 def test_whoever_may_ask_for_others_can_have_an_agent_without_session_started_or_ended(action: str) -> None:
-    assert decide(case(asked(action), None, asker="mayor/")) == Carry(None)
+    assert decide(case(asked(action), None, asker="mayor/")) == Execute(None)
 
 
 def test_a_start_asked_for_before_the_last_change_is_superseded() -> None:
     record = AgentRecord(desired=Desired.STOPPED, changed_at=ASKED_AT + timedelta(seconds=3))
 
     assert status(decide(case(asked(), None, asker="mayor/", record=record))) == "superseded"
-    assert decide(case(asked("shutdown"), None, asker="mayor/", record=record)) == Carry(None)
+    assert decide(case(asked("shutdown"), None, asker="mayor/", record=record)) == Execute(None)
 
 
 def test_the_token_of_who_asks_is_a_proof_and_not_the_session_that_is_meant() -> None:
@@ -211,7 +219,7 @@ def test_the_token_of_who_asks_is_a_proof_and_not_the_session_that_is_meant() ->
     request = asked(incarnation="of-the-witness")
     asker, proven = "gastown/witness", Progress(b"", sender_verified=True)
 
-    assert decide(case(request, session, asker=asker, work=proven)) == Carry(session)
+    assert decide(case(request, session, asker=asker, work=proven)) == Execute(session)
     late = living("next", started=5)
     assert status(decide(case(request, late, asker=asker, work=proven))) == "superseded"
 
@@ -244,7 +252,7 @@ def test_with_require_incarnation_nobody_speaks_for_another(
 
     verdict = decide(strict)
 
-    assert ("carried out" if isinstance(verdict, Carry) else status(verdict)) == expected
+    assert ("carried out" if isinstance(verdict, Execute) else status(verdict)) == expected
 
 
 VICTIM, SUCCESSOR = living("victim"), living("successor", started=20)
@@ -257,15 +265,15 @@ BEGUN = Progress(
 @pytest.mark.parametrize(
     ("session", "expected"),
     [
-        (VICTIM, Carry(VICTIM)),
-        (living("victim", dead=True), Carry(living("victim", dead=True))),
-        (None, Carry(None)),
-        (SUCCESSOR, Finished(SUCCESSOR)),
-        (living("successor", started=20, dead=True), Carry(living("successor", started=20, dead=True))),
+        (VICTIM, Execute(VICTIM)),
+        (living("victim", dead=True), Execute(living("victim", dead=True))),
+        (None, Execute(None)),
+        (SUCCESSOR, AlreadyDone(SUCCESSOR)),
+        (living("successor", started=20, dead=True), Execute(living("successor", started=20, dead=True))),
     ],
 )
 def test_work_that_has_begun_goes_on_wherever_it_was_left(
-    action: str, session: Session | None, expected: Verdict
+    action: str, session: Session | None, expected: Decision
 ) -> None:
     assert decide(case(asked(action), session, work=BEGUN)) == expected
 
@@ -290,7 +298,7 @@ def test_what_has_begun_is_neither_expired_nor_paused_nor_overruled() -> None:
         case(asked(), VICTIM, work=BEGUN, record=paused, later=[asked("shutdown")], now=much_later)
     )
 
-    assert verdict == Carry(VICTIM)
+    assert verdict == Execute(VICTIM)
 
 
 TOKENS = st.sampled_from(["", "now", "next", "victim"])
@@ -308,12 +316,12 @@ def test_only_the_session_that_is_meant_is_ever_a_victim(
 ) -> None:
     verdict = decide(case(request, session, asker=asker, now=NOW + timedelta(seconds=later)))
 
-    if isinstance(verdict, Carry) and verdict.victim is not None:
-        assert verdict.victim == session
+    if isinstance(verdict, Execute) and verdict.target is not None:
+        assert verdict.target == session
         assert session.incarnation
         older = session.started_at <= request.latest_timestamp.timestamp()
         assert request.incarnation == session.incarnation or (older and request.incarnation is None)
-    assert not isinstance(verdict, Finished), "nothing has begun yet"
+    assert not isinstance(verdict, AlreadyDone), "nothing has begun yet"
 
 
 @given(REQUESTS, SESSIONS, TOKENS, st.lists(TOKENS.filter(bool), max_size=2))
@@ -326,9 +334,9 @@ def test_begun_work_ends_nobody_but_its_victim_and_its_own_successors(
 
     verdict = decide(case(request, session, work=work))
 
-    if isinstance(verdict, Carry) and verdict.victim is not None:
-        assert verdict.victim.incarnation in {victim, *successors} - {""}
-    if isinstance(verdict, Settle):
+    if isinstance(verdict, Execute) and verdict.target is not None:
+        assert verdict.target.incarnation in {victim, *successors} - {""}
+    if isinstance(verdict, Resolve):
         assert verdict.status is RequestStatus.SUPERSEDED
 
 
@@ -347,7 +355,7 @@ def test_begun_work_ends_nobody_but_its_victim_and_its_own_successors(
     ],
 )
 def test_who_may_ask_for_whom(asker: str, allowed: bool) -> None:
-    assert may_ask(asker, MAX) is allowed
+    assert is_authorized(asker, MAX) is allowed
 
 
 def test_the_witness_of_no_rig_may_not_ask_for_the_mayor() -> None:
@@ -356,4 +364,4 @@ def test_the_witness_of_no_rig_may_not_ask_for_the_mayor() -> None:
         command="agent", poke=None, keep_running=False, stop_grace=5.0, env={}, host="h",
     )  # fmt: skip
 
-    assert not may_ask("/witness", mayor)
+    assert not is_authorized("/witness", mayor)
