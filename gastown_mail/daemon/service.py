@@ -18,7 +18,7 @@ from gastown_mail.daemon.pool import ProcessSpec, Supervisor
 from gastown_mail.daemon.roster import Roster
 from gastown_mail.daemon.schedule import PeriodicJob, run_now, run_scheduler_loop
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.workers import WORKER_TTL, worker
+from gastown_mail.daemon.workers import WORKER_TTL, make_worker
 from gastown_mail.plumbing.connections import connect, durability_warnings, redis_errors
 from gastown_mail.plumbing.embedded import ensure_server, is_server_running, server_url, stop_server
 from gastown_mail.plumbing.files import TownLock
@@ -96,7 +96,7 @@ def run_worker(
         return
     jobs.bind(Town.open(settings, url, fallback_roster=fallback_roster))
     connection = connect(url, blocking=WORKER_TTL)
-    worker(f"{settings.town_name}-{name}", queue, connection).work(logging_level=None)
+    make_worker(f"{settings.town_name}-{name}", queue, connection).work(logging_level=None)
 
 
 def worker_processes(settings: Settings, url: str) -> list[ProcessSpec]:

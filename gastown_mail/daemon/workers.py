@@ -24,7 +24,7 @@ from rq.worker import WorkerStatus
 
 from gastown_mail.daemon.queues import RESULT_KEPT, TownJob, TownQueue, open_queue
 
-JOBS_AT_ONCE = 32
+MAX_CONCURRENT_JOBS = 32
 """How many jobs one worker runs at a time; an agent that takes a minute to end keeps one of these places."""
 
 WORKER_TTL = 30
@@ -35,13 +35,13 @@ MAINTENANCE_INTERVAL = 30
 DRAIN_DEADLINE = 10.0
 """Seconds in which a worker that leaves lets its jobs come to their end; what it cuts is gone on with."""
 
-OUTAGE_PAUSE = 2.0
+MAX_RECONNECT_WAIT = 2.0
 """Seconds at most between two looks for a Redis that is away; rq's 60 would be felt long after an outage."""
 
 log = logging.getLogger(__name__)
 
 
-class NoDeadline(BaseDeathPenalty):
+class NoDeathPenalty(BaseDeathPenalty):
     """rq's end of a job that takes too long, which ends nothing.
 
     In a thread it would be an exception from outside, that can land in any cleanup, or in another job. Every
@@ -60,24 +60,24 @@ class TownWorker(SimpleWorker):
 
     job_class = TownJob
     queue_class = TownQueue
-    death_penalty_class = NoDeadline
-    max_connection_wait_time = OUTAGE_PAUSE
+    death_penalty_class = NoDeathPenalty
+    max_connection_wait_time = MAX_RECONNECT_WAIT
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._free = threading.Semaphore(JOBS_AT_ONCE)
+        self._free = threading.Semaphore(MAX_CONCURRENT_JOBS)
         self._threads: list[threading.Thread] = []
 
     def execute_job(self, job: Job, queue: Queue) -> None:
         """Begin the job, and come back when another one can be begun."""
         self._free.acquire()
         try:
-            self._begin(job, queue)
+            self._start_thread(job, queue)
         except BaseException:
             self._free.release()
             raise
         self.set_state(WorkerStatus.IDLE)
-        self._wait_for_a_free_place()
+        self._wait_for_slot()
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
         """Note what the worker itself does; to others it is busy as long as a job runs."""
@@ -110,7 +110,7 @@ class TownWorker(SimpleWorker):
             thread.join(max(0.0, until - time.monotonic()))
         super().teardown()  # type: ignore[no-untyped-call]
 
-    def _begin(self, job: Job, queue: Queue) -> None:
+    def _start_thread(self, job: Job, queue: Queue) -> None:
         ours = (job, queue, self.prepare_execution(job))
         thread = threading.Thread(target=self._run, args=ours, name=job.id, daemon=True)
         thread.start()
@@ -126,7 +126,7 @@ class TownWorker(SimpleWorker):
             self.executions.pop(execution.id, None)
             self._free.release()
 
-    def _wait_for_a_free_place(self) -> None:
+    def _wait_for_slot(self) -> None:
         while not self._free.acquire(timeout=WORKER_TTL):
             self.heartbeat()
         self._free.release()
@@ -137,7 +137,7 @@ class TownWorker(SimpleWorker):
         connection.client_setname(self.name)
 
 
-def worker(name: str, queue_name: str, redis: Redis) -> TownWorker:
+def make_worker(name: str, queue_name: str, redis: Redis) -> TownWorker:
     """A worker of that one queue; `name` gets a random end because a fixed one blocks its successor."""
     return TownWorker(
         [open_queue(queue_name, redis)], name=f"{name}-{uuid4().hex[:8]}", connection=redis,

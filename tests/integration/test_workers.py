@@ -24,7 +24,7 @@ from tests.waiting import eventually
 
 def test_a_worker_has_one_queue_and_a_name_of_its_own(town: Town) -> None:
     """LESSONS part 2: a worker of two queues loses what it pops, a fixed name blocks the successor."""
-    made = [workers.worker("w", "q", town.redis) for _ in range(2)]
+    made = [workers.make_worker("w", "q", town.redis) for _ in range(2)]
 
     assert [[queue.name for queue in worker.queues] for worker in made] == [["q"], ["q"]]
     assert made[0].name != made[1].name
