@@ -16,7 +16,7 @@ from gastown_mail.daemon.record import Desired
 from gastown_mail.daemon.rounds import enqueue_start
 from gastown_mail.daemon.town import Town
 
-ANSWER_WAIT = 30.0
+JOB_TIMEOUT = 30.0
 """Seconds in which a worker must have done what an operator asked for."""
 
 
@@ -32,7 +32,7 @@ def poke(town: str | None, agent: str, text: str) -> None:
             opened.lifecycle_queue(whom.host), queues.POKE, whom.address, text,
             job_id=opened.keys.job_id("poke", new_request_id()), about=f"poke {whom.address}",
         )  # fmt: skip
-        _report(job, whom, "delivered")
+        _wait_and_print(job, whom, "delivered")
 
 
 @click.command()
@@ -44,14 +44,14 @@ def run(town: str | None, agent: str) -> None:
         whom = opened.roster().resolve(agent)
         opened.desired.set(whom.address, Desired.RUNNING)
         job = enqueue_start(opened, whom, "an operator asked for it", by="operator")
-        _report(job, whom, "started", "runs already")
+        _wait_and_print(job, whom, "started", "runs already")
 
 
-def _report(job: Job, agent: Agent, *good: str) -> None:
+def _wait_and_print(job: Job, agent: Agent, *good: str) -> None:
     """Wait for the worker's answer and say it; raises GastownError unless it begins with a good word."""
-    if not wait_for(lambda: _is_over(job), f"a worker of host {agent.host} to do it", ANSWER_WAIT):
+    if not wait_for(lambda: _is_over(job), f"a worker of host {agent.host} to do it", JOB_TIMEOUT):
         raise GastownError(
-            f"no worker of host {agent.host} answered within {ANSWER_WAIT:.0f} s; see gastown-mail status"
+            f"no worker of host {agent.host} answered within {JOB_TIMEOUT:.0f} s; see gastown-mail status"
         )
     answer = str(job.return_value(refresh=True) or "failed: see gastown-mail logs")
     if not answer.startswith(good):
