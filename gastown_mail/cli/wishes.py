@@ -20,7 +20,7 @@ from gastown_mail.mail.events import record_event
 def pause(town: str | None, agent: str, whole: bool) -> None:
     """Leave AGENT alone until `resume`: no request, no start, no poke."""
     with open_town(town) as opened:
-        address = _whom(opened, agent, whole)
+        address = _target(opened, agent, whole)
         opened.desired.pause(address)
     click.echo(f"{_named(address)} is paused; gastown-mail resume ends that")
 
@@ -32,7 +32,7 @@ def pause(town: str | None, agent: str, whole: bool) -> None:
 def resume(town: str | None, agent: str, whole: bool) -> None:
     """End AGENT's pause: what was wanted before is wanted again."""
     with open_town(town) as opened:
-        address = _whom(opened, agent, whole)
+        address = _target(opened, agent, whole)
         opened.desired.resume(address)
         request_sweep(opened)
     click.echo(f"{_named(address)} goes on")
@@ -64,7 +64,7 @@ def adopt(town: str | None, agent: str) -> None:
     click.echo(f"{whom.address}: session {session.name} is ours now")
 
 
-def _whom(town: Town, agent: str, whole: bool) -> str:
+def _target(town: Town, agent: str, whole: bool) -> str:
     if whole == bool(agent):
         raise click.UsageError("name one AGENT, or say --all for the whole town")
     return TOWN if whole else town.roster().resolve(agent).address
