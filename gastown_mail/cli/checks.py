@@ -13,14 +13,14 @@ from gastown_mail.contracts.state import load_state
 from gastown_mail.daemon.roster import load_roster
 from gastown_mail.daemon.starting import preflight, search_path
 
-LEAST_FREE = 100 * 1024 * 1024
-OLDEST_TMUX = (3, 2)
+MIN_FREE_DISK = 100 * 1024 * 1024
+MIN_TMUX = (3, 2)
 VERSION_DEADLINE = 5.0
-NAMED = 3
+MAX_NAMED = 3
 """How many agents with one and the same fault are named."""
 
 
-class Verdict(enum.StrEnum):
+class CheckStatus(enum.StrEnum):
     """What a check has come to."""
 
     OK = "ok"
@@ -32,7 +32,7 @@ class Verdict(enum.StrEnum):
 class Result:
     """One thing that was looked at; the text of a finding ends with its remedy."""
 
-    verdict: Verdict
+    verdict: CheckStatus
     text: str
 
 
@@ -41,17 +41,17 @@ Results = Iterator[Result]
 
 def ok(text: str) -> Result:
     """It is as it should be."""
-    return Result(Verdict.OK, text)
+    return Result(CheckStatus.OK, text)
 
 
 def finding(text: str) -> Result:
     """It is not as it should be; the text says what to do."""
-    return Result(Verdict.FINDING, text)
+    return Result(CheckStatus.FINDING, text)
 
 
 def unchecked(text: str) -> Result:
     """It cannot be seen from here whether it is as it should be."""
-    return Result(Verdict.UNCHECKED, text)
+    return Result(CheckStatus.UNCHECKED, text)
 
 
 def check_folder(settings: Settings) -> Results:
@@ -60,8 +60,8 @@ def check_folder(settings: Settings) -> Results:
     if not os.access(folder, os.W_OK | os.X_OK):
         yield finding(f"{folder} cannot be written to; give user {os.getuid()} the right to")
     free = shutil.disk_usage(folder).free
-    if free < LEAST_FREE:
-        least = LEAST_FREE // 2**20
+    if free < MIN_FREE_DISK:
+        least = MIN_FREE_DISK // 2**20
         yield finding(f"less than {least} MB are free at {folder}; make room for state.json and the log")
     else:
         yield ok(f"{folder}: {free // 2**20} MB are free")
@@ -91,8 +91,8 @@ def _of_them(fault: str, agent: Agent) -> str:
 
 
 def _named(addresses: list[str]) -> str:
-    more = f" and {len(addresses) - NAMED} more" if len(addresses) > NAMED else ""
-    return ", ".join(addresses[:NAMED]) + more
+    more = f" and {len(addresses) - MAX_NAMED} more" if len(addresses) > MAX_NAMED else ""
+    return ", ".join(addresses[:MAX_NAMED]) + more
 
 
 def check_tmux() -> Results:
@@ -100,7 +100,7 @@ def check_tmux() -> Results:
     path = shutil.which("tmux")
     if path is None:
         yield finding("tmux is not on the PATH; install it (apt install tmux, brew install tmux)")
-    elif _number(client_version()) < OLDEST_TMUX:
+    elif _number(client_version()) < MIN_TMUX:
         yield finding(f"{path} is tmux {client_version()}; install 3.2 or newer")
     else:
         yield ok(f"{path}, version {client_version()}")
@@ -116,4 +116,4 @@ def client_version() -> str:
 
 def _number(text: str) -> tuple[int, ...]:
     digits = "".join(c if c.isdigit() else " " for c in text).split()
-    return tuple(map(int, digits))[:2] or OLDEST_TMUX  # "master"
+    return tuple(map(int, digits))[:2] or MIN_TMUX  # "master"

@@ -7,7 +7,7 @@ from functools import partial
 import click
 
 from gastown_mail.cli import checks, checks_town, stopping
-from gastown_mail.cli.checks import Result, Results, Verdict
+from gastown_mail.cli.checks import CheckStatus, Result, Results
 from gastown_mail.cli.here import (
     json_option,
     open_town,
@@ -22,7 +22,7 @@ from gastown_mail.contracts.settings import Settings
 from gastown_mail.daemon.town import Town
 
 FINDINGS = 6
-MARKS = {Verdict.OK: "ok", Verdict.FINDING: "!", Verdict.UNCHECKED: "?"}
+MARKS = {CheckStatus.OK: "ok", CheckStatus.FINDING: "!", CheckStatus.UNCHECKED: "?"}
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def doctor(town: str | None, as_json: bool) -> int:
     """Check everything that the daemon stands on; exit 6 when there is a finding."""
     settings = settings_of(town)
     checked = list(examine(settings, town))
-    found = [one for one in checked if one.result.verdict is Verdict.FINDING]
+    found = [one for one in checked if one.result.verdict is CheckStatus.FINDING]
     if as_json:
         show(_document(settings.town_name, checked, found))
     else:
@@ -62,7 +62,7 @@ def _document(town: str, checked: list[Checked], found: list[Checked]) -> dict[s
 def _readable(town: str, checked: list[Checked], count: int) -> str:
     verdict = {0: "nothing is wrong", 1: "1 finding"}.get(count, f"{count} findings")
     # what is wrong stands at the top
-    order = sorted(checked, key=lambda one: one.result.verdict is not Verdict.FINDING)
+    order = sorted(checked, key=lambda one: one.result.verdict is not CheckStatus.FINDING)
     rows = [(MARKS[one.result.verdict], one.check, one.result.text) for one in order]
     return f"{town}: {verdict}\n{table(('', 'CHECK', 'WHAT WAS SEEN'), rows)}"
 

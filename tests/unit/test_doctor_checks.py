@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from gastown_mail.cli.checks import Verdict
+from gastown_mail.cli.checks import CheckStatus
 from gastown_mail.cli.checks_town import is_too_old
 from gastown_mail.cli.stopping import judge
 
@@ -17,10 +17,10 @@ DEFAULT = {"KillMode": "control-group", "TimeoutStopUSec": "1min 30s"}
 
 def findings(ours: str, tmux: str, said: Mapping[str, str] | None) -> list[str]:
     results = judge(ours, tmux, lambda unit, _: said, contained=False)
-    return [result.text for result in results if result.verdict is Verdict.FINDING]
+    return [result.text for result in results if result.verdict is CheckStatus.FINDING]
 
 
-def verdicts(ours: str, said: Mapping[str, str] | None, *, contained: bool = False) -> list[Verdict]:
+def verdicts(ours: str, said: Mapping[str, str] | None, *, contained: bool = False) -> list[CheckStatus]:
     return [result.verdict for result in judge(ours, ours, lambda unit, _: said, contained=contained)]
 
 
@@ -44,10 +44,10 @@ def test_a_stop_that_would_be_cut_short_is_a_finding(limit: str, fault: bool) ->
 
 
 def test_what_cannot_be_seen_is_said() -> None:
-    assert verdicts(SERVICE, None) == [Verdict.UNCHECKED]
-    assert verdicts(SERVICE, GOOD | {"TimeoutStopUSec": "soon"}) == [Verdict.OK, Verdict.UNCHECKED]
-    assert verdicts("0::/\n", None, contained=True) == [Verdict.UNCHECKED]
-    assert verdicts(ELSEWHERE, None) == [Verdict.OK]
+    assert verdicts(SERVICE, None) == [CheckStatus.UNCHECKED]
+    assert verdicts(SERVICE, GOOD | {"TimeoutStopUSec": "soon"}) == [CheckStatus.OK, CheckStatus.UNCHECKED]
+    assert verdicts("0::/\n", None, contained=True) == [CheckStatus.UNCHECKED]
+    assert verdicts(ELSEWHERE, None) == [CheckStatus.OK]
 
 
 def test_systemd_is_asked_for_a_unit_of_the_user_as_the_user() -> None:
