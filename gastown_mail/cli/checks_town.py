@@ -25,10 +25,10 @@ from gastown_mail.plumbing.connections import durability_warnings, redact, redis
 from gastown_mail.plumbing.files import TownLock
 from gastown_mail.sessions.tmux import NoServer
 
-OLDEST_REDIS = (6, 2)
+MIN_REDIS = (6, 2)
 """The first with LMOVE and BLMOVE, with which nothing is lost between inbox and clerk."""
 
-MOST_SKEW = 2.0
+MAX_CLOCK_SKEW = 2.0
 """Seconds by which Redis' clock may differ from ours: requests are judged by both."""
 
 SERVER_REMEDIES = {
@@ -64,7 +64,7 @@ def check_redis(town: Town) -> Results:
 
 def is_too_old(version: str) -> bool:
     """Does a Redis of this version lack what we use?"""
-    return tuple(int(part) for part in version.split(".")[:2]) < OLDEST_REDIS
+    return tuple(int(part) for part in version.split(".")[:2]) < MIN_REDIS
 
 
 def _info(redis: Redis) -> Mapping[str, Any] | None:
@@ -80,7 +80,7 @@ def check_clock(town: Town) -> Results:
     """Do Redis' clock and ours agree? Raises RedisError."""
     seconds, micros = town.redis.time()
     skew = seconds + micros / 1e6 - time.time()
-    if abs(skew) > MOST_SKEW:
+    if abs(skew) > MAX_CLOCK_SKEW:
         yield finding(f"Redis' clock differs from ours by {skew:.1f} s; set both by the same time server")
     else:
         yield ok(f"Redis' clock and ours agree, to {abs(skew):.1f} s")
