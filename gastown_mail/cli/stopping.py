@@ -12,12 +12,12 @@ from gastown_mail.daemon.pool import KILL_GRACE, STOP_DEADLINE
 from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.files import TownLock
 
-LONGEST_STOP = STOP_DEADLINE + 2 * KILL_GRACE
+MAX_STOP_SECONDS = STOP_DEADLINE + 2 * KILL_GRACE
 """Seconds that the daemon may need to stop."""
 
-ASK_DEADLINE = 5.0
+QUERY_TIMEOUT = 5.0
 _UNIT = re.compile(r"^(?:0:|\d+:name=systemd):(?P<path>\S*/(?P<unit>[^/\s]+\.service))$", re.MULTILINE)
-Ask = Callable[[str, bool], Mapping[str, str] | None]
+QueryUnit = Callable[[str, bool], Mapping[str, str] | None]
 
 
 def check_stopping(town: Town) -> Results:
@@ -35,14 +35,14 @@ def check_stopping(town: Town) -> Results:
     except OSError as error:
         yield unchecked(f"who would stop the daemon cannot be seen here ({error})")
         return
-    yield from judge(ours, tmux, ask_systemd, contained=_in_container())
+    yield from check_unit(ours, tmux, ask_systemd, contained=_in_container())
 
 
-def judge(ours: str, tmux: str, ask: Ask, *, contained: bool) -> Results:
+def check_unit(ours: str, tmux: str, ask: QueryUnit, *, contained: bool) -> Results:
     """What follows from the cgroups (/proc/PID/cgroup) of daemon and tmux server; "" without one."""
     found = _UNIT.search(ours)
     if found is None:
-        needs = f"give it more than {LONGEST_STOP:g} s (stop_grace_period)"
+        needs = f"give it more than {MAX_STOP_SECONDS:g} s (stop_grace_period)"
         no_unit = "no systemd service runs the daemon: its stop ends no session"
         yield (
             unchecked(f"a container's time to stop is not seen from inside; {needs}")
@@ -71,7 +71,7 @@ def judge(ours: str, tmux: str, ask: Ask, *, contained: bool) -> Results:
 
 
 def _limit(unit: str, said: str) -> Results:
-    needed = f"the daemon may need {LONGEST_STOP:g} s"
+    needed = f"the daemon may need {MAX_STOP_SECONDS:g} s"
     try:
         # systemd writes 1min 30s
         limit = (
@@ -80,7 +80,7 @@ def _limit(unit: str, said: str) -> Results:
     except ValueError:
         yield unchecked(f"how long {unit} may take to stop is not known; {needed}")
         return
-    if limit < LONGEST_STOP:
+    if limit < MAX_STOP_SECONDS:
         yield finding(
             f"{unit} is killed {format_duration(limit)} after its stop, and {needed}; raise TimeoutStopSec"
         )
@@ -92,7 +92,7 @@ def ask_systemd(unit: str, of_user: bool) -> Mapping[str, str] | None:
     """How systemd would stop this unit; None when it cannot be asked."""
     words = ["systemctl", *(["--user"] if of_user else []), "show", "-p", "KillMode,TimeoutStopUSec", unit]
     try:
-        done = subprocess.run(words, capture_output=True, text=True, timeout=ASK_DEADLINE, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=QUERY_TIMEOUT, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     said = dict(line.split("=", 1) for line in done.stdout.splitlines() if "=" in line)

@@ -6,7 +6,7 @@ import pytest
 
 from gastown_mail.cli.checks import CheckStatus
 from gastown_mail.cli.checks_town import is_too_old
-from gastown_mail.cli.stopping import judge
+from gastown_mail.cli.stopping import check_unit
 
 SERVICE = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/town.service\n"
 SYSTEM_V1 = "12:cpu:/\n1:name=systemd:/system.slice/town.service\n"
@@ -16,12 +16,12 @@ DEFAULT = {"KillMode": "control-group", "TimeoutStopUSec": "1min 30s"}
 
 
 def findings(ours: str, tmux: str, said: Mapping[str, str] | None) -> list[str]:
-    results = judge(ours, tmux, lambda unit, _: said, contained=False)
+    results = check_unit(ours, tmux, lambda unit, _: said, contained=False)
     return [result.text for result in results if result.verdict is CheckStatus.FINDING]
 
 
 def verdicts(ours: str, said: Mapping[str, str] | None, *, contained: bool = False) -> list[CheckStatus]:
-    return [result.verdict for result in judge(ours, ours, lambda unit, _: said, contained=contained)]
+    return [result.verdict for result in check_unit(ours, ours, lambda unit, _: said, contained=contained)]
 
 
 @pytest.mark.parametrize("ours", [SERVICE, SYSTEM_V1])
@@ -57,7 +57,7 @@ def test_systemd_is_asked_for_a_unit_of_the_user_as_the_user() -> None:
         asked.append((unit, of_user))
 
     for cgroup in (SERVICE, SYSTEM_V1):
-        list(judge(cgroup, "", ask, contained=False))
+        list(check_unit(cgroup, "", ask, contained=False))
 
     assert asked == [("town.service", True), ("town.service", False)]
 
