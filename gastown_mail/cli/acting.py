@@ -5,7 +5,7 @@ import os
 import click
 from rq.job import Job
 
-from gastown_mail.cli.completion import addresses
+from gastown_mail.cli.completion import complete_agents
 from gastown_mail.cli.here import open_town, town_option
 from gastown_mail.cli.patience import wait_for
 from gastown_mail.contracts.agent import Agent
@@ -22,7 +22,7 @@ JOB_TIMEOUT = 30.0
 
 @click.command()
 @town_option
-@click.argument("agent", shell_complete=addresses)
+@click.argument("agent", shell_complete=complete_agents)
 @click.argument("text", default="")
 def poke(town: str | None, agent: str, text: str) -> None:
     """Type AGENT's poke (or TEXT) into its session now."""
@@ -37,7 +37,7 @@ def poke(town: str | None, agent: str, text: str) -> None:
 
 @click.command()
 @town_option
-@click.argument("agent", shell_complete=addresses)
+@click.argument("agent", shell_complete=complete_agents)
 def run(town: str | None, agent: str) -> None:
     """Start AGENT's session, and want it to run from now on."""
     with open_town(town) as opened:
@@ -66,7 +66,7 @@ def _is_over(job: Job) -> bool:
 
 @click.command()
 @town_option
-@click.argument("agent", shell_complete=addresses)
+@click.argument("agent", shell_complete=complete_agents)
 def attach(town: str | None, agent: str) -> None:
     """Show AGENT's session in this terminal (detach with Ctrl-B d)."""
     with open_town(town) as opened:

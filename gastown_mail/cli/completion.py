@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 
-def addresses(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
+def complete_agents(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     """The agents' addresses that begin like this; none where the town cannot be read."""
     try:
         return [address for address in _known(context) if address.startswith(incomplete)]
@@ -15,7 +15,7 @@ def addresses(context: click.Context, _: click.Parameter, incomplete: str) -> li
         return []
 
 
-def words(*known: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+def complete_words(*known: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
     """What completes to those of `known` that begin like what is there."""
     return lambda _, __, incomplete: [str(word) for word in known if word.startswith(incomplete)]
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from gastown_mail.cli.completion import addresses
+from gastown_mail.cli.completion import complete_agents
 from gastown_mail.contracts.times import parse_duration, parse_time
 from gastown_mail.daemon.town import Town
 
@@ -30,7 +30,9 @@ def moment(_: click.Context, __: click.Parameter, text: str | None) -> float | N
 
 def agent_option(command: F) -> F:
     """`--agent A`: what concerns this agent."""
-    return click.option("--agent", metavar="A", shell_complete=addresses, help="Only of this agent.")(command)
+    return click.option("--agent", metavar="A", shell_complete=complete_agents, help="Only of this agent.")(
+        command
+    )
 
 
 def since_option(command: F) -> F:

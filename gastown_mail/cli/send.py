@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gastown_mail.cli.completion import addresses, words
+from gastown_mail.cli.completion import complete_agents, complete_words
 from gastown_mail.contracts.errors import GastownError, SettingsError
 from gastown_mail.contracts.lifecycle import (
     FINAL_STATUSES,
@@ -29,12 +29,14 @@ MEANINGS = {
 
 
 @click.command()
-@click.argument("action", shell_complete=words(*LifecycleAction))
+@click.argument("action", shell_complete=complete_words(*LifecycleAction))
 @click.option("--town", metavar="DIR", help="The town's folder.")
 @click.option(
-    "--agent", metavar="A", shell_complete=addresses, help="Who asks; inside a session that is known."
+    "--agent", metavar="A", shell_complete=complete_agents, help="Who asks; inside a session that is known."
 )
-@click.option("--to", metavar="A", shell_complete=addresses, help="Whose session; default: the asker's own.")
+@click.option(
+    "--to", metavar="A", shell_complete=complete_agents, help="Whose session; default: the asker's own."
+)
 @click.option("--reason", metavar="T", default="", help="Why, for people.")
 @click.option(
     "--handoff", metavar="T", default="", help="With cycle: text for the successor; - stdin, @FILE a file."

@@ -2,7 +2,7 @@
 
 import click
 
-from gastown_mail.cli.completion import addresses
+from gastown_mail.cli.completion import complete_agents
 from gastown_mail.cli.here import open_town, town_option
 from gastown_mail.contracts.errors import AddressError
 from gastown_mail.daemon.adoption import adopt_session
@@ -15,7 +15,7 @@ from gastown_mail.mail.events import record_event
 
 @click.command()
 @town_option
-@click.argument("agent", default="", shell_complete=addresses)
+@click.argument("agent", default="", shell_complete=complete_agents)
 @click.option("--all", "whole", is_flag=True, help="The whole town.")
 def pause(town: str | None, agent: str, whole: bool) -> None:
     """Leave AGENT alone until `resume`: no request, no start, no poke."""
@@ -27,7 +27,7 @@ def pause(town: str | None, agent: str, whole: bool) -> None:
 
 @click.command()
 @town_option
-@click.argument("agent", default="", shell_complete=addresses)
+@click.argument("agent", default="", shell_complete=complete_agents)
 @click.option("--all", "whole", is_flag=True, help="The whole town.")
 def resume(town: str | None, agent: str, whole: bool) -> None:
     """End AGENT's pause: what was wanted before is wanted again."""
@@ -40,7 +40,7 @@ def resume(town: str | None, agent: str, whole: bool) -> None:
 
 @click.command()
 @town_option
-@click.argument("agent", shell_complete=addresses)
+@click.argument("agent", shell_complete=complete_agents)
 def clear(town: str | None, agent: str) -> None:
     """End AGENT's back-off and quarantine; it is started again if it must run."""
     with open_town(town) as opened:
@@ -53,7 +53,7 @@ def clear(town: str | None, agent: str) -> None:
 
 @click.command()
 @town_option
-@click.argument("agent", shell_complete=addresses)
+@click.argument("agent", shell_complete=complete_agents)
 def adopt(town: str | None, agent: str) -> None:
     """Make a session of AGENT's name that is not ours ours: it is poked and can be ended from now on."""
     with open_town(town) as opened:
