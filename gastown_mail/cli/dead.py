@@ -9,9 +9,9 @@ from gastown_mail.cli.filters import (
     address_of,
     agent_of,
     agent_option,
-    concerns,
     count_option,
-    newest_of,
+    last_n,
+    matches_agent,
     since_option,
 )
 from gastown_mail.cli.here import ago, json_option, open_town, show, table, town_option
@@ -49,8 +49,8 @@ def _list(
         address = address_of(opened, agent)
         ids = DeadLetters(opened.redis, opened.keys).ids(since)
         records = [{"id": i, **record} for i, record in zip(ids, opened.requests.records(ids), strict=True)]
-    found = [r for r in records if concerns(r, address) and status in (None, r.get("status"))]
-    shown = newest_of(found, count)
+    found = [r for r in records if matches_agent(r, address) and status in (None, r.get("status"))]
+    shown = last_n(found, count)
     if as_json:
         show(shown)
     elif shown:

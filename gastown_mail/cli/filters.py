@@ -15,7 +15,7 @@ R = TypeVar("R")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def moment(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+def parse_since(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
     """Seconds since the epoch of a duration ago (`10m`) or of an RFC 3339 time; else it is a usage error."""
     if text is None:
         return None
@@ -38,7 +38,7 @@ def agent_option(command: F) -> F:
 def since_option(command: F) -> F:
     """`--since WHEN`: what is younger than that."""
     text = "Only what came since then: a duration ago (10m), or a time."
-    return click.option("--since", metavar="WHEN", callback=moment, help=text)(command)
+    return click.option("--since", metavar="WHEN", callback=parse_since, help=text)(command)
 
 
 def count_option(default: int | None, text: str) -> Callable[[F], F]:
@@ -63,12 +63,12 @@ def agent_of(record: Mapping[str, str]) -> str:
     return record.get("agent") or record.get("to", "")
 
 
-def concerns(record: Mapping[str, str], address: str | None) -> bool:
+def matches_agent(record: Mapping[str, str], address: str | None) -> bool:
     """Is it a request to this agent? To None, every one is."""
     return address in (None, agent_of(record))
 
 
-def newest_of(records: Sequence[R], count: int) -> Sequence[R]:
+def last_n(records: Sequence[R], count: int) -> Sequence[R]:
     """The last `count` of them; that there are more is said on stderr."""
     if len(records) > count:
         click.echo(f"the newest {count} of {len(records)}; -n {len(records)} shows all", err=True)

@@ -10,9 +10,9 @@ from gastown_mail.cli.filters import (
     address_of,
     agent_of,
     agent_option,
-    concerns,
     count_option,
-    newest_of,
+    last_n,
+    matches_agent,
     since_option,
 )
 from gastown_mail.cli.here import ago, fitted, json_option, open_town, plain, show, table, town_option
@@ -54,9 +54,9 @@ def requests(
             return
         address = address_of(opened, agent)
         records = list(_records(opened, _ids(opened, status, filtered=bool(address) or since is not None)))
-    found = [r for r in records if concerns(r, address) and status in (None, r["status"])]
+    found = [r for r in records if matches_agent(r, address) and status in (None, r["status"])]
     young = [r for r in found if since is None or received(r) >= since]
-    _show_list(newest_of(sorted(young, key=received), count), as_json)
+    _show_list(last_n(sorted(young, key=received), count), as_json)
 
 
 def _ids(town: Town, status: str | None, *, filtered: bool) -> list[str]:
