@@ -5,7 +5,7 @@ import json
 import click
 
 from gastown_mail.cli.filters import agent_option
-from gastown_mail.cli.here import json_option, settings_of, show, town_option
+from gastown_mail.cli.here import json_option, load, print_json, town_option
 from gastown_mail.cli.look import Look
 from gastown_mail.cli.report import OBSERVED
 from gastown_mail.cli.rows import rows_table
@@ -18,14 +18,14 @@ from gastown_mail.cli.rows import rows_table
 @click.option("--status", "observed", type=click.Choice(OBSERVED), help="Only those observed to be so.")
 def agents(town: str | None, as_json: bool, agent: str | None, observed: str | None) -> None:
     """List the agents: what should be and what is."""
-    look = Look(settings_of(town))
+    look = Look(load(town))
     roster = look.town.roster()
     only = roster.resolve(agent).address if agent else None
     rows = [
         row for row in look.rows(roster) if only in (None, row.agent) and observed in (None, row.observed)
     ]
     if as_json:
-        show([json.loads(row.model_dump_json()) for row in rows])
+        print_json([json.loads(row.model_dump_json()) for row in rows])
     elif rows:
         click.echo(rows_table(rows))
     else:

@@ -12,7 +12,7 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from gastown_mail.cli.checks import Results, client_version, finding, ok, unchecked
-from gastown_mail.cli.here import OWN_SERVER
+from gastown_mail.cli.here import EMBEDDED_HINT
 from gastown_mail.contracts.errors import RedisUnavailable, StateUnknown
 from gastown_mail.contracts.state import load_state
 from gastown_mail.contracts.times import format_duration
@@ -44,7 +44,7 @@ def check_redis(town: Town) -> Results:
         with redis_errors(town.redis_url):
             town.redis.ping()
     except RedisUnavailable as error:
-        yield finding(str(error) if town.settings.daemon.redis_url else f"{error}; {OWN_SERVER}")
+        yield finding(str(error) if town.settings.daemon.redis_url else f"{error}; {EMBEDDED_HINT}")
         return
     yield ok(f"{redact(town.redis_url)} answers")
     info = _info(town.redis)

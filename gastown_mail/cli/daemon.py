@@ -12,7 +12,7 @@ import click
 from redis.exceptions import RedisError
 
 from gastown_mail.cli.facts import Follower, readable
-from gastown_mail.cli.here import settings_of, town_option
+from gastown_mail.cli.here import load, town_option
 from gastown_mail.cli.patience import wait_for
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.settings import Settings, load_settings
@@ -67,7 +67,7 @@ def init(directory: Path) -> None:
 def up(town: str | None, quiet: bool) -> None:
     """Run the whole daemon in the foreground, until Ctrl-C; the agents' sessions go on after that."""
     _leave_session(os.environ)
-    settings = settings_of(town)
+    settings = load(town)
     load_roster(settings)
     service.require_tmux()
     with TownLock(settings.lock_file) as lock:
@@ -124,7 +124,7 @@ class Shown:
 @town_option
 def start(town: str | None) -> None:
     """Run the daemon in the background."""
-    settings = settings_of(town)
+    settings = load(town)
     pid = start_in_background(settings)
     click.echo(f"daemon of {settings.town_name} runs, pid {pid}; gastown-mail status shows it")
 
@@ -180,7 +180,7 @@ def _missing(settings: Settings) -> list[str]:
 @town_option
 def stop(town: str | None) -> None:
     """Stop the daemon; the agents' sessions go on."""
-    settings = settings_of(town)
+    settings = load(town)
     click.echo("stopped" if stop_daemon(settings) else "no daemon runs")
 
 
@@ -207,6 +207,6 @@ def stop_daemon(settings: Settings) -> bool:
 @town_option
 def restart(town: str | None) -> None:
     """Stop the daemon and run it in the background again; the agents' sessions go on."""
-    settings = settings_of(town)
+    settings = load(town)
     stop_daemon(settings)
     click.echo(f"daemon of {settings.town_name} runs, pid {start_in_background(settings)}")

@@ -14,7 +14,7 @@ from gastown_mail.cli.filters import (
     matches_agent,
     since_option,
 )
-from gastown_mail.cli.here import ago, json_option, open_town, show, table, town_option
+from gastown_mail.cli.here import format_age, json_option, open_town, print_json, table, town_option
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES
 from gastown_mail.mail.dead import DeadLetters
@@ -52,7 +52,7 @@ def _list(
     found = [r for r in records if matches_agent(r, address) and status in (None, r.get("status"))]
     shown = last_n(found, count)
     if as_json:
-        show(shown)
+        print_json(shown)
     elif shown:
         click.echo(table(("ID", "STATUS", "ACTION", "AGENT", "SINCE, AND WHY"), [_row(r) for r in shown]))
     else:
@@ -60,7 +60,7 @@ def _list(
 
 
 def _row(record: dict[str, str]) -> tuple[str, ...]:
-    why = f"{ago(record.get('finished_at', ''))}: {record.get('detail', '')}"
+    why = f"{format_age(record.get('finished_at', ''))}: {record.get('detail', '')}"
     return record["id"], record.get("status", "-"), record.get("action") or "-", agent_of(record) or "-", why
 
 
@@ -94,7 +94,7 @@ def _each(
         letters = DeadLetters(opened.redis, opened.keys)
         outcomes = [_tried(act, letters, request_id, done) for request_id in ids]
     if as_json or also_json:
-        show(outcomes)
+        print_json(outcomes)
     else:
         for one in outcomes:
             click.echo(f"{one['id']}: {one['detail']}", err=not one["done"])

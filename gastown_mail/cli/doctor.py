@@ -10,12 +10,12 @@ from gastown_mail.cli import checks, checks_town, stopping
 from gastown_mail.cli.checks import CheckStatus, Result, Results
 from gastown_mail.cli.here import (
     json_option,
+    load,
     open_town,
-    redis_in_words,
-    settings_of,
-    show,
+    print_json,
     table,
     town_option,
+    user_redis_errors,
 )
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable
 from gastown_mail.contracts.settings import Settings
@@ -38,11 +38,11 @@ class Checked:
 @json_option
 def doctor(town: str | None, as_json: bool) -> int:
     """Check everything that the daemon stands on; exit 6 when there is a finding."""
-    settings = settings_of(town)
+    settings = load(town)
     checked = list(examine(settings, town))
     found = [one for one in checked if one.result.verdict is CheckStatus.FINDING]
     if as_json:
-        show(_document(settings.town_name, checked, found))
+        print_json(_document(settings.town_name, checked, found))
     else:
         click.echo(_readable(settings.town_name, checked, len(found)))
     return FINDINGS if found else 0
@@ -78,7 +78,7 @@ def examine(settings: Settings, town: str | None) -> Iterator[Checked]:
 
 
 def _asking_redis(town: Town, check: Callable[[Town], Results]) -> Results:
-    with redis_in_words(town.redis_url):
+    with user_redis_errors(town.redis_url):
         yield from check(town)
 
 

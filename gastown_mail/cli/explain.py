@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import click
 
 from gastown_mail.cli.completion import complete_agents
-from gastown_mail.cli.here import json_option, settings_of, town_option
+from gastown_mail.cli.here import json_option, load, town_option
 from gastown_mail.cli.look import Look
 from gastown_mail.cli.reasons import Explanation, LastRequest, Wish, in_words, next_steps, readable
 from gastown_mail.cli.report import Report, Row
@@ -26,7 +26,7 @@ EVENTS_READ = 5000
 @click.argument("agent", shell_complete=complete_agents)
 def explain(town: str | None, as_json: bool, agent: str) -> None:
     """Say why AGENT was or was not started or poked at the last heartbeat, and what can be done."""
-    look = Look(settings_of(town))
+    look = Look(load(town))
     told = explanation(look, look.town.roster().resolve(agent))
     click.echo(told.model_dump_json(indent=2) if as_json else "\n".join(readable(told)))
     if look.failure:

@@ -10,7 +10,7 @@ import click
 from redis.exceptions import RedisError
 
 from gastown_mail.cli.filters import address_of, agent_option, count_option, since_option
-from gastown_mail.cli.here import fitted, open_town, plain, town_option
+from gastown_mail.cli.here import open_town, strip_controls, town_option, wrap
 from gastown_mail.daemon.town import Town
 from gastown_mail.mail.events import Event, iter_newest_first, last_id, read_after, read_new
 
@@ -27,7 +27,9 @@ def readable(event: Event) -> str:
     rest = " ".join(_rest(name, value) for name, value in event.fields.items() if name not in FIRST_FIELDS)
     about = f"{event.fields.get('agent', ''):<24}"
     request = f"  [{event.fields['request']}]" if "request" in event.fields else ""
-    return plain(f"{_time(event)}  {event.fields.get('event', '?'):<12} {about} {rest}{request}").rstrip()
+    return strip_controls(
+        f"{_time(event)}  {event.fields.get('event', '?'):<12} {about} {rest}{request}"
+    ).rstrip()
 
 
 def as_document(event: Event) -> dict[str, object]:
@@ -102,7 +104,7 @@ def events(
         for event in _endless(first[::-1], follower if follow else None):
             if _is_meant(event, address, kind):
                 line = json.dumps(as_document(event), ensure_ascii=False) if as_json else readable(event)
-                click.echo(line if as_json else fitted(line, 14))
+                click.echo(line if as_json else wrap(line, 14))
 
 
 def _is_meant(event: Event, address: str | None, kind: str | None) -> bool:

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator
 
-from gastown_mail.cli.here import plain
+from gastown_mail.cli.here import strip_controls
 from gastown_mail.cli.report import Daemon, Heartbeat, Host, Mail, Report
 from gastown_mail.cli.rows import clock, rows_table, spoken, tally
 from gastown_mail.cli.troubles import silence
@@ -25,7 +25,7 @@ def verdict(report: Report) -> str:
     """The verdict with every reason, on one line."""
     reasons = "; ".join(trouble.reason for trouble in report.troubles)
     words = ": ".join(word for word in (report.town or report.root, report.verdict, reasons) if word)
-    return plain(words) + (" (the whole town is paused)" if report.paused else "")
+    return strip_controls(words) + (" (the whole town is paused)" if report.paused else "")
 
 
 def _remedies(report: Report) -> Iterator[str]:
@@ -108,6 +108,6 @@ def _agents(report: Report) -> Iterator[str]:
 def wrapped(text: str, *, indent: int) -> list[str]:
     """The text in lines of at most `WIDTH`, all but the first indented."""
     return textwrap.wrap(
-        plain(text), WIDTH, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False,
+        strip_controls(text), WIDTH, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False,
         replace_whitespace=False, break_long_words=False,
     )  # fmt: skip

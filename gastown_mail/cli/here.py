@@ -23,9 +23,9 @@ from gastown_mail.plumbing.connections import redact, redis_errors
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-OWN_SERVER = "it is the town's own server: gastown-mail up or start starts it"
+EMBEDDED_HINT = "it is the town's own server: gastown-mail up or start starts it"
 GAP = "  "
-NARROWEST = 30
+MIN_LAST_COLUMN = 30
 """Columns that a text for people must have beside the others; with fewer it stands below them."""
 
 LEAST_WIDTH = 40
@@ -42,15 +42,15 @@ def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
 
 
-def root_of(town: str | None) -> Path:
+def find_root(town: str | None) -> Path:
     """The folder of the town that is meant; raises SettingsError."""
     said = town or click.get_current_context().find_root().obj
     return find_town(Path.cwd(), {**os.environ, **({"GASTOWN_TOWN": said} if said else {})})
 
 
-def settings_of(town: str | None) -> Settings:
+def load(town: str | None) -> Settings:
     """The settings of the town that is meant; raises SettingsError."""
-    return load_settings(root_of(town), environ=os.environ)
+    return load_settings(find_root(town), environ=os.environ)
 
 
 @contextmanager
@@ -59,19 +59,19 @@ def open_town(town: str | None, *, blocking: float = 0.0) -> Iterator[Town]:
 
     `blocking` as in `plumbing.connections.connect`.
     """
-    settings = settings_of(town)
+    settings = load(town)
     url = redis_url(settings)
     try:
-        with redis_in_words(url):
+        with user_redis_errors(url):
             yield Town.open(settings, url, blocking=blocking)
     except RedisUnavailable as error:
         if settings.daemon.redis_url:
             raise
-        raise RedisUnavailable(f"{error}; {OWN_SERVER}") from error
+        raise RedisUnavailable(f"{error}; {EMBEDDED_HINT}") from error
 
 
 @contextmanager
-def redis_in_words(url: str) -> Iterator[None]:
+def user_redis_errors(url: str) -> Iterator[None]:
     """Whatever Redis throws inside the block as an error of ours: RedisUnavailable, or GastownError."""
     try:
         with redis_errors(url):
@@ -83,7 +83,7 @@ def redis_in_words(url: str) -> Iterator[None]:
         ) from error
 
 
-def show(document: object) -> None:
+def print_json(document: object) -> None:
     """Print one JSON document."""
     click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=str))
 
@@ -94,7 +94,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]], width: int 
     Without a width it is that of the terminal; what goes elsewhere has one line a row, whole.
     """
     limit = width or screen_width()
-    cells = [[plain(cell) for cell in row] for row in (headings, *rows)]
+    cells = [[strip_controls(cell) for cell in row] for row in (headings, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings) - 1)]
     return "\n".join(_row(row, widths, limit) for row in cells)
 
@@ -103,13 +103,13 @@ def _row(cells: Sequence[str], widths: Sequence[int], limit: int | None) -> str:
     head = "".join(cell.ljust(size) + GAP for cell, size in zip(cells, widths, strict=False))
     if limit is None or len(head + cells[-1]) <= limit:
         return (head + cells[-1]).rstrip()
-    if limit - len(head) >= NARROWEST:
-        return fitted(head + cells[-1], len(head), limit)
-    below = textwrap.indent(fitted(cells[-1], 0, limit - 2 * len(GAP)), 2 * GAP)
-    return "\n".join(part for part in (fitted(head.rstrip(), len(GAP), limit), below.rstrip()) if part)
+    if limit - len(head) >= MIN_LAST_COLUMN:
+        return wrap(head + cells[-1], len(head), limit)
+    below = textwrap.indent(wrap(cells[-1], 0, limit - 2 * len(GAP)), 2 * GAP)
+    return "\n".join(part for part in (wrap(head.rstrip(), len(GAP), limit), below.rstrip()) if part)
 
 
-def fitted(line: str, indent: int, width: int | None = None) -> str:
+def wrap(line: str, indent: int, width: int | None = None) -> str:
     """The line in as many as `width` asks for (default: the terminal's), the later ones indented."""
     limit = width or screen_width()
     if limit is None or len(line) <= limit:
@@ -122,12 +122,12 @@ def screen_width() -> int | None:
     return max(LEAST_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
 
 
-def plain(cell: object) -> str:
+def strip_controls(cell: object) -> str:
     """The text of anything, in one line that cannot steer a terminal."""
     return "".join(character if character.isprintable() else " " for character in str(cell))
 
 
-def ago(written: str) -> str:
+def format_age(written: str) -> str:
     """How long ago a time of ours (RFC 3339) was, for people; "" for none."""
     moment = parse_time(written) if written else ZERO_TIME
     return (

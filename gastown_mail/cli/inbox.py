@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from gastown_mail.cli.filters import address_of, agent_of, agent_option, count_option, since_option
-from gastown_mail.cli.here import ago, json_option, open_town, show, table, town_option
+from gastown_mail.cli.here import format_age, json_option, open_town, print_json, table, town_option
 from gastown_mail.contracts.times import format_time
 from gastown_mail.daemon.clerk import classify
 from gastown_mail.daemon.roster import Roster
@@ -33,7 +33,7 @@ def inbox(town: str | None, as_json: bool, agent: str | None, since: float | Non
         meant = (one for one in read if address in (None, one["agent"]) and one["epoch"] >= (since or 0.0))
         oldest = list(islice(meant, count))
     if as_json:
-        show({"waiting": waiting, "oldest": oldest})
+        print_json({"waiting": waiting, "oldest": oldest})
     else:
         _show_list(waiting, oldest)
 
@@ -74,7 +74,7 @@ def _told(one: dict[str, Any]) -> str:
     if one["raw"]:
         raw = one["raw"] if len(one["raw"]) <= RAW_SHOWN else one["raw"][:RAW_SHOWN] + "…"
         return f"no request ({one['refusal']}): {raw}"
-    asked = f"{ago(one['timestamp'])} by {one['from']}"
+    asked = f"{format_age(one['timestamp'])} by {one['from']}"
     return ": ".join(
         filter(None, (asked, one["reason"], one["refusal"] and f"to be refused: {one['refusal']}"))
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from gastown_mail.cli.filters import count_option
-from gastown_mail.cli.here import fitted, plain, settings_of, town_option
+from gastown_mail.cli.here import load, strip_controls, town_option, wrap
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.times import parse_time
 from gastown_mail.plumbing.log import LOG_FILES
@@ -29,12 +29,12 @@ FIRST_KEYS = ("time", "level", "logger", "event")
 )
 def logs(town: str | None, count: int, follow: bool, as_json: bool) -> None:
     """Show the daemon's log: one event per line; JSON unless it is for a terminal."""
-    path = settings_of(town).log_file
+    path = load(town).log_file
     if not path.is_file():
         raise GastownError(f"there is no log at {path} yet; `gastown-mail up` or `start` writes it")
     for found in _lines(path, count, follow):
         line = found.rstrip("\n")
-        click.echo(line if as_json or not sys.stdout.isatty() else fitted(_readable(line), 9))
+        click.echo(line if as_json or not sys.stdout.isatty() else wrap(_readable(line), 9))
 
 
 def _lines(path: Path, count: int, follow: bool) -> Iterator[str]:
@@ -74,6 +74,6 @@ def _readable(line: str) -> str:
         said = json.loads(line)
         moment = parse_time(said["time"]).astimezone()
         more = " ".join(f"{name}={value}" for name, value in said.items() if name not in FIRST_KEYS)
-        return plain(f"{moment:%H:%M:%S} {said['level']:<7} {said['event']}  {more}").rstrip()
+        return strip_controls(f"{moment:%H:%M:%S} {said['level']:<7} {said['event']}  {more}").rstrip()
     except (ValueError, KeyError, TypeError):
-        return plain(line)
+        return strip_controls(line)

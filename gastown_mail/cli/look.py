@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from gastown_mail.cli.here import root_of, settings_of
+from gastown_mail.cli.here import find_root, load
 from gastown_mail.cli.parts import daemon_part, heartbeat_part, mail_part, written_ago
 from gastown_mail.cli.report import Host, Part, Report, Row, Source
 from gastown_mail.cli.rows import make_row
@@ -38,9 +38,9 @@ def examine(said: str | None) -> Report:
 
     Raises SettingsError when there is no town, or when its settings are broken and no daemon runs.
     """
-    root = root_of(said)
+    root = find_root(said)
     try:
-        settings = settings_of(said)
+        settings = load(said)
     except SettingsError as error:
         holder = TownLock.holder(root / "daemon" / "daemon.lock")
         if holder is None:

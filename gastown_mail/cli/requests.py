@@ -15,7 +15,16 @@ from gastown_mail.cli.filters import (
     matches_agent,
     since_option,
 )
-from gastown_mail.cli.here import ago, fitted, json_option, open_town, plain, show, table, town_option
+from gastown_mail.cli.here import (
+    format_age,
+    json_option,
+    open_town,
+    print_json,
+    strip_controls,
+    table,
+    town_option,
+    wrap,
+)
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, RequestStatus
 from gastown_mail.contracts.times import format_duration, parse_time
@@ -81,7 +90,7 @@ def received(record: Record) -> float:
 
 def _show_list(found: Sequence[Record], as_json: bool) -> None:
     if as_json:
-        show(found)
+        print_json(found)
     elif found:
         rows = [(r["id"], r["status"], r["action"] or "-", agent_of(r) or "-", summary(r)) for r in found]
         click.echo(table(("ID", "STATUS", "ACTION", "AGENT", "ASKED FOR, AND WHAT CAME OF IT"), rows))
@@ -91,7 +100,7 @@ def _show_list(found: Sequence[Record], as_json: bool) -> None:
 
 def summary(record: Record) -> str:
     """When and by whom it was asked for, and what came of it, for people."""
-    asked = ago(record["received_at"]) + (f" by {record['from']}" if record["from"] else "")
+    asked = format_age(record["received_at"]) + (f" by {record['from']}" if record["from"] else "")
     if record["reason"]:
         asked += f' because "{textwrap.shorten(record["reason"], REASON_SHOWN, placeholder="…")}"'
     return ": ".join(filter(None, (asked, record["detail"])))
@@ -107,7 +116,7 @@ def _show_whole(town: Town, ids: Sequence[str], as_json: bool) -> None:
         )
     ways = _ways(town, ids)
     if as_json:
-        show([{**found[i], "events": [as_document(event) for event in ways[i]]} for i in ids])
+        print_json([{**found[i], "events": [as_document(event) for event in ways[i]]} for i in ids])
     else:
         click.echo("\n\n".join(_whole(found[i], [readable(event) for event in ways[i]]) for i in ids))
 
@@ -123,5 +132,5 @@ def _ways(town: Town, ids: Sequence[str]) -> dict[str, list[Event]]:
 
 def _whole(record: Record, way: Sequence[str]) -> str:
     names = [*FIELDS, *(name for name in record if name not in FIELDS)]
-    lines = [fitted(f"{name:<12} {plain(record[name])}", 13) for name in names if record.get(name)]
-    return "\n".join([*lines, "", *(fitted(line, 14) for line in way)]).rstrip()
+    lines = [wrap(f"{name:<12} {strip_controls(record[name])}", 13) for name in names if record.get(name)]
+    return "\n".join([*lines, "", *(wrap(line, 14) for line in way)]).rstrip()

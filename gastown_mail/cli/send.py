@@ -72,10 +72,10 @@ def _place(town: str | None) -> tuple[str | None, str | None]:
     """The Redis and the name of the town; both None when the environment of the session says them."""
     if _inside(town):
         return None, None
-    from gastown_mail.cli.here import settings_of
+    from gastown_mail.cli.here import load
     from gastown_mail.daemon.service import redis_url
 
-    settings = settings_of(town)
+    settings = load(town)
     return redis_url(settings), settings.town_name
 
 
