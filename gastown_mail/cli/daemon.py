@@ -31,7 +31,7 @@ START_WAIT = 20.0
 STOP_WAIT = STOP_DEADLINE + 2 * KILL_GRACE + 10.0
 """Seconds in which a daemon that was asked to stop must be gone."""
 
-IDENTITY = frozenset(
+SESSION_VARIABLES = frozenset(
     (
         "GASTOWN_AGENT",
         "GASTOWN_HANDOFF",
@@ -83,7 +83,7 @@ def _leave_session(environ: Mapping[str, str]) -> None:
 
 def without_identity(environ: Mapping[str, str]) -> dict[str, str]:
     """The environment without what a session has put there (CONTRACTS section 7); any other as it is."""
-    foreign = IDENTITY if "GASTOWN_INCARNATION" in environ else frozenset()
+    foreign = SESSION_VARIABLES if "GASTOWN_INCARNATION" in environ else frozenset()
     return {name: value for name, value in environ.items() if name not in foreign}
 
 
@@ -95,7 +95,7 @@ def _serve(settings: Settings, lock: TownLock, quiet: bool) -> None:
     tell(f"town {settings.town_name}: redis {redact(url)}, tmux {settings.tmux_socket}; Ctrl-C stops")
     stopping = f"stopping: waiting at most {STOP_WAIT:.0f} s for what is being done"
     try:
-        service.serve(settings, url, children, lock, None if quiet else Shown(settings, url),
+        service.serve(settings, url, children, lock, None if quiet else EventPrinter(settings, url),
                       stopping=lambda: tell(stopping))  # fmt: skip
     finally:
         service.stop_embedded(settings)
@@ -106,7 +106,7 @@ def _silent(_: str) -> None:
     """Say nothing."""
 
 
-class Shown:
+class EventPrinter:
     """Prints the facts that came since the last call; what Redis does not tell now comes later."""
 
     def __init__(self, settings: Settings, url: str) -> None:
@@ -141,21 +141,21 @@ def start_in_background(settings: Settings) -> int:
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words,
             start_new_session=True, cwd=settings.town_root, env=without_identity(os.environ),
         )  # fmt: skip
-        if _comes_up(process, settings):
+        if _wait_until_up(process, settings):
             return process.pid
         words.seek(0)
         said = words.read().decode(errors="replace").strip() or f"see {settings.log_file}"
     raise GastownError(f"the daemon did not come up: {said}")
 
 
-def _comes_up(process: "subprocess.Popen[bytes]", settings: Settings) -> bool:
+def _wait_until_up(process: "subprocess.Popen[bytes]", settings: Settings) -> bool:
     """Does the daemon serve within its time? One that does not is asked to end."""
     wait_for(
-        lambda: process.poll() is not None or (_serves(process, settings) and not _missing(settings)),
+        lambda: process.poll() is not None or (_serves(process, settings) and not _missing_parts(settings)),
         "the daemon, its workers and its schedule", START_WAIT,
     )  # fmt: skip
     if _serves(process, settings):
-        for trouble in _missing(settings):
+        for trouble in _missing_parts(settings):
             click.echo(f"warning: {trouble}", err=True)
         return True
     if process.poll() is None:
@@ -168,7 +168,7 @@ def _serves(process: "subprocess.Popen[bytes]", settings: Settings) -> bool:
     return process.poll() is None and state.running and state.pid == process.pid
 
 
-def _missing(settings: Settings) -> list[str]:
+def _missing_parts(settings: Settings) -> list[str]:
     """What nobody does yet of a daemon's work; imported here, for `up` itself has no use for it."""
     from gastown_mail.cli.look import Look
     from gastown_mail.cli.troubles import vacancies
