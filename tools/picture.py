@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from gastown_mail.cli.demo_town import a_folder
+from gastown_mail.cli.demo_town import demo_folder
 
 PICTURE = Path(__file__).parents[1] / "docs" / "picture.svg"
 WIDTH = 118
@@ -84,7 +84,7 @@ TEMPLATE = """\
 
 def main() -> None:
     """Take the picture anew."""
-    with a_folder() as folder:
+    with demo_folder() as folder:
         shown = [(DEMO, said(DEMO, folder))]
         with a_town(folder):
             shown += [(command, said(command, folder)) for command in SHOWN]

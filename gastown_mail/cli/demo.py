@@ -14,7 +14,17 @@ from pathlib import Path
 import click
 from redis.exceptions import RedisError
 
-from gastown_mail.cli.demo_town import ANN, BOB, CAL, Interrupted, NotShown, Stage, a_folder, a_stage, stop
+from gastown_mail.cli.demo_town import (
+    ANN,
+    BOB,
+    CAL,
+    DemoFailed,
+    DemoTown,
+    Interrupted,
+    demo_folder,
+    demo_town,
+    stop,
+)
 from gastown_mail.cli.facts import readable
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, OPERATOR, RequestStatus
@@ -43,7 +53,7 @@ class Step:
 
     name: str
     awaited: str
-    run: Callable[[Stage], str]
+    run: Callable[[DemoTown], str]
 
 
 @click.command()
@@ -52,7 +62,7 @@ def demo(deadline: float) -> int:
     """Show a small town at work: real sessions, one of each action. Nothing of it stays."""
     require_tmux()
     try:
-        with caught_signals() as caught, a_folder() as folder:
+        with caught_signals() as caught, demo_folder() as folder:
             click.echo(f"a town of three agents in {folder}; it ends by itself")
             show(folder, caught, time.monotonic() + deadline)
     except Interrupted as interruption:
@@ -84,7 +94,7 @@ def caught_signals() -> Iterator[list[int]]:
 
 def show(folder: Path, caught: list[int], until: float) -> None:
     """Play all steps. Raises NotShown for the first that did not happen, with the last events before it."""
-    with a_stage(folder, caught, until) as stage:
+    with demo_town(folder, caught, until) as stage:
         try:
             for step in STEPS:
                 play(stage, step)
@@ -93,7 +103,7 @@ def show(folder: Path, caught: list[int], until: float) -> None:
             raise
 
 
-def play(stage: Stage, step: Step) -> None:
+def play(stage: DemoTown, step: Step) -> None:
     """One step: what it waits for, then what came of it and how long that took."""
     click.echo(f"..  {step.name}: waiting for {step.awaited}")
     began = time.monotonic()
@@ -101,7 +111,7 @@ def play(stage: Stage, step: Step) -> None:
     click.echo(f"ok  {step.name:<9} {(time.monotonic() - began) * 1000:6.0f} ms  {came}")
 
 
-def tell_events(stage: Stage) -> None:
+def tell_events(stage: DemoTown) -> None:
     """Print what the daemon told last of the agents, if its Redis can still say it."""
     try:
         told = [e for e in read_latest(stage.town.redis, stage.town.keys, EVENTS_READ) if "agent" in e.fields]
@@ -111,61 +121,61 @@ def tell_events(stage: Stage) -> None:
         click.echo(f"    its events cannot be read: {error}")
 
 
-def _town(stage: Stage) -> str:
+def _town(stage: DemoTown) -> str:
     stage.wait("the daemon to serve the town", stage.serves)
     for address in stage.sessions:
-        stage.reads(address, f"I am {address}")
+        stage.wait_for_line(address, f"I am {address}")
     return f"daemon {stage.daemon.pid} serves; {', '.join(stage.sessions)} run in tmux"
 
 
-def _poke(stage: Stage) -> str:
+def _poke(stage: DemoTown) -> str:
     text = f"are you there, {secrets.token_hex(4)}?"
     stage.poke(ANN, text)
-    stage.reads(ANN, f"heard: {text}")
+    stage.wait_for_line(ANN, f"heard: {text}")
     return f"typed {text!r}, and she answered"
 
 
-def _cycle(stage: Stage) -> str:
-    before, words = stage.living(ANN), f"next: merge branch {secrets.token_hex(4)}"
+def _cycle(stage: DemoTown) -> str:
+    before, words = stage.wait_for_session(ANN), f"next: merge branch {secrets.token_hex(4)}"
     stage.poke(ANN, f"hand over {words}")
-    after = stage.reads(ANN, f"handoff: {words}", after=before)
+    after = stage.wait_for_line(ANN, f"handoff: {words}", after=before)
     stage.expect_gone(before)
     took = stage.wait("ann's own request to be done", lambda: _took(stage, ANN))
     return f"pid {before.pid} asked, pid {after.pid} read {words!r}; {_ms(took)} ms from request to done"
 
 
-def _restart(stage: Stage) -> str:
-    before = stage.living(BOB)
+def _restart(stage: DemoTown) -> str:
+    before = stage.wait_for_session(BOB)
     _ask(stage, "restart", BOB)
-    after = stage.reads(BOB, "no handoff", after=before)
+    after = stage.wait_for_line(BOB, "no handoff", after=before)
     stage.expect_gone(before)
     return f"pid {before.pid} ended, pid {after.pid} runs without a handoff"
 
 
-def _shutdown(stage: Stage) -> str:
-    before = stage.living(CAL)
+def _shutdown(stage: DemoTown) -> str:
+    before = stage.wait_for_session(CAL)
     _ask(stage, "shutdown", CAL)
     stage.wait("no session of cal", lambda: stage.look(CAL) is None)
     stage.expect_gone(before)
     return f"pid {before.pid} ended, no successor"
 
 
-def _heartbeat(stage: Stage) -> str:
+def _heartbeat(stage: DemoTown) -> str:
     enough = stage.town.state.read().heartbeat_count + BEATS_AFTER
     expected = f"state.json to say what Redis says, and at least {enough} heartbeats"
     state = stage.wait(expected, lambda: _same_state(stage, enough))
     if stage.look(CAL) or stage.town.agents.read(CAL).desired is not Desired.STOPPED:
-        raise NotShown("expected cal to stay down through the heartbeats, and it runs or is wanted to")
+        raise DemoFailed("expected cal to stay down through the heartbeats, and it runs or is wanted to")
     return f"{state.heartbeat_count} heartbeats, Redis and state.json agree, cal is still down"
 
 
-def _stop(stage: Stage) -> str:
-    before = stage.living(ANN)
+def _stop(stage: DemoTown) -> str:
+    before = stage.wait_for_session(ANN)
     code = stop(stage.daemon)
     if code != 0 or load_state(stage.root).running:
-        raise NotShown(f"expected exit code 0 and running = false in state.json; the exit code is {code}")
-    if stage.living(ANN).incarnation != before.incarnation:
-        raise NotShown("expected ann to outlive the daemon, and another session took her place")
+        raise DemoFailed(f"expected exit code 0 and running = false in state.json; the exit code is {code}")
+    if stage.wait_for_session(ANN).incarnation != before.incarnation:
+        raise DemoFailed("expected ann to outlive the daemon, and another session took her place")
     return "the daemon ended, ann and bob go on"
 
 
@@ -180,16 +190,16 @@ STEPS = (
 )
 
 
-def _ask(stage: Stage, action: str, address: str) -> None:
+def _ask(stage: DemoTown, action: str, address: str) -> None:
     """Send a request as the operator and wait until it is done."""
     url, name = stage.town.redis_url, stage.town.keys.town
     receipt = send_lifecycle(action, agent=OPERATOR, to=address, redis_url=url, town=name, environ={})
     stage.wait(f"the {action} to be settled", lambda: receipt.status() in FINAL_STATUSES)
     if receipt.status() != RequestStatus.DONE:
-        raise NotShown(f"expected the {action} to be done; it is {receipt.status()}: {receipt.detail()}")
+        raise DemoFailed(f"expected the {action} to be done; it is {receipt.status()}: {receipt.detail()}")
 
 
-def _took(stage: Stage, address: str) -> timedelta | None:
+def _took(stage: DemoTown, address: str) -> timedelta | None:
     """From the agent's own last request to its end, None as long as none of them is done."""
     for event in reversed(read_latest(stage.town.redis, stage.town.keys, EVENTS_READ)):
         if (event.fields["event"], event.fields.get("agent")) == (RequestStatus.DONE.value, address):
@@ -199,7 +209,7 @@ def _took(stage: Stage, address: str) -> timedelta | None:
     return None
 
 
-def _same_state(stage: Stage, enough: int) -> State | None:
+def _same_state(stage: DemoTown, enough: int) -> State | None:
     state = stage.town.state.read()
     same = state == load_state(stage.root) and state.running and state.pid == stage.daemon.pid
     return state if same and state.heartbeat_count >= enough else None

@@ -71,7 +71,7 @@ env = {{ {env} }}
 T = TypeVar("T")
 
 
-class NotShown(GastownError):
+class DemoFailed(GastownError):
     """What the demo was to show did not happen; the text says what was expected."""
 
 
@@ -84,7 +84,7 @@ class Interrupted(Exception):
 
 
 @dataclass
-class Stage:
+class DemoTown:
     """The town while it is shown. `caught` holds the signals that came; `until` is of the monotonic clock."""
 
     town: Town
@@ -109,7 +109,7 @@ class Stage:
         while not (value := condition()):
             self._go_on(expected)
             if time.monotonic() > until:
-                raise NotShown(f"expected {expected}, and it did not come in {until - began:.0f} s")
+                raise DemoFailed(f"expected {expected}, and it did not come in {until - began:.0f} s")
             time.sleep(LOOK_PAUSE)
         return value
 
@@ -118,18 +118,18 @@ class Stage:
         session = self.town.sessions.find(self.sessions[address])
         return session if session and not session.dead else None
 
-    def living(self, address: str) -> Session:
+    def wait_for_session(self, address: str) -> Session:
         """The agent's session; raises NotShown when it has none."""
         return self.wait(f"a session of {address}", lambda: self.look(address))
 
-    def reads(self, address: str, text: str, *, after: Session | None = None) -> Session:
+    def wait_for_line(self, address: str, text: str, *, after: Session | None = None) -> Session:
         """Wait until `text` is a line on the screen of the agent's session, one that is not `after`."""
         try:
             return self.wait(f"{address} to show {text!r}", lambda: self._shown(address, text, after))
-        except NotShown as missed:
+        except DemoFailed as missed:
             session = self.look(address)
             screen = self.town.sessions.capture_screen(session) if session else "(it has no session)"
-            raise NotShown(f"{missed}. Its screen:\n{screen}") from None
+            raise DemoFailed(f"{missed}. Its screen:\n{screen}") from None
 
     def expect_gone(self, session: Session) -> None:
         """Wait until no process of this session is left."""
@@ -153,7 +153,7 @@ class Stage:
         if self.daemon.poll() is not None:
             self.complaints.seek(0)
             said = self.complaints.read().decode(errors="replace").strip() or "without a word"
-            raise NotShown(f"expected {expected}; the daemon ended with {self.daemon.returncode}: {said}")
+            raise DemoFailed(f"expected {expected}; the daemon ended with {self.daemon.returncode}: {said}")
 
     def _shown(self, address: str, text: str, after: Session | None) -> Session | None:
         session = self.look(address)
@@ -163,7 +163,7 @@ class Stage:
 
 
 @contextmanager
-def a_stage(folder: Path, caught: Sequence[int], until: float) -> Iterator[Stage]:
+def demo_town(folder: Path, caught: Sequence[int], until: float) -> Iterator[DemoTown]:
     """The town in `folder`, its daemon just started; afterwards that has been asked to end."""
     environ = clean_environ(os.environ)
     settings = write_town(folder, environ)
@@ -172,7 +172,7 @@ def a_stage(folder: Path, caught: Sequence[int], until: float) -> Iterator[Stage
     with tempfile.TemporaryFile(dir=folder) as complaints:
         daemon = start_daemon(settings, environ, complaints)
         try:
-            yield Stage(town, names, daemon, complaints, caught, until)
+            yield DemoTown(town, names, daemon, complaints, caught, until)
         finally:
             town.redis.close()
             stop(daemon)
@@ -223,7 +223,7 @@ def stop(daemon: "subprocess.Popen[bytes]") -> int | None:
 
 
 @contextmanager
-def a_folder() -> Iterator[Path]:
+def demo_folder() -> Iterator[Path]:
     """A new folder in a place with a short path; afterwards it is gone, with all that ran in it."""
     folder = Path(tempfile.mkdtemp(prefix="gastown-demo-", dir=_short_place()))
     try:
@@ -234,15 +234,17 @@ def a_folder() -> Iterator[Path]:
 
 def sweep(folder: Path) -> None:
     """End every process of the town in `folder`, then remove it. Raises NotShown for what stays."""
-    left = processes.terminate_all(lambda: belonging(folder), grace=SWEEP_GRACE)
+    left = processes.terminate_all(lambda: processes_of(folder), grace=SWEEP_GRACE)
     shutil.rmtree(folder, ignore_errors=True)
     if left:
-        raise NotShown(f"expected no process to be left, found {processes.describe(left)}; end them by hand")
+        raise DemoFailed(
+            f"expected no process to be left, found {processes.describe(left)}; end them by hand"
+        )
     if folder.exists():
-        raise NotShown(f"expected {folder} to be gone, and it cannot be removed; remove it by hand")
+        raise DemoFailed(f"expected {folder} to be gone, and it cannot be removed; remove it by hand")
 
 
-def belonging(folder: Path) -> set[kernel.Process]:
+def processes_of(folder: Path) -> set[kernel.Process]:
     """The daemon and the sessions (by GASTOWN_TOWN), the tmux and Valkey servers (by their sockets)."""
     mine = os.geteuid()
     found = (
