@@ -26,7 +26,7 @@ MARKS = {CheckStatus.OK: "ok", CheckStatus.FINDING: "!", CheckStatus.UNCHECKED: 
 
 
 @dataclass(frozen=True)
-class Checked:
+class NamedResult:
     """A result under the name of its check."""
 
     check: str
@@ -39,7 +39,7 @@ class Checked:
 def doctor(town: str | None, as_json: bool) -> int:
     """Check everything that the daemon stands on; exit 6 when there is a finding."""
     settings = load(town)
-    checked = list(examine(settings, town))
+    checked = list(run_checks(settings, town))
     found = [one for one in checked if one.result.verdict is CheckStatus.FINDING]
     if as_json:
         print_json(_document(settings.town_name, checked, found))
@@ -48,7 +48,7 @@ def doctor(town: str | None, as_json: bool) -> int:
     return FINDINGS if found else 0
 
 
-def _document(town: str, checked: list[Checked], found: list[Checked]) -> dict[str, object]:
+def _document(town: str, checked: list[NamedResult], found: list[NamedResult]) -> dict[str, object]:
     return {
         "town": town,
         "findings": [{"check": one.check, "finding": one.result.text} for one in found],
@@ -59,7 +59,7 @@ def _document(town: str, checked: list[Checked], found: list[Checked]) -> dict[s
     }
 
 
-def _readable(town: str, checked: list[Checked], count: int) -> str:
+def _readable(town: str, checked: list[NamedResult], count: int) -> str:
     verdict = {0: "nothing is wrong", 1: "1 finding"}.get(count, f"{count} findings")
     # what is wrong stands at the top
     order = sorted(checked, key=lambda one: one.result.verdict is not CheckStatus.FINDING)
@@ -67,7 +67,7 @@ def _readable(town: str, checked: list[Checked], count: int) -> str:
     return f"{town}: {verdict}\n{table(('', 'CHECK', 'WHAT WAS SEEN'), rows)}"
 
 
-def examine(settings: Settings, town: str | None) -> Iterator[Checked]:
+def run_checks(settings: Settings, town: str | None) -> Iterator[NamedResult]:
     """Every check, each with what was seen; one that cannot be made says so."""
     yield from _run("folder", partial(checks.check_folder, settings))
     yield from _run("agents", partial(checks.check_agents, settings))
@@ -82,13 +82,13 @@ def _asking_redis(town: Town, check: Callable[[Town], Results]) -> Results:
         yield from check(town)
 
 
-def _run(name: str, check: Callable[[], Results]) -> Iterator[Checked]:
+def _run(name: str, check: Callable[[], Results]) -> Iterator[NamedResult]:
     try:
-        yield from (Checked(name, result) for result in check())
+        yield from (NamedResult(name, result) for result in check())
     except RedisUnavailable:
-        yield Checked(name, checks.unchecked("Redis does not answer"))
+        yield NamedResult(name, checks.unchecked("Redis does not answer"))
     except (GastownError, OSError) as error:
-        yield Checked(name, checks.finding(str(error)))
+        yield NamedResult(name, checks.finding(str(error)))
 
 
 _OF_A_TOWN: dict[str, Callable[[Town], Results]] = {
