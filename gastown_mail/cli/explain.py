@@ -8,7 +8,14 @@ import click
 from gastown_mail.cli.completion import complete_agents
 from gastown_mail.cli.here import json_option, load, town_option
 from gastown_mail.cli.look import Look
-from gastown_mail.cli.reasons import Explanation, LastRequest, Wish, in_words, next_steps, readable
+from gastown_mail.cli.reasons import (
+    DesiredBy,
+    Explanation,
+    LastRequest,
+    format_explanation,
+    humanize,
+    next_steps,
+)
 from gastown_mail.cli.report import Report, Row
 from gastown_mail.cli.rows import age
 from gastown_mail.contracts.agent import Agent
@@ -28,7 +35,7 @@ def explain(town: str | None, as_json: bool, agent: str) -> None:
     """Say why AGENT was or was not started or poked at the last heartbeat, and what can be done."""
     look = Look(load(town))
     told = explanation(look, look.town.roster().resolve(agent))
-    click.echo(told.model_dump_json(indent=2) if as_json else "\n".join(readable(told)))
+    click.echo(told.model_dump_json(indent=2) if as_json else "\n".join(format_explanation(told)))
     if look.failure:
         raise look.failure
 
@@ -41,7 +48,7 @@ def explanation(look: Look, agent: Agent) -> Explanation:
     request = look.ask_redis("records", lambda: _last_request(look.town, agent.address, events or ()))
     decided = decided_at(report, row)
     told = Explanation(
-        asked=report.asked, decision=in_words(row.decision) if row.decision else None, now=row,
+        asked=report.asked, decision=humanize(row.decision) if row.decision else None, now=row,
         wish=None if row.desired == "unknown" else wish_of(agent, row, events or ()),
         town_paused=report.paused, daemon_runs=report.daemon.running and report.daemon.held,
         last_request=request, unknown=report.unknown | look.unknown, decided=decided,
@@ -62,17 +69,17 @@ def _events(town: Town, address: str) -> list[Event]:
     return [event for event in found if event.fields.get("agent") == address]
 
 
-def wish_of(agent: Agent, row: Row, events: Sequence[Event]) -> Wish:
+def wish_of(agent: Agent, row: Row, events: Sequence[Event]) -> DesiredBy:
     """What is desired of the agent, and by whom, as far as `events` (oldest first) still tell."""
     desired = row.desired
     if desired is None:
-        return Wish(by=f"its settings: keep_running = {'true' if agent.keep_running else 'false'}")
+        return DesiredBy(by=f"its settings: keep_running = {'true' if agent.keep_running else 'false'}")
     said = next((e for e in reversed(events) if e.fields.get("event") in ("desired", "carrying")), None)
     if said is None:
-        return Wish(desired=desired, by="somebody, longer ago than events are kept")
+        return DesiredBy(desired=desired, by="somebody, longer ago than events are kept")
     request = said.fields.get("request")
     by = f"request {request} ({said.fields.get('action', '?')})" if request else "an operator"
-    return Wish(desired=desired, by=by, since=datetime.fromtimestamp(said.epoch, UTC))
+    return DesiredBy(desired=desired, by=by, since=datetime.fromtimestamp(said.epoch, UTC))
 
 
 def _last_request(town: Town, address: str, events: Sequence[Event]) -> LastRequest | None:

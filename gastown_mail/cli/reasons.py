@@ -15,7 +15,7 @@ PLAIN = ("left alone", "not started", "not poked", "poked")
 """Decisions that are sentences by themselves."""
 
 
-class Wish(Shape):
+class DesiredBy(Shape):
     """What should be of the agent, and who said so."""
 
     desired: Wanted | None = None
@@ -49,7 +49,7 @@ class Explanation(Shape):
     decided_ago: Seconds | None = None
     now: Row
     """What should be, and what is."""
-    wish: Wish | None = None
+    wish: DesiredBy | None = None
     town_paused: bool | None = None
     daemon_runs: bool | None = None
     last_request: LastRequest | None = None
@@ -59,7 +59,7 @@ class Explanation(Shape):
     """Which parts did not answer, and why."""
 
 
-def in_words(decision: str) -> str:
+def humanize(decision: str) -> str:
     """A recorded decision as a sentence."""
     if not decision or decision.startswith(PLAIN):
         return decision
@@ -71,26 +71,26 @@ def in_words(decision: str) -> str:
     return f"a start was asked for: {decision}"
 
 
-def next_steps(told: Explanation) -> Iterator[str]:
+def next_steps(explanation: Explanation) -> Iterator[str]:
     """What an operator can do, what stands in the way of all else first."""
-    row = told.now
-    if told.daemon_runs is False:
+    row = explanation.now
+    if explanation.daemon_runs is False:
         yield "gastown-mail start runs the daemon: without it nobody is started or poked"
-    if told.unknown:
+    if explanation.unknown:
         yield "gastown-mail doctor says what to do about the parts that do not answer"
-    if told.town_paused:
+    if explanation.town_paused:
         yield "gastown-mail resume --all ends the pause of the whole town"
     if row.desired == "paused":
         yield f"gastown-mail resume {row.agent} ends its pause"
-    elif row.observed == "alive" and not told.town_paused:
+    elif row.observed == "alive" and not explanation.town_paused:
         yield f"gastown-mail poke {row.agent} [TEXT] pokes it now; gastown-mail attach {row.agent} shows it"
     elif row.observed != "alive":
-        yield from _steps_of_the_absent(row)
-    if told.last_request and told.last_request.status in ("refused", "expired", "failed"):
-        yield f"gastown-mail dead revive {told.last_request.id} asks again for what its last request asked"
+        yield from _steps_when_not_alive(row)
+    if explanation.last_request and explanation.last_request.status in ("refused", "expired", "failed"):
+        yield f"gastown-mail dead revive {explanation.last_request.id} asks again for what its last request asked"
 
 
-def _steps_of_the_absent(row: Row) -> Iterator[str]:
+def _steps_when_not_alive(row: Row) -> Iterator[str]:
     if row.observed == "elsewhere":
         yield f"ask on host {row.host}, where it lives: gastown-mail explain {row.agent}"
     elif row.observed == "foreign":
@@ -104,23 +104,25 @@ def _steps_of_the_absent(row: Row) -> Iterator[str]:
         yield f"gastown-mail run {row.agent} starts it; keep_running = true in town.toml keeps it running"
 
 
-def readable(told: Explanation) -> list[str]:
+def format_explanation(explanation: Explanation) -> list[str]:
     """The explanation as lines for people; the first one is the decision."""
-    row = told.now
-    first = f"{row.agent}: {told.decision or 'no heartbeat has decided about it yet'}"
+    row = explanation.now
+    first = f"{row.agent}: {explanation.decision or 'no heartbeat has decided about it yet'}"
     parts = {
-        "decided": _decided(told),
-        "desired": _desired(told),
+        "decided": _decided(explanation),
+        "desired": _desired(explanation),
         "now": _observed(row),
         "gate": _gate(row),
         "town": {None: UNKNOWN, True: "paused: nobody is started or poked", False: "not paused"}[
-            told.town_paused
+            explanation.town_paused
         ],
-        "last request": _request(told),
+        "last request": _request(explanation),
     }
     lines = [line for name, text in parts.items() for line in _part(name, text)]
-    silent = [line for part, why in told.unknown.items() for line in wrapped(f"  ! {part}: {why}", indent=4)]
-    steps = [line for step in told.next_steps for line in wrapped(f"  > {step}", indent=4)]
+    silent = [
+        line for part, why in explanation.unknown.items() for line in wrapped(f"  ! {part}: {why}", indent=4)
+    ]
+    steps = [line for step in explanation.next_steps for line in wrapped(f"  > {step}", indent=4)]
     return [*wrapped(first, indent=4), *silent, *lines, *steps]
 
 
@@ -128,26 +130,26 @@ def _part(name: str, text: str) -> list[str]:
     return wrapped(f"  {name:<{MARGIN - 2}}{text}", indent=MARGIN)
 
 
-def _decided(told: Explanation) -> str:
-    if told.decision is None:
-        return UNKNOWN if told.unknown else "-"
-    if told.decided is None:
-        return f"at the last heartbeat of {told.now.host}; when that was is not known here"
+def _decided(explanation: Explanation) -> str:
+    if explanation.decision is None:
+        return UNKNOWN if explanation.unknown else "-"
+    if explanation.decided is None:
+        return f"at the last heartbeat of {explanation.now.host}; when that was is not known here"
     newer = {
-        "its session has started": told.now.since,
-        "what is desired has changed": told.wish.since if told.wish else None,
+        "its session has started": explanation.now.since,
+        "what is desired has changed": explanation.wish.since if explanation.wish else None,
     }
-    since = "".join(f"; {what} since" for what, at in newer.items() if at and at > told.decided)
-    return f"at the heartbeat of {clock(told.decided)}, {spoken(told.decided_ago)} ago{since}"
+    since = "".join(f"; {what} since" for what, at in newer.items() if at and at > explanation.decided)
+    return f"at the heartbeat of {clock(explanation.decided)}, {spoken(explanation.decided_ago)} ago{since}"
 
 
-def _desired(told: Explanation) -> str:
-    if told.wish is None:
+def _desired(explanation: Explanation) -> str:
+    if explanation.wish is None:
         return UNKNOWN
-    since = f", since {clock(told.wish.since)}" if told.wish.since else ""
-    must = "; it is started again whenever it does not run" if told.now.must_run else ""
-    desired = told.wish.desired or ("running" if told.now.must_run else "nothing")
-    return f"{desired}, by {told.wish.by}{since}{must}"
+    since = f", since {clock(explanation.wish.since)}" if explanation.wish.since else ""
+    must = "; it is started again whenever it does not run" if explanation.now.must_run else ""
+    desired = explanation.wish.desired or ("running" if explanation.now.must_run else "nothing")
+    return f"{desired}, by {explanation.wish.by}{since}{must}"
 
 
 def _observed(row: Row) -> str:
@@ -167,10 +169,10 @@ def _gate(row: Row) -> str:
     return "open"
 
 
-def _request(told: Explanation) -> str:
-    request = told.last_request
+def _request(explanation: Explanation) -> str:
+    request = explanation.last_request
     if request is None:
-        return UNKNOWN if told.unknown else "none that is still known"
+        return UNKNOWN if explanation.unknown else "none that is still known"
     ended = f" at {clock(request.finished)}" if request.finished else ""
     detail = f": {request.detail}" if request.detail else ""
     return f"{request.action} by {request.asked_by} is {request.status}{ended}{detail} [{request.id}]"

@@ -6,7 +6,14 @@ from typing import Any
 import pytest
 
 from gastown_mail.cli.explain import decided_at, request_of, wish_of
-from gastown_mail.cli.reasons import Explanation, LastRequest, Wish, in_words, next_steps, readable
+from gastown_mail.cli.reasons import (
+    DesiredBy,
+    Explanation,
+    LastRequest,
+    format_explanation,
+    humanize,
+    next_steps,
+)
 from gastown_mail.cli.report import Daemon, Heartbeat, Report
 from gastown_mail.mail.events import Event
 from tests.unit.test_status import ALIVE, DEACON, NOW, THERE, row
@@ -18,14 +25,14 @@ def told(now: dict[str, Any] | None = None, **known: Any) -> Explanation:
     """An agent that lives and about which all is well, but for what the test says."""
     given: dict[str, Any] = {
         "asked": NOW, "decision": "not poked: active 5s ago", "decided": NOW, "decided_ago": 9,
-        "wish": Wish(desired="running", by="an operator"), "town_paused": False, "daemon_runs": True,
+        "wish": DesiredBy(desired="running", by="an operator"), "town_paused": False, "daemon_runs": True,
     }  # fmt: skip
     return Explanation(now=row().model_copy(update=now or {}), **given | known)
 
 
 def words(explanation: Explanation) -> str:
     """What is said, on one line."""
-    return " ".join(" ".join(readable(explanation)).split())
+    return " ".join(" ".join(format_explanation(explanation)).split())
 
 
 @pytest.mark.parametrize(
@@ -41,7 +48,7 @@ def words(explanation: Explanation) -> str:
     ],
 )  # fmt: skip
 def test_a_decision_becomes_a_sentence(decision: str, sentence: str) -> None:
-    assert in_words(decision) == sentence
+    assert humanize(decision) == sentence
 
 
 @pytest.mark.parametrize(
@@ -69,7 +76,7 @@ def test_there_is_something_to_do_in_every_case(explanation: Explanation, steps:
 
 
 def test_the_decision_is_the_first_line_and_says_when_it_fell() -> None:
-    lines = readable(told())
+    lines = format_explanation(told())
 
     assert lines[0] == "deacon/: not poked: active 5s ago"
     assert "9s ago" in lines[1]
@@ -82,7 +89,7 @@ def test_what_has_changed_since_the_decision_is_said() -> None:
     assert "since" not in words(told()).split("desired")[0]
     assert "its session has started since" in words(told(decided=earlier))
     assert "what is desired has changed since" in words(
-        told(wish=Wish(desired="paused", by="an operator", since=NOW + timedelta(seconds=1)))
+        told(wish=DesiredBy(desired="paused", by="an operator", since=NOW + timedelta(seconds=1)))
     )
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from gastown_mail.cli.reasons import Explanation, LastRequest, Wish
+from gastown_mail.cli.reasons import DesiredBy, Explanation, LastRequest
 from gastown_mail.cli.report import Daemon, Heartbeat, Host, Mail, Report, Row, Trouble
 
 ROW = (
@@ -22,7 +22,7 @@ VERSION_1: dict[type[BaseModel], str] = {
     Row: ROW,
     Explanation: "version asked decision decided decided_ago now wish town_paused daemon_runs last_request"
     " next_steps unknown",
-    Wish: "desired by since",
+    DesiredBy: "desired by since",
     LastRequest: "id action asked_by status received finished detail",
 }
 """The keys of version 1, in the order in which they are printed."""
