@@ -49,7 +49,7 @@ def explanation(look: Look, agent: Agent) -> Explanation:
     decided = decided_at(report, row)
     told = Explanation(
         asked=report.asked, decision=humanize(row.decision) if row.decision else None, now=row,
-        wish=None if row.desired == "unknown" else wish_of(agent, row, events or ()),
+        wish=None if row.desired == "unknown" else desired_by(agent, row, events or ()),
         town_paused=report.paused, daemon_runs=report.daemon.running and report.daemon.held,
         last_request=request, unknown=report.unknown | look.unknown, decided=decided,
         decided_ago=age(decided, report.asked) if decided else None,
@@ -69,7 +69,7 @@ def _events(town: Town, address: str) -> list[Event]:
     return [event for event in found if event.fields.get("agent") == address]
 
 
-def wish_of(agent: Agent, row: Row, events: Sequence[Event]) -> DesiredBy:
+def desired_by(agent: Agent, row: Row, events: Sequence[Event]) -> DesiredBy:
     """What is desired of the agent, and by whom, as far as `events` (oldest first) still tell."""
     desired = row.desired
     if desired is None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gastown_mail.cli.explain import decided_at, request_of, wish_of
+from gastown_mail.cli.explain import decided_at, desired_by, request_of
 from gastown_mail.cli.reasons import (
     DesiredBy,
     Explanation,
@@ -123,11 +123,11 @@ def test_who_said_what_is_desired_is_the_last_who_said_it() -> None:
     request = event(2, "carrying", request="i1", action="shutdown")
     stopped = row().model_copy(update={"desired": "stopped"})
 
-    assert wish_of(DEACON, stopped, [request, operator]).by == "an operator"
-    wish = wish_of(DEACON, stopped, [operator, request, event(3, "started")])
+    assert desired_by(DEACON, stopped, [request, operator]).by == "an operator"
+    wish = desired_by(DEACON, stopped, [operator, request, event(3, "started")])
     assert (wish.by, wish.since) == ("request i1 (shutdown)", NOW + timedelta(seconds=2))
-    assert wish_of(DEACON, stopped, []).since is None
-    assert wish_of(DEACON, row(), [operator]).by == "its settings: keep_running = true"
+    assert desired_by(DEACON, stopped, []).since is None
+    assert desired_by(DEACON, row(), [operator]).by == "its settings: keep_running = true"
 
 
 def test_an_open_request_has_no_end() -> None:
