@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 from redis.exceptions import RedisError
 
-from gastown_mail.cli.facts import Follower, readable
+from gastown_mail.cli.facts import EventFollower, format_event
 from gastown_mail.cli.here import load, town_option
 from gastown_mail.cli.patience import wait_for
 from gastown_mail.contracts.errors import GastownError
@@ -110,12 +110,12 @@ class EventPrinter:
     """Prints the facts that came since the last call; what Redis does not tell now comes later."""
 
     def __init__(self, settings: Settings, url: str) -> None:
-        self.follower = Follower(Town.open(settings, url))
+        self.follower = EventFollower(Town.open(settings, url))
 
     def __call__(self) -> None:
         try:
             for event in self.follower.new():
-                click.echo(readable(event))
+                click.echo(format_event(event))
         except RedisError as error:
             click.echo(f"redis does not answer: {error}", err=True)
 

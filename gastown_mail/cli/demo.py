@@ -25,7 +25,7 @@ from gastown_mail.cli.demo_town import (
     demo_town,
     stop,
 )
-from gastown_mail.cli.facts import readable
+from gastown_mail.cli.facts import format_event
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, OPERATOR, RequestStatus
 from gastown_mail.contracts.state import State, load_state
@@ -116,7 +116,7 @@ def tell_events(stage: DemoTown) -> None:
     try:
         told = [e for e in read_latest(stage.town.redis, stage.town.keys, EVENTS_READ) if "agent" in e.fields]
         for event in told[-EVENTS_SHOWN:]:
-            click.echo(f"    {readable(event)}")
+            click.echo(f"    {format_event(event)}")
     except RedisError as error:
         click.echo(f"    its events cannot be read: {error}")
 

@@ -22,7 +22,7 @@ SHOWN = 20
 FIRST_FIELDS = ("event", "agent", "request")
 
 
-def readable(event: Event) -> str:
+def format_event(event: Event) -> str:
     """An event as one line for people."""
     rest = " ".join(_rest(name, value) for name, value in event.fields.items() if name not in FIRST_FIELDS)
     about = f"{event.fields.get('agent', ''):<24}"
@@ -32,7 +32,7 @@ def readable(event: Event) -> str:
     ).rstrip()
 
 
-def as_document(event: Event) -> dict[str, object]:
+def to_json(event: Event) -> dict[str, object]:
     """An event as plain data."""
     return {"id": event.id, "epoch": event.epoch, **event.fields}
 
@@ -47,7 +47,7 @@ def _rest(name: str, value: str) -> str:
     return value if name in {"detail", "action", "outcome"} else f"{name}={value}"
 
 
-class Follower:
+class EventFollower:
     """Shows what has been added to the events stream since the last look."""
 
     def __init__(self, town: Town) -> None:
@@ -97,13 +97,13 @@ def events(
     """Show what happened, one line per fact."""
     with open_town(town, blocking=WAIT) as opened:
         address = address_of(opened, agent)
-        follower = Follower(opened)
+        follower = EventFollower(opened)
         past = iter_newest_first(opened.redis, opened.keys, since=since or 0.0, until=follower.place)
         found = (event for event in past if _is_meant(event, address, kind))
         first = list(islice(found, SHOWN if count is None and since is None else count))
-        for event in _endless(first[::-1], follower if follow else None):
+        for event in _follow(first[::-1], follower if follow else None):
             if _is_meant(event, address, kind):
-                line = json.dumps(as_document(event), ensure_ascii=False) if as_json else readable(event)
+                line = json.dumps(to_json(event), ensure_ascii=False) if as_json else format_event(event)
                 click.echo(line if as_json else wrap(line, 14))
 
 
@@ -111,7 +111,7 @@ def _is_meant(event: Event, address: str | None, kind: str | None) -> bool:
     return address in (None, event.fields.get("agent")) and kind in (None, event.fields.get("event"))
 
 
-def _endless(first: list[Event], follower: Follower | None) -> Iterator[Event]:
+def _follow(first: list[Event], follower: EventFollower | None) -> Iterator[Event]:
     yield from first
     while follower:
         yield from follower.wait()

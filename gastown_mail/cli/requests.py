@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 import click
 
-from gastown_mail.cli.facts import as_document, readable
+from gastown_mail.cli.facts import format_event, to_json
 from gastown_mail.cli.filters import (
     address_of,
     agent_of,
@@ -116,9 +116,9 @@ def _show_whole(town: Town, ids: Sequence[str], as_json: bool) -> None:
         )
     ways = _ways(town, ids)
     if as_json:
-        print_json([{**found[i], "events": [as_document(event) for event in ways[i]]} for i in ids])
+        print_json([{**found[i], "events": [to_json(event) for event in ways[i]]} for i in ids])
     else:
-        click.echo("\n\n".join(_whole(found[i], [readable(event) for event in ways[i]]) for i in ids))
+        click.echo("\n\n".join(_whole(found[i], [format_event(event) for event in ways[i]]) for i in ids))
 
 
 def _ways(town: Town, ids: Sequence[str]) -> dict[str, list[Event]]:
