@@ -10,13 +10,13 @@ from gastown_mail.cli.troubles import silence
 
 COLOURS = {"running": "green", "stopped": "yellow", "degraded": "red"}
 UNKNOWN = "unknown"
-PAUSED = "nobody is started, poked or ended; gastown-mail resume --all ends that"
+PAUSED_HINT = "nobody is started, poked or ended; gastown-mail resume --all ends that"
 WIDTH = 80
 MARGIN = 12
 """Columns before what is said of each part."""
 
 
-def readable(report: Report) -> list[str]:
+def format_report(report: Report) -> list[str]:
     """The report as lines for people; the first one is the verdict."""
     return [verdict(report), *_remedies(report), *_parts(report), *_agents(report)]
 
@@ -33,7 +33,7 @@ def _remedies(report: Report) -> Iterator[str]:
     for trouble in (*report.troubles, *silent):
         yield from wrapped(f"  ! {trouble.reason}: {trouble.remedy}", indent=4)
     if report.paused:
-        yield from wrapped(f"  ! the whole town is paused: {PAUSED}", indent=4)
+        yield from wrapped(f"  ! the whole town is paused: {PAUSED_HINT}", indent=4)
 
 
 def _parts(report: Report) -> Iterator[str]:

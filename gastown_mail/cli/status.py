@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from gastown_mail.cli.glance import COLOURS, readable
+from gastown_mail.cli.glance import COLOURS, format_report
 from gastown_mail.cli.here import json_option, town_option
 from gastown_mail.cli.look import examine
 from gastown_mail.cli.report import Report
@@ -35,7 +35,7 @@ def status(town: str | None, as_json: bool, watch: bool, interval: float) -> int
 
 
 def _coloured(report: Report) -> str:
-    first, *rest = readable(report)
+    first, *rest = format_report(report)
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         first = click.style(first, fg=COLOURS[report.verdict], bold=True)
     return "\n".join((first, *rest))

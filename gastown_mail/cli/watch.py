@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from gastown_mail.cli.glance import COLOURS, readable
+from gastown_mail.cli.glance import COLOURS, format_report
 from gastown_mail.cli.report import Report
 from gastown_mail.cli.rows import clock
 
@@ -34,6 +34,6 @@ def watch_town(look: Callable[[], Report], interval: float) -> NoReturn:
 
 def as_text(report: Report) -> Text:
     """The report's lines, the verdict in its colour; rich leaves that out where there are no colours."""
-    first, *rest = readable(report)
+    first, *rest = format_report(report)
     style, asked = f"bold {COLOURS[report.verdict]}", f"  as of {clock(report.asked)}; Ctrl-C ends"
     return Text.assemble((first, style), "\n" + "\n".join((asked, *rest)))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gastown_mail.cli.glance import readable, verdict
+from gastown_mail.cli.glance import format_report, verdict
 from gastown_mail.cli.parts import age_of_oldest, daemon_part
 from gastown_mail.cli.report import Daemon, Heartbeat, Host, Mail, Report, Row
 from gastown_mail.cli.rows import clock, make_row, note, rows_table, spoken, tally
@@ -68,7 +68,7 @@ def heartbeat(**parts: Any) -> Heartbeat:
 
 
 def test_a_town_that_is_served_runs_and_the_first_line_says_so() -> None:
-    assert readable(well())[0] == "t: running"
+    assert format_report(well())[0] == "t: running"
 
 
 def test_a_town_without_daemon_that_says_so_itself_is_stopped_whatever_else_is_unknown() -> None:
@@ -78,7 +78,7 @@ def test_a_town_without_daemon_that_says_so_itself_is_stopped_whatever_else_is_u
 
     assert verdict(report) == "t: stopped"
     assert report.troubles == []
-    assert any("Redis does not answer: it is gone" in line for line in readable(report))
+    assert any("Redis does not answer: it is gone" in line for line in format_report(report))
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_many_that_are_down_are_counted() -> None:
 
 
 def test_a_paused_town_says_so_and_how_that_ends() -> None:
-    said = readable(well(paused=True))
+    said = format_report(well(paused=True))
 
     assert said[0] == "t: running (the whole town is paused)"
     assert "resume --all ends that" in said[2]
@@ -209,7 +209,7 @@ def test_forty_agents_fit_eighty_columns_and_those_that_are_down_come_first() ->
     names = [f"some-rig/polecats/agent-{number}" for number in range(40)]
     rows = [row(address=name) for name in names[:-1]] + [row(session=None, address=names[-1])]
 
-    lines = readable(well(agents=rows))
+    lines = format_report(well(agents=rows))
 
     table = rows_table(rows).splitlines()
     assert lines[-41:] == table
@@ -221,7 +221,7 @@ def test_forty_agents_fit_eighty_columns_and_those_that_are_down_come_first() ->
 def test_what_the_world_says_cannot_act_on_the_terminal() -> None:
     report = well(unknown={"tmux": "a\x1b[31mred\nnews"})
 
-    assert not any("\x1b" in line or "\n" in line for line in readable(report))
+    assert not any("\x1b" in line or "\n" in line for line in format_report(report))
 
 
 @pytest.mark.parametrize(
