@@ -29,7 +29,7 @@ def inbox(town: str | None, as_json: bool, agent: str | None, since: float | Non
     with open_town(town) as opened:
         address, box, roster = address_of(opened, agent), Inbox(opened.redis, opened.keys), opened.roster()
         waiting = box.length()
-        read = (described(element, roster) for element in _elements(box))
+        read = (describe_element(element, roster) for element in _elements(box))
         meant = (one for one in read if address in (None, one["agent"]) and one["epoch"] >= (since or 0.0))
         oldest = list(islice(meant, count))
     if as_json:
@@ -52,7 +52,7 @@ def _elements(box: Inbox) -> Iterator[bytes]:
         start += len(page)
 
 
-def described(element: bytes, roster: Roster) -> dict[str, Any]:
+def describe_element(element: bytes, roster: Roster) -> dict[str, Any]:
     """An element as the clerk will judge it, without token and handoff; with its text if it is no request."""
     booking = classify(element, roster)
     request = booking.request
