@@ -41,7 +41,7 @@ def _lines(path: Path, count: int, follow: bool) -> Iterator[str]:
     stream = path.open(errors="replace")
     try:
         newest = deque(stream, maxlen=count)
-        yield from _past(path, count - len(newest))
+        yield from _rotated_lines(path, count - len(newest))
         yield from newest
         while follow:
             yield from stream
@@ -55,7 +55,7 @@ def _lines(path: Path, count: int, follow: bool) -> Iterator[str]:
         stream.close()
 
 
-def _past(path: Path, count: int) -> Iterator[str]:
+def _rotated_lines(path: Path, count: int) -> Iterator[str]:
     """The last lines before those of the file itself, out of what was rotated."""
     lines: deque[str] = deque(maxlen=max(0, count))
     for number in range(LOG_FILES - 1, 0, -1) if count > 0 else ():
