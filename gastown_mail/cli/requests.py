@@ -114,14 +114,16 @@ def _show_whole(town: Town, ids: Sequence[str], as_json: bool) -> None:
             f"there is no request {', '.join(missing)}: settled ones are kept for {kept}, "
             "and gastown-mail inbox shows those that nobody has read yet"
         )
-    ways = _ways(town, ids)
+    ways = _events_by_request(town, ids)
     if as_json:
         print_json([{**found[i], "events": [to_json(event) for event in ways[i]]} for i in ids])
     else:
-        click.echo("\n\n".join(_whole(found[i], [format_event(event) for event in ways[i]]) for i in ids))
+        click.echo(
+            "\n\n".join(_format_one(found[i], [format_event(event) for event in ways[i]]) for i in ids)
+        )
 
 
-def _ways(town: Town, ids: Sequence[str]) -> dict[str, list[Event]]:
+def _events_by_request(town: Town, ids: Sequence[str]) -> dict[str, list[Event]]:
     """The events that name these requests, oldest first, by id."""
     ways: dict[str, list[Event]] = {request_id: [] for request_id in ids}
     for event in iter_newest_first(town.redis, town.keys):
@@ -130,7 +132,7 @@ def _ways(town: Town, ids: Sequence[str]) -> dict[str, list[Event]]:
     return ways
 
 
-def _whole(record: Record, way: Sequence[str]) -> str:
+def _format_one(record: Record, way: Sequence[str]) -> str:
     names = [*FIELDS, *(name for name in record if name not in FIELDS)]
     lines = [wrap(f"{name:<12} {strip_controls(record[name])}", 13) for name in names if record.get(name)]
     return "\n".join([*lines, "", *(wrap(line, 14) for line in way)]).rstrip()
