@@ -92,7 +92,7 @@ def _each(
     said, also_json = context.obj
     with open_town(town or said) as opened:
         letters = DeadLetters(opened.redis, opened.keys)
-        outcomes = [_tried(act, letters, request_id, done) for request_id in ids]
+        outcomes = [_apply(act, letters, request_id, done) for request_id in ids]
     if as_json or also_json:
         print_json(outcomes)
     else:
@@ -101,7 +101,7 @@ def _each(
     return 0 if all(one["done"] for one in outcomes) else FAILED
 
 
-def _tried(
+def _apply(
     act: Callable[[DeadLetters, str], None], letters: DeadLetters, request_id: str, done: str
 ) -> dict[str, Any]:
     try:
