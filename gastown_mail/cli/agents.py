@@ -6,7 +6,7 @@ import click
 
 from gastown_mail.cli.filters import agent_option
 from gastown_mail.cli.here import json_option, load, print_json, town_option
-from gastown_mail.cli.look import Look
+from gastown_mail.cli.look import StatusCollector
 from gastown_mail.cli.report import OBSERVED
 from gastown_mail.cli.rows import rows_table
 
@@ -18,7 +18,7 @@ from gastown_mail.cli.rows import rows_table
 @click.option("--status", "observed", type=click.Choice(OBSERVED), help="Only those observed to be so.")
 def agents(town: str | None, as_json: bool, agent: str | None, observed: str | None) -> None:
     """List the agents: what should be and what is."""
-    look = Look(load(town))
+    look = StatusCollector(load(town))
     roster = look.town.roster()
     only = roster.resolve(agent).address if agent else None
     rows = [

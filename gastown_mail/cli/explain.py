@@ -7,7 +7,7 @@ import click
 
 from gastown_mail.cli.completion import complete_agents
 from gastown_mail.cli.here import json_option, load, town_option
-from gastown_mail.cli.look import Look
+from gastown_mail.cli.look import StatusCollector
 from gastown_mail.cli.reasons import (
     DesiredBy,
     Explanation,
@@ -33,14 +33,14 @@ EVENTS_READ = 5000
 @click.argument("agent", shell_complete=complete_agents)
 def explain(town: str | None, as_json: bool, agent: str) -> None:
     """Say why AGENT was or was not started or poked at the last heartbeat, and what can be done."""
-    look = Look(load(town))
+    look = StatusCollector(load(town))
     told = explanation(look, look.town.roster().resolve(agent))
     click.echo(told.model_dump_json(indent=2) if as_json else "\n".join(format_explanation(told)))
     if look.failure:
         raise look.failure
 
 
-def explanation(look: Look, agent: Agent) -> Explanation:
+def explanation(look: StatusCollector, agent: Agent) -> Explanation:
     """All that is known of why; what does not answer is in `unknown`."""
     report = look.report()
     row = next(row for row in report.agents or () if row.agent == agent.address)

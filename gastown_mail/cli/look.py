@@ -33,7 +33,7 @@ DEADLINE = 1.5
 T = TypeVar("T")
 
 
-def examine(said: str | None) -> Report:
+def collect_report(said: str | None) -> Report:
     """The town at this moment (`said`: as in `settings_of`).
 
     Raises SettingsError when there is no town, or when its settings are broken and no daemon runs.
@@ -46,7 +46,7 @@ def examine(said: str | None) -> Report:
         if holder is None:
             raise
         return _without_settings(root, holder, str(error))
-    look = Look(settings)
+    look = StatusCollector(settings)
     with look.town.redis:
         return judged(look.report())
 
@@ -68,7 +68,7 @@ def _without_settings(root: Path, holder: LockHolder, why: str) -> Report:
     )  # fmt: skip
 
 
-class Look:
+class StatusCollector:
     """The parts of one town, each asked once. `unknown` says which did not answer, and why."""
 
     def __init__(self, settings: Settings) -> None:

@@ -7,7 +7,7 @@ import click
 
 from gastown_mail.cli.glance import COLOURS, format_report
 from gastown_mail.cli.here import json_option, town_option
-from gastown_mail.cli.look import examine
+from gastown_mail.cli.look import collect_report
 from gastown_mail.cli.report import Report
 
 EXIT_CODES = {"running": 0, "stopped": 3, "degraded": 4}
@@ -28,8 +28,8 @@ def status(town: str | None, as_json: bool, watch: bool, interval: float) -> int
     if watch:
         from gastown_mail.cli.watch import watch_town
 
-        watch_town(lambda: examine(town), interval)
-    report = examine(town)
+        watch_town(lambda: collect_report(town), interval)
+    report = collect_report(town)
     click.echo(report.model_dump_json(indent=2) if as_json else _coloured(report))
     return EXIT_CODES[report.verdict]
 

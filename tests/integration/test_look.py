@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ResponseError
 
-from gastown_mail.cli.look import Look
+from gastown_mail.cli.look import StatusCollector
 from gastown_mail.cli.troubles import judged, vacancies
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, StateUnknown
 from gastown_mail.daemon.town import Town
@@ -17,10 +17,10 @@ from tests.towns import TWO_AGENTS, a_town
 
 
 @pytest.fixture
-def look(own_town: Town, server: OwnServer) -> Iterator[Look]:
+def look(own_town: Town, server: OwnServer) -> Iterator[StatusCollector]:
     """A look at a town on a Redis of the test's own."""
     daemon = own_town.settings.daemon.model_copy(update={"redis_url": server.url})
-    made = Look(own_town.settings.model_copy(update={"daemon": daemon}))
+    made = StatusCollector(own_town.settings.model_copy(update={"daemon": daemon}))
     with made.town.redis:
         yield made
 
@@ -29,7 +29,7 @@ def fails(error: Exception) -> None:
     raise error
 
 
-def test_a_redis_that_was_silent_is_not_asked_again(look: Look) -> None:
+def test_a_redis_that_was_silent_is_not_asked_again(look: StatusCollector) -> None:
     asked: list[str] = []
 
     look.ask_redis("redis", lambda: fails(RedisUnavailable("it stands still")))
@@ -40,7 +40,7 @@ def test_a_redis_that_was_silent_is_not_asked_again(look: Look) -> None:
     assert isinstance(look.failure, RedisUnavailable)
 
 
-def test_a_part_that_cannot_be_read_keeps_no_other_from_being_read(look: Look) -> None:
+def test_a_part_that_cannot_be_read_keeps_no_other_from_being_read(look: StatusCollector) -> None:
     look.ask_redis("mail", lambda: fails(ResponseError("WRONGTYPE")))
 
     assert look.ask_redis("workers", lambda: "two") == "two"
@@ -49,7 +49,7 @@ def test_a_part_that_cannot_be_read_keeps_no_other_from_being_read(look: Look) -
     assert str(look.failure) == "the inbox cannot be read: WRONGTYPE"
 
 
-def test_keys_of_another_type_and_records_of_another_shape_are_unknown_parts(look: Look) -> None:
+def test_keys_of_another_type_and_records_of_another_shape_are_unknown_parts(look: StatusCollector) -> None:
     keys, redis = look.town.keys, look.town.redis
     redis.set(keys.inbox, "no list")
     redis.hset(keys.agent(MAX), "last_poke", "yesterday")
@@ -63,7 +63,7 @@ def test_keys_of_another_type_and_records_of_another_shape_are_unknown_parts(loo
     assert report.hosts
 
 
-def test_a_frozen_redis_and_a_tmux_that_is_missing_are_said(look: Look, server: OwnServer) -> None:
+def test_a_frozen_redis_and_a_tmux_that_is_missing_are_said(look: StatusCollector, server: OwnServer) -> None:
     look.town.sessions.tmux.environ["PATH"] = "/nowhere"
 
     with server.frozen():
@@ -86,7 +86,7 @@ def test_workers_are_counted_host_by_host_and_silent_ones_are_not(tmp_path: Path
             one.register_birth()  # type: ignore[no-untyped-call]
         town.redis.hset(silent.key, "last_heartbeat", "2025-12-20T12:00:00.000000Z")
 
-        report = judged(Look(town.settings).report())
+        report = judged(StatusCollector(town.settings).report())
 
     here, far = sorted(report.hosts or (), key=lambda host: not host.here)
     assert (here.host, here.lifecycle, here.expected) == (town.host, 0, 2)
