@@ -17,7 +17,7 @@ from gastown_mail.mail.dead import DeadLetters
 from gastown_mail.plumbing.answers import to_str
 from gastown_mail.plumbing.files import LockHolder
 
-PEEKED = 10
+PEEK_LIMIT = 10
 """So many elements are read to find the age of the oldest: what is no request has no timestamp."""
 
 
@@ -66,20 +66,20 @@ def mail_part(town: Town, now: datetime, *, near: bool) -> Mail:
     with town.redis.pipeline(transaction=False) as pipe:
         for elements in (keys.inbox, keys.taken):
             pipe.llen(elements)
-            pipe.lrange(elements, 0, PEEKED - 1)
+            pipe.lrange(elements, 0, PEEK_LIMIT - 1)
         pipe.zcard(keys.unsettled)
         pipe.zrange(keys.unsettled, 0, 0, withscores=True)
         pipe.get(keys.clerk)
         inbox, waiting, taken, in_hand, opened, oldest, clerk = pipe.execute()
     received = datetime.fromtimestamp(oldest[0][1], UTC) if oldest else None
     return Mail(
-        clerk=_serves(to_str(clerk), town.host, near), inbox=inbox, inbox_oldest=age_of_oldest(waiting, now),
+        clerk=_clerk_is_alive(to_str(clerk), town.host, near), inbox=inbox, inbox_oldest=age_of_oldest(waiting, now),
         taken=taken, taken_oldest=age_of_oldest(in_hand, now), open=opened,
         open_oldest=age(received, now) if received else None, dead=len(DeadLetters(town.redis, keys).ids()),
     )  # fmt: skip
 
 
-def _serves(token: str, host: str, near: bool) -> bool:
+def _clerk_is_alive(token: str, host: str, near: bool) -> bool:
     clerk = Clerk.parse(token)
     if clerk is None or clerk.is_dead(host):
         return False
