@@ -26,11 +26,11 @@ def wait_for(condition: Callable[[], T | None], what: str, seconds: float) -> T 
             return None
         if waited > SAY_AFTER and not said:
             said = True
-            say(what, seconds)
+            announce_wait(what, seconds)
         time.sleep(LOOK_PAUSE)
     return value
 
 
-def say(what: str, seconds: float) -> None:
+def announce_wait(what: str, seconds: float) -> None:
     """Tell on stderr what is waited for, and how long at most."""
     click.echo(f"waiting at most {seconds:.0f} s for {what}", err=True)
