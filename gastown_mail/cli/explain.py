@@ -16,7 +16,7 @@ from gastown_mail.cli.reasons import (
     humanize,
     next_steps,
 )
-from gastown_mail.cli.report import Report, Row
+from gastown_mail.cli.report import AgentStatus, Report
 from gastown_mail.cli.rows import age
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.times import parse_time
@@ -57,7 +57,7 @@ def explanation(look: StatusCollector, agent: Agent) -> Explanation:
     return told.model_copy(update={"next_steps": tuple(next_steps(told))})
 
 
-def decided_at(report: Report, row: Row) -> datetime | None:
+def decided_at(report: Report, row: AgentStatus) -> datetime | None:
     """When the decision fell: at the town's last heartbeat, if that one looked at this agent."""
     if not row.decision or row.observed == "elsewhere" or report.heartbeat is None:
         return None
@@ -69,7 +69,7 @@ def _events(town: Town, address: str) -> list[Event]:
     return [event for event in found if event.fields.get("agent") == address]
 
 
-def desired_by(agent: Agent, row: Row, events: Sequence[Event]) -> DesiredBy:
+def desired_by(agent: Agent, row: AgentStatus, events: Sequence[Event]) -> DesiredBy:
     """What is desired of the agent, and by whom, as far as `events` (oldest first) still tell."""
     desired = row.desired
     if desired is None:

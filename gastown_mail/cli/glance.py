@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from gastown_mail.cli.here import strip_controls
-from gastown_mail.cli.report import Daemon, Heartbeat, Host, Mail, Report
+from gastown_mail.cli.report import Daemon, Heartbeat, Host, InboxStatus, Report
 from gastown_mail.cli.rows import clock, rows_table, spoken, tally
 from gastown_mail.cli.troubles import silence
 
@@ -82,7 +82,7 @@ def _host(host: Host) -> str:
     return f"{host.host}: {host.lifecycle}{of} lifecycle, {host.heartbeat} heartbeat"
 
 
-def mail_text(mail: Mail | None) -> str | None:
+def mail_text(mail: InboxStatus | None) -> str | None:
     """What waits where, with the age of the oldest."""
     if mail is None:
         return None

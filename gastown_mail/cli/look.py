@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from gastown_mail.cli.here import find_root, load
 from gastown_mail.cli.parts import daemon_part, heartbeat_part, mail_part, written_ago
-from gastown_mail.cli.report import Host, Part, Report, Row, Source
+from gastown_mail.cli.report import AgentStatus, Host, Report, Source, StateSource
 from gastown_mail.cli.rows import make_row
 from gastown_mail.cli.troubles import SILENT, judged
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
@@ -54,7 +54,7 @@ def collect_report(said: str | None) -> Report:
 def _without_settings(root: Path, holder: LockHolder, why: str) -> Report:
     """What the disk and the kernel tell of a daemon that goes on with settings that nobody can read now."""
     now, state = datetime.now(UTC), None
-    unknown: dict[Part, str] = {"settings": f"{why}; the daemon goes on with what it read before"}
+    unknown: dict[Source, str] = {"settings": f"{why}; the daemon goes on with what it read before"}
     try:
         state = load_state(root)
     except GastownError as error:
@@ -74,7 +74,7 @@ class StatusCollector:
     def __init__(self, settings: Settings) -> None:
         self.settings, self.now = settings, datetime.now(UTC)
         self.holder = TownLock.holder(settings.lock_file)
-        self.unknown: dict[Part, str] = {}
+        self.unknown: dict[Source, str] = {}
         self.failure: GastownError | None = None
         self.town = open_hasty(settings)
 
@@ -100,7 +100,7 @@ class StatusCollector:
             unknown=self.unknown,
         )  # fmt: skip
 
-    def rows(self, roster: Roster) -> list[Row]:
+    def rows(self, roster: Roster) -> list[AgentStatus]:
         """A row for each agent, from one look at tmux and one at the records."""
         agents = list(roster.agents.values())
         addresses = [agent.address for agent in agents]
@@ -112,7 +112,7 @@ class StatusCollector:
             for agent in agents
         ]
 
-    def _ask(self, part: Part, question: Callable[[], T]) -> T | None:
+    def _ask(self, part: Source, question: Callable[[], T]) -> T | None:
         try:
             return question()
         except (GastownError, RedisError, OSError, ValueError) as error:
@@ -121,7 +121,7 @@ class StatusCollector:
             self.failure = self.failure or said
             return None
 
-    def ask_redis(self, part: Part, question: Callable[[], T]) -> T | None:
+    def ask_redis(self, part: Source, question: Callable[[], T]) -> T | None:
         """The answer, None when it is now in `unknown`; a Redis that was silent once is not asked again."""
         if "redis" in self.unknown:
             return None
@@ -137,7 +137,7 @@ class StatusCollector:
             raise RedisUnavailable("the town's own server does not run; it starts with the daemon")
         self.town.redis.ping()
 
-    def _state(self) -> tuple[State | None, Source, float | None]:
+    def _state(self) -> tuple[State | None, StateSource, float | None]:
         """What the daemon says of itself, in Redis or else in the file, and how old that is (seconds)."""
         state = self.ask_redis("state", self.town.state.read)
         if state not in (None, State()):

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from gastown_mail.cli.report import Daemon, Heartbeat, Mail, Source
+from gastown_mail.cli.report import Daemon, Heartbeat, InboxStatus, StateSource
 from gastown_mail.cli.rows import age, moment
 from gastown_mail.contracts.state import State, state_file
 from gastown_mail.contracts.times import parse_time
@@ -31,7 +31,7 @@ def written_ago(root: Path, now: datetime) -> float | None:
 
 
 def daemon_part(
-    holder: LockHolder | None, state: State | None, source: Source, state_age: float | None
+    holder: LockHolder | None, state: State | None, source: StateSource, state_age: float | None
 ) -> Daemon:
     """The daemon as its lock and its state tell of it, which was read from `source`."""
     held, pid = holder is not None, holder.pid if holder else None
@@ -60,7 +60,7 @@ def heartbeat_part(
     )  # fmt: skip
 
 
-def mail_part(town: Town, now: datetime, *, near: bool) -> Mail:
+def mail_part(town: Town, now: datetime, *, near: bool) -> InboxStatus:
     """What waits where, and how long the oldest has (`near`: see `Worker.lives`); raises RedisError."""
     keys = town.keys
     with town.redis.pipeline(transaction=False) as pipe:
@@ -72,7 +72,7 @@ def mail_part(town: Town, now: datetime, *, near: bool) -> Mail:
         pipe.get(keys.clerk)
         inbox, waiting, taken, in_hand, opened, oldest, clerk = pipe.execute()
     received = datetime.fromtimestamp(oldest[0][1], UTC) if oldest else None
-    return Mail(
+    return InboxStatus(
         clerk=_clerk_is_alive(to_str(clerk), town.host, near), inbox=inbox, inbox_oldest=age_of_oldest(waiting, now),
         taken=taken, taken_oldest=age_of_oldest(in_hand, now), open=opened,
         open_oldest=age(received, now) if received else None, dead=len(DeadLetters(town.redis, keys).ids()),

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from gastown_mail.cli.glance import UNKNOWN, wrapped
-from gastown_mail.cli.report import Part, Row, Seconds, Shape, Wanted
+from gastown_mail.cli.report import AgentStatus, Seconds, Source, StatusModel, Wanted
 from gastown_mail.cli.rows import clock, is_down, note, spoken
 
 MARGIN = 16
@@ -15,7 +15,7 @@ PLAIN = ("left alone", "not started", "not poked", "poked")
 """Decisions that are sentences by themselves."""
 
 
-class DesiredBy(Shape):
+class DesiredBy(StatusModel):
     """What should be of the agent, and who said so."""
 
     desired: Wanted | None = None
@@ -24,7 +24,7 @@ class DesiredBy(Shape):
     """When that was said; null when it comes from the settings, or is longer ago than events are kept."""
 
 
-class LastRequest(Shape):
+class LastRequest(StatusModel):
     """The last request to the agent, and how it ended."""
 
     id: str
@@ -36,7 +36,7 @@ class LastRequest(Shape):
     detail: str = ""
 
 
-class Explanation(Shape):
+class Explanation(StatusModel):
     """Why the agent was or was not started or poked at the last heartbeat, and how it is now."""
 
     version: Literal[1] = 1
@@ -47,7 +47,7 @@ class Explanation(Shape):
     decided: datetime | None = None
     """When that heartbeat was completed; null when it ran on another host, or is not known."""
     decided_ago: Seconds | None = None
-    now: Row
+    now: AgentStatus
     """What should be, and what is."""
     wish: DesiredBy | None = None
     town_paused: bool | None = None
@@ -55,7 +55,7 @@ class Explanation(Shape):
     last_request: LastRequest | None = None
     next_steps: tuple[str, ...] = ()
     """What an operator can do."""
-    unknown: dict[Part, str] = Field(default_factory=dict)
+    unknown: dict[Source, str] = Field(default_factory=dict)
     """Which parts did not answer, and why."""
 
 
@@ -90,7 +90,7 @@ def next_steps(explanation: Explanation) -> Iterator[str]:
         yield f"gastown-mail dead revive {explanation.last_request.id} asks again for what its last request asked"
 
 
-def _steps_when_not_alive(row: Row) -> Iterator[str]:
+def _steps_when_not_alive(row: AgentStatus) -> Iterator[str]:
     if row.observed == "elsewhere":
         yield f"ask on host {row.host}, where it lives: gastown-mail explain {row.agent}"
     elif row.observed == "foreign":
@@ -152,7 +152,7 @@ def _desired(explanation: Explanation) -> str:
     return f"{desired}, by {explanation.wish.by}{since}{must}"
 
 
-def _observed(row: Row) -> str:
+def _observed(row: AgentStatus) -> str:
     if row.observed != "alive":
         said = note(row.model_copy(update={"waits": None}))
         return row.observed + ("" if said == "-" else f": {said}")
@@ -161,7 +161,7 @@ def _observed(row: Row) -> str:
     return f"alive for {spoken(row.age)} in session {row.session}, {active}, {attached}"
 
 
-def _gate(row: Row) -> str:
+def _gate(row: AgentStatus) -> str:
     if row.desired == "unknown":
         return UNKNOWN
     if row.waits and row.waits_until:

@@ -11,20 +11,20 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Seconds = Annotated[float, Field(description="seconds")]
 Verdict = Literal["running", "degraded", "stopped"]
-Source = Literal["redis", "state.json"]
-Part = Literal["settings", "state", "redis", "tmux", "roster", "records", "schedule", "workers", "mail"]
+StateSource = Literal["redis", "state.json"]
+Source = Literal["settings", "state", "redis", "tmux", "roster", "records", "schedule", "workers", "mail"]
 Observed = Literal["alive", "ended", "none", "foreign", "elsewhere", "unknown"]
 OBSERVED: tuple[Observed, ...] = ("alive", "ended", "none", "foreign", "elsewhere", "unknown")
 Wanted = Literal["running", "stopped", "paused", "unknown"]
 
 
-class Shape(BaseModel):
+class StatusModel(BaseModel):
     """What all parts of a document share: they are frozen, and have no other keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class Trouble(Shape):
+class Problem(StatusModel):
     """One reason why the town is degraded."""
 
     reason: str
@@ -33,7 +33,7 @@ class Trouble(Shape):
     """What to do about it, or what was said instead of an answer."""
 
 
-class Daemon(Shape):
+class Daemon(StatusModel):
     """The daemon, as the kernel and its own state tell of it."""
 
     held: bool
@@ -46,13 +46,13 @@ class Daemon(Shape):
     """What the daemon says of itself."""
     since: datetime | None = None
     """When it started."""
-    state_from: Source | None = None
+    state_from: StateSource | None = None
     """Where what it says was read: Redis just now, or the file."""
     state_age: Seconds | None = None
     """How long ago the file was written; 0 when Redis was asked."""
 
 
-class Heartbeat(Shape):
+class Heartbeat(StatusModel):
     """The heartbeats since the daemon's start."""
 
     count: int
@@ -67,7 +67,7 @@ class Heartbeat(Shape):
     interval: Seconds | None = None
 
 
-class Host(Shape):
+class Host(StatusModel):
     """The rq workers that live on one host of the town."""
 
     host: str
@@ -81,7 +81,7 @@ class Host(Shape):
     """Workers that run the heartbeat."""
 
 
-class Mail(Shape):
+class InboxStatus(StatusModel):
     """What was asked for and where it is."""
 
     clerk: bool
@@ -101,7 +101,7 @@ class Mail(Shape):
     """Dead letters."""
 
 
-class Row(Shape):
+class AgentStatus(StatusModel):
     """One agent: what should be, and what is."""
 
     agent: str
@@ -136,7 +136,7 @@ class Row(Shape):
     """What was decided about it at the last heartbeat, not now; `explain` says more."""
 
 
-class Report(Shape):
+class Report(StatusModel):
     """Everything that `status` knows at one moment."""
 
     version: Literal[1] = 1
@@ -148,14 +148,14 @@ class Report(Shape):
     """When; every age counts from here."""
     verdict: Verdict = "running"
     """running: exit 0 · stopped: exit 3 · degraded: exit 4."""
-    troubles: list[Trouble] = []
+    troubles: list[Problem] = []
     """Why it is degraded."""
-    unknown: dict[Part, str] = {}
+    unknown: dict[Source, str] = {}
     """Which parts did not answer, and why; what they would have told is null."""
     paused: bool | None = None
     """An operator has paused the whole town."""
     daemon: Daemon
     heartbeat: Heartbeat | None = None
     hosts: list[Host] | None = None
-    mail: Mail | None = None
-    agents: list[Row] | None = None
+    mail: InboxStatus | None = None
+    agents: list[AgentStatus] | None = None

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from gastown_mail.cli.here import table
-from gastown_mail.cli.report import OBSERVED, Observed, Row
+from gastown_mail.cli.report import OBSERVED, AgentStatus, Observed
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.times import ZERO_TIME, format_duration
 from gastown_mail.daemon.gate import StartHistory
@@ -27,11 +27,11 @@ UNWELL = frozenset({"ended", "none", "foreign"})
 
 def make_row(
     agent: Agent, sessions: Sessions, record: AgentRecord | None, *, host: str, now: datetime
-) -> Row:
+) -> AgentStatus:
     """What is known of one agent at `now` on `host`. `record` is None when Redis did not answer."""
     observed = observe(agent, sessions, host)
     session = sessions.get(agent.session) if sessions and observed == "alive" else None
-    return Row(
+    return AgentStatus(
         agent=agent.address, host=agent.host, session=agent.session, observed=observed,
         **_recorded(agent, record, now), **_living(session, now),
     )  # fmt: skip
@@ -100,26 +100,26 @@ def age(at: datetime, now: datetime) -> float:
     return round(max(0.0, (now - at).total_seconds()), 3)
 
 
-def is_down(row: Row) -> bool:
+def is_down(row: AgentStatus) -> bool:
     """It must run, and certainly does not."""
     return bool(row.must_run) and row.observed in UNWELL
 
 
-def rows_table(rows: Iterable[Row]) -> str:
+def rows_table(rows: Iterable[AgentStatus]) -> str:
     """The rows in columns, those that are down first."""
     ordered = sorted(rows, key=lambda row: not is_down(row))
     return table(HEADINGS, [_cells(row) for row in ordered])
 
 
-def _cells(row: Row) -> Sequence[str]:
+def _cells(row: AgentStatus) -> Sequence[str]:
     return (row.agent, _desired(row), row.observed, spoken(row.age), spoken(row.idle), note(row))
 
 
-def _desired(row: Row) -> str:
+def _desired(row: AgentStatus) -> str:
     return "must run" if row.must_run else row.desired or "-"
 
 
-def note(row: Row) -> str:
+def note(row: AgentStatus) -> str:
     """What to know of it besides, as it is now: what was decided at some heartbeat is left to `explain`."""
     may_start = row.observed != "alive" and row.desired not in ("stopped", "paused")
     if may_start and row.waits and row.waits_until:
@@ -147,7 +147,7 @@ def clock(at: datetime) -> str:
     return local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
 
 
-def tally(rows: Iterable[Row]) -> str:
+def tally(rows: Iterable[AgentStatus]) -> str:
     """How many agents are what, and how many should be."""
     rows = list(rows)
     seen = Counter(row.observed for row in rows)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from gastown_mail.cli.report import Daemon, Heartbeat, Host, Part, Report, Row, Trouble
+from gastown_mail.cli.report import AgentStatus, Daemon, Heartbeat, Host, Problem, Report, Source
 from gastown_mail.cli.rows import age, is_down, spoken
 
 LATE_AFTER = 2.0
@@ -15,7 +15,7 @@ OVERDUE = 10.0
 NAMED = 3
 """So many agents are named in one reason, more are counted."""
 
-SILENT: Mapping[Part, str] = MappingProxyType(
+SILENT: Mapping[Source, str] = MappingProxyType(
     {
         "settings": "town.toml is broken",
         "state": "the state cannot be read",
@@ -41,7 +41,7 @@ def judged(report: Report) -> Report:
     return report.model_copy(update={"verdict": "degraded" if troubles else "running", "troubles": troubles})
 
 
-def _troubles(report: Report) -> Iterator[Trouble]:
+def _troubles(report: Report) -> Iterator[Problem]:
     yield from _of_daemon(report.daemon)
     yield from silence(report)
     if report.heartbeat:
@@ -50,48 +50,48 @@ def _troubles(report: Report) -> Iterator[Trouble]:
     yield from _of_agents(report.agents or ())
 
 
-def vacancies(report: Report) -> list[Trouble]:
+def vacancies(report: Report) -> list[Problem]:
     """Which work of the daemon nobody does: clerk, workers, schedule."""
     found = [trouble for host in report.hosts or () for trouble in _of_host(host)]
     if report.mail and not report.mail.clerk:
-        found.append(Trouble(reason="no clerk reads the inbox", remedy=f"{LOGS}; {RESTART}"))
+        found.append(Problem(reason="no clerk reads the inbox", remedy=f"{LOGS}; {RESTART}"))
     return [*found, *_of_schedule(report)]
 
 
-def silence(report: Report) -> list[Trouble]:
+def silence(report: Report) -> list[Problem]:
     """What did not answer, and why."""
-    return [Trouble(reason=SILENT[part], remedy=why) for part, why in report.unknown.items()]
+    return [Problem(reason=SILENT[part], remedy=why) for part, why in report.unknown.items()]
 
 
-def _of_daemon(daemon: Daemon) -> Iterator[Trouble]:
+def _of_daemon(daemon: Daemon) -> Iterator[Problem]:
     if not daemon.held:
-        yield Trouble(
+        yield Problem(
             reason="no daemon holds the town", remedy=f"it was killed, or runs elsewhere; {RESTART}"
         )
     elif daemon.frozen:
-        yield Trouble(reason="the daemon stands still", remedy=f"kill -CONT {daemon.pid} lets it go on")
+        yield Problem(reason="the daemon stands still", remedy=f"kill -CONT {daemon.pid} lets it go on")
     elif daemon.running is False:
-        yield Trouble(reason="the daemon is starting or stopping", remedy="look again in a moment")
+        yield Problem(reason="the daemon is starting or stopping", remedy="look again in a moment")
 
 
-def _of_heartbeat(report: Report) -> Iterator[Trouble]:
+def _of_heartbeat(report: Report) -> Iterator[Problem]:
     beat = report.heartbeat
     assert beat is not None
     late = _silence(report, beat)
     if late is not None and beat.interval and late >= LATE_AFTER * beat.interval:
-        yield Trouble(reason=f"the last heartbeat was {spoken(late)} ago" if beat.last
+        yield Problem(reason=f"the last heartbeat was {spoken(late)} ago" if beat.last
                       else f"no heartbeat since the start {spoken(late)} ago", remedy=LOGS)  # fmt: skip
 
 
-def _of_schedule(report: Report) -> Iterator[Trouble]:
+def _of_schedule(report: Report) -> Iterator[Problem]:
     beat = report.heartbeat
     if beat is None or {"redis", "schedule", "settings"} & set(report.unknown):
         return
     if beat.due_in is None:
-        yield Trouble(reason="the heartbeat is not on the schedule", remedy=RESTART)
+        yield Problem(reason="the heartbeat is not on the schedule", remedy=RESTART)
     elif beat.due_in < -OVERDUE:
         overdue = f"the heartbeat is overdue since {spoken(-beat.due_in)}"
-        yield Trouble(reason=overdue, remedy=f"no scheduler works; {LOGS}; {RESTART}")
+        yield Problem(reason=overdue, remedy=f"no scheduler works; {LOGS}; {RESTART}")
 
 
 def _silence(report: Report, beat: Heartbeat) -> float | None:
@@ -102,13 +102,13 @@ def _silence(report: Report, beat: Heartbeat) -> float | None:
     return min(ages, default=None)
 
 
-def _of_host(host: Host) -> Iterator[Trouble]:
+def _of_host(host: Host) -> Iterator[Problem]:
     remedy = f"{LOGS}; {RESTART}" if host.here else f"see to worker.py on {host.host}"
     if host.lifecycle < (host.expected or 1):
         reason = f"{_count(host)} on {host.host}"
-        yield Trouble(reason=reason, remedy=remedy)
+        yield Problem(reason=reason, remedy=remedy)
     if not host.heartbeat:
-        yield Trouble(reason=f"no heartbeat worker on {host.host}", remedy=remedy)
+        yield Problem(reason=f"no heartbeat worker on {host.host}", remedy=remedy)
 
 
 def _count(host: Host) -> str:
@@ -117,11 +117,11 @@ def _count(host: Host) -> str:
     return f"{host.lifecycle} of {host.expected} lifecycle workers"
 
 
-def _of_agents(rows: list[Row] | tuple[()]) -> Iterator[Trouble]:
+def _of_agents(rows: list[AgentStatus] | tuple[()]) -> Iterator[Problem]:
     down = [row for row in rows if is_down(row)]
     if not down:
         return
     names = ", ".join(row.agent for row in down[:NAMED])
     more = f" and {len(down) - NAMED} more" if len(down) > NAMED else ""
     must = "must run and does not" if len(down) == 1 else "must run and do not"
-    yield Trouble(reason=f"{names}{more} {must}", remedy=f"gastown-mail explain {down[0].agent} says why")
+    yield Problem(reason=f"{names}{more} {must}", remedy=f"gastown-mail explain {down[0].agent} says why")

@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from gastown_mail.cli.reasons import DesiredBy, Explanation, LastRequest
-from gastown_mail.cli.report import Daemon, Heartbeat, Host, Mail, Report, Row, Trouble
+from gastown_mail.cli.report import AgentStatus, Daemon, Heartbeat, Host, InboxStatus, Problem, Report
 
 ROW = (
     "agent host session desired must_run observed since age active idle attached waits waits_until last_poke"
@@ -14,12 +14,12 @@ ROW = (
 )
 VERSION_1: dict[type[BaseModel], str] = {
     Report: "version town root asked verdict troubles unknown paused daemon heartbeat hosts mail agents",
-    Trouble: "reason remedy",
+    Problem: "reason remedy",
     Daemon: "held pid frozen running since state_from state_age",
     Heartbeat: "count last age next due_in interval",
     Host: "host here lifecycle expected heartbeat",
-    Mail: "clerk inbox inbox_oldest taken taken_oldest open open_oldest dead",
-    Row: ROW,
+    InboxStatus: "clerk inbox inbox_oldest taken taken_oldest open open_oldest dead",
+    AgentStatus: ROW,
     Explanation: "version asked decision decided decided_ago now wish town_paused daemon_runs last_request"
     " next_steps unknown",
     DesiredBy: "desired by since",

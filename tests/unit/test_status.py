@@ -9,7 +9,7 @@ import pytest
 
 from gastown_mail.cli.glance import format_report, verdict
 from gastown_mail.cli.parts import age_of_oldest, daemon_part
-from gastown_mail.cli.report import Daemon, Heartbeat, Host, Mail, Report, Row
+from gastown_mail.cli.report import AgentStatus, Daemon, Heartbeat, Host, InboxStatus, Report
 from gastown_mail.cli.rows import clock, make_row, note, rows_table, spoken, tally
 from gastown_mail.cli.troubles import judged
 from gastown_mail.contracts.agent import Agent
@@ -37,7 +37,9 @@ def ago(**span: float) -> datetime:
     return NOW - timedelta(**span)
 
 
-def row(record: AgentRecord | None = AgentRecord(), session: Session | None = ALIVE, **of: Any) -> Row:  # noqa: B008
+def row(
+    record: AgentRecord | None = AgentRecord(), session: Session | None = ALIVE, **of: Any
+) -> AgentStatus:  # noqa: B008
     sessions = {session.name: session} if session else {}
     return make_row(replace(DEACON, **of), sessions, record, host=HERE, now=NOW)
 
@@ -49,7 +51,7 @@ def well(**parts: Any) -> Report:
         "daemon": Daemon(held=True, pid=7, running=True, since=ago(hours=2), state_from="redis", state_age=0),
         "heartbeat": Heartbeat(count=3, last=ago(seconds=9), age=9, next=NOW, due_in=51, interval=60),
         "hosts": [Host(host=HERE, here=True, lifecycle=2, expected=2, heartbeat=1)],
-        "mail": Mail(clerk=True, inbox=0, taken=0, open=0, dead=0),
+        "mail": InboxStatus(clerk=True, inbox=0, taken=0, open=0, dead=0),
         "agents": [row()],
     }  # fmt: skip
     return judged(Report(**given | parts))
@@ -97,7 +99,7 @@ def test_a_town_without_daemon_that_says_so_itself_is_stopped_whatever_else_is_u
          "1 of 2 lifecycle workers on here"),
         ({"hosts": [Host(host=THERE, here=False, lifecycle=0, heartbeat=0)]},
          "no lifecycle worker on there; no heartbeat worker on there"),
-        ({"mail": Mail(clerk=False, inbox=0, taken=0, open=0, dead=0)}, "no clerk reads the inbox"),
+        ({"mail": InboxStatus(clerk=False, inbox=0, taken=0, open=0, dead=0)}, "no clerk reads the inbox"),
         ({"agents": [row(session=None)]}, "deacon/ must run and does not"),
     ],
 )  # fmt: skip
