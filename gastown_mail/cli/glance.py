@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from gastown_mail.cli.here import strip_controls
 from gastown_mail.cli.report import Daemon, Heartbeat, Host, InboxStatus, Report
-from gastown_mail.cli.rows import clock, rows_table, spoken, tally
+from gastown_mail.cli.rows import format_clock, format_short, rows_table, summarize
 from gastown_mail.cli.troubles import silence
 
 COLOURS = {"running": "green", "stopped": "yellow", "degraded": "red"}
@@ -41,7 +41,7 @@ def _parts(report: Report) -> Iterator[str]:
     yield from _part("heartbeat", heartbeat_text(report.heartbeat))
     yield from _part("workers", hosts_text(report.hosts) or UNKNOWN)
     yield from _part("requests", mail_text(report.mail) or UNKNOWN)
-    yield from _part("agents", UNKNOWN if report.agents is None else tally(report.agents))
+    yield from _part("agents", UNKNOWN if report.agents is None else summarize(report.agents))
 
 
 def _part(name: str, text: str) -> list[str]:
@@ -55,9 +55,9 @@ def daemon_text(report: Report) -> str:
     if not daemon.held:
         words = ["none, though its state says that it runs" if daemon.running else "none"]
     if daemon.since:
-        words.append(f"since {clock(daemon.since)}")
+        words.append(f"since {format_clock(daemon.since)}")
     if daemon.state_from == "state.json" and daemon.state_age is not None:
-        words.append(f"by state.json, written {spoken(daemon.state_age)} ago")
+        words.append(f"by state.json, written {format_short(daemon.state_age)} ago")
     return ", ".join(words)
 
 
@@ -65,10 +65,10 @@ def heartbeat_text(beat: Heartbeat | None) -> str:
     """How many, how long ago the last, and when the next one is due."""
     if beat is None:
         return UNKNOWN
-    last = f"{clock(beat.last)} ({spoken(beat.age)} ago)" if beat.last else "none yet"
+    last = f"{format_clock(beat.last)} ({format_short(beat.age)} ago)" if beat.last else "none yet"
     words = [f"last {last}", f"{beat.count} since the start"]
     if beat.due_in is not None:
-        words.append(f"next in {spoken(beat.due_in)}" if beat.due_in > 0 else "next due now")
+        words.append(f"next in {format_short(beat.due_in)}" if beat.due_in > 0 else "next due now")
     return ", ".join(words)
 
 
@@ -96,7 +96,7 @@ def mail_text(mail: InboxStatus | None) -> str | None:
 
 
 def _oldest(seconds: float | None) -> str:
-    return "" if seconds is None else f" (oldest {spoken(seconds)})"
+    return "" if seconds is None else f" (oldest {format_short(seconds)})"
 
 
 def _agents(report: Report) -> Iterator[str]:

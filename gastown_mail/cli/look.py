@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from gastown_mail.cli.here import find_root, load
 from gastown_mail.cli.parts import daemon_part, heartbeat_part, mail_part, written_ago
 from gastown_mail.cli.report import AgentStatus, Host, Report, Source, StateSource
-from gastown_mail.cli.rows import make_row
+from gastown_mail.cli.rows import agent_status
 from gastown_mail.cli.troubles import SILENT, judged
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
 from gastown_mail.contracts.settings import Settings
@@ -108,7 +108,7 @@ class StatusCollector:
         records = self.ask_redis("records", lambda: self.town.agents.read_all(addresses))
         known = dict(zip(addresses, records or (), strict=False))
         return [
-            make_row(agent, sessions, known.get(agent.address), host=self.town.host, now=self.now)
+            agent_status(agent, sessions, known.get(agent.address), host=self.town.host, now=self.now)
             for agent in agents
         ]
 

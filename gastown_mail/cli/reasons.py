@@ -8,7 +8,7 @@ from pydantic import Field
 
 from gastown_mail.cli.glance import UNKNOWN, wrapped
 from gastown_mail.cli.report import AgentStatus, Seconds, Source, StatusModel, Wanted
-from gastown_mail.cli.rows import clock, is_down, note, spoken
+from gastown_mail.cli.rows import format_clock, format_short, is_down, note
 
 MARGIN = 16
 PLAIN = ("left alone", "not started", "not poked", "poked")
@@ -140,13 +140,13 @@ def _decided(explanation: Explanation) -> str:
         "what is desired has changed": explanation.wish.since if explanation.wish else None,
     }
     since = "".join(f"; {what} since" for what, at in newer.items() if at and at > explanation.decided)
-    return f"at the heartbeat of {clock(explanation.decided)}, {spoken(explanation.decided_ago)} ago{since}"
+    return f"at the heartbeat of {format_clock(explanation.decided)}, {format_short(explanation.decided_ago)} ago{since}"
 
 
 def _desired(explanation: Explanation) -> str:
     if explanation.wish is None:
         return UNKNOWN
-    since = f", since {clock(explanation.wish.since)}" if explanation.wish.since else ""
+    since = f", since {format_clock(explanation.wish.since)}" if explanation.wish.since else ""
     must = "; it is started again whenever it does not run" if explanation.now.must_run else ""
     desired = explanation.wish.desired or ("running" if explanation.now.must_run else "nothing")
     return f"{desired}, by {explanation.wish.by}{since}{must}"
@@ -157,15 +157,15 @@ def _observed(row: AgentStatus) -> str:
         said = note(row.model_copy(update={"waits": None}))
         return row.observed + ("" if said == "-" else f": {said}")
     attached = "a person is attached" if row.attached else "nobody is attached"
-    active = f"last activity {spoken(row.idle)} ago"
-    return f"alive for {spoken(row.age)} in session {row.session}, {active}, {attached}"
+    active = f"last activity {format_short(row.idle)} ago"
+    return f"alive for {format_short(row.age)} in session {row.session}, {active}, {attached}"
 
 
 def _gate(row: AgentStatus) -> str:
     if row.desired == "unknown":
         return UNKNOWN
     if row.waits and row.waits_until:
-        return f"closed for automatic starts: {row.waits} until {clock(row.waits_until)}"
+        return f"closed for automatic starts: {row.waits} until {format_clock(row.waits_until)}"
     return "open"
 
 
@@ -173,6 +173,6 @@ def _request(explanation: Explanation) -> str:
     request = explanation.last_request
     if request is None:
         return UNKNOWN if explanation.unknown else "none that is still known"
-    ended = f" at {clock(request.finished)}" if request.finished else ""
+    ended = f" at {format_clock(request.finished)}" if request.finished else ""
     detail = f": {request.detail}" if request.detail else ""
     return f"{request.action} by {request.asked_by} is {request.status}{ended}{detail} [{request.id}]"

@@ -22,10 +22,10 @@ HEADINGS = ("AGENT", "DESIRED", "OBSERVED", "AGE", "IDLE", "NOTE")
 REMARKS: Mapping[Observed, str] = MappingProxyType(
     {"elsewhere": "lives on {host}", "foreign": "not ours; adopt it", "ended": "its program has ended"}
 )
-UNWELL = frozenset({"ended", "none", "foreign"})
+DOWN = frozenset({"ended", "none", "foreign"})
 
 
-def make_row(
+def agent_status(
     agent: Agent, sessions: Sessions, record: AgentRecord | None, *, host: str, now: datetime
 ) -> AgentStatus:
     """What is known of one agent at `now` on `host`. `record` is None when Redis did not answer."""
@@ -54,7 +54,7 @@ def observe(agent: Agent, sessions: Sessions, host: str) -> Observed:
 def _recorded(agent: Agent, record: AgentRecord | None, now: datetime) -> dict[str, Any]:
     if record is None:
         return {"desired": "unknown"}
-    waits, until = waiting(record.gate, now)
+    waits, until = blocking_backoff(record.gate, now)
     poked = moment(record.last_poke)
     return {
         "desired": record.desired.value if record.desired else None,
@@ -68,7 +68,7 @@ def _recorded(agent: Agent, record: AgentRecord | None, now: datetime) -> dict[s
     }
 
 
-def waiting(gate: StartHistory, now: datetime) -> tuple[str | None, datetime | None]:
+def blocking_backoff(gate: StartHistory, now: datetime) -> tuple[str | None, datetime | None]:
     """Which wait keeps the agent from being started, and until when."""
     epoch = now.timestamp()
     if gate.blocked_reason(epoch) is None:
@@ -102,7 +102,7 @@ def age(at: datetime, now: datetime) -> float:
 
 def is_down(row: AgentStatus) -> bool:
     """It must run, and certainly does not."""
-    return bool(row.must_run) and row.observed in UNWELL
+    return bool(row.must_run) and row.observed in DOWN
 
 
 def rows_table(rows: Iterable[AgentStatus]) -> str:
@@ -112,7 +112,7 @@ def rows_table(rows: Iterable[AgentStatus]) -> str:
 
 
 def _cells(row: AgentStatus) -> Sequence[str]:
-    return (row.agent, _desired(row), row.observed, spoken(row.age), spoken(row.idle), note(row))
+    return (row.agent, _desired(row), row.observed, format_short(row.age), format_short(row.idle), note(row))
 
 
 def _desired(row: AgentStatus) -> str:
@@ -123,31 +123,31 @@ def note(row: AgentStatus) -> str:
     """What to know of it besides, as it is now: what was decided at some heartbeat is left to `explain`."""
     may_start = row.observed != "alive" and row.desired not in ("stopped", "paused")
     if may_start and row.waits and row.waits_until:
-        return f"{row.waits} until {clock(row.waits_until)}"
+        return f"{row.waits} until {format_clock(row.waits_until)}"
     if row.observed in REMARKS:
         return REMARKS[row.observed].format(host=row.host)
     if row.attached:
         return "a person is attached"
     if row.since_poke is None or row.age is None or row.since_poke > row.age:
         return "-"
-    return f"poked {spoken(row.since_poke)} ago"
+    return f"poked {format_short(row.since_poke)} ago"
 
 
-def spoken(seconds: float | None) -> str:
+def format_short(seconds: float | None) -> str:
     """A duration as people say it, `-` when there is none; from an hour on without seconds."""
     if seconds is None:
         return "-"
     return format_duration(seconds // 60 * 60 if seconds >= 3600 else int(seconds))
 
 
-def clock(at: datetime) -> str:
+def format_clock(at: datetime) -> str:
     """A time of today without its day, any other with it; in the zone of this machine."""
     local = at.astimezone()
     today = local.date() == datetime.now(UTC).astimezone().date()
     return local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")
 
 
-def tally(rows: Iterable[AgentStatus]) -> str:
+def summarize(rows: Iterable[AgentStatus]) -> str:
     """How many agents are what, and how many should be."""
     rows = list(rows)
     seen = Counter(row.observed for row in rows)

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
 from gastown_mail.cli.report import AgentStatus, Daemon, Heartbeat, Host, Problem, Report, Source
-from gastown_mail.cli.rows import age, is_down, spoken
+from gastown_mail.cli.rows import age, format_short, is_down
 
 LATE_AFTER = 2.0
 """A heartbeat that is later than this many intervals degrades the town."""
@@ -79,8 +79,8 @@ def _of_heartbeat(report: Report) -> Iterator[Problem]:
     assert beat is not None
     late = _silence(report, beat)
     if late is not None and beat.interval and late >= LATE_AFTER * beat.interval:
-        yield Problem(reason=f"the last heartbeat was {spoken(late)} ago" if beat.last
-                      else f"no heartbeat since the start {spoken(late)} ago", remedy=LOGS)  # fmt: skip
+        yield Problem(reason=f"the last heartbeat was {format_short(late)} ago" if beat.last
+                      else f"no heartbeat since the start {format_short(late)} ago", remedy=LOGS)  # fmt: skip
 
 
 def _of_schedule(report: Report) -> Iterator[Problem]:
@@ -90,7 +90,7 @@ def _of_schedule(report: Report) -> Iterator[Problem]:
     if beat.due_in is None:
         yield Problem(reason="the heartbeat is not on the schedule", remedy=RESTART)
     elif beat.due_in < -OVERDUE:
-        overdue = f"the heartbeat is overdue since {spoken(-beat.due_in)}"
+        overdue = f"the heartbeat is overdue since {format_short(-beat.due_in)}"
         yield Problem(reason=overdue, remedy=f"no scheduler works; {LOGS}; {RESTART}")
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from gastown_mail.cli.glance import COLOURS, format_report
 from gastown_mail.cli.report import Report
-from gastown_mail.cli.rows import clock
+from gastown_mail.cli.rows import format_clock
 
 TERMINATED = 128 + signal.SIGTERM
 
@@ -35,5 +35,5 @@ def watch_town(look: Callable[[], Report], interval: float) -> NoReturn:
 def as_text(report: Report) -> Text:
     """The report's lines, the verdict in its colour; rich leaves that out where there are no colours."""
     first, *rest = format_report(report)
-    style, asked = f"bold {COLOURS[report.verdict]}", f"  as of {clock(report.asked)}; Ctrl-C ends"
+    style, asked = f"bold {COLOURS[report.verdict]}", f"  as of {format_clock(report.asked)}; Ctrl-C ends"
     return Text.assemble((first, style), "\n" + "\n".join((asked, *rest)))

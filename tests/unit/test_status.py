@@ -10,7 +10,7 @@ import pytest
 from gastown_mail.cli.glance import format_report, verdict
 from gastown_mail.cli.parts import age_of_oldest, daemon_part
 from gastown_mail.cli.report import AgentStatus, Daemon, Heartbeat, Host, InboxStatus, Report
-from gastown_mail.cli.rows import clock, make_row, note, rows_table, spoken, tally
+from gastown_mail.cli.rows import agent_status, format_clock, format_short, note, rows_table, summarize
 from gastown_mail.cli.troubles import judged
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.state import State
@@ -41,7 +41,7 @@ def row(
     record: AgentRecord | None = AgentRecord(), session: Session | None = ALIVE, **of: Any
 ) -> AgentStatus:  # noqa: B008
     sessions = {session.name: session} if session else {}
-    return make_row(replace(DEACON, **of), sessions, record, host=HERE, now=NOW)
+    return agent_status(replace(DEACON, **of), sessions, record, host=HERE, now=NOW)
 
 
 def well(**parts: Any) -> Report:
@@ -119,7 +119,7 @@ def test_what_is_wrong_degrades_the_town_and_is_named_in_the_first_line(parts: A
         {"agents": [row(session=None, keep_running=False)]},
         {"agents": [row(AgentRecord(desired=Desired.STOPPED), None)]},
         {"agents": [row(host=THERE)]},
-        {"agents": [make_row(DEACON, None, AgentRecord(), host=HERE, now=NOW)]},
+        {"agents": [agent_status(DEACON, None, AgentRecord(), host=HERE, now=NOW)]},
     ],
 )
 def test_what_is_as_it_should_be_or_not_known_to_be_wrong_does_not(parts: Any) -> None:
@@ -189,8 +189,8 @@ def test_a_wait_says_which_and_until_when() -> None:
         for gate in (back_off, both, StartHistory(not_before=NOW.timestamp() - 1))
     )
 
-    assert note(waiting) == f"back-off until {clock(later)}"
-    assert note(kept) == f"quarantine until {clock(much_later)}"
+    assert note(waiting) == f"back-off until {format_clock(later)}"
+    assert note(kept) == f"quarantine until {format_clock(much_later)}"
     assert (over.waits, over.waits_until) == (None, None)
 
 
@@ -217,7 +217,7 @@ def test_forty_agents_fit_eighty_columns_and_those_that_are_down_come_first() ->
     assert lines[-41:] == table
     assert table[1].startswith(names[-1])
     assert max(map(len, lines[1:])) <= 80
-    assert tally(rows) == "40: 39 alive, 1 none; desired: 40 must run"
+    assert summarize(rows) == "40: 39 alive, 1 none; desired: 40 must run"
 
 
 def test_what_the_world_says_cannot_act_on_the_terminal() -> None:
@@ -230,7 +230,7 @@ def test_what_the_world_says_cannot_act_on_the_terminal() -> None:
     ("seconds", "said"), [(None, "-"), (0.9, "0s"), (61.5, "1m1s"), (3725, "1h2m"), (90_000, "25h")]
 )
 def test_durations_are_short(seconds: float | None, said: str) -> None:
-    assert spoken(seconds) == said
+    assert format_short(seconds) == said
 
 
 def test_the_age_of_the_oldest_is_that_of_the_first_element_with_a_timestamp() -> None:
