@@ -21,7 +21,7 @@ from gastown_mail.mail.send import ACCEPTED, Receipt, build_element, send_lifecy
 SAY_EVERY = 1.0
 """Seconds that a status lasts before it is said."""
 
-MEANINGS = {
+STATUS_HINTS = {
     ACCEPTED: "no clerk has read it yet",
     RequestStatus.RECEIVED.value: "it waits for its turn or for a worker; gastown-mail status shows both",
     RequestStatus.CARRYING.value: "the session is being ended, or its successor started",
@@ -56,7 +56,7 @@ def send(
     """Ask for ACTION (cycle, restart, shutdown); prints the request's id."""
     said = town or click.get_current_context().find_root().obj
     text = _text(handoff)
-    if agent == OPERATOR and not _inside(said):
+    if agent == OPERATOR and not _in_session(said):
         receipt = _as_operator(said, action, to=to, reason=reason, handoff=text)
     else:
         url, name = _place(said)
@@ -70,7 +70,7 @@ def send(
 
 def _place(town: str | None) -> tuple[str | None, str | None]:
     """The Redis and the name of the town; both None when the environment of the session says them."""
-    if _inside(town):
+    if _in_session(town):
         return None, None
     from gastown_mail.cli.here import load
     from gastown_mail.daemon.service import redis_url
@@ -79,7 +79,7 @@ def _place(town: str | None) -> tuple[str | None, str | None]:
     return redis_url(settings), settings.town_name
 
 
-def _inside(town: str | None) -> bool:
+def _in_session(town: str | None) -> bool:
     """Does the environment of a session say where the town is?"""
     return not town and bool(os.environ.get("GASTOWN_REDIS_URL") and os.environ.get("GASTOWN_TOWN_NAME"))
 
@@ -133,7 +133,7 @@ def _outcome(receipt: Receipt, seconds: float) -> str:
         status = receipt.wait(min(left, SAY_EVERY))
         if status in FINAL_STATUSES or left <= SAY_EVERY:
             return status
-        stands = f"{status}, {receipt.detail() or MEANINGS.get(status, '')}"
+        stands = f"{status}, {receipt.detail() or STATUS_HINTS.get(status, '')}"
         if stands != said:
             click.echo(f"waiting at most {left - SAY_EVERY:.0f} s more: {stands}", err=True)
         said = stands
