@@ -26,9 +26,9 @@ def status(town: str | None, as_json: bool, watch: bool, interval: float) -> int
     if watch and as_json:
         raise click.UsageError("say --watch or --json, not both")
     if watch:
-        from gastown_mail.cli.watch import watch_town
+        from gastown_mail.cli.watch import watch_status
 
-        watch_town(lambda: collect_report(town), interval)
+        watch_status(lambda: collect_report(town), interval)
     report = collect_report(town)
     click.echo(report.model_dump_json(indent=2) if as_json else _coloured(report))
     return EXIT_CODES[report.verdict]

@@ -17,7 +17,7 @@ from gastown_mail.cli.rows import format_clock
 TERMINATED = 128 + signal.SIGTERM
 
 
-def watch_town(look: Callable[[], Report], interval: float) -> NoReturn:
+def watch_status(look: Callable[[], Report], interval: float) -> NoReturn:
     """Show what `look` sees, with `interval` seconds in between, until Ctrl-C (KeyboardInterrupt)."""
     # Through SystemExit, so that the terminal is left as it was.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
