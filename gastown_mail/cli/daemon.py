@@ -171,10 +171,11 @@ def _serves(process: "subprocess.Popen[bytes]", settings: Settings) -> bool:
 def _missing_parts(settings: Settings) -> list[str]:
     """What nobody does yet of a daemon's work; imported here, for `up` itself has no use for it."""
     from gastown_mail.cli.look import StatusCollector
-    from gastown_mail.cli.troubles import vacancies
+    from gastown_mail.cli.troubles import missing_workers
 
     return [
-        f"{trouble.reason}: {trouble.remedy}" for trouble in vacancies(StatusCollector(settings).report())
+        f"{trouble.reason}: {trouble.remedy}"
+        for trouble in missing_workers(StatusCollector(settings).report())
     ]
 
 

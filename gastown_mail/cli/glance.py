@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from gastown_mail.cli.here import strip_controls
 from gastown_mail.cli.report import Daemon, Heartbeat, Host, InboxStatus, Report
 from gastown_mail.cli.rows import format_clock, format_short, rows_table, summarize
-from gastown_mail.cli.troubles import silence
+from gastown_mail.cli.troubles import unreachable_parts
 
 COLOURS = {"running": "green", "stopped": "yellow", "degraded": "red"}
 UNKNOWN = "unknown"
@@ -29,7 +29,7 @@ def verdict(report: Report) -> str:
 
 
 def _remedies(report: Report) -> Iterator[str]:
-    silent = () if report.troubles else silence(report)
+    silent = () if report.troubles else unreachable_parts(report)
     for trouble in (*report.troubles, *silent):
         yield from wrapped(f"  ! {trouble.reason}: {trouble.remedy}", indent=4)
     if report.paused:

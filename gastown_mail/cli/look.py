@@ -12,7 +12,7 @@ from gastown_mail.cli.here import find_root, load
 from gastown_mail.cli.parts import daemon_part, heartbeat_part, mail_part, written_ago
 from gastown_mail.cli.report import AgentStatus, Host, Report, Source, StateSource
 from gastown_mail.cli.rows import agent_status
-from gastown_mail.cli.troubles import SILENT, judged
+from gastown_mail.cli.troubles import SILENT, with_verdict
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import State, load_state
@@ -48,7 +48,7 @@ def collect_report(said: str | None) -> Report:
         return _without_settings(root, holder, str(error))
     look = StatusCollector(settings)
     with look.town.redis:
-        return judged(look.report())
+        return with_verdict(look.report())
 
 
 def _without_settings(root: Path, holder: LockHolder, why: str) -> Report:
@@ -59,7 +59,7 @@ def _without_settings(root: Path, holder: LockHolder, why: str) -> Report:
         state = load_state(root)
     except GastownError as error:
         unknown["state"] = str(error)
-    return judged(
+    return with_verdict(
         Report(
             town=None, root=str(root), asked=now, unknown=unknown,
             daemon=daemon_part(holder, state, "state.json", written_ago(root, now)),

@@ -9,7 +9,7 @@ from gastown_mail.cli.rows import age, format_short, is_down
 LATE_AFTER = 2.0
 """A heartbeat that is later than this many intervals degrades the town."""
 
-OVERDUE = 10.0
+SCHEDULE_GRACE = 10.0
 """Seconds after which what is due and was not put on its queue means that no scheduler works."""
 
 NAMED = 3
@@ -32,7 +32,7 @@ RESTART = "gastown-mail restart begins anew; the agents go on meanwhile"
 LOGS = "gastown-mail logs says why"
 
 
-def judged(report: Report) -> Report:
+def with_verdict(report: Report) -> Report:
     """The report with its verdict, and the troubles that a degraded town has."""
     daemon = report.daemon
     if not daemon.held and daemon.running is False:
@@ -43,14 +43,14 @@ def judged(report: Report) -> Report:
 
 def _troubles(report: Report) -> Iterator[Problem]:
     yield from _of_daemon(report.daemon)
-    yield from silence(report)
+    yield from unreachable_parts(report)
     if report.heartbeat:
         yield from _of_heartbeat(report)
-    yield from vacancies(report)
+    yield from missing_workers(report)
     yield from _of_agents(report.agents or ())
 
 
-def vacancies(report: Report) -> list[Problem]:
+def missing_workers(report: Report) -> list[Problem]:
     """Which work of the daemon nobody does: clerk, workers, schedule."""
     found = [trouble for host in report.hosts or () for trouble in _of_host(host)]
     if report.mail and not report.mail.clerk:
@@ -58,7 +58,7 @@ def vacancies(report: Report) -> list[Problem]:
     return [*found, *_of_schedule(report)]
 
 
-def silence(report: Report) -> list[Problem]:
+def unreachable_parts(report: Report) -> list[Problem]:
     """What did not answer, and why."""
     return [Problem(reason=SILENT[part], remedy=why) for part, why in report.unknown.items()]
 
@@ -89,7 +89,7 @@ def _of_schedule(report: Report) -> Iterator[Problem]:
         return
     if beat.due_in is None:
         yield Problem(reason="the heartbeat is not on the schedule", remedy=RESTART)
-    elif beat.due_in < -OVERDUE:
+    elif beat.due_in < -SCHEDULE_GRACE:
         overdue = f"the heartbeat is overdue since {format_short(-beat.due_in)}"
         yield Problem(reason=overdue, remedy=f"no scheduler works; {LOGS}; {RESTART}")
 

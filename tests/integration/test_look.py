@@ -7,7 +7,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gastown_mail.cli.look import StatusCollector
-from gastown_mail.cli.troubles import judged, vacancies
+from gastown_mail.cli.troubles import missing_workers, with_verdict
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, StateUnknown
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.workers import make_worker
@@ -86,10 +86,10 @@ def test_workers_are_counted_host_by_host_and_silent_ones_are_not(tmp_path: Path
             one.register_birth()  # type: ignore[no-untyped-call]
         town.redis.hset(silent.key, "last_heartbeat", "2025-12-20T12:00:00.000000Z")
 
-        report = judged(StatusCollector(town.settings).report())
+        report = with_verdict(StatusCollector(town.settings).report())
 
     here, far = sorted(report.hosts or (), key=lambda host: not host.here)
     assert (here.host, here.lifecycle, here.expected) == (town.host, 0, 2)
     assert (far.host, far.lifecycle, far.expected, far.heartbeat) == ("far", 1, None, 0)
     assert {row.agent: row.observed for row in report.agents or ()} == {WITNESS: "elsewhere", MAX: "none"}
-    assert "no heartbeat worker on far" in [trouble.reason for trouble in vacancies(report)]
+    assert "no heartbeat worker on far" in [trouble.reason for trouble in missing_workers(report)]

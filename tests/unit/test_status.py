@@ -11,7 +11,7 @@ from gastown_mail.cli.glance import format_report, verdict
 from gastown_mail.cli.parts import age_of_oldest, daemon_part
 from gastown_mail.cli.report import AgentStatus, Daemon, Heartbeat, Host, InboxStatus, Report
 from gastown_mail.cli.rows import agent_status, format_clock, format_short, note, rows_table, summarize
-from gastown_mail.cli.troubles import judged
+from gastown_mail.cli.troubles import with_verdict
 from gastown_mail.contracts.agent import Agent
 from gastown_mail.contracts.state import State
 from gastown_mail.daemon.gate import StartHistory
@@ -54,7 +54,7 @@ def well(**parts: Any) -> Report:
         "mail": InboxStatus(clerk=True, inbox=0, taken=0, open=0, dead=0),
         "agents": [row()],
     }  # fmt: skip
-    return judged(Report(**given | parts))
+    return with_verdict(Report(**given | parts))
 
 
 def heartbeat(**parts: Any) -> Heartbeat:
