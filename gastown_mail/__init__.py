@@ -4,6 +4,7 @@ The names below are public. They are loaded when they are first used, so that an
 request pays for no more than that.
 """
 
+import warnings
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -33,21 +34,21 @@ __all__ = [
     "AddressError",
     "Config",
     "GastownError",
+    "InvalidRequest",
     "LifecycleAction",
     "LifecycleRequest",
-    "RequestNotAccepted",
-    "SessionNotManaged",
+    "ProcessesSurvived",
     "Receipt",
     "RedisUnavailable",
+    "RequestNotAccepted",
+    "SessionNotManaged",
     "SettingsError",
     "StartFailed",
     "State",
     "StateFileError",
-    "ProcessesSurvived",
+    "StateUnknown",
     "TmuxMissing",
     "TownLocked",
-    "InvalidRequest",
-    "StateUnknown",
     "default_config",
     "load_state",
     "save_state",
@@ -69,7 +70,21 @@ _HOME = {
 }
 
 
+_RENAMED = {
+    "NotAccepted": "RequestNotAccepted",
+    "NotOurs": "SessionNotManaged",
+    "SurvivorsLeft": "ProcessesSurvived",
+    "TownHeld": "TownLocked",
+    "UndecodableElement": "InvalidRequest",
+    "Unknown": "StateUnknown",
+}
+"""Names of the release before this one, still understood."""
+
+
 def __getattr__(name: str) -> Any:
+    if new := _RENAMED.get(name):
+        warnings.warn(f"gastown_mail.{name} is now gastown_mail.{new}", DeprecationWarning, stacklevel=2)
+        return __getattr__(new)
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOME.get(name, 'contracts.errors')}"), name)

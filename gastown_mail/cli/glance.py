@@ -108,6 +108,6 @@ def _agents(report: Report) -> Iterator[str]:
 def wrapped(text: str, *, indent: int) -> list[str]:
     """The text in lines of at most `WIDTH`, all but the first indented."""
     return textwrap.wrap(
-        strip_controls(text), WIDTH, subsequent_indent=" " * indent, drop_whitespace=True, break_on_hyphens=False,
-        replace_whitespace=False, break_long_words=False,
+        strip_controls(text), WIDTH, subsequent_indent=" " * indent, drop_whitespace=True,
+        break_on_hyphens=False, replace_whitespace=False, break_long_words=False,
     )  # fmt: skip

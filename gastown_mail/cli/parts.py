@@ -73,10 +73,15 @@ def mail_part(town: Town, now: datetime, *, near: bool) -> InboxStatus:
         inbox, waiting, taken, in_hand, opened, oldest, clerk = pipe.execute()
     received = datetime.fromtimestamp(oldest[0][1], UTC) if oldest else None
     return InboxStatus(
-        clerk=_clerk_is_alive(to_str(clerk), town.host, near), inbox=inbox, inbox_oldest=age_of_oldest(waiting, now),
-        taken=taken, taken_oldest=age_of_oldest(in_hand, now), open=opened,
-        open_oldest=age(received, now) if received else None, dead=len(DeadLetters(town.redis, keys).ids()),
-    )  # fmt: skip
+        clerk=_clerk_is_alive(to_str(clerk), town.host, near),
+        inbox=inbox,
+        inbox_oldest=age_of_oldest(waiting, now),
+        taken=taken,
+        taken_oldest=age_of_oldest(in_hand, now),
+        open=opened,
+        open_oldest=age(received, now) if received else None,
+        dead=len(DeadLetters(town.redis, keys).ids()),
+    )
 
 
 def _clerk_is_alive(token: str, host: str, near: bool) -> bool:

@@ -86,8 +86,9 @@ def next_steps(explanation: Explanation) -> Iterator[str]:
         yield f"gastown-mail poke {row.agent} [TEXT] pokes it now; gastown-mail attach {row.agent} shows it"
     elif row.observed != "alive":
         yield from _steps_when_not_alive(row)
-    if explanation.last_request and explanation.last_request.status in ("refused", "expired", "failed"):
-        yield f"gastown-mail dead revive {explanation.last_request.id} asks again for what its last request asked"
+    last = explanation.last_request
+    if last and last.status in ("refused", "expired", "failed"):
+        yield f"gastown-mail dead revive {last.id} asks again for what its last request asked"
 
 
 def _steps_when_not_alive(row: AgentStatus) -> Iterator[str]:
@@ -140,7 +141,8 @@ def _decided(explanation: Explanation) -> str:
         "what is desired has changed": explanation.wish.since if explanation.wish else None,
     }
     since = "".join(f"; {what} since" for what, at in newer.items() if at and at > explanation.decided)
-    return f"at the heartbeat of {format_clock(explanation.decided)}, {format_short(explanation.decided_ago)} ago{since}"
+    ago = format_short(explanation.decided_ago)
+    return f"at the heartbeat of {format_clock(explanation.decided)}, {ago} ago{since}"
 
 
 def _desired(explanation: Explanation) -> str:

@@ -90,7 +90,7 @@ class Clerk:
         new: Any = self.town.redis.transaction(unless_replaced, keys.clerk, value_from_callable=True)
         failpoint("clerk-booked")
         for booking in new:
-            whose, why = booking.agent or None, booking.refusal or None
+            whose, why = booking.agent or None, booking.rejection or None
             log_event(log, "booked", request_id=booking.id, agent=whose, detail=why)
 
     def _new_only(self, classified: Mapping[str, IncomingRequest]) -> list[IncomingRequest]:

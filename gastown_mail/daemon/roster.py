@@ -212,7 +212,8 @@ def _why_unknown(spelling: str, rigs: Collection[str]) -> str:
         return f"{quote_value(spelling)}: this town has no rig {' or '.join(sorted(readings))}; {there}"
     if readings or parse_address(spelling):
         return f"there is no agent {quote_value(spelling)}: it has no folder and is not declared in town.toml"
-    return f"{quote_value(spelling)} is no address: expected {_ADDRESS_FORMS} or what town.toml declares under [agents]"
+    expected = f"expected {_ADDRESS_FORMS} or what town.toml declares under [agents]"
+    return f"{quote_value(spelling)} is no address: {expected}"
 
 
 def _rigs_read(spelling: str) -> set[str]:

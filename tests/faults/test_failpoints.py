@@ -113,7 +113,7 @@ def test_nobody_dies_where_it_was_not_asked_for(point: str) -> None:
 
 @pytest.mark.parametrize("point", FAILPOINTS)
 def test_no_point_is_on_by_default(point: str) -> None:
-    code = f"from gastown_mail.plumbing.failpoints import passing; passing({point!r}); print('alive')"
+    code = f"from gastown_mail.plumbing.failpoints import failpoint; failpoint({point!r}); print('alive')"
 
     def run(**environ: str) -> tuple[int, str]:
         done = subprocess.run(

@@ -120,7 +120,7 @@ def test_an_operators_poke_is_typed_now(bound: Stage) -> None:
     [
         (lambda stage: None, "no session"),
         (lambda stage: stage.start(), "no poke"),
-        (lambda stage: (stage.start(), stage.town.wishes.pause(MAX)), "paused"),
+        (lambda stage: (stage.start(), stage.town.desired.pause(MAX)), "paused"),
     ],
     ids=["no session", "no poke", "paused"],
 )

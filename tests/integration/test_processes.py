@@ -185,7 +185,7 @@ def test_this_process_its_ancestors_and_the_spared_are_never_signalled(
 def test_an_ancestor_that_carries_the_token_lives_and_so_does_who_ends_it(token: str) -> None:
     program = (
         "import sys; from gastown_mail.sessions import processes as p;"
-        f"left = p.end_all(lambda: p.carriers({token!r}), grace=1.0);"
+        f"left = p.terminate_all(lambda: p.with_incarnation({token!r}), grace=1.0);"
         "print(len(left), flush=True)"
     )
     shell = f'sleep 600 & {sys.executable} -c "{program}"; echo lived'

@@ -153,12 +153,12 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from gastown_mail.contracts.keys import Keys
-from gastown_mail.daemon.record import TownRecord
+from gastown_mail.daemon.record import TownStateStore
 from gastown_mail.plumbing.connections import connect
-record = TownRecord(connect(sys.argv[1]), Keys(sys.argv[2]), Path(sys.argv[3]))
+record = TownStateStore(connect(sys.argv[1]), Keys(sys.argv[2]), Path(sys.argv[3]))
 for _ in range(int(sys.argv[4])):
-    record.beaten(datetime.now(UTC))
-    record.mirror()
+    record.count_heartbeat(datetime.now(UTC))
+    record.write_state_file()
 """
 
 

@@ -19,9 +19,9 @@ from tests.waiting import eventually
 HOST = "here"
 HOLDER = """
 import sys
-from gastown_mail.daemon.turn import Turn
+from gastown_mail.daemon.turn import Lease
 from gastown_mail.plumbing.connections import connect
-print(Turn(connect(sys.argv[1]), sys.argv[2], "here").take(), flush=True)
+print(Lease(connect(sys.argv[1]), sys.argv[2], "here").acquire(), flush=True)
 sys.stdin.read()
 """
 

@@ -16,8 +16,8 @@ def test_exit_codes_are_those_of_the_contract() -> None:
     assert special == {
         "SettingsError": 2,
         "RedisUnavailable": 3,
-        "NotAccepted": 3,
-        "TownHeld": 4,
+        "RequestNotAccepted": 3,
+        "TownLocked": 4,
         "TmuxMissing": 5,
     }
 

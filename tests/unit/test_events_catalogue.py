@@ -10,7 +10,7 @@ from gastown_mail.mail.events import EVENTS, FIELDS
 
 PACKAGE = Path(gastown_mail.__file__).parent
 STATUSES = {status.value for status in RequestStatus}
-TELLERS = {"tell": 2, "_tell": 0}
+TELLERS = {"record_event": 2, "_tell": 0}
 """The functions that tell an event, and which of their arguments is its name."""
 
 
@@ -32,7 +32,7 @@ def literal_calls() -> Iterator[tuple[str, set[str]]]:
     handed_on = {word for call, name in calls() if ast.unparse(name) == "event" for word in _fields(call)}
     for call, name in calls():
         if isinstance(name, ast.Constant):
-            direct = getattr(call.func, "id", "") == "tell"
+            direct = getattr(call.func, "id", "") == "record_event"
             yield str(name.value), _fields(call) if direct else handed_on
 
 

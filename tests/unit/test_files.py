@@ -25,7 +25,7 @@ lock.acquire()
 child = os.fork() if sys.argv[2] != "alone" else None
 if child == 0:
     if sys.argv[2] == "dropping":
-        lock.drop_in_child()
+        lock.close_in_child()
     print(os.getpid(), flush=True)
     signal.pause()
 if child is None:

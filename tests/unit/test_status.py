@@ -37,9 +37,10 @@ def ago(**span: float) -> datetime:
     return NOW - timedelta(**span)
 
 
-def row(
-    record: AgentRecord | None = AgentRecord(), session: Session | None = ALIVE, **of: Any
-) -> AgentStatus:  # noqa: B008
+NO_RECORD = AgentRecord()
+
+
+def row(record: AgentRecord | None = NO_RECORD, session: Session | None = ALIVE, **of: Any) -> AgentStatus:
     sessions = {session.name: session} if session else {}
     return agent_status(replace(DEACON, **of), sessions, record, host=HERE, now=NOW)
 

@@ -1,0 +1,31 @@
+"""The package's public names, and those of the release before, which still work but say their successor."""
+
+import pytest
+
+import gastown_mail
+
+RENAMED = {
+    "NotAccepted": "RequestNotAccepted",
+    "NotOurs": "SessionNotManaged",
+    "SurvivorsLeft": "ProcessesSurvived",
+    "TownHeld": "TownLocked",
+    "UndecodableElement": "InvalidRequest",
+    "Unknown": "StateUnknown",
+}
+
+
+@pytest.mark.parametrize("name", gastown_mail.__all__)
+def test_every_public_name_can_be_imported(name: str) -> None:
+    assert getattr(gastown_mail, name).__name__ == name
+
+
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_an_old_name_is_the_new_class_and_warns_every_time(old: str, new: str) -> None:
+    for _ in range(2):
+        with pytest.warns(DeprecationWarning, match=f"{old} is now gastown_mail.{new}"):
+            assert getattr(gastown_mail, old) is getattr(gastown_mail, new)
+
+
+def test_a_name_that_never_was_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
+        gastown_mail.Nothing  # noqa: B018
