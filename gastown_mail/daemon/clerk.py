@@ -74,8 +74,8 @@ class Clerk:
         roster = self.town.roster()
         classified: dict[str, IncomingRequest] = {}
         for element in elements:
-            booking = replace(classify(element, roster), trusted=trusted)
-            classified.setdefault(booking.id, booking)
+            incoming = replace(classify(element, roster), trusted=trusted)
+            classified.setdefault(incoming.id, incoming)
 
         def unless_replaced(pipe: Any) -> Any:
             # a clerk that was stopped for longer than its lease writes nothing: its successor has booked
@@ -89,13 +89,15 @@ class Clerk:
         keys = self.town.keys
         new: Any = self.town.redis.transaction(unless_replaced, keys.clerk, value_from_callable=True)
         failpoint("clerk-booked")
-        for booking in new:
-            whose, why = booking.agent or None, booking.rejection or None
-            log_event(log, "booked", request_id=booking.id, agent=whose, detail=why)
+        for incoming in new:
+            whose, why = incoming.agent or None, incoming.rejection or None
+            log_event(log, "booked", request_id=incoming.id, agent=whose, detail=why)
 
     def _new_only(self, classified: Mapping[str, IncomingRequest]) -> list[IncomingRequest]:
         known = self.town.requests.are_known(list(classified))
-        return [booking for booking, is_known in zip(classified.values(), known, strict=True) if not is_known]
+        return [
+            incoming for incoming, is_known in zip(classified.values(), known, strict=True) if not is_known
+        ]
 
     def _verify_senders(self, requests: Sequence[IncomingRequest]) -> list[IncomingRequest]:
         """Note which of them carry the token of the session in which their asker lives now."""
@@ -115,10 +117,10 @@ class Clerk:
         self, pipe: Pipeline, new: Sequence[IncomingRequest], elements: Sequence[bytes], roster: Roster
     ) -> None:
         first, now = self.town.requests.next_sequence(len(new)) if new else 0, datetime.now(UTC)
-        for place, booking in enumerate(new, start=first):
-            self.town.requests.add(pipe, booking, place, now)
-            if not booking.rejection:
-                enqueue(self.town, booking.id, roster.agents[booking.agent], pipe)
+        for place, incoming in enumerate(new, start=first):
+            self.town.requests.add(pipe, incoming, place, now)
+            if not incoming.rejection:
+                enqueue(self.town, incoming.id, roster.agents[incoming.agent], pipe)
         for element in elements:
             pipe.lrem(self.town.keys.taken, 1, element)  # type: ignore[arg-type]
 

@@ -73,22 +73,22 @@ class RequestStore:
         """Reserve `count` places in the order of the town; return the first."""
         return int(self.redis.incrby(self.keys.sequence, count)) - count + 1
 
-    def add(self, pipe: Pipeline, booking: IncomingRequest, sequence: int, now: datetime) -> None:
+    def add(self, pipe: Pipeline, incoming: IncomingRequest, sequence: int, now: datetime) -> None:
         """Write a new request down, as part of the clerk's transaction."""
-        record = _public(booking) | {"received_at": format_time(now), "finished_at": "", "detail": ""}
+        record = _public(incoming) | {"received_at": format_time(now), "finished_at": "", "detail": ""}
         record["status"] = RequestStatus.RECEIVED.value
-        proofs = {"trusted": booking.trusted, "proven": booking.sender_verified}
+        proofs = {"trusted": incoming.trusted, "proven": incoming.sender_verified}
         given = {name: "true" for name, holds in proofs.items() if holds}
-        pipe.hset(self.keys.progress(booking.id), mapping=to_fields({"element": booking.element, **given}))
-        if booking.rejection:
-            record |= _end(RequestStatus.REFUSED, booking.rejection, now)
-            self._close(pipe, booking.id, booking.agent, record, now)
+        pipe.hset(self.keys.progress(incoming.id), mapping=to_fields({"element": incoming.element, **given}))
+        if incoming.rejection:
+            record |= _end(RequestStatus.REFUSED, incoming.rejection, now)
+            self._close(pipe, incoming.id, incoming.agent, record, now)
         else:
-            pipe.hset(self.keys.request(booking.id), mapping=to_fields(record))
-            pipe.zadd(self.keys.pending(booking.agent), {booking.id: sequence})
-            pipe.zadd(self.keys.unsettled, {booking.id: now.timestamp()})
-        record_event(pipe, self.keys, record["status"], agent=booking.agent, request=booking.id,
-             action=record["action"], detail=booking.rejection)  # fmt: skip
+            pipe.hset(self.keys.request(incoming.id), mapping=to_fields(record))
+            pipe.zadd(self.keys.pending(incoming.agent), {incoming.id: sequence})
+            pipe.zadd(self.keys.unsettled, {incoming.id: now.timestamp()})
+        record_event(pipe, self.keys, record["status"], agent=incoming.agent, request=incoming.id,
+             action=record["action"], detail=incoming.rejection)  # fmt: skip
 
     def record(self, request_id: str) -> dict[str, str]:
         """The public record; empty when there is none (yet, or any more)."""
@@ -191,17 +191,17 @@ def _parse_progress(found: dict[Any, Any]) -> Progress | None:
     )
 
 
-def _public(booking: IncomingRequest) -> dict[str, str]:
-    request = booking.request
+def _public(incoming: IncomingRequest) -> dict[str, str]:
+    request = incoming.request
     if request is None:
         return {"from": "", "to": "", "action": "", "timestamp": "", "reason": ""}
     return {
-        "from": booking.asker or request.sender,
-        "to": booking.agent or request.target,
+        "from": incoming.asker or request.sender,
+        "to": incoming.agent or request.target,
         "action": request.action.value,
         "timestamp": format_time(request.timestamp),
         "reason": request.reason,
-        "agent": booking.agent,
+        "agent": incoming.agent,
     }
 
 

@@ -23,13 +23,13 @@ logger = logging.getLogger("gastown_mail.test")
 WRITER = """
 import logging, os, sys
 from pathlib import Path
-from gastown_mail.plumbing.log import SharedFileHandler, say
+from gastown_mail.plumbing.log import SharedFileHandler, log_event
 root = logging.getLogger()
 root.addHandler(SharedFileHandler(Path(sys.argv[1]), size=int(sys.argv[2]), files=int(sys.argv[3])))
 root.setLevel("INFO")
 who = os.getpid() if os.fork() else 0
 for number in range(int(sys.argv[4])):
-    say(root, "written", who=who or os.getpid(), number=number, text="x" * 50)
+    log_event(root, "written", who=who or os.getpid(), number=number, text="x" * 50)
 if who:
     os.wait()
 """

@@ -13,10 +13,10 @@ EVERYWHERE = {"time", "level", "logger", "event", "trace"}
 
 
 def said() -> Iterator[tuple[str, str]]:
-    """File and key of each field that the program gives to `say`."""
+    """File and key of each field that the program gives to `log_event`."""
     for file in Path(gastown_mail.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "say":
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "log_event":
                 yield from ((file.name, word.arg or "**") for word in node.keywords)
 
 

@@ -39,7 +39,7 @@ def test_a_part_of_a_document_says_what_it_is(model: type[BaseModel]) -> None:
 
 
 def test_the_docstring_of_a_key_is_its_description_in_the_schema() -> None:
-    row = Report.model_json_schema()["$defs"]["Row"]["properties"]
+    row = Report.model_json_schema()["$defs"]["AgentStatus"]["properties"]
 
     assert row["session"]["description"] == "The name of its tmux session."
 

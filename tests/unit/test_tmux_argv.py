@@ -21,15 +21,15 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
     "start_server": commands.start_server,
     "show_global_environment": commands.show_global_environment,
     "show_server_pid": commands.show_server_pid,
-    "nudge": commands.reap_children,
+    "reap_children": commands.reap_children,
     "list_all": lambda: commands.list_all("#{pid}"),
     "list_session": lambda: commands.list_session(commands.target_by_name("gt-crew-max"), "#{pid}"),
     "attach": lambda: commands.attach("$1"),
     "capture": lambda: commands.capture("%1", 50),
     "is_incarnation": lambda: commands.is_incarnation("t0ken"),
-    "both": lambda: commands.all_of("1", "0"),
-    "guarded": lambda: commands.if_else("$1", "1", "a", "b"),
-    "say": lambda: commands.print_word("done"),
+    "all_of": lambda: commands.all_of("1", "0"),
+    "if_else": lambda: commands.if_else("$1", "1", "a", "b"),
+    "print_word": lambda: commands.print_word("done"),
     "kill": lambda: commands.kill("$1", "t0ken"),
     "create": lambda: commands.create(
         "gt-crew-max",
@@ -41,11 +41,11 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
         command="cat",
     ),
     "adopt": lambda: commands.adopt("$1", "gt-crew-max", {"generation": "3"}),
-    "may_type": lambda: commands.typing_condition("t0ken", shell_seen=False),
+    "typing_condition": lambda: commands.typing_condition("t0ken", shell_seen=False),
     "set_buffer": lambda: commands.set_buffer("b", "text"),
     "delete_buffer": lambda: commands.delete_buffer("b"),
     "paste": lambda: commands.paste("%1", "b", "1", in_mode=True),
-    "ask_for_dialog": lambda: commands.detect_dialog("%1"),
+    "detect_dialog": lambda: commands.detect_dialog("%1"),
     "enter": lambda: commands.enter("%1", "1", in_mode=False),
 }
 EXACT = re.compile(r"[$%][0-9]+|=[A-Za-z0-9_-]+:")
@@ -80,7 +80,7 @@ def test_every_target_is_exact(name: str) -> None:
         ("attach", 1),
         ("capture", 1),
         ("list_session", 1),
-        ("guarded", 1),
+        ("if_else", 1),
     ],
 )
 def test_targets_inside_of_guarded_commands_are_seen_by_this_test(name: str, count: int) -> None:
