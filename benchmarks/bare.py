@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Iterable
 
 from benchmarks.bell import Bell
-from gastown_mail.daemon.town import Town
+from gastown_mail.town.town import Town
 
 DEADLINE = 30.0
 

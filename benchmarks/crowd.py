@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import GastownError, StartFailed
-from gastown_mail.daemon.starting import new_incarnation, session_environment
-from gastown_mail.daemon.town import Town
-from gastown_mail.sessions.creation import new_session_command
+from gastown_mail.lifecycle.start import new_incarnation, session_environment
+from gastown_mail.sessions.commands import new_session_command
+from gastown_mail.town.town import Town
 
 BATCH = 50
 SPARE = 100

@@ -8,12 +8,12 @@ from benchmarks.bare import Bare
 from benchmarks.figures import Figure, Goal, Limit
 from benchmarks.sampling import in_turn, timed
 from benchmarks.stage import Stage
-from gastown_mail.daemon import rounds
-from gastown_mail.daemon.town import Town
+from gastown_mail.lifecycle import heartbeat
 from gastown_mail.sessions.panes import PANE_FORMAT
+from gastown_mail.town.town import Town
 
 NAME = "heartbeat"
-WHAT = "rounds.heartbeat over agents that are all live, idle and not due"
+WHAT = "heartbeat.heartbeat over agents that are all live, idle and not due"
 ROUNDS, BUDGET = 30, 20.0
 FEW = 5
 """Agents of the smaller roster, with which the number of calls must be the same."""
@@ -31,7 +31,7 @@ class Counted(UnixDomainSocketConnection):
 
 def measure(stage: Stage) -> Figure:
     town, bare = stage.town, stage.bare
-    acts = (lambda: rounds.heartbeat(town), lambda: bare_look(bare, town))
+    acts = (lambda: heartbeat.run_heartbeat(town), lambda: bare_look(bare, town))
     measured, limit = in_turn(stage.rounds(ROUNDS), *map(timed, acts), budget=BUDGET)
     calls, trips = count(stage)
     with stage.with_only(FEW):
@@ -60,7 +60,7 @@ def count(stage: Stage) -> tuple[int, int]:
     """The tmux processes and the Redis round trips of one heartbeat."""
     town = stage.open()
     town.redis.connection_pool.connection_class = Counted
-    rounds.heartbeat(town)
+    heartbeat.run_heartbeat(town)
     calls, trips = town.sessions.tmux.calls, Counted.trips
-    rounds.heartbeat(town)
+    heartbeat.run_heartbeat(town)
     return town.sessions.tmux.calls - calls, Counted.trips - trips

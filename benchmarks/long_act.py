@@ -34,7 +34,7 @@ def measure(stage: Stage) -> Figure:
         alone.append(delays(stage))
         return max(alone[-1])
 
-    jobs.bind(stage.town)
+    jobs.serving.set(stage.town)
     started = jobs.start(address(DEAF), "somebody must be deaf", "benchmarks")
     assert started.startswith("started"), started
     measured, limit = in_turn(max(2, stage.rounds(ROUNDS)), with_long_act, without, budget=BUDGET, warm=False)

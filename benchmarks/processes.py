@@ -11,7 +11,7 @@ import psutil
 
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import load_state
-from gastown_mail.sessions import kernel, processes
+from gastown_mail.sessions import process_table, processes
 from tests.towns import clean_environ
 from tests.waiting import eventually
 
@@ -54,12 +54,15 @@ def end_town(settings: Settings) -> None:
     processes.terminate_all(lambda: _belonging(str(settings.town_root)), grace=0.0)
 
 
-def _belonging(folder: str) -> set[kernel.Process]:
+def _belonging(folder: str) -> set[process_table.Process]:
     """The processes that have the folder in their environment or among their words."""
     rows = (
-        kernel.read_process(pid)
-        for pid in kernel.pids()
-        if kernel.owned_by(pid, os.geteuid())
-        and (folder.encode() in kernel.environment(pid) or folder in " ".join(kernel.arguments(pid)))
+        process_table.read_process(pid)
+        for pid in process_table.pids()
+        if process_table.owned_by(pid, os.geteuid())
+        and (
+            folder.encode() in process_table.environment(pid)
+            or folder in " ".join(process_table.arguments(pid))
+        )
     )
     return {row.process for row in rows if row is not None}

@@ -16,8 +16,8 @@ from benchmarks.processes import end_town, running_daemon
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES
 from gastown_mail.contracts.settings import Settings
-from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.embedded import ensure_server
+from gastown_mail.town.town import Town
 from tests.towns import element, write_town
 from tests.waiting import eventually
 

@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gastown_mail.contracts.config import Config, default_config
     from gastown_mail.contracts.errors import (
         AddressError,
         GastownError,
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     )
     from gastown_mail.contracts.lifecycle import LifecycleAction
     from gastown_mail.contracts.request import LifecycleRequest
-    from gastown_mail.contracts.state import State, load_state, save_state, state_file
+    from gastown_mail.contracts.state import Config, State, default_config, load_state, save_state, state_file
     from gastown_mail.mail.send import Receipt, send_lifecycle
 
 __all__ = [
@@ -57,8 +56,8 @@ __all__ = [
 ]
 
 _HOME = {
-    "Config": "contracts.config",
-    "default_config": "contracts.config",
+    "Config": "contracts.state",
+    "default_config": "contracts.state",
     "LifecycleAction": "contracts.lifecycle",
     "LifecycleRequest": "contracts.request",
     "State": "contracts.state",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.embedded import ensure_server, stop_server
+from gastown_mail.town.town import Town
 from tests.parts import OwnServer, own_server
 from tests.towns import TWO_AGENTS, a_town
 

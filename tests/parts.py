@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 
 from gastown_mail.contracts.settings import Settings
-from gastown_mail.daemon.clerk import Clerk
-from gastown_mail.daemon.town import Town
+from gastown_mail.lifecycle.clerk import Clerk
 from gastown_mail.plumbing.embedded import ensure_server, server_pid
+from gastown_mail.town.town import Town
 from tests.towns import clean_environ
 from tests.waiting import eventually
 

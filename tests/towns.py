@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.contracts.settings import Settings, load_settings
-from gastown_mail.contracts.times import format_time
-from gastown_mail.daemon.town import Town
 from gastown_mail.sessions import processes
+from gastown_mail.town.town import Town
 
 ECHO_AGENT = """sh -c 'echo "$1"; while read line; do echo "got $line"; done' sh {prompt}"""
 """A harmless agent: shows its first prompt, then answers every line; it ends on SIGTERM at once."""

@@ -14,14 +14,14 @@ from pydantic.fields import FieldInfo
 from gastown_mail import cli
 from gastown_mail.cli import demo, doctor, report, status
 from gastown_mail.contracts import errors, keys, lifecycle, settings
-from gastown_mail.contracts.agent import CUSTOM_ROLE, DEFAULT_COMMAND, ROLES, Role
+from gastown_mail.contracts.address import CUSTOM_ROLE, DEFAULT_COMMAND, ROLES, Role
+from gastown_mail.contracts.go_formats import format_duration
 from gastown_mail.contracts.lifecycle import LifecycleAction, RequestStatus
 from gastown_mail.contracts.request import LifecycleRequest
-from gastown_mail.contracts.tables import DURATION_HINT, DaemonSettings, RoleSettings
-from gastown_mail.contracts.times import format_duration
-from gastown_mail.daemon.roster import STOP_GRACE
+from gastown_mail.contracts.settings_model import DURATION_HINT, DaemonSettings, RoleSettings
 from gastown_mail.mail.events import EVENTS, FIELDS
 from gastown_mail.plumbing import log
+from gastown_mail.town.roster import STOP_GRACE
 from tools import shapes
 from tools.markdown import code, first_line, listed, page, rows_at_head, said_below, table
 

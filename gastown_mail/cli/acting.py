@@ -5,16 +5,12 @@ import os
 import click
 from rq.job import Job
 
-from gastown_mail.cli.completion import complete_agents
-from gastown_mail.cli.here import open_town, town_option
-from gastown_mail.cli.patience import wait_for
-from gastown_mail.contracts.agent import Agent
+from gastown_mail.cli.options import complete_agents, open_town, town_option
+from gastown_mail.cli.output import wait_for
+from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import AddressError, GastownError
-from gastown_mail.contracts.lifecycle import new_request_id
-from gastown_mail.daemon import queues
-from gastown_mail.daemon.record import Desired
-from gastown_mail.daemon.rounds import enqueue_start
-from gastown_mail.daemon.town import Town
+from gastown_mail.town.records import Desired
+from gastown_mail.town.town import Town
 
 JOB_TIMEOUT = 30.0
 """Seconds in which a worker must have done what an operator asked for."""
@@ -28,11 +24,7 @@ def poke(town: str | None, agent: str, text: str) -> None:
     """Type AGENT's poke (or TEXT) into its session now."""
     with open_town(town) as opened:
         whom = opened.roster().resolve(agent)
-        job = queues.enqueue_job(
-            opened.lifecycle_queue(whom.host), queues.POKE, whom.address, text,
-            job_id=opened.keys.job_id("poke", new_request_id()), about=f"poke {whom.address}",
-        )  # fmt: skip
-        _wait_and_print(job, whom, "delivered")
+        _wait_and_print(opened.queues.enqueue_poke(whom, text), whom, "delivered")
 
 
 @click.command()
@@ -43,7 +35,7 @@ def run(town: str | None, agent: str) -> None:
     with open_town(town) as opened:
         whom = opened.roster().resolve(agent)
         opened.desired.set(whom.address, Desired.RUNNING)
-        job = enqueue_start(opened, whom, "an operator asked for it", by="operator")
+        job = opened.queues.enqueue_start(whom, "an operator asked for it", by="operator")
         _wait_and_print(job, whom, "started", "runs already")
 
 

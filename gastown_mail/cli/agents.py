@@ -4,9 +4,9 @@ import json
 
 import click
 
-from gastown_mail.cli.filters import agent_option
-from gastown_mail.cli.here import json_option, load, print_json, town_option
 from gastown_mail.cli.look import StatusCollector
+from gastown_mail.cli.options import agent_option, json_option, load, town_option
+from gastown_mail.cli.output import print_json
 from gastown_mail.cli.report import OBSERVED
 from gastown_mail.cli.rows import rows_table
 

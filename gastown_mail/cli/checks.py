@@ -7,11 +7,11 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import load_state
-from gastown_mail.daemon.roster import load_roster
-from gastown_mail.daemon.starting import preflight, search_path
+from gastown_mail.lifecycle.start import preflight, search_path
+from gastown_mail.town.roster import load_roster
 
 MIN_FREE_DISK = 100 * 1024 * 1024
 MIN_TMUX = (3, 2)

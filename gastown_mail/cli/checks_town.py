@@ -12,18 +12,17 @@ from redis import Redis
 from redis.exceptions import ResponseError
 
 from gastown_mail.cli.checks import Results, client_version, finding, ok, unchecked
-from gastown_mail.cli.here import EMBEDDED_HINT
+from gastown_mail.cli.options import EMBEDDED_HINT
 from gastown_mail.contracts.errors import RedisUnavailable, StateUnknown
+from gastown_mail.contracts.go_formats import format_duration
 from gastown_mail.contracts.state import load_state
-from gastown_mail.contracts.times import format_duration
-from gastown_mail.daemon.rollcall import registered_workers
 from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import periodic_jobs
-from gastown_mail.daemon.town import Town
-from gastown_mail.plumbing.answers import to_str
-from gastown_mail.plumbing.connections import durability_warnings, redact, redis_errors
-from gastown_mail.plumbing.files import TownLock
+from gastown_mail.plumbing.connections import durability_warnings, redact, redis_errors, to_str
+from gastown_mail.plumbing.locks import TownLock
 from gastown_mail.sessions.tmux import NoServer
+from gastown_mail.status.rq_workers import registered_workers
+from gastown_mail.town.town import Town
 
 MIN_REDIS = (6, 2)
 """The first with LMOVE and BLMOVE, with which nothing is lost between inbox and clerk."""

@@ -5,19 +5,22 @@ from typing import Any
 
 import click
 
-from gastown_mail.cli.filters import (
+from gastown_mail.cli.options import (
     address_of,
     agent_of,
     agent_option,
     count_option,
+    json_option,
     last_n,
     matches_agent,
+    open_town,
     since_option,
+    town_option,
 )
-from gastown_mail.cli.here import format_age, json_option, open_town, print_json, table, town_option
+from gastown_mail.cli.output import format_age, print_json, table
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES
-from gastown_mail.mail.dead import DeadLetters
+from gastown_mail.mail.requests import DeadLetters
 
 FAILED = 1
 

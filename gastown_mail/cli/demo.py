@@ -27,13 +27,13 @@ from gastown_mail.cli.demo_town import (
 )
 from gastown_mail.cli.facts import format_event
 from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.go_formats import parse_time
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, OPERATOR, RequestStatus
 from gastown_mail.contracts.state import State, load_state
-from gastown_mail.contracts.times import parse_time
-from gastown_mail.daemon.record import Desired
 from gastown_mail.daemon.service import require_tmux
 from gastown_mail.mail.events import read_latest
 from gastown_mail.mail.send import send_lifecycle
+from gastown_mail.town.records import Desired
 
 DEADLINE = 25.0
 """Seconds in which all must have been shown; ending what was started takes some more."""

@@ -15,15 +15,13 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from gastown_mail.contracts.errors import GastownError, SettingsError
-from gastown_mail.contracts.lifecycle import new_request_id
 from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.contracts.state import load_state
-from gastown_mail.daemon import queues
-from gastown_mail.daemon.roster import load_roster
 from gastown_mail.daemon.service import redis_url
-from gastown_mail.daemon.town import Town
-from gastown_mail.sessions import kernel, processes
+from gastown_mail.sessions import process_table, processes
 from gastown_mail.sessions.session import Session
+from gastown_mail.town.roster import load_roster
+from gastown_mail.town.town import Town
 
 ANN, BOB, CAL = "demo/crew/ann", "demo/crew/bob", "demo/crew/cal"
 HEARTBEAT_INTERVAL = 1.0
@@ -138,9 +136,7 @@ class DemoTown:
 
     def poke(self, address: str, text: str) -> None:
         """Have a worker type `text` into the agent's session, as `gastown-mail poke` does."""
-        job_id = self.town.keys.job_id("poke", new_request_id())
-        queue = self.town.lifecycle_queue(self.town.host)
-        queues.enqueue_job(queue, queues.POKE, address, text, job_id=job_id, about=f"poke {address}")
+        self.town.queues.enqueue_poke(self.town.roster().agents[address], text)
 
     def serves(self) -> bool:
         """Has the daemon taken up its work?"""
@@ -244,21 +240,21 @@ def sweep(folder: Path) -> None:
         raise DemoFailed(f"expected {folder} to be gone, and it cannot be removed; remove it by hand")
 
 
-def processes_of(folder: Path) -> set[kernel.Process]:
+def processes_of(folder: Path) -> set[process_table.Process]:
     """The daemon and the sessions (by GASTOWN_TOWN), the tmux and Valkey servers (by their sockets)."""
     mine = os.geteuid()
     found = (
-        kernel.read_process(pid)
-        for pid in kernel.pids()
-        if kernel.owned_by(pid, mine) and _belongs(pid, str(folder))
+        process_table.read_process(pid)
+        for pid in process_table.pids()
+        if process_table.owned_by(pid, mine) and _belongs(pid, str(folder))
     )
     return {row.process for row in found if row is not None}
 
 
 def _belongs(pid: int, folder: str) -> bool:
-    if os.fsencode(f"\0GASTOWN_TOWN={folder}\0") in kernel.environment(pid):
+    if os.fsencode(f"\0GASTOWN_TOWN={folder}\0") in process_table.environment(pid):
         return True
-    command = " ".join(kernel.arguments(pid))
+    command = " ".join(process_table.arguments(pid))
     return folder in command and any(server in command for server in SERVERS)
 
 

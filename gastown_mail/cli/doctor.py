@@ -8,18 +8,11 @@ import click
 
 from gastown_mail.cli import checks, checks_town, stopping
 from gastown_mail.cli.checks import CheckStatus, Result, Results
-from gastown_mail.cli.here import (
-    json_option,
-    load,
-    open_town,
-    print_json,
-    table,
-    town_option,
-    user_redis_errors,
-)
+from gastown_mail.cli.options import json_option, load, open_town, town_option, user_redis_errors
+from gastown_mail.cli.output import print_json, table
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable
 from gastown_mail.contracts.settings import Settings
-from gastown_mail.daemon.town import Town
+from gastown_mail.town.town import Town
 
 FINDINGS = 6
 MARKS = {CheckStatus.OK: "ok", CheckStatus.FINDING: "!", CheckStatus.UNCHECKED: "?"}

@@ -5,9 +5,8 @@ from datetime import UTC, datetime
 
 import click
 
-from gastown_mail.cli.completion import complete_agents
-from gastown_mail.cli.here import json_option, load, town_option
 from gastown_mail.cli.look import StatusCollector
+from gastown_mail.cli.options import complete_agents, json_option, load, town_option
 from gastown_mail.cli.reasons import (
     DesiredBy,
     Explanation,
@@ -18,10 +17,10 @@ from gastown_mail.cli.reasons import (
 )
 from gastown_mail.cli.report import AgentStatus, Report
 from gastown_mail.cli.rows import age
-from gastown_mail.contracts.agent import Agent
-from gastown_mail.contracts.times import parse_time
-from gastown_mail.daemon.town import Town
+from gastown_mail.contracts.address import Agent
+from gastown_mail.contracts.go_formats import parse_time
 from gastown_mail.mail.events import Event, read_latest
+from gastown_mail.town.town import Town
 
 EVENTS_READ = 5000
 """So many of the newest events are searched for the agent's last request, and for who wished what."""

@@ -9,10 +9,17 @@ from itertools import islice
 import click
 from redis.exceptions import RedisError
 
-from gastown_mail.cli.filters import address_of, agent_option, count_option, since_option
-from gastown_mail.cli.here import open_town, strip_controls, town_option, wrap
-from gastown_mail.daemon.town import Town
+from gastown_mail.cli.options import (
+    address_of,
+    agent_option,
+    count_option,
+    open_town,
+    since_option,
+    town_option,
+)
+from gastown_mail.cli.output import strip_controls, wrap
 from gastown_mail.mail.events import Event, iter_newest_first, last_id, read_after, read_new
+from gastown_mail.town.town import Town
 
 WAIT = 2.0
 """Seconds that one look for new events waits at most."""

@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterator
 
-from gastown_mail.cli.here import strip_controls
+from gastown_mail.cli.output import strip_controls
 from gastown_mail.cli.report import Daemon, Heartbeat, Host, InboxStatus, Report
 from gastown_mail.cli.rows import format_clock, format_short, rows_table, summarize
 from gastown_mail.cli.troubles import unreachable_parts

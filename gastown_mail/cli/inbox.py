@@ -6,12 +6,21 @@ from typing import Any
 
 import click
 
-from gastown_mail.cli.filters import address_of, agent_of, agent_option, count_option, since_option
-from gastown_mail.cli.here import format_age, json_option, open_town, print_json, table, town_option
-from gastown_mail.contracts.times import format_time
-from gastown_mail.daemon.clerk import classify
-from gastown_mail.daemon.roster import Roster
-from gastown_mail.mail.inbox import Inbox
+from gastown_mail.cli.options import (
+    address_of,
+    agent_of,
+    agent_option,
+    count_option,
+    json_option,
+    open_town,
+    since_option,
+    town_option,
+)
+from gastown_mail.cli.output import format_age, print_json, table
+from gastown_mail.contracts.go_formats import format_time
+from gastown_mail.lifecycle.clerk import classify
+from gastown_mail.mail.requests import Inbox
+from gastown_mail.town.roster import Roster
 
 PAGE = 200
 RAW_SHOWN = 200

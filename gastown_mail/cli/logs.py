@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 
-from gastown_mail.cli.filters import count_option
-from gastown_mail.cli.here import load, strip_controls, town_option, wrap
+from gastown_mail.cli.options import count_option, load, town_option
+from gastown_mail.cli.output import strip_controls, wrap
 from gastown_mail.contracts.errors import GastownError
-from gastown_mail.contracts.times import parse_time
+from gastown_mail.contracts.go_formats import parse_time
 from gastown_mail.plumbing.log import LOG_FILES
 
 FOLLOW_PAUSE = 0.2

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from redis.exceptions import RedisError
 
-from gastown_mail.cli.here import find_root, load
+from gastown_mail.cli.options import find_root, load
 from gastown_mail.cli.parts import daemon_part, heartbeat_part, mail_part, written_ago
 from gastown_mail.cli.report import AgentStatus, Host, Report, Source, StateSource
 from gastown_mail.cli.rows import agent_status
@@ -16,16 +16,16 @@ from gastown_mail.cli.troubles import SILENT, with_verdict
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import State, load_state
-from gastown_mail.daemon.rollcall import registered_workers
-from gastown_mail.daemon.roster import Roster
 from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import redis_url
-from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.connections import connect, redis_errors
 from gastown_mail.plumbing.embedded import is_server_running
-from gastown_mail.plumbing.files import LockHolder, TownLock
+from gastown_mail.plumbing.locks import LockHolder, TownLock
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
+from gastown_mail.status.rq_workers import registered_workers
+from gastown_mail.town.roster import Roster
+from gastown_mail.town.town import Town
 
 DEADLINE = 1.5
 """Seconds that Redis, and that tmux, may take for one answer."""

@@ -8,14 +8,14 @@ from typing import Any
 
 from gastown_mail.cli.report import Daemon, Heartbeat, InboxStatus, StateSource
 from gastown_mail.cli.rows import age, moment
+from gastown_mail.contracts.go_formats import parse_time
 from gastown_mail.contracts.state import State, state_file
-from gastown_mail.contracts.times import parse_time
-from gastown_mail.daemon.rollcall import is_running
-from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import LeaseOwner as Clerk
-from gastown_mail.mail.dead import DeadLetters
-from gastown_mail.plumbing.answers import to_str
-from gastown_mail.plumbing.files import LockHolder
+from gastown_mail.mail.requests import DeadLetters
+from gastown_mail.plumbing.connections import to_str
+from gastown_mail.plumbing.locks import LockHolder
+from gastown_mail.status.rq_workers import is_running
+from gastown_mail.town.lease import LeaseOwner as Clerk
+from gastown_mail.town.town import Town
 
 PEEK_LIMIT = 10
 """So many elements are read to find the age of the oldest: what is no request has no timestamp."""

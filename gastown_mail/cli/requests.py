@@ -6,30 +6,24 @@ from collections.abc import Iterator, Sequence
 import click
 
 from gastown_mail.cli.facts import format_event, to_json
-from gastown_mail.cli.filters import (
+from gastown_mail.cli.options import (
     address_of,
     agent_of,
     agent_option,
     count_option,
+    json_option,
     last_n,
     matches_agent,
-    since_option,
-)
-from gastown_mail.cli.here import (
-    format_age,
-    json_option,
     open_town,
-    print_json,
-    strip_controls,
-    table,
+    since_option,
     town_option,
-    wrap,
 )
+from gastown_mail.cli.output import format_age, print_json, strip_controls, table, wrap
 from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.go_formats import format_duration, parse_time
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, RequestStatus
-from gastown_mail.contracts.times import format_duration, parse_time
-from gastown_mail.daemon.town import Town
 from gastown_mail.mail.events import Event, iter_newest_first
+from gastown_mail.town.town import Town
 
 Record = dict[str, str]
 PAGE, REASON_SHOWN = 500, 80

@@ -6,14 +6,14 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any
 
-from gastown_mail.cli.here import table
+from gastown_mail.cli.output import table
 from gastown_mail.cli.report import OBSERVED, AgentStatus, Observed
-from gastown_mail.contracts.agent import Agent
-from gastown_mail.contracts.times import ZERO_TIME, format_duration
-from gastown_mail.daemon.gate import StartHistory
-from gastown_mail.daemon.heartbeat import should_run
-from gastown_mail.daemon.record import AgentRecord
+from gastown_mail.contracts.address import Agent
+from gastown_mail.contracts.go_formats import ZERO_TIME, format_duration
+from gastown_mail.lifecycle.heartbeat_policy import should_run
 from gastown_mail.sessions.session import Session
+from gastown_mail.town.backoff import StartHistory
+from gastown_mail.town.records import AgentRecord
 
 Sessions = Mapping[str, Session] | None
 """The living tmux sessions by name; None when tmux did not answer."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from gastown_mail.cli.completion import complete_agents, complete_words
+from gastown_mail.cli.options import complete_agents, complete_words
 from gastown_mail.contracts.errors import GastownError, SettingsError
 from gastown_mail.contracts.lifecycle import (
     FINAL_STATUSES,
@@ -72,7 +72,7 @@ def _place(town: str | None) -> tuple[str | None, str | None]:
     """The Redis and the name of the town; both None when the environment of the session says them."""
     if _in_session(town):
         return None, None
-    from gastown_mail.cli.here import load
+    from gastown_mail.cli.options import load
     from gastown_mail.daemon.service import redis_url
 
     settings = load(town)
@@ -86,8 +86,8 @@ def _in_session(town: str | None) -> bool:
 
 def _as_operator(town: str | None, action: str, *, to: str | None, reason: str, handoff: str) -> Receipt:
     """Where agents must prove themselves, nobody is the operator by saying so in the inbox."""
-    from gastown_mail.cli.here import open_town
-    from gastown_mail.daemon.clerk import Clerk
+    from gastown_mail.cli.options import open_town
+    from gastown_mail.lifecycle.clerk import Clerk
 
     with open_town(town) as opened:
         url, name = opened.redis_url, opened.settings.town_name

@@ -6,8 +6,8 @@ import sys
 import click
 
 from gastown_mail.cli.glance import COLOURS, format_report
-from gastown_mail.cli.here import json_option, town_option
 from gastown_mail.cli.look import collect_report
+from gastown_mail.cli.options import json_option, town_option
 from gastown_mail.cli.report import Report
 
 EXIT_CODES = {"running": 0, "stopped": 3, "degraded": 4}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from gastown_mail.cli.checks import Results, finding, ok, unchecked
 from gastown_mail.contracts.errors import StateUnknown
-from gastown_mail.contracts.times import format_duration, parse_duration
-from gastown_mail.daemon.pool import KILL_GRACE, STOP_DEADLINE
-from gastown_mail.daemon.town import Town
-from gastown_mail.plumbing.files import TownLock
+from gastown_mail.contracts.go_formats import format_duration, parse_duration
+from gastown_mail.daemon.supervisor import KILL_GRACE, STOP_DEADLINE
+from gastown_mail.plumbing.locks import TownLock
+from gastown_mail.town.town import Town
 
 MAX_STOP_SECONDS = STOP_DEADLINE + 2 * KILL_GRACE
 """Seconds that the daemon may need to stop."""

@@ -2,15 +2,14 @@
 
 import click
 
-from gastown_mail.cli.completion import complete_agents
-from gastown_mail.cli.here import open_town, town_option
+from gastown_mail.cli.options import complete_agents, open_town, town_option
 from gastown_mail.contracts.errors import AddressError
-from gastown_mail.daemon.adoption import adopt_session
-from gastown_mail.daemon.desired import TOWN
-from gastown_mail.daemon.gate import NO_HISTORY
 from gastown_mail.daemon.service import request_sweep
-from gastown_mail.daemon.town import Town
+from gastown_mail.lifecycle.start import adopt_session
 from gastown_mail.mail.events import record_event
+from gastown_mail.town.backoff import NO_HISTORY
+from gastown_mail.town.records import TOWN
+from gastown_mail.town.town import Town
 
 
 @click.command()

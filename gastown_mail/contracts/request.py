@@ -16,9 +16,10 @@ from pydantic import (
     model_validator,
 )
 
-from . import gojson
-from .errors import InvalidRequest
-from .lifecycle import (
+from gastown_mail.contracts import go_formats
+from gastown_mail.contracts.errors import InvalidRequest
+from gastown_mail.contracts.go_formats import format_time, parse_time, precision_of
+from gastown_mail.contracts.lifecycle import (
     ID_PATTERN,
     MAX_ELEMENT_BYTES,
     MAX_REASON_CHARS,
@@ -27,8 +28,7 @@ from .lifecycle import (
     content_id,
     parse_action,
 )
-from .shape import Timestamp, one_line_error
-from .times import format_time, parse_time, precision_of
+from gastown_mail.contracts.validation import Timestamp, one_line_error
 
 OPTIONAL_KEYS = ("id", "to", "incarnation", "reason", "handoff")
 KEYS = ("from", "action", "timestamp", *OPTIONAL_KEYS)
@@ -113,7 +113,7 @@ class LifecycleRequest(BaseModel):
         """
         optional = {key: value for key in OPTIONAL_KEYS if (value := getattr(self, key))}
         required = {"from": self.sender, "action": self.action.value, "timestamp": self._written()}
-        element = gojson.dump_compact(required | optional).encode()
+        element = go_formats.dump_compact(required | optional).encode()
         if len(element) > MAX_ELEMENT_BYTES:
             raise ValueError(
                 f"the request has {len(element)} bytes, the limit is {MAX_ELEMENT_BYTES}: shorten it"
@@ -155,7 +155,7 @@ def _known_values(element: bytes) -> dict[str, object]:
         text = element.decode()
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: byte {error.start} is {element[error.start]:#04x}") from None
-    values = gojson.load_object(text)
+    values = go_formats.load_object(text)
     return {key: values[key] for key in KEYS if key in values}
 
 

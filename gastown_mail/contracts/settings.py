@@ -28,12 +28,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .agent import ADDRESS_PATTERN, CUSTOM_ROLE, ROLES
-from .errors import SettingsError
-from .lifecycle import OPERATOR
-from .shape import field_errors, quote_value, unknown_key_message
-from .tables import DaemonSettings, RoleSettings
-from .toml import TomlFile, read_toml
+from gastown_mail.contracts.address import ADDRESS_PATTERN, CUSTOM_ROLE, ROLES
+from gastown_mail.contracts.errors import SettingsError
+from gastown_mail.contracts.lifecycle import OPERATOR
+from gastown_mail.contracts.settings_model import DaemonSettings, RoleSettings
+from gastown_mail.contracts.toml_file import TomlFile, read_toml
+from gastown_mail.contracts.validation import field_errors, quote_value, unknown_key_message
 
 __all__ = ["DaemonSettings", "RoleSettings", "Settings", "find_town", "load_settings", "town_name"]
 

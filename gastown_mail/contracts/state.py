@@ -1,17 +1,19 @@
-"""`daemon/state.json` and its copy in Redis (CONTRACTS section 5)."""
+"""`daemon/state.json` and its copy in Redis (CONTRACTS section 5).
+
+The original program's `Config`, as it reads and writes it (CONTRACTS section 5)."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from . import gojson
-from .atomic import write_atomically
-from .errors import StateFileError
-from .shape import Timestamp, one_line_error
-from .times import ZERO_TIME, format_time
+from gastown_mail.contracts import go_formats
+from gastown_mail.contracts.atomic import write_atomically
+from gastown_mail.contracts.errors import SettingsError, StateFileError
+from gastown_mail.contracts.go_formats import ZERO_TIME, format_time, parse_duration
+from gastown_mail.contracts.validation import Timestamp, one_line_error
 
 REPAIR_HINT = "repair the file, or move it away to begin with an empty state"
 
@@ -33,13 +35,13 @@ class State(BaseModel):
 
     def encode(self) -> str:
         """The text of state.json, byte for byte as the original writes it."""
-        return gojson.dump_indented(self._written())
+        return go_formats.dump_indented(self._written())
 
     @classmethod
     def decode(cls, text: str) -> Self:
         """The state of such a text. Raises StateFileError when a key is missing or bad."""
         try:
-            return cls._complete(gojson.load_object(text))
+            return cls._complete(go_formats.load_object(text))
         except ValueError as error:
             raise StateFileError(one_line_error(error, cls)) from None
 
@@ -108,3 +110,59 @@ def _read(key: str, text: str) -> object:
     if key == "running":
         return {"true": True, "false": False}.get(text, text)
     return int(text) if key in ("pid", "heartbeat_count") and text.isdecimal() else text
+
+
+HEARTBEAT_INTERVAL = timedelta(minutes=5)
+
+
+def _interval(value: object) -> object:
+    if isinstance(value, str | int | float):
+        return timedelta(seconds=parse_duration(value))
+    return value
+
+
+class Config(BaseModel):
+    """Where one daemon works and how often its heart beats.
+
+    `heartbeat_interval` is a timedelta; where a person writes it, `"5m"` and a number of seconds work too.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    heartbeat_interval: Annotated[timedelta, BeforeValidator(_interval)] = Field(
+        default=HEARTBEAT_INTERVAL, ge=timedelta(0), description='a duration such as "5m"'
+    )
+    town_root: Path = Field(description="a folder")
+    log_file: Path = Field(description="a file")
+    pid_file: Path = Field(description="a file")
+
+    def encode(self) -> str:
+        """JSON as the original writes it: the interval in whole nanoseconds."""
+        nanos = self.heartbeat_interval // timedelta(microseconds=1) * 1000
+        paths = {key: str(getattr(self, key)) for key in ("town_root", "log_file", "pid_file")}
+        return go_formats.dump_indented({"heartbeat_interval": nanos, **paths})
+
+    @classmethod
+    def decode(cls, text: str) -> Self:
+        """Read such JSON: a number is nanoseconds, a text is a duration. Raises SettingsError."""
+        try:
+            values = go_formats.load_object(text)
+            interval = values.get("heartbeat_interval")
+            if isinstance(interval, int | float):
+                values["heartbeat_interval"] = _from_nanoseconds(interval)
+            return cls.model_validate(values)
+        except ValueError as error:
+            raise SettingsError(f"this is no daemon configuration: {one_line_error(error, cls)}") from None
+
+
+def default_config(town_root: Path | str) -> Config:
+    """The configuration of a town that says nothing else."""
+    root = Path(town_root)
+    folder = root / "daemon"
+    return Config(town_root=root, log_file=folder / "daemon.log", pid_file=folder / "daemon.pid")
+
+
+def _from_nanoseconds(nanos: int | float) -> timedelta:
+    if isinstance(nanos, bool | float) or not 0 <= nanos < 2**63:
+        raise ValueError(f"heartbeat_interval = {nanos}: expected whole nanoseconds, 0 or more")
+    return timedelta(microseconds=nanos // 1000)

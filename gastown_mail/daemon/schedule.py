@@ -19,8 +19,8 @@ from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
 from rq_scheduler import Scheduler
 
-from gastown_mail.daemon.queues import TownJob, TownQueue
 from gastown_mail.plumbing.log import log_event
+from gastown_mail.town.queues import TownJob, TownQueue
 
 POLL = 1
 """Seconds between two looks at the schedule; rq-scheduler counts in whole seconds."""

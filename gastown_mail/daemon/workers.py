@@ -22,7 +22,9 @@ from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
 from rq.worker import WorkerStatus
 
-from gastown_mail.daemon.queues import RESULT_KEPT, TownJob, TownQueue, open_queue
+from gastown_mail.daemon.jobs import serving
+from gastown_mail.town.queues import RESULT_KEPT, TownJob, TownQueue, open_queue
+from gastown_mail.town.town import Town
 
 MAX_CONCURRENT_JOBS = 32
 """How many jobs one worker runs at a time; an agent that takes a minute to end keeps one of these places."""
@@ -62,6 +64,7 @@ class TownWorker(SimpleWorker):
     queue_class = TownQueue
     death_penalty_class = NoDeathPenalty
     max_connection_wait_time = MAX_RECONNECT_WAIT
+    town: Town
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -117,6 +120,7 @@ class TownWorker(SimpleWorker):
         self._threads = [*filter(threading.Thread.is_alive, self._threads), thread]
 
     def _run(self, job: Job, queue: Queue, execution: Execution) -> None:
+        serving.set(self.town)
         try:
             self.perform_job(job, queue, execution)
             self._show(self._state)
@@ -137,10 +141,12 @@ class TownWorker(SimpleWorker):
         connection.client_setname(self.name)
 
 
-def make_worker(name: str, queue_name: str, redis: Redis) -> TownWorker:
+def make_worker(town: Town, name: str, queue_name: str, redis: Redis) -> TownWorker:
     """A worker of that one queue; `name` gets a random end because a fixed one blocks its successor."""
-    return TownWorker(
+    worker = TownWorker(
         [open_queue(queue_name, redis)], name=f"{name}-{uuid4().hex[:8]}", connection=redis,
         serializer=JSONSerializer, worker_ttl=WORKER_TTL, maintenance_interval=MAINTENANCE_INTERVAL,
         default_result_ttl=RESULT_KEPT, log_job_description=False,
     )  # fmt: skip
+    worker.town = town
+    return worker

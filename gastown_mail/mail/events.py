@@ -8,7 +8,7 @@ from typing import Any
 from redis import Redis
 
 from gastown_mail.contracts.keys import Keys
-from gastown_mail.plumbing.answers import to_fields, to_str, to_str_dict
+from gastown_mail.plumbing.connections import to_fields, to_str, to_str_dict
 
 PAGE = 500
 """How many entries are read in one go."""

@@ -2,8 +2,15 @@
 
 The record (`request:<id>`) is for everybody, so it holds no token and no handoff. What only the daemon needs,
 the element itself and how far its carrying out has come, is in `work:<id>`.
-"""
 
+The daemon inbox: a list that everybody pushes to and one clerk takes from.
+
+Take = move to `taken`; an element leaves `taken` only in the transaction that books it. Whatever a killed
+clerk had taken is still there, oldest first.
+
+Dead letters: refused, expired, failed and undecodable elements, with their reason, and revivable."""
+
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,12 +19,13 @@ from typing import Any
 from redis import Redis
 from redis.client import Pipeline
 
+from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
 from gastown_mail.contracts.request import LifecycleRequest
-from gastown_mail.contracts.times import format_time
 from gastown_mail.mail.events import record_event
-from gastown_mail.plumbing.answers import read_hash, to_fields, to_str, to_str_dict, to_strs
+from gastown_mail.plumbing.connections import read_hash, to_fields, to_str, to_str_dict, to_strs
 
 SCAN_STEP = 1000
 """How many keys Redis looks at in one go."""
@@ -116,6 +124,12 @@ class RequestStore:
         """The ids that wait for the agent or are being carried out, oldest first."""
         return to_strs(self.redis.zrange(self.keys.pending(agent), 0, -1))
 
+    def in_progress(self, agent: str) -> str | None:
+        """The agent's request that a worker has begun and nobody has settled, None when there is none."""
+        ids = self.pending(agent)
+        notes = zip(ids, self.progress_many(ids), strict=True)
+        return next((request_id for request_id, note in notes if note and note.started_at), None)
+
     def unsettled(self) -> dict[str, float]:
         """All ids without a final status, with the time they were received (seconds since the epoch)."""
         found: list[Any] = self.redis.zrange(self.keys.unsettled, 0, -1, withscores=True)
@@ -207,3 +221,94 @@ def _public(incoming: IncomingRequest) -> dict[str, str]:
 
 def _end(status: RequestStatus, detail: str, now: datetime) -> dict[str, str]:
     return {"status": status.value, "detail": detail, "finished_at": format_time(now)}
+
+
+BATCH_SIZE = 200
+"""How many elements are judged in one go: enough for speed, few enough to stay small in memory."""
+
+
+@dataclass(frozen=True)
+class Inbox:
+    """The inbox of one town. `redis` must allow blocking reads of the `wait` that `take` is given."""
+
+    redis: Redis
+    keys: Keys
+
+    def take(self, wait: float) -> list[bytes]:
+        """Move the oldest elements to `taken`, waiting at most `wait` seconds for the first one."""
+        first: Any = self.redis.blmove(self.keys.inbox, self.keys.taken, wait, "LEFT", "RIGHT")  # type: ignore[arg-type]
+        if first is None:
+            return []
+        return [first, *self._more(self.redis.llen(self.keys.inbox))]
+
+    def unfinished(self) -> list[bytes]:
+        """What was taken and never booked, oldest first, at most `MOST_AT_ONCE`."""
+        return self._range(self.keys.taken, BATCH_SIZE)
+
+    def length(self) -> int:
+        """How many elements nobody has taken yet."""
+        return self.redis.llen(self.keys.inbox)
+
+    def peek(self, most: int, start: int = 0) -> list[bytes]:
+        """Elements that nobody has taken yet, oldest first from number `start` on, left where they are."""
+        return self._range(self.keys.inbox, most, start)
+
+    def _range(self, key: str, most: int, start: int = 0) -> list[bytes]:
+        elements: Any = self.redis.lrange(key, start, start + most - 1)
+        return list(elements)
+
+    def _more(self, waiting: int) -> list[bytes]:
+        with self.redis.pipeline(transaction=False) as pipe:
+            for _ in range(min(waiting, BATCH_SIZE - 1)):
+                pipe.lmove(self.keys.inbox, self.keys.taken, "LEFT", "RIGHT")
+            return [element for element in pipe.execute() if element is not None]
+
+
+@dataclass(frozen=True)
+class DeadLetters:
+    """The dead letters of one town."""
+
+    redis: Redis
+    keys: Keys
+
+    def ids(self, since: float = 0.0) -> list[str]:
+        """The ids of the dead letters still kept that died since then (epoch), oldest first."""
+        oldest = max(since, time.time() - self.keys.requests_kept)
+        found: list[Any] = self.redis.zrange(self.keys.dead, oldest, "+inf", byscore=True)
+        return to_strs(found)
+
+    def revive(self, request_id: str) -> None:
+        """Put a dead letter back into the inbox, as if asked for now; raises GastownError if it is none."""
+
+        def while_dead(pipe: Any) -> None:
+            work, agent = self._work(request_id), self._agent(request_id)
+            proofs = {"trusted": work.trusted, "proven": work.sender_verified}
+            notes = {"revived_at": time.time(), **{name: "true" for name, holds in proofs.items() if holds}}
+            pipe.multi()
+            pipe.zrem(self.keys.dead, request_id)
+            pipe.delete(self.keys.request(request_id), self.keys.progress(request_id))
+            pipe.hset(self.keys.progress(request_id), mapping=to_fields(notes))
+            pipe.rpush(self.keys.inbox, work.element)
+            record_event(pipe, self.keys, "revived", agent=agent, request=request_id)
+
+        self.redis.transaction(while_dead, self.keys.dead)
+
+    def drop(self, request_id: str) -> None:
+        """Take a dead letter off the list; its record stays until it expires. Raises as `revive`."""
+        self._work(request_id)
+        agent = self._agent(request_id)
+        with self.redis.pipeline() as pipe:
+            pipe.zrem(self.keys.dead, request_id)
+            record_event(pipe, self.keys, "dropped", agent=agent, request=request_id)
+            pipe.execute()
+
+    def _agent(self, request_id: str) -> str:
+        return to_str(self.redis.hget(self.keys.request(request_id), "agent"))
+
+    def _work(self, request_id: str) -> Progress:
+        if self.redis.zscore(self.keys.dead, request_id) is None:
+            raise GastownError(f"there is no dead letter {request_id}; `gastown-mail dead` lists them")
+        work = RequestStore(self.redis, self.keys).progress(request_id)
+        if work is None:
+            raise GastownError(f"the dead letter {request_id} is no longer kept; send a new request instead")
+        return work

@@ -14,6 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gastown_mail.contracts.errors import RedisUnavailable, RequestNotAccepted, SettingsError
+from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import (
     FINAL_STATUSES,
@@ -23,9 +24,7 @@ from gastown_mail.contracts.lifecycle import (
     new_request_id,
     parse_action,
 )
-from gastown_mail.contracts.times import format_time
-from gastown_mail.plumbing.answers import read_hash
-from gastown_mail.plumbing.connections import connect, redis_errors
+from gastown_mail.plumbing.connections import connect, read_hash, redis_errors
 
 SEND_DEADLINE = 6.0
 """Seconds in which a request must be accepted, all tries together."""

@@ -1,15 +1,17 @@
 """The one place that makes Redis connections, and that puts Redis errors into words for people.
 
 A sender imports this module on its way to one `RPUSH`: it imports redis and the contracts, nothing else.
-"""
+
+Redis' answers as text, and text as what Redis takes: redis-py's own types cover every setting it has."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 import redis
+from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -226,3 +228,32 @@ def _query_error(query: str) -> str | None:
     if strange:
         return f"unknown option {strange[0]!r} (known: {', '.join(sorted(ALLOWED_QUERY))})"
     return None if re.fullmatch(r"\d+", given.get("db", "0")) else "the database (db) must be a number"
+
+
+RedisFields = dict[Any, Any]
+"""What HSET and XADD take."""
+
+
+def to_str(answer: Any) -> str:
+    """One answer as text, "" for nothing; bytes that are no UTF-8 come out marked."""
+    return answer.decode(errors="replace") if isinstance(answer, bytes) else str(answer or "")
+
+
+def to_strs(answers: Iterable[Any]) -> list[str]:
+    """A list of answers as text."""
+    return [to_str(answer) for answer in answers]
+
+
+def to_str_dict(answer: Mapping[Any, Any]) -> dict[str, str]:
+    """A hash as text."""
+    return {to_str(name): to_str(value) for name, value in answer.items()}
+
+
+def to_fields(values: Mapping[str, object]) -> RedisFields:
+    """What HSET and XADD take: every value as its text."""
+    return {name: value if isinstance(value, bytes) else str(value) for name, value in values.items()}
+
+
+def read_hash(redis: Redis, key: str) -> dict[str, str]:
+    """A whole hash as text, empty when there is none."""
+    return to_str_dict(redis.hgetall(key))

@@ -2,10 +2,15 @@
 
 `-t` gets only ids (`$1`, `%1`) or `=name:`. A plain name would match by prefix and by pattern too; `=name`
 without the colon is not understood by `set-option`, and is a window's name to `list-panes`.
-"""
 
+What a session is created from: checked, and made into the one command that creates it."""
+
+import os
 import re
 from collections.abc import Iterable, Mapping
+
+from gastown_mail.contracts.address import Agent
+from gastown_mail.contracts.errors import StartFailed
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
@@ -226,3 +231,57 @@ def _send_to(pane: str, condition: str, typing: str, in_mode: bool) -> str:
 def detect_dialog(pane: str) -> str:
     """Print `dialog N` when a question is on the pane's screen."""
     return line(*if_else(target_by_id(pane), NO_DIALOG, "", print_word(f"dialog {pane[1:]}")))
+
+
+def new_session_command(
+    agent: Agent,
+    *,
+    incarnation: str,
+    generation: int,
+    started: float,
+    command: str,
+    environ: Mapping[str, str],
+    base: Mapping[str, str],
+    server_names: Iterable[str],
+) -> str:
+    """Return the command line that creates the agent's session, whoever sends it and however often.
+
+    The session's environment is `environ` over `base`; of the server's own (`server_names`) nothing is left.
+    """
+    # TERM is the pane's own, from tmux; what the worker's terminal is does not matter.
+    variables = {key: value for key, value in base.items() if key != "TERM"} | dict(environ)
+    return create(
+        agent.session,
+        generation=generation,
+        environ=variables,
+        removed=[name for name in server_names if name not in variables],
+        options=ownership_options(agent, incarnation=incarnation, generation=generation, started=started),
+        work_dir=os.fspath(agent.work_dir),
+        command=command,
+    )
+
+
+def ownership_options(agent: Agent, *, incarnation: str, generation: int, started: float) -> dict[str, str]:
+    """Return the options, without their prefix, by which a session is known as ours."""
+    return {
+        "incarnation": incarnation,
+        "generation": str(generation),
+        "agent": agent.address,
+        "started": f"{started:.6f}",
+    }
+
+
+def validate_start(agent: Agent, incarnation: str, environ: Mapping[str, str], command: str) -> None:
+    """Raise StartFailed for what tmux or the kernel could not take exactly."""
+    texts = [command, os.fspath(agent.work_dir), *environ, *environ.values()]
+    name = f"{agent.session!r} is no session name of letters, digits, - and _"
+    checks = {
+        name: NAME.fullmatch(agent.session),
+        f"{incarnation!r} is no incarnation token": TOKEN.fullmatch(incarnation),
+        f"the work dir {agent.work_dir} is not absolute": agent.work_dir.is_absolute(),
+        "a variable's name is empty or holds =": all(name and "=" not in name for name in environ),
+        "a NUL is in the command, the work dir, or the environment": not any("\0" in text for text in texts),
+    }
+    for problem, fine in checks.items():
+        if not fine:
+            raise StartFailed(f"{agent.address} cannot be started: {problem}; correct it in town.toml")

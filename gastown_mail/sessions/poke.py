@@ -12,8 +12,8 @@ from itertools import islice
 
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.sessions import commands
-from gastown_mail.sessions.foreground import SHELLS, foreground_shell
 from gastown_mail.sessions.panes import Session
+from gastown_mail.sessions.processes import SHELLS, foreground_shell
 from gastown_mail.sessions.tmux import Tmux
 
 PASTE_PAUSE = 0.5

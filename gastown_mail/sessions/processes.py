@@ -3,19 +3,20 @@
 A session's processes carry its token in their environment, however they detached themselves; what dropped its
 environment is found as a descendant of one that did not. Signals go through a pidfd where there are pidfds,
 else to a pid whose start time was looked at just before.
-"""
+
+Whether a bare shell is in front in a pane: what is typed there would run as a command."""
 
 import contextlib
 import os
 import select
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import PurePath
 from typing import Protocol
 
-from gastown_mail.sessions import kernel
-from gastown_mail.sessions.census import ProcessTable
-from gastown_mail.sessions.kernel import Process
+from gastown_mail.sessions import process_table
+from gastown_mail.sessions.process_table import Process, ProcessTable
 
 KILL_DEADLINE = 5.0
 KILL_LOOK = 0.5
@@ -59,13 +60,13 @@ def descendants(
 
 def child_of(parent: int, pid: int) -> Process | None:
     """Return the process `pid` if it is a living child of `parent`: a pid alone may have been given away."""
-    row = kernel.read_process(pid) if pid > 1 else None
+    row = process_table.read_process(pid) if pid > 1 else None
     return row.process if row is not None and row.parent == parent else None
 
 
 def alive(process: Process) -> bool:
     """Say whether this very process lives; a zombie does not."""
-    row = kernel.read_process(process.pid)
+    row = process_table.read_process(process.pid)
     return row is not None and row.process == process
 
 
@@ -74,7 +75,7 @@ def never_signalled() -> frozenset[int]:
     pid, found = os.getpid(), {0, 1}
     while pid not in found:
         found.add(pid)
-        row = kernel.read_process(pid)
+        row = process_table.read_process(pid)
         pid = row.parent if row is not None else 1
     return frozenset(found)
 
@@ -112,10 +113,10 @@ def _is_before_exec(process: Process, servers: Collection[int]) -> bool:
 
     Until then it shares the server's pipe for signals: SIGTERM to it ends the server (seen on tmux 3.3a).
     """
-    row = kernel.read_process(process.pid)
+    row = process_table.read_process(process.pid)
     if row is None or row.parent not in servers:
         return False
-    return kernel.arguments(process.pid) == kernel.arguments(row.parent)
+    return process_table.arguments(process.pid) == process_table.arguments(row.parent)
 
 
 def _terminate(
@@ -203,5 +204,68 @@ def _pidfd(process: Process) -> Iterator[int | None]:
 
 def describe(processes: Iterable[Process]) -> str:
     """Name processes for people: pid and command."""
-    named = sorted((process.pid, " ".join(kernel.arguments(process.pid))[:80]) for process in processes)
+    named = sorted(
+        (process.pid, " ".join(process_table.arguments(process.pid))[:80]) for process in processes
+    )
     return ", ".join(f"{pid} ({words})" for pid, words in named)
+
+
+SHELLS = frozenset(("sh", "bash", "dash", "zsh", "fish", "ksh", "mksh", "ash", "tcsh", "csh"))
+_MULTI_CALL = "busybox"
+_OPTIONS_WITH_VALUE = {"fish": ("-C", "--init-command"), "bash": ("--rcfile", "--init-file")}
+
+
+def foreground_shell(pid: int) -> str | None:
+    """Return the name of the bare shell in front on the terminal of a pane's process; "" when none is.
+
+    None when it cannot be told. A shell that runs a script or `-c` is a program like any other.
+    """
+    group = process_table.foreground_group(pid)
+    if group <= 0:
+        return None
+    return bare_shell(process_table.arguments(group) or _other_group_member(group))
+
+
+def bare_shell(argv: Sequence[str]) -> str | None:
+    """Return the name of a shell that reads commands from the terminal; "" for others, None for no argv."""
+    if not argv:
+        return None
+    if _name(argv[0]) == _MULTI_CALL and len(argv) > 1:
+        argv = argv[1:]
+    name = _name(argv[0])
+    return name if name in SHELLS and not _has_program(argv[1:], _OPTIONS_WITH_VALUE.get(name, ())) else ""
+
+
+def is_shell(argv: Sequence[str]) -> bool:
+    """Say whether this is a shell, with a program to run or without."""
+    return bool(argv) and _name(argv[0]) in SHELLS
+
+
+def _other_group_member(group: int) -> list[str]:
+    # The first program of a pipeline may have ended while the rest of its group is still in front.
+    members = (row.process.pid for row in process_table.read_all().values() if row.group == group)
+    return next((words for pid in members if (words := process_table.arguments(pid))), [])
+
+
+def _name(word: str) -> str:
+    return PurePath(word).name.removeprefix("-")
+
+
+def _has_program(words: Sequence[str], valued: Sequence[str]) -> bool:
+    waiting = iter(words)
+    for word in waiting:
+        if not word.startswith(("-", "+")) or word == "-":
+            return word != "-"
+        if word == "--":
+            return next(waiting, None) is not None
+        if word.startswith("--command") or _short(word, "c"):
+            return True
+        if _short(word, "s"):
+            return False
+        if word in valued or _short(word, "o") or _short(word, "O"):
+            next(waiting, None)
+    return False
+
+
+def _short(word: str, letter: str) -> bool:
+    return not word.startswith("--") and letter in word

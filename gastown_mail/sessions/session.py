@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import ProcessesSurvived, SessionNotManaged, StartFailed, StateUnknown
-from gastown_mail.sessions import commands, kernel, processes
-from gastown_mail.sessions.creation import new_session_command, ownership_options, validate_start
-from gastown_mail.sessions.foreground import is_shell
-from gastown_mail.sessions.kernel import Process
+from gastown_mail.sessions import commands, process_table, processes
+from gastown_mail.sessions.commands import new_session_command, ownership_options, validate_start
 from gastown_mail.sessions.panes import PANE_FORMAT, Session, group_sessions, parse_panes
 from gastown_mail.sessions.poke import Poke, poke_all
+from gastown_mail.sessions.process_table import Process
+from gastown_mail.sessions.processes import is_shell
 from gastown_mail.sessions.tmux import NoServer, TargetNotFound, Tmux, TmuxResult, variable_names
 
 STARTUP_CHECK = 0.25
@@ -174,7 +174,7 @@ class Sessions:
             grace=grace,
             exclude={server},
             # The end of a shell around the agent would hang up on the agent, whatever its grace.
-            terminate_last={process for process in root if is_shell(kernel.arguments(process.pid))},
+            terminate_last={process for process in root if is_shell(process_table.arguments(process.pid))},
             before_kill=kill_session,
         )
         if survivors:
@@ -258,6 +258,6 @@ def _mark_zombies(sessions: dict[str, Session]) -> dict[str, Session]:
     # tmux may not have noticed that a program ended: 3.3a misses a SIGCHLD now and then, and a detached child
     # that holds the terminal then keeps the pane looking alive.
     return {
-        name: replace(session, dead=True) if kernel.is_zombie(session.pid, session.server) else session
+        name: replace(session, dead=True) if process_table.is_zombie(session.pid, session.server) else session
         for name, session in sessions.items()
     }

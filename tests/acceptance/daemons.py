@@ -18,11 +18,11 @@ from redis import Redis
 
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import State, load_state
-from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.plumbing.embedded import server_url, stop_server
-from gastown_mail.plumbing.files import TownLock
+from gastown_mail.plumbing.locks import TownLock
 from gastown_mail.sessions.session import Session
+from gastown_mail.town.town import Town
 from tests.integration.stage import RECORDED
 from tests.towns import clean_environ, element, kill_sessions, write_town
 from tests.waiting import eventually

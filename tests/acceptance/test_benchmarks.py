@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.suite import MEASURES
-from gastown_mail.sessions import kernel
+from gastown_mail.sessions import process_table
 from tests.acceptance.daemons import DEADLINE, HERE
 from tests.towns import clean_environ
 from tests.waiting import eventually
@@ -25,7 +25,7 @@ def folder() -> Iterator[Path]:
     """A folder with a short path, as a socket's path must be, in which no process may be left."""
     made = Path(tempfile.mkdtemp(prefix="gbt-"))
     yield made
-    left = [pid for pid in kernel.pids() if str(made) in " ".join(kernel.arguments(pid))]
+    left = [pid for pid in process_table.pids() if str(made) in " ".join(process_table.arguments(pid))]
     assert (left, list(made.glob("gb-*"))) == ([], [])
     shutil.rmtree(made)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gastown_mail.cli.reasons import Explanation
-from gastown_mail.daemon.gate import StartHistory
+from gastown_mail.town.backoff import StartHistory
 from tests.acceptance.daemons import DEADLINE, Place, a_place
 from tests.acceptance.test_status import frozen, redis_pid
 from tests.integration.stage import MAX, MAXINE, RECORDED, WITNESS

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from gastown_mail.cli.report import Report
-from gastown_mail.contracts.times import format_time
-from gastown_mail.daemon.gate import StartHistory
+from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.plumbing.embedded import server_pid
+from gastown_mail.town.backoff import StartHistory
 from tests.acceptance.daemons import DEADLINE, TOWN, Place, a_place
 from tests.integration.stage import DEACON, MAX, MAXINE, WITNESS
 from tests.parts import family

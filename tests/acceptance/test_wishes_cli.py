@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from gastown_mail.daemon.gate import NO_HISTORY, StartHistory
 from gastown_mail.sessions.session import Session
+from gastown_mail.town.backoff import NO_HISTORY, StartHistory
 from tests.acceptance.daemons import DEADLINE, TOWN, Place, a_place
 from tests.integration.stage import DEACON, MAX, MAXINE, WITNESS, identity
 from tests.waiting import eventually

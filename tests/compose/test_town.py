@@ -14,11 +14,12 @@ from urllib.request import urlopen
 import pytest
 
 from gastown_mail import send_lifecycle
+from gastown_mail.contracts.go_formats import parse_duration
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES
 from gastown_mail.contracts.settings import load_settings
-from gastown_mail.contracts.times import parse_duration
-from gastown_mail.daemon import pool, queues, schedule
-from gastown_mail.daemon.roster import load_roster
+from gastown_mail.daemon import schedule, supervisor
+from gastown_mail.town import queues
+from gastown_mail.town.roster import load_roster
 from tests.compose.stack import REPOSITORY, SLOW, Stack, all_alive, free_port
 from tests.waiting import eventually
 
@@ -189,4 +190,4 @@ def test_the_engine_waits_longer_than_the_longest_job(stack: Stack) -> None:
     for name in ("worker", "scheduler"):
         patience = parse_duration(services[name]["stop_grace_period"])
         assert patience > longest
-        assert patience > pool.STOP_DEADLINE + 2 * pool.KILL_GRACE
+        assert patience > supervisor.STOP_DEADLINE + 2 * supervisor.KILL_GRACE

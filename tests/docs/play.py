@@ -19,11 +19,11 @@ import psutil
 from gastown_mail.cli.daemon import stop_daemon
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.contracts.settings import find_town, load_settings
-from gastown_mail.daemon.roster import load_roster
 from gastown_mail.daemon.service import redis_url
-from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.embedded import stop_server
 from gastown_mail.sessions.session import Session
+from gastown_mail.town.roster import load_roster
+from gastown_mail.town.town import Town
 from tests.docs.blocks import ROOT, Block
 from tests.docs.shell import DEADLINE, Shell, shows
 from tests.towns import kill_sessions

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 
 from redis.exceptions import RedisError
 
-from gastown_mail.daemon.rounds import enqueue_start
 from tests.faults.chaos_checks import Sampler, violations
 from tests.faults.chaos_kills import Killer, Supervisor
 from tests.faults.chaos_requests import Ledger, Sender, Watcher
@@ -76,7 +75,9 @@ def run(seconds: float, seed: int, requests: int) -> Report:
     with a_daemon(town_toml()) as daemon:
         (daemon.root / "agent.sh").write_text(AGENT)
         for address in daemon.town.roster().agents:
-            enqueue_start(daemon.town, daemon.town.roster().agents[address], "the run begins", by="operator")
+            daemon.town.queues.enqueue_start(
+                daemon.town.roster().agents[address], "the run begins", by="operator"
+            )
         eventually(lambda: all(map(daemon.living, daemon.town.roster().agents)), deadline=PATIENCE)
         with bystanders(daemon) as standing_by:
             sampler, watcher = Sampler(daemon), _chaos(daemon, report, requests)

@@ -8,8 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES
-from gastown_mail.plumbing.answers import to_str_dict, to_strs
-from gastown_mail.sessions import kernel
+from gastown_mail.plumbing.connections import to_str_dict, to_strs
+from gastown_mail.sessions import process_table
 from tests.faults.chaos_requests import Watcher
 from tests.faults.chaos_town import Bystander
 from tests.faults.daemons import Daemon
@@ -111,9 +111,9 @@ def _wrong_processes(daemon: Daemon) -> list[str]:
     """Processes of an incarnation other than the one that lives."""
     tokens: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     mine = f"GASTOWN_TOWN={daemon.root}".encode()
-    for pid in kernel.pids():
-        entries = kernel.environment(pid).split(b"\0")
-        if mine in entries and kernel.read_process(pid) is not None:
+    for pid in process_table.pids():
+        entries = process_table.environment(pid).split(b"\0")
+        if mine in entries and process_table.read_process(pid) is not None:
             named = dict(entry.split(b"=", 1) for entry in entries if b"=" in entry)
             address, token = to_strs([named.get(b"GASTOWN_AGENT"), named.get(b"GASTOWN_INCARNATION")])
             if address and token and token != "0" * 32:

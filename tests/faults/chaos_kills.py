@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from gastown_mail.sessions import kernel, processes
-from gastown_mail.sessions.kernel import Process
+from gastown_mail.sessions import process_table, processes
+from gastown_mail.sessions.process_table import Process
 from tests.faults.daemons import Daemon
 
 SHARES = {
@@ -102,7 +102,7 @@ class Killer:
 
     def _redis(self) -> Process | None:
         folder = str(self.daemon.settings.redis_dir)
-        for pid in kernel.pids():
+        for pid in process_table.pids():
             with contextlib.suppress(OSError, psutil.Error):
                 if str(Path(f"/proc/{pid}/cwd").readlink()) == folder:
                     return _process(pid)
@@ -125,7 +125,7 @@ def _children(pid: int) -> Iterator[int]:
 
 
 def _clients(pid: int) -> list[int]:
-    return [child for child in _children(pid) if "tmux" in " ".join(kernel.arguments(child)[:1])]
+    return [child for child in _children(pid) if "tmux" in " ".join(process_table.arguments(child)[:1])]
 
 
 def _listed(folder: Path) -> list[str]:
@@ -135,7 +135,7 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _process(pid: int, parent: int | None = None) -> Process | None:
-    row = kernel.read_process(pid)
+    row = process_table.read_process(pid)
     return row.process if row is not None and parent in (None, row.parent) else None
 
 

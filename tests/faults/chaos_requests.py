@@ -13,11 +13,10 @@ from datetime import UTC, datetime
 from redis.exceptions import RedisError
 
 from gastown_mail.contracts.errors import RequestNotAccepted
+from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, content_id
-from gastown_mail.contracts.times import format_time
 from gastown_mail.mail.send import send_lifecycle
-from gastown_mail.plumbing.answers import to_strs
-from gastown_mail.plumbing.connections import connect
+from gastown_mail.plumbing.connections import connect, to_strs
 from tests.faults.chaos_town import CREW, RIG
 from tests.faults.daemons import Daemon
 

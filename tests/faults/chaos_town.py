@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from gastown_mail.sessions import kernel
-from gastown_mail.sessions.kernel import Process
+from gastown_mail.sessions import process_table
+from gastown_mail.sessions.process_table import Process
 from gastown_mail.sessions.processes import alive
 from tests.faults.daemons import Daemon, kill_server, surroundings
 
@@ -112,6 +112,6 @@ def _session(socket: str, name: str, what: str) -> Bystander:
 
 
 def _of(what: str, pid: int) -> Bystander:
-    row = kernel.read_process(pid)
+    row = process_table.read_process(pid)
     assert row is not None, f"{what} has no process {pid}"
     return Bystander(what, row.process)

@@ -16,14 +16,13 @@ import psutil
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.contracts.state import load_state
-from gastown_mail.daemon.record import AgentRecord
-from gastown_mail.daemon.rounds import enqueue_start
 from gastown_mail.daemon.service import redis_url
-from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import LeaseOwner
-from gastown_mail.plumbing.answers import to_str_dict
-from gastown_mail.sessions import kernel, processes
+from gastown_mail.plumbing.connections import to_str_dict
+from gastown_mail.sessions import process_table, processes
 from gastown_mail.sessions.session import Session
+from gastown_mail.town.lease import LeaseOwner
+from gastown_mail.town.records import AgentRecord
+from gastown_mail.town.town import Town
 from tests.towns import clean_environ, element, kill_sessions
 from tests.waiting import eventually
 
@@ -122,7 +121,7 @@ class Daemon:
 
     def run(self, address: str = MAX) -> Session:
         """Have the daemon start the agent, as an operator would; the session."""
-        enqueue_start(self.town, self.town.roster().agents[address], "a test wants it", by="operator")
+        self.town.queues.enqueue_start(self.town.roster().agents[address], "a test wants it", by="operator")
         session = eventually(lambda: self.living(address), deadline=PATIENCE)
         assert session is not None
         return session
@@ -198,10 +197,10 @@ class Daemon:
         self.town.redis.close()
         assert not left, f"left: {processes.describe(left)}"
 
-    def _mine(self) -> set[kernel.Process]:
+    def _mine(self) -> set[process_table.Process]:
         """Whatever still belongs to this town: its folder has a name that nobody else has."""
         folder = str(self.root)
-        rows = (kernel.read_process(pid) for pid in kernel.pids() if _belongs(pid, folder))
+        rows = (process_table.read_process(pid) for pid in process_table.pids() if _belongs(pid, folder))
         return {row.process for row in rows if row is not None}
 
 
@@ -221,7 +220,9 @@ def kill_server(socket: str, environ: Mapping[str, str]) -> None:
 
 
 def _belongs(pid: int, folder: str) -> bool:
-    return folder in " ".join(kernel.arguments(pid)) or folder.encode() in kernel.environment(pid)
+    return folder in " ".join(process_table.arguments(pid)) or folder.encode() in process_table.environment(
+        pid
+    )
 
 
 @contextmanager

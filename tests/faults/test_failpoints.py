@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.plumbing.failpoints import FAILPOINTS, VARIABLE, failpoint
-from gastown_mail.sessions import kernel, processes
+from gastown_mail.sessions import process_table, processes
 from gastown_mail.sessions.session import Session
 from tests.faults.daemons import MAX, MAXINE, Daemon, a_crew, a_daemon
 from tests.towns import clean_environ
@@ -50,7 +50,10 @@ def is_passed(point: str, action: str) -> bool:
 
 
 def ended_for_good(before: Session) -> bool:
-    return processes.with_incarnation(before.incarnation) == set() and kernel.read_process(before.pid) is None
+    return (
+        processes.with_incarnation(before.incarnation) == set()
+        and process_table.read_process(before.pid) is None
+    )
 
 
 def sessions_of_max(daemon: Daemon) -> list[Session]:
@@ -97,7 +100,7 @@ def test_a_death_at_this_point_costs_nothing(mine: Mine, request: pytest.Fixture
     assert daemon.living(MAXINE) == bystander
     assert daemon.town.requests.unsettled() == {}
     assert daemon.town.redis.llen(daemon.town.keys.taken) == 0
-    assert VARIABLE.encode() not in kernel.environment(bystander.pid), "it does not reach the agents"
+    assert VARIABLE.encode() not in process_table.environment(bystander.pid), "it does not reach the agents"
 
 
 def test_every_point_is_passed_by_a_cycle_with_handoff() -> None:

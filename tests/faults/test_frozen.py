@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
-from gastown_mail.daemon.record import Desired
-from gastown_mail.sessions import kernel, processes
+from gastown_mail.sessions import process_table, processes
+from gastown_mail.town.records import Desired
 from tests.faults.daemons import MAX, MAXINE, PATIENCE, SLOW_AGENT, Daemon, a_crew, a_daemon, stopped
 from tests.parts import family
 from tests.waiting import eventually
@@ -57,7 +57,7 @@ def test_a_worker_frozen_across_a_whole_cycle_harms_nobody_when_it_goes_on(
         assert len(daemon.starts()) == 1
     else:
         assert after is not None
-        assert kernel.read_process(after.pid) is not None
+        assert process_table.read_process(after.pid) is not None
         assert daemon.starts() == [before.incarnation, after.incarnation]
 
 

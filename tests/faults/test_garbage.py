@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from gastown_mail.contracts.errors import InvalidRequest
+from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.contracts.lifecycle import MAX_ELEMENT_BYTES
 from gastown_mail.contracts.request import decode_element
-from gastown_mail.contracts.times import format_time
-from gastown_mail.daemon.town import Town
-from gastown_mail.mail.dead import DeadLetters
+from gastown_mail.mail.requests import DeadLetters
+from gastown_mail.town.town import Town
 from tests.parts import CLERK, running
 from tests.towns import element
 from tests.waiting import eventually

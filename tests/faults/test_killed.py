@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from gastown_mail.plumbing.embedded import is_server_running
-from gastown_mail.sessions import kernel, processes
+from gastown_mail.sessions import process_table, processes
 from gastown_mail.sessions.session import Session
 from tests.faults.daemons import MAX, MAXINE, PATIENCE, SLOW_AGENT, Daemon, a_crew, a_daemon
 from tests.parts import family, lives
@@ -130,7 +130,7 @@ def test_the_whole_daemon_killed_in_the_middle_and_started_again(daemon: Daemon)
 
     kill_everything(daemon)
     assert daemon.living(MAXINE) == bystander
-    assert kernel.read_process(before.pid) is not None, "agents outlive it"
+    assert process_table.read_process(before.pid) is not None, "agents outlive it"
     daemon.start()
 
     assert_done_once(daemon, before, ident)

@@ -24,11 +24,10 @@ from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus, content_id
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.contracts.settings import Settings
-from gastown_mail.daemon.clerk import Clerk
-from gastown_mail.daemon.roster import Roster
-from gastown_mail.daemon.town import Town
-from gastown_mail.mail.dead import DeadLetters
-from gastown_mail.mail.requests import RequestStore
+from gastown_mail.lifecycle.clerk import Clerk
+from gastown_mail.mail.requests import DeadLetters, RequestStore
+from gastown_mail.town.roster import Roster
+from gastown_mail.town.town import Town
 from tests.towns import element, write_town
 
 SHORT = 0.01

@@ -13,8 +13,8 @@ from rq.worker_registration import get_keys
 
 from gastown_mail.contracts.errors import RequestNotAccepted
 from gastown_mail.contracts.state import load_state
-from gastown_mail.daemon.record import Desired
 from gastown_mail.mail.send import send_lifecycle
+from gastown_mail.town.records import Desired
 from tests.faults.daemons import MAX, MAXINE, PATIENCE, Daemon, a_crew, a_daemon, stopped
 from tests.parts import kill
 from tests.waiting import eventually

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from gastown_mail.sessions import kernel
+from gastown_mail.sessions import process_table
 from tests.faults.daemons import DAEMON, MAX, MAXINE, Daemon, a_crew, a_daemon, kill_server, surroundings
 from tests.waiting import eventually
 
@@ -92,7 +92,7 @@ def test_one_town_s_end_is_nothing_to_the_others(towns: tuple[Daemon, Daemon], u
     assert second.outcome(second.ask("restart", MAXINE, to=MAXINE)) == "superseded"
 
     assert [first.session(MAX), second.session(MAX)] == kept
-    assert all(kernel.read_process(session.pid) for session in kept)
+    assert all(process_table.read_process(session.pid) for session in kept)
     assert user.sessions() == users
     assert second.outcome(second.ask("restart")) == "done"
 

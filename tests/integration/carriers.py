@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gastown_mail.daemon.town import Town
+from gastown_mail.town.town import Town
 from tests.towns import clean_environ
 
 ANSWER_DEADLINE = 60.0
@@ -14,8 +14,8 @@ CARRY_OUT = """
 import os, sys
 from pathlib import Path
 from gastown_mail.contracts.settings import load_settings
-from gastown_mail.daemon.lifecycle import carry_out
-from gastown_mail.daemon.town import Town
+from gastown_mail.lifecycle.carry_out import carry_out
+from gastown_mail.town.town import Town
 root, url, ident = sys.argv[1:]
 town = Town.open(load_settings(Path(root), environ=os.environ), url)
 print("ready", flush=True)

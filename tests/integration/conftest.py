@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.daemon.town import Town
 from gastown_mail.sessions.session import Session
+from gastown_mail.town.town import Town
 from tests.integration.carriers import Carriers
 from tests.integration.stage import RECORDED, Stage
 from tests.integration.tmux_world import RECORDER, Recorder, TmuxWorld, python

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.request import decode_element
-from gastown_mail.daemon import jobs, lifecycle
-from gastown_mail.daemon.clerk import Clerk
-from gastown_mail.daemon.record import AgentRecord, Desired
-from gastown_mail.daemon.town import Town
-from gastown_mail.sessions import kernel
+from gastown_mail.daemon import jobs
+from gastown_mail.lifecycle import carry_out
+from gastown_mail.lifecycle.clerk import Clerk
+from gastown_mail.sessions import process_table
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
+from gastown_mail.town.records import AgentRecord, Desired
+from gastown_mail.town.town import Town
 from tests.towns import element
 from tests.waiting import eventually
 
@@ -69,7 +70,7 @@ class Stage:
 
     def start(self, address: str = MAX) -> Session:
         """Start the agent as an operator would."""
-        jobs.bind(self.town)
+        jobs.serving.set(self.town)
         if self.town.agents.read(address).desired is Desired.STOPPED:
             self.town.desired.set(address, Desired.RUNNING)
         answer = jobs.start(address, "a test wants it", "test")
@@ -84,7 +85,7 @@ class Stage:
         session = self.session(address)
         assert session is not None, f"{address} has no session"
         assert not session.dead, f"{address} has ended"
-        assert kernel.read_process(session.pid) is not None
+        assert process_table.read_process(session.pid) is not None
         return session
 
     def ask(self, action: str, sender: str = MAX, **more: object) -> str:
@@ -98,11 +99,11 @@ class Stage:
     def carry_out(self, action: str, sender: str = MAX, **more: object) -> tuple[str, str]:
         """Ask and have it carried out; the status and the reason."""
         ident = self.ask(action, sender, **more)
-        status = lifecycle.carry_out(self.town, ident)
+        status = carry_out.carry_out_request(self.town, ident)
         return status, self.detail(ident)
 
     def again(self, ident: str) -> str:
-        return lifecycle.carry_out(self.town, ident)
+        return carry_out.carry_out_request(self.town, ident)
 
     def status(self, ident: str) -> str:
         return self.town.requests.record(ident)["status"]
@@ -155,4 +156,4 @@ def identity(session: Session) -> tuple[str, int, str]:
 
 def gone(pid: int) -> bool:
     """Nothing lives under this pid."""
-    return kernel.read_process(pid) is None
+    return process_table.read_process(pid) is None

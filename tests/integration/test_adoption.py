@@ -8,12 +8,13 @@ import psutil
 import pytest
 
 from gastown_mail.contracts.errors import GastownError
-from gastown_mail.daemon import jobs, rounds
-from gastown_mail.daemon.adoption import adopt_session
-from gastown_mail.daemon.heartbeat import Skip
-from gastown_mail.daemon.turn import Lease
+from gastown_mail.daemon import jobs
+from gastown_mail.lifecycle import heartbeat
+from gastown_mail.lifecycle.heartbeat_policy import Skip
+from gastown_mail.lifecycle.start import adopt_session
 from gastown_mail.mail.events import read_latest
 from gastown_mail.sessions.session import Session
+from gastown_mail.town.lease import Lease
 from tests.integration.stage import MAX, Stage, identity
 from tests.towns import clean_environ
 from tests.waiting import eventually
@@ -29,7 +30,7 @@ Person = Callable[[Stage], Session]
 
 @pytest.fixture
 def bound(stage: Stage) -> Stage:
-    jobs.bind(stage.town)
+    jobs.serving.set(stage.town)
     return stage
 
 
@@ -98,7 +99,7 @@ def test_nothing_is_typed_into_a_persons_session_and_nothing_started_over_it(
     assert started.startswith("left alone: ")
     assert "adopt it" in poked
     assert "adopt it" in started
-    [act] = [act for act in rounds.observe(bound.town)[1] if act.agent.address == MAX]
+    [act] = [act for act in heartbeat.observe(bound.town)[1] if act.agent.address == MAX]
     assert isinstance(act, Skip)
     assert "not ours" in act.why
     assert identity(bound.living()) == identity(session)

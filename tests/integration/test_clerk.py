@@ -9,12 +9,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.go_formats import format_time, parse_time
 from gastown_mail.contracts.lifecycle import MAX_ELEMENT_BYTES, RequestStatus, content_id
-from gastown_mail.contracts.times import format_time, parse_time
-from gastown_mail.daemon.queues import CARRY_OUT, TownJob
-from gastown_mail.daemon.town import Town
-from gastown_mail.mail.dead import DeadLetters
+from gastown_mail.mail.requests import DeadLetters
 from gastown_mail.plumbing.connections import connect
+from gastown_mail.town.queues import CARRY_OUT, TownJob
+from gastown_mail.town.town import Town
 from tests.parts import a_clerk, book_inbox
 from tests.towns import TWO_AGENTS, element
 
@@ -27,7 +27,7 @@ def push(town: Town, *elements: bytes) -> None:
 
 def jobs(town: Town, host: str = "") -> list[str]:
     """The requests that a queue's jobs carry out, the next first."""
-    queue = town.lifecycle_queue(host or town.host)
+    queue = town.queues.lifecycle(host or town.host)
     return [
         str(TownJob.fetch(job_id, connection=town.redis).args[0])
         for job_id in queue.get_job_ids()
@@ -82,7 +82,7 @@ def test_the_job_is_ours_and_has_tries_left(town: Town) -> None:
 
     book_inbox(town)
 
-    (job,) = town.lifecycle_queue(town.host).jobs
+    (job,) = town.queues.lifecycle(town.host).jobs
     assert (job.func_name, list(job.args), job.retries_left) == (CARRY_OUT, ["one"], 3)
     assert job.timeout == 61  # the agent's stop_grace and JOB_MARGIN
 

@@ -11,9 +11,9 @@ import psutil
 import pytest
 import redis
 
-from gastown_mail.daemon.town import Town
 from gastown_mail.mail import events
 from gastown_mail.plumbing.connections import connect
+from gastown_mail.town.town import Town
 from tests.parts import CLERK, OwnServer, kill, lives, running
 from tests.towns import element
 from tests.waiting import eventually
@@ -54,7 +54,7 @@ def each_was_booked_once(town: Town, wanted: list[str]) -> bool:
         for event in events.read_after(town.redis, town.keys, "0-0", most=5000)
         if event.fields["event"] == "received"
     )
-    jobs = town.lifecycle_queue(town.host).get_job_ids()
+    jobs = town.queues.lifecycle(town.host).get_job_ids()
     assert told == Counter(wanted)
     assert sorted(jobs) == sorted(town.keys.job_id("request", ident) for ident in wanted)
     assert sorted(town.requests.unsettled()) == sorted(wanted)
@@ -80,7 +80,7 @@ def test_killed_at_any_moment_of_a_stream(town: Town) -> None:
 def test_at_every_instant_each_element_is_in_one_place_with_its_job(town: Town) -> None:
     """Booking is one transaction: record, job, and the removal from `taken`."""
     push(town, *ids(0, STREAM))
-    keys, queue, seen = town.keys, town.lifecycle_queue(town.host).key, set()
+    keys, queue, seen = town.keys, town.queues.lifecycle(town.host).key, set()
     with running(CLERK, town.settings, town.redis_url), town.redis.pipeline() as pipe:
         while STREAM not in seen:
             for read, key in (

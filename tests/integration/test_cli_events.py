@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.daemon.town import Town
 from gastown_mail.mail.events import record_event
+from gastown_mail.town.town import Town
 from tests.parts import OwnServer, book_inbox
 from tests.towns import TWO_AGENTS, a_town, clean_environ, element
 from tests.waiting import eventually

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from gastown_mail.cli import run
+from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.contracts.lifecycle import RequestStatus
-from gastown_mail.contracts.times import format_time
-from gastown_mail.daemon.town import Town
-from gastown_mail.mail.dead import DeadLetters
+from gastown_mail.mail.requests import DeadLetters
+from gastown_mail.town.town import Town
 from tests.parts import book_inbox
 from tests.towns import TWO_AGENTS, element
 

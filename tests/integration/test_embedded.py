@@ -14,9 +14,16 @@ import pytest
 
 from gastown_mail.contracts.errors import RedisUnavailable, SettingsError
 from gastown_mail.plumbing.connections import connect
-from gastown_mail.plumbing.embedded import ensure_server, server_pid, server_url, stop_server
-from gastown_mail.plumbing.files import TownLock
-from gastown_mail.plumbing.launch import LOG_NAME, PID_NAME, SOCKET_NAME
+from gastown_mail.plumbing.embedded import (
+    LOG_NAME,
+    PID_NAME,
+    SOCKET_NAME,
+    ensure_server,
+    server_pid,
+    server_url,
+    stop_server,
+)
+from gastown_mail.plumbing.locks import TownLock
 from tests.waiting import eventually
 
 STARTER = """

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable
 
-from gastown_mail.daemon.town import Town
 from gastown_mail.mail import events
 from gastown_mail.mail.events import last_id, read_after, read_latest, record_event
+from gastown_mail.town.town import Town
 from tests.towns import TWO_AGENTS
 
 

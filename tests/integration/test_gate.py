@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from gastown_mail.daemon import jobs, rounds
-from gastown_mail.daemon.gate import NO_HISTORY, record_start
-from gastown_mail.daemon.handoff import handoff_file
-from gastown_mail.daemon.heartbeat import Skip, StartAgent
-from gastown_mail.daemon.town import Town
+from gastown_mail.daemon import jobs
+from gastown_mail.lifecycle import heartbeat
+from gastown_mail.lifecycle.handoff import handoff_file
+from gastown_mail.lifecycle.heartbeat_policy import Skip, StartAgent
 from gastown_mail.mail.events import read_latest
+from gastown_mail.town.backoff import NO_HISTORY, record_start
+from gastown_mail.town.town import Town
 from tests.integration.stage import DEACON, MAX, RECORDER, WITH_DEACON, WITNESS, Stage, identity
 from tests.waiting import eventually
 
@@ -34,7 +35,7 @@ def staged(make_town: Callable[..., Town]) -> Callable[..., Stage]:
         said = "".join(f"{key} = {value}\n" for key, value in daemon.items())
         toml = WITH_DEACON.replace("[daemon]\nrestart_backoff = 0\n", f"[daemon]\n{said}")
         made = Stage(make_town(toml.replace(RECORDER, FRAGILE)))
-        jobs.bind(made.town)
+        jobs.serving.set(made.town)
         return made
 
     return make
@@ -71,7 +72,7 @@ def break_down(stage: Stage, address: str = MAX) -> Path:
 
 def wanted(stage: Stage, address: str) -> Any:
     """What the heartbeat would do about the agent."""
-    [act] = [act for act in rounds.observe(stage.town)[1] if act.agent.address == address]
+    [act] = [act for act in heartbeat.observe(stage.town)[1] if act.agent.address == address]
     return act
 
 
@@ -141,7 +142,7 @@ def test_a_daemon_that_was_started_anew_knows_the_quarantine(staged: Callable[..
     before = start(stage)
     reborn = Town.open(stage.town.settings, stage.town.redis_url)
 
-    jobs.bind(reborn)
+    jobs.serving.set(reborn)
     after = start(stage)
     reborn.redis.close()
 
@@ -244,7 +245,7 @@ def test_the_successor_that_did_not_come_up_is_owed_and_gets_its_handoff(
     broken.unlink()
     stage.forget_what_was_written()
     assert start(stage, MAX).startswith("started")
-    file = handoff_file(stage.town, stage.agent())
+    file = handoff_file(stage.town.settings, stage.agent())
     assert stage.environ()["GASTOWN_HANDOFF"] == str(file)
     assert file.read_text() == "go on with #7"
     assert not stage.record().owed
@@ -259,11 +260,11 @@ def test_a_heartbeat_forgets_the_history_of_a_session_that_is_stable(staged: Cal
     assert stage.record(DEACON).gate != NO_HISTORY
 
     def forgotten() -> bool:
-        rounds.heartbeat(stage.town)
+        heartbeat.run_heartbeat(stage.town)
         return stage.record(DEACON).gate == NO_HISTORY
 
     eventually(forgotten)
-    rounds.heartbeat(stage.town)
+    heartbeat.run_heartbeat(stage.town)
     assert [event["agent"] for event in events(stage, "recovered")] == [DEACON]
 
 
@@ -274,8 +275,8 @@ def test_a_heartbeat_remembers_the_history_of_a_session_that_is_young_or_dead(
     assert start(stage).startswith("started")
     history = stage.record(DEACON).gate
 
-    rounds.heartbeat(stage.town)
+    heartbeat.run_heartbeat(stage.town)
     die(stage)
-    rounds.heartbeat(stage.town)
+    heartbeat.run_heartbeat(stage.town)
 
     assert stage.record(DEACON).gate == history != NO_HISTORY

@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from gastown_mail.daemon.town import Town
-from gastown_mail.mail.inbox import BATCH_SIZE, Inbox
+from gastown_mail.mail.requests import BATCH_SIZE, Inbox
+from gastown_mail.town.town import Town
 from tests.waiting import eventually
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import zlib
 from collections.abc import Callable
+from contextvars import Context
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ from rq.job import JobStatus
 from rq.serializers import JSONSerializer
 
 from gastown_mail.contracts.errors import GastownError
-from gastown_mail.daemon import jobs, queues
-from gastown_mail.daemon.record import Desired
-from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import Lease
+from gastown_mail.daemon import jobs
+from gastown_mail.town import queues
+from gastown_mail.town.lease import Lease
+from gastown_mail.town.records import Desired
+from gastown_mail.town.town import Town
 from tests.integration.stage import DEACON, MAX, RECORDED, RECORDER, WITH_DEACON, WITNESS, Stage, identity
 from tests.waiting import eventually
 
@@ -25,7 +27,7 @@ OPERATOR = "an operator"
 
 @pytest.fixture
 def bound(stage: Stage) -> Stage:
-    jobs.bind(stage.town)
+    jobs.serving.set(stage.town)
     return stage
 
 
@@ -47,7 +49,7 @@ def test_an_automatic_start_that_waited_too_long_is_dropped(
     make_town: Callable[..., Town], desired: Desired
 ) -> None:
     stage = Stage(make_town(WITH_DEACON))
-    jobs.bind(stage.town)
+    jobs.serving.set(stage.town)
     stage.town.agents.write(DEACON, desired=desired.value)
 
     assert jobs.start(DEACON, "it must keep running").startswith("left alone")
@@ -67,7 +69,7 @@ def test_nothing_is_started_over_a_session_of_somebody_else(bound: Stage) -> Non
 
 def test_a_start_that_cannot_be_says_why_and_starts_nothing(make_town: Callable[..., Town]) -> None:
     stage = Stage(make_town(RECORDED.replace(RECORDER, "no-such-program {prompt}")))
-    jobs.bind(stage.town)
+    jobs.serving.set(stage.town)
 
     answer = jobs.start(MAX, "a test wants it", OPERATOR)
 
@@ -98,11 +100,11 @@ def test_a_start_on_a_tmux_that_does_not_answer_starts_nothing(bound: Stage) -> 
 
 def test_a_request_that_came_during_a_start_is_woken_after_it(bound: Stage) -> None:
     ident = bound.ask("restart", "operator", to=MAX)
-    bound.town.redis.delete(bound.town.lifecycle_queue(bound.town.host).key)
+    bound.town.redis.delete(bound.town.queues.lifecycle(bound.town.host).key)
 
     bound.start()
 
-    waiting = bound.town.lifecycle_queue(bound.town.host).job_ids
+    waiting = bound.town.queues.lifecycle(bound.town.host).job_ids
     assert waiting == [bound.town.keys.job_id("request", ident)]
 
 
@@ -134,13 +136,8 @@ def test_a_poke_that_cannot_be_says_why(bound: Stage, prepare: Callable[[Stage],
 
 
 def test_a_process_that_serves_no_town_runs_no_job() -> None:
-    before = list(jobs._served)
-    jobs._served.clear()
-    try:
-        with pytest.raises(GastownError, match="serves no town"):
-            jobs.heartbeat()
-    finally:
-        jobs._served.extend(before)
+    with pytest.raises(GastownError, match="serves no town"):
+        Context().run(jobs.heartbeat)
 
 
 class Burst(SimpleWorker):
@@ -151,7 +148,7 @@ class Burst(SimpleWorker):
 
 
 def run_all(stage: Stage) -> None:
-    queue = stage.town.lifecycle_queue(stage.town.host)
+    queue = stage.town.queues.lifecycle(stage.town.host)
     worker = Burst([queue], connection=stage.town.redis, serializer=JSONSerializer)
     worker.work(burst=True, logging_level="ERROR")
 
@@ -171,11 +168,11 @@ def test_what_stands_in_redis_for_a_job_is_json_and_reads_well(bound: Stage) -> 
 
 
 @pytest.mark.parametrize(
-    "function", ["os.system", "gastown_mail.daemon.jobs.bind", "builtins.eval", "jobs.start"]
+    "function", ["os.system", "gastown_mail.daemon.jobs.serving.set", "builtins.eval", "jobs.start"]
 )
 def test_a_job_that_names_anything_else_fails_and_runs_nothing(bound: Stage, function: str) -> None:
     trace = bound.town.settings.town_root / "trace"
-    queue = bound.town.lifecycle_queue(bound.town.host)
+    queue = bound.town.queues.lifecycle(bound.town.host)
     wish = queue.prepare_data(function, args=(f"touch {trace}",), job_id="evil")
     [job] = queue.enqueue_many([wish])
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.daemon import jobs, rounds
-from gastown_mail.daemon.heartbeat import StartAgent
-from gastown_mail.daemon.record import Desired
-from gastown_mail.daemon.town import Town
+from gastown_mail.daemon import jobs
+from gastown_mail.lifecycle import heartbeat
+from gastown_mail.lifecycle.heartbeat_policy import StartAgent
 from gastown_mail.sessions.processes import with_incarnation
+from gastown_mail.town.records import Desired
+from gastown_mail.town.town import Town
 from tests.integration.stage import MAX, RECORDED, RECORDER, WITNESS, Stage, gone
 from tests.integration.tmux_world import python
 from tests.waiting import eventually
@@ -78,9 +79,9 @@ def test_what_was_shut_down_stays_down(make_town: Callable[..., Town]) -> None:
     assert stage.session() is None
     assert gone(first.pid)
     assert stage.record().desired is Desired.STOPPED
-    rounds.heartbeat(stage.town)
-    rounds.sweep(stage.town)
-    assert not any(MAX in job.args for job in stage.town.lifecycle_queue(stage.town.host).jobs)
+    heartbeat.run_heartbeat(stage.town)
+    heartbeat.run_sweep(stage.town)
+    assert not any(MAX in job.args for job in stage.town.queues.lifecycle(stage.town.host).jobs)
     assert jobs.start(MAX, "a job that was queued before").startswith("left alone")
     assert stage.carry_out("restart") == ("superseded", "its session is gone")
     assert stage.session() is None
@@ -189,7 +190,7 @@ def test_a_failed_cycle_leaves_its_notes_for_the_start_that_works(make_town: Cal
     assert stage.carry_out("cycle", handoff=NOTES)[0] == "failed"
     broken.unlink()
 
-    [due] = [act for act in rounds.observe(stage.town)[1] if isinstance(act, StartAgent)]
+    [due] = [act for act in heartbeat.observe(stage.town)[1] if isinstance(act, StartAgent)]
     jobs.start(due.agent.address, due.why)
 
     assert due.agent.address == MAX

@@ -9,11 +9,12 @@ from functools import partial
 import pytest
 
 from gastown_mail.contracts.errors import StateUnknown
-from gastown_mail.daemon import jobs, lifecycle, rounds
-from gastown_mail.daemon.starting import SessionStart
-from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import Lease, hold_lease
+from gastown_mail.daemon import jobs
+from gastown_mail.lifecycle import carry_out, heartbeat
+from gastown_mail.lifecycle.start import SessionStart
 from gastown_mail.sessions import processes
+from gastown_mail.town.lease import Lease, hold_lease
+from gastown_mail.town.town import Town
 from tests.integration.carriers import Carriers
 from tests.integration.stage import DEAF_RECORDER, MAX, RECORDED, RECORDER, Stage, gone, identity
 from tests.waiting import eventually
@@ -36,7 +37,7 @@ def has_been_tried(stage: Stage, ident: str, times: int) -> bool:
 
 def finish(stage: Stage, ident: str) -> str:
     """Carry it out, as the sweep would, until it is settled."""
-    eventually(lambda: stage.again(ident) != lifecycle.WAITING, deadline=30)
+    eventually(lambda: stage.again(ident) != carry_out.WAITING, deadline=30)
     return stage.status(ident)
 
 
@@ -140,7 +141,7 @@ def test_a_request_whose_worker_always_dies_is_given_up_and_blocks_nobody(
     stage = Stage(make_town(SLOW_TO_STOP))
     stage.start()
     ident = stage.ask("restart")
-    for tries in range(1, lifecycle.MAX_ATTEMPTS + 1):
+    for tries in range(1, carry_out.MAX_ATTEMPTS + 1):
         carrier = carriers(stage.town, ident)
         carrier.go()
         eventually(partial(has_been_tried, stage, ident, tries))
@@ -170,7 +171,7 @@ def test_the_successor_is_found_when_only_its_note_was_lost(stage: Stage) -> Non
     assert identity(stage.living()) == identity(second)
     assert starts(stage) == 2
     assert stage.record().incarnation == second.incarnation
-    assert rounds.sweep(stage.town) == 0
+    assert heartbeat.run_sweep(stage.town) == 0
 
 
 def test_who_announces_a_successor_too_late_forgets_no_earlier_one(stage: Stage) -> None:

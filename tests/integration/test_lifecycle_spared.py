@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gastown_mail.contracts.times import format_time
-from gastown_mail.daemon import lifecycle
-from gastown_mail.daemon.record import Desired
-from gastown_mail.daemon.town import Town
+from gastown_mail.contracts.go_formats import format_time
+from gastown_mail.lifecycle import carry_out
+from gastown_mail.town.records import Desired
+from gastown_mail.town.town import Town
 from tests.integration.carriers import Carriers
 from tests.integration.stage import (
     DEAF_RECORDER,
@@ -106,7 +106,7 @@ def test_while_tmux_does_not_answer_nobody_is_touched_and_nothing_is_lost(stage:
     ident = stage.ask("restart")
 
     with stage.tmux_stopped(first.server):
-        assert stage.again(ident) == lifecycle.WAITING
+        assert stage.again(ident) == carry_out.WAITING
         assert "did not answer" in stage.detail(ident)
         assert stage.status(ident) == "received"
         assert not gone(first.pid)
@@ -182,10 +182,10 @@ def test_acts_on_one_agent_keep_their_order_and_never_overlap(
     later = stage.ask("restart", "operator", to=MAX)
     two.go()
 
-    assert two.answer() == lifecycle.WAITING
+    assert two.answer() == carry_out.WAITING
     assert not gone(first.pid)
     assert one.answer() == "done"
-    waiting = stage.town.lifecycle_queue(stage.town.host).job_ids
+    waiting = stage.town.queues.lifecycle(stage.town.host).job_ids
     assert stage.town.keys.job_id("request", later) in waiting
     assert stage.again(later) == "superseded", "it was asked for before the successor was there"
     assert len(stage.wrote("starts").read_text().split()) == 2
@@ -202,7 +202,7 @@ def test_two_who_carry_out_the_same_agents_requests_start_one_successor(
     for one in both:
         one.go()
 
-    assert {one.answer() for one in both} <= {"done", "superseded", lifecycle.WAITING}
+    assert {one.answer() for one in both} <= {"done", "superseded", carry_out.WAITING}
     assert [stage.again(ident) for ident in (restart, cycle)] == ["superseded", "done"]
     assert len(stage.wrote("starts").read_text().split()) == 2
     assert stage.environ()["GASTOWN_INCARNATION"] == stage.living().incarnation

@@ -9,8 +9,8 @@ from redis.exceptions import ResponseError
 from gastown_mail.cli.look import StatusCollector
 from gastown_mail.cli.troubles import missing_workers, with_verdict
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, StateUnknown
-from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.workers import make_worker
+from gastown_mail.town.town import Town
 from tests.integration.stage import MAX, WITNESS
 from tests.parts import OwnServer
 from tests.towns import TWO_AGENTS, a_town
@@ -81,7 +81,7 @@ TWO_HOSTS = TWO_AGENTS.replace('[agents."gastown/witness"]', '[agents."gastown/w
 def test_workers_are_counted_host_by_host_and_silent_ones_are_not(tmp_path: Path, server: OwnServer) -> None:
     with a_town(tmp_path, server.url, f'[daemon]\nredis_url = "{server.url}"\n{TWO_HOSTS}') as town:
         queue = town.keys.lifecycle_queue("far")
-        works, silent = (make_worker(name, queue, town.redis) for name in ("works", "silent"))
+        works, silent = (make_worker(town, name, queue, town.redis) for name in ("works", "silent"))
         for one in (works, silent):
             one.register_birth()  # type: ignore[no-untyped-call]
         town.redis.hset(silent.key, "last_heartbeat", "2025-12-20T12:00:00.000000Z")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.contracts.errors import StateUnknown
-from gastown_mail.sessions import kernel
+from gastown_mail.sessions import process_table
 from gastown_mail.sessions.poke import Poke
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
@@ -107,8 +107,8 @@ def test_an_agent_that_ended_into_its_shell_is_not_typed_into(world: TmuxWorld, 
     assert poke(world, session, "one") == "delivered"
     eventually(lambda: record.read_bytes() == b"one\r")
 
-    os.kill(kernel.foreground_group(session.pid), signal.SIGKILL)
-    eventually(lambda: kernel.foreground_group(session.pid) == session.pid)
+    os.kill(process_table.foreground_group(session.pid), signal.SIGKILL)
+    eventually(lambda: process_table.foreground_group(session.pid) == session.pid)
 
     assert poke(world, session, f"touch {tmp_path}/ran") == (
         "held: a bare shell (bash) is in front and would run the text"
@@ -211,7 +211,7 @@ def test_a_shell_that_comes_to_the_front_after_the_look_is_not_typed_into(
     class Late(Tmux):
         def script(self, *args, **kwargs):  # type: ignore[no-untyped-def]
             os.kill(session.pid, signal.SIGUSR1)
-            eventually(lambda: kernel.arguments(session.pid)[:1] == ["bash"])
+            eventually(lambda: process_table.arguments(session.pid)[:1] == ["bash"])
             return super().script(*args, **kwargs)
 
     late = Sessions(Late(world.socket, environ=world.environ))

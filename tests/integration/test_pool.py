@@ -12,8 +12,8 @@ from tests.waiting import eventually
 
 STUBBORN = """
 import signal, sys, threading, time
-from gastown_mail.daemon import pool
-pool.STOP_DEADLINE = pool.CUT_DEADLINE = 0.2
+from gastown_mail.daemon import supervisor
+supervisor.STOP_DEADLINE = supervisor.KILL_GRACE = 0.2
 
 def run(stop):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -21,8 +21,9 @@ def run(stop):
     while True:
         time.sleep(60)
 
-child = pool.Child("stubborn", run)
-pool.Pool([child], in_child=lambda: None, on_death=lambda name: None).run(threading.Event(), lambda: None)
+child = supervisor.ProcessSpec("stubborn", run)
+supervisor.Supervisor([child], in_child=lambda: None, on_death=lambda name: None)\
+  .run(threading.Event(), lambda: None)
 """
 
 

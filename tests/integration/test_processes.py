@@ -13,9 +13,8 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.contracts.errors import StateUnknown
-from gastown_mail.sessions import kernel, processes
-from gastown_mail.sessions.census import ProcessTable
-from gastown_mail.sessions.kernel import Process
+from gastown_mail.sessions import process_table, processes
+from gastown_mail.sessions.process_table import Process, ProcessTable
 from tests.waiting import eventually
 
 Children = list["subprocess.Popen[bytes]"]
@@ -72,15 +71,15 @@ def test_a_zombie_is_not_alive(children: Children, token: str) -> None:
     assert processes.descendants([process]) == set()
 
 
-@pytest.mark.skipif(not kernel.LINUX, reason="only /proc shows it")
+@pytest.mark.skipif(not process_table.LINUX, reason="only /proc shows it")
 def test_a_child_that_ended_unnoticed_is_seen(children: Children, token: str) -> None:
     process = spawn(children, token)
-    assert not kernel.is_zombie(process.pid, os.getpid())
+    assert not process_table.is_zombie(process.pid, os.getpid())
     os.kill(process.pid, signal.SIGKILL)
 
-    eventually(lambda: kernel.is_zombie(process.pid, os.getpid()))
-    assert not kernel.is_zombie(process.pid, os.getppid())
-    assert not kernel.is_zombie(0, os.getpid())
+    eventually(lambda: process_table.is_zombie(process.pid, os.getpid()))
+    assert not process_table.is_zombie(process.pid, os.getppid())
+    assert not process_table.is_zombie(0, os.getpid())
 
 
 def test_a_family_without_the_token_is_found_and_a_spared_branch_is_not(
@@ -89,7 +88,7 @@ def test_a_family_without_the_token_is_found_and_a_spared_branch_is_not(
     root = spawn(children, None, "sh", "-c", "sleep 600 & env -i sh -c 'sleep 601; :' & wait")
     eventually(lambda: len(processes.descendants([root])) == 4)
     found = processes.descendants([root])
-    (inner,) = [one for one in found if kernel.arguments(one.pid)[:2] == ["sh", "-c"] and one != root]
+    (inner,) = [one for one in found if process_table.arguments(one.pid)[:2] == ["sh", "-c"] and one != root]
 
     assert len(processes.descendants([root], exclude=[inner.pid])) == 2
     assert processes.descendants([root], exclude=[root.pid]) == set()
@@ -172,7 +171,7 @@ def test_this_process_its_ancestors_and_the_spared_are_never_signalled(
 ) -> None:
     spared = spawn(children, token)
     ended = spawn(children, token)
-    own = {row.process for pid in (os.getpid(), os.getppid()) if (row := kernel.read_process(pid))}
+    own = {row.process for pid in (os.getpid(), os.getppid()) if (row := process_table.read_process(pid))}
     assert {0, 1, os.getpid(), os.getppid()} <= processes.never_signalled()
 
     left = processes.terminate_all(lambda: own | {spared, ended}, grace=5.0, exclude=[spared.pid])
@@ -203,32 +202,32 @@ def test_an_ancestor_that_carries_the_token_lives_and_so_does_who_ends_it(token:
 
 
 def test_survivors_are_named() -> None:
-    row = kernel.read_process(os.getpid())
+    row = process_table.read_process(os.getpid())
     assert row is not None
     assert str(os.getpid()) in processes.describe([row.process])
 
 
-@pytest.mark.skipif(not kernel.LINUX, reason="measured on Linux")
+@pytest.mark.skipif(not process_table.LINUX, reason="measured on Linux")
 def test_a_scan_is_cheap(children: Children, token: str) -> None:
     for _ in range(200):
         children.append(subprocess.Popen(["sleep", "600"]))
     begun = time.process_time()
 
     assert processes.with_incarnation(token) == set()
-    assert time.process_time() - begun < 0.0005 * len(kernel.pids())
+    assert time.process_time() - begun < 0.0005 * len(process_table.pids())
 
 
 def test_other_systems_path_through_psutil_tells_the_same(
     children: Children, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = spawn(children, token, "sleep", "600.5")
-    monkeypatch.setattr(kernel, "LINUX", False)
+    monkeypatch.setattr(process_table, "LINUX", False)
 
     (found,) = processes.with_incarnation(token)
     assert found.pid == process.pid
     assert processes.alive(found)
     assert not processes.alive(Process(found.pid, found.started - 1))
-    assert kernel.arguments(found.pid) == ["sleep", "600.5"]
+    assert process_table.arguments(found.pid) == ["sleep", "600.5"]
     assert processes.child_of(os.getpid(), found.pid) == found
     assert processes.terminate_all(lambda: processes.with_incarnation(token), grace=5.0) == set()
 
@@ -244,7 +243,7 @@ signal.pause()
 def test_what_a_server_has_just_forked_is_not_signalled_before_it_runs_its_own_program() -> None:
     with subprocess.Popen([sys.executable, "-c", FORKS], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        forked = kernel.read_process(int(server.stdout.readline()))
+        forked = process_table.read_process(int(server.stdout.readline()))
         assert forked is not None
         unborn = {forked.process}
         try:
@@ -256,7 +255,7 @@ def test_what_a_server_has_just_forked_is_not_signalled_before_it_runs_its_own_p
             server.kill()
 
 
-@pytest.mark.skipif(not kernel.LINUX, reason="only there a look takes a descriptor")
+@pytest.mark.skipif(not process_table.LINUX, reason="only there a look takes a descriptor")
 def test_who_cannot_be_looked_at_for_want_of_a_descriptor_is_not_dead(children: Children) -> None:
     process = spawn(children, None)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

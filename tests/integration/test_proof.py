@@ -6,11 +6,12 @@ from collections.abc import Callable
 import pytest
 
 from gastown_mail.contracts.request import decode_element
-from gastown_mail.daemon import jobs, lifecycle
-from gastown_mail.daemon.clerk import Clerk
-from gastown_mail.daemon.town import Town
-from gastown_mail.mail.dead import DeadLetters
+from gastown_mail.daemon import jobs
+from gastown_mail.lifecycle import carry_out
+from gastown_mail.lifecycle.clerk import Clerk
+from gastown_mail.mail.requests import DeadLetters
 from gastown_mail.sessions.session import Session
+from gastown_mail.town.town import Town
 from tests.integration.stage import MAX, MAXINE, RECORDED, RECORDER, WITNESS, Stage, identity
 from tests.parts import book_inbox
 from tests.towns import element
@@ -30,7 +31,7 @@ work_dir = "work/mayor"
 def strict(make_town: Callable[..., Town]) -> Stage:
     """A town in which who asks must prove itself."""
     made = Stage(make_town(TOWN.replace("[daemon]\n", "[daemon]\nrequire_incarnation = true\n")))
-    jobs.bind(made.town)
+    jobs.serving.set(made.town)
     return made
 
 
@@ -163,5 +164,5 @@ def test_a_revived_request_has_to_be_as_proven_as_before(strict: Stage) -> None:
     DeadLetters(strict.town.redis, strict.town.keys).revive(ident)
     book_inbox(strict.town)
 
-    assert lifecycle.carry_out(strict.town, ident) == "refused"
+    assert carry_out.carry_out_request(strict.town, ident) == "refused"
     assert identity(strict.living()) == identity(session)

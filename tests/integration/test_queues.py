@@ -16,10 +16,10 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from gastown_mail.contracts.errors import GastownError
-from gastown_mail.daemon import queues
-from gastown_mail.daemon.queues import ALLOWED_FUNCTIONS, CARRY_OUT, START, SWEEP, TownJob, TownQueue
-from gastown_mail.daemon.town import Town
-from gastown_mail.plumbing.answers import to_str
+from gastown_mail.plumbing.connections import to_str
+from gastown_mail.town import queues
+from gastown_mail.town.queues import ALLOWED_FUNCTIONS, CARRY_OUT, START, SWEEP, TownJob, TownQueue
+from gastown_mail.town.town import Town
 from tests.parts import WORKER, lives, running
 from tests.waiting import eventually
 
@@ -154,7 +154,7 @@ def smuggle(town: Town, ident: str, data: bytes, **fields: bytes) -> None:
         "os.mkdir",
         "gastown_mail.daemon.jobs.os.mkdir",
         "gastown_mail.daemon.jobs.Path",
-        "gastown_mail.daemon.jobs.bind",
+        "gastown_mail.daemon.jobs.serving.set",
     ],
 )
 def test_only_our_own_functions_are_run(town: Town, tmp_path: Path, function: str) -> None:

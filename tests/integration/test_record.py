@@ -11,12 +11,11 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.go_formats import ZERO_TIME, parse_time
 from gastown_mail.contracts.state import State, load_state, state_file
-from gastown_mail.contracts.times import ZERO_TIME, parse_time
-from gastown_mail.daemon.record import AgentRecord, AgentStore, Desired
-from gastown_mail.daemon.town import Town
-from gastown_mail.plumbing.answers import read_hash
-from gastown_mail.plumbing.connections import connect
+from gastown_mail.plumbing.connections import connect, read_hash
+from gastown_mail.town.records import AgentRecord, AgentStore, Desired
+from gastown_mail.town.town import Town
 from tests.waiting import eventually
 
 MAX = "gastown/crew/max"
@@ -153,7 +152,7 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from gastown_mail.contracts.keys import Keys
-from gastown_mail.daemon.record import TownStateStore
+from gastown_mail.town.records import TownStateStore
 from gastown_mail.plumbing.connections import connect
 record = TownStateStore(connect(sys.argv[1]), Keys(sys.argv[2]), Path(sys.argv[3]))
 for _ in range(int(sys.argv[4])):

@@ -8,11 +8,11 @@ import pytest
 
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
-from gastown_mail.daemon.queues import TownJob
-from gastown_mail.daemon.town import Town
 from gastown_mail.mail import events
-from gastown_mail.mail.dead import DeadLetters
+from gastown_mail.mail.requests import DeadLetters
 from gastown_mail.plumbing.connections import connect
+from gastown_mail.town.queues import TownJob
+from gastown_mail.town.town import Town
 from tests.parts import book_inbox
 from tests.towns import TWO_AGENTS, element
 

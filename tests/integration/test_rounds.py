@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.contracts.errors import StateUnknown
+from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.contracts.state import load_state, state_file
-from gastown_mail.contracts.times import format_time
-from gastown_mail.daemon import jobs, queues, rounds
-from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.turn import Lease
+from gastown_mail.daemon import jobs
+from gastown_mail.lifecycle import heartbeat
 from gastown_mail.mail.events import read_latest
+from gastown_mail.town import queues
+from gastown_mail.town.lease import Lease
+from gastown_mail.town.town import Town
 from tests.integration.stage import DEACON, MAX, RECORDED, WITH_DEACON, WITNESS, Stage, identity
 from tests.waiting import eventually
 
@@ -26,14 +28,14 @@ def queued(stage: Stage) -> list[tuple[str, ...]]:
     """The jobs that wait in the town's lifecycle queue: function and arguments."""
     return [
         (str(job.func_name).rpartition(".")[2], *map(str, job.args))
-        for job in stage.town.lifecycle_queue(stage.town.host).jobs
+        for job in stage.town.queues.lifecycle(stage.town.host).jobs
     ]
 
 
 def run_queued(stage: Stage) -> list[str]:
     """Run the jobs that wait, as a worker would; what they returned."""
-    jobs.bind(stage.town)
-    queue = stage.town.lifecycle_queue(stage.town.host)
+    jobs.serving.set(stage.town)
+    queue = stage.town.queues.lifecycle(stage.town.host)
     waiting = queue.jobs
     stage.town.redis.delete(queue.key)
     return [str(job.func(*job.args)) for job in waiting]
@@ -58,16 +60,16 @@ def test_what_must_run_is_started_once_however_many_heartbeats_wish_it(
     make_town: Callable[..., Town],
 ) -> None:
     stage = Stage(make_town(WITH_DEACON))
-    rounds.heartbeat(stage.town)
-    rounds.heartbeat(stage.town)
-    rounds.sweep(stage.town)
+    heartbeat.run_heartbeat(stage.town)
+    heartbeat.run_heartbeat(stage.town)
+    heartbeat.run_sweep(stage.town)
 
     assert [(name, address) for name, address, *_ in queued(stage)] == [("start", DEACON)]
     [answer] = run_queued(stage)
 
     assert answer.startswith("started")
     assert len(stage.wrote("starts", DEACON).read_text().split()) == 1
-    rounds.heartbeat(stage.town)
+    heartbeat.run_heartbeat(stage.town)
     assert queued(stage) == []
 
 
@@ -81,7 +83,7 @@ def test_a_session_whose_program_has_ended_is_started_anew_and_one_that_need_not
         stage.town.sessions.tmux.run("send-keys", "-t", session.pane, "C-d")
         eventually(partial(has_ended, stage, address))
 
-    rounds.heartbeat(stage.town)
+    heartbeat.run_heartbeat(stage.town)
     run_queued(stage)
 
     assert not stage.living(DEACON).dead
@@ -96,7 +98,7 @@ def test_an_idle_agent_gets_its_poke_as_one_line(idle: Stage) -> None:
     idle.start(MAX)
     idle.wrote("prompt", WITNESS)
 
-    rounds.heartbeat(idle.town)
+    heartbeat.run_heartbeat(idle.town)
 
     eventually(lambda: idle.wrote("lines", WITNESS).read_text() == f"{POKE}\n")
     assert not (idle.agent(MAX).work_dir / "lines").exists(), "crew members have no poke"
@@ -111,7 +113,7 @@ def test_an_agent_that_was_poked_a_moment_ago_is_not_poked_again(idle: Stage) ->
     idle.wrote("prompt", WITNESS)
 
     for _ in range(3):
-        rounds.heartbeat(idle.town)
+        heartbeat.run_heartbeat(idle.town)
 
     assert event_names(idle).count("poke") == 1
     assert "due at" in idle.record(WITNESS).decision
@@ -124,7 +126,7 @@ def test_a_session_of_somebody_else_is_neither_poked_nor_replaced(make_town: Cal
     stage.town.sessions.tmux.run("new-session", "-d", "-s", name, f"cat > {work_dir}/lines")
     foreign = stage.living(DEACON)
 
-    rounds.heartbeat(stage.town)
+    heartbeat.run_heartbeat(stage.town)
 
     assert queued(stage) == []
     assert identity(stage.living(DEACON)) == identity(foreign)
@@ -134,7 +136,7 @@ def test_a_session_of_somebody_else_is_neither_poked_nor_replaced(make_town: Cal
 
 def test_after_each_heartbeat_the_file_says_what_redis_says(stage: Stage) -> None:
     for number in range(1, 4):
-        state = rounds.heartbeat(stage.town)
+        state = heartbeat.run_heartbeat(stage.town)
 
         assert state.heartbeat_count == number
         assert load_state(stage.town.settings.town_root) == stage.town.state.read() == state
@@ -146,13 +148,13 @@ def test_after_each_heartbeat_the_file_says_what_redis_says(stage: Stage) -> Non
 
 def test_a_heartbeat_that_could_not_look_is_not_counted(stage: Stage) -> None:
     session = stage.start()
-    rounds.heartbeat(stage.town)
+    heartbeat.run_heartbeat(stage.town)
     before = state_file(stage.town.settings.town_root).read_bytes()
 
     with stage.tmux_stopped(session.server):
-        jobs.bind(stage.town)
+        jobs.serving.set(stage.town)
         with pytest.raises(StateUnknown):
-            rounds.heartbeat(stage.town)
+            heartbeat.run_heartbeat(stage.town)
         assert jobs.heartbeat().startswith("failed")
 
     assert state_file(stage.town.settings.town_root).read_bytes() == before
@@ -162,7 +164,7 @@ def test_a_heartbeat_that_could_not_look_is_not_counted(stage: Stage) -> None:
 
 
 def test_only_one_heartbeat_runs_at_a_time(stage: Stage) -> None:
-    jobs.bind(stage.town)
+    jobs.serving.set(stage.town)
     other = Lease(stage.town.redis, stage.town.keys.heartbeat(stage.town.host), stage.town.host)
     assert other.acquire()
 
@@ -174,7 +176,7 @@ def test_only_one_heartbeat_runs_at_a_time(stage: Stage) -> None:
 
 def lose_the_job(stage: Stage, ident: str) -> None:
     """As when a worker has taken it off the queue and died."""
-    queue = stage.town.lifecycle_queue(stage.town.host)
+    queue = stage.town.queues.lifecycle(stage.town.host)
     job_id = stage.town.keys.job_id("request", ident)
     assert stage.town.redis.lrem(queue.key, 0, job_id) == 1
 
@@ -184,7 +186,7 @@ def test_the_sweep_puts_a_request_back_whose_job_is_lost(stage: Stage) -> None:
     ident = stage.ask("restart")
     lose_the_job(stage, ident)
 
-    assert rounds.sweep(stage.town) == 1
+    assert heartbeat.run_sweep(stage.town) == 1
 
     assert queued(stage) == [("carry_out", ident)]
     assert run_queued(stage) == ["done"]
@@ -197,11 +199,11 @@ def test_the_sweep_leaves_alone_what_waits_in_the_queue_or_is_carried_out(stage:
     somebody = Lease(stage.town.redis, stage.town.keys.lease(WITNESS), stage.town.host)
     assert somebody.acquire()
 
-    assert rounds.sweep(stage.town) == 0
+    assert heartbeat.run_sweep(stage.town) == 0
     assert queued(stage) == [("carry_out", waits)]
 
     somebody.release()
-    assert rounds.sweep(stage.town) == 1
+    assert heartbeat.run_sweep(stage.town) == 1
     assert sorted(queued(stage)) == sorted([("carry_out", waits), ("carry_out", acted_on)])
 
 
@@ -212,11 +214,11 @@ def test_the_sweep_expires_an_old_request_whose_agent_left_the_town(stage: Stage
     file.write_text(file.read_text().replace(f'[agents."{MAX}"]', ""))
     eventually(lambda: MAX not in stage.town.roster().agents)
 
-    rounds.sweep(stage.town)
+    heartbeat.run_sweep(stage.town)
     assert stage.status(ident) == "received", "it may come back"
     long_ago = datetime.now(UTC) - timedelta(hours=2)
     stage.town.redis.zadd(stage.town.keys.unsettled, {ident: long_ago.timestamp()})
-    rounds.sweep(stage.town)
+    heartbeat.run_sweep(stage.town)
 
     assert stage.status(ident) == "expired"
     assert stage.town.redis.zscore(stage.town.keys.dead, ident) is not None
@@ -228,7 +230,7 @@ def test_an_old_request_that_nobody_took_expires_when_it_is_taken(stage: Stage) 
     ident = stage.ask("restart", timestamp=asked)
     lose_the_job(stage, ident)
 
-    rounds.sweep(stage.town)
+    heartbeat.run_sweep(stage.town)
 
     assert run_queued(stage) == ["expired"]
     assert stage.status(ident) == "expired"
@@ -236,9 +238,9 @@ def test_an_old_request_that_nobody_took_expires_when_it_is_taken(stage: Stage) 
 
 def test_the_job_ids_of_the_town_are_what_rq_takes(stage: Stage) -> None:
     stage.ask("restart")
-    rounds.enqueue_start(stage.town, stage.agent(), "a test wants it")
+    stage.town.queues.enqueue_start(stage.agent(), "a test wants it")
 
-    queue = stage.town.lifecycle_queue(stage.town.host)
+    queue = stage.town.queues.lifecycle(stage.town.host)
 
     assert {str(job.func_name) for job in queue.jobs} == {queues.CARRY_OUT, queues.START}
     assert all(stage.town.settings.town_name in job_id for job_id in queue.job_ids)

@@ -12,11 +12,12 @@ from dataclasses import replace
 import pytest
 import redis
 
-from gastown_mail.daemon import queues, schedule
-from gastown_mail.daemon.queues import HEARTBEAT, SWEEP, TownJob
+from gastown_mail.daemon import schedule
 from gastown_mail.daemon.schedule import LOCK_LEASE, PeriodicJob, TownScheduler, next_due, tick
-from gastown_mail.daemon.town import Town
 from gastown_mail.plumbing.connections import connect
+from gastown_mail.town import queues
+from gastown_mail.town.queues import HEARTBEAT, SWEEP, TownJob
+from gastown_mail.town.town import Town
 from tests.parts import SCHEDULER, WORKER, OwnServer, kill, lives, running
 from tests.towns import TWO_AGENTS
 from tests.waiting import eventually

@@ -11,9 +11,9 @@ import pytest
 import redis
 
 from gastown_mail import RedisUnavailable, RequestNotAccepted, SettingsError, send_lifecycle
-from gastown_mail.daemon.town import Town
 from gastown_mail.mail.send import SEND_DEADLINE, Receipt
 from gastown_mail.plumbing.connections import connect
+from gastown_mail.town.town import Town
 from tests.parts import CLERK, OwnServer, book_inbox, running
 from tests.waiting import eventually
 
@@ -144,7 +144,7 @@ def test_a_stalled_redis_is_an_error_and_what_it_did_get_is_one_request(
 
     assert len(pushed) <= 2
     assert set(own_town.requests.unsettled()) == pushed
-    assert own_town.redis.llen(own_town.lifecycle_queue(own_town.host).key) == len(pushed)
+    assert own_town.redis.llen(own_town.queues.lifecycle(own_town.host).key) == len(pushed)
 
 
 def test_a_receipt_tells_what_became_of_the_request(town: Town) -> None:
@@ -202,7 +202,7 @@ def test_that_user_can_do_nothing_else(own_town: Town, agents_url: str) -> None:
     forbidden = (
         ("LRANGE", keys.inbox, 0, -1),
         ("HSET", keys.request("x"), "status", "done"),
-        ("RPUSH", own_town.lifecycle_queue(own_town.host).key, "job"),
+        ("RPUSH", own_town.queues.lifecycle(own_town.host).key, "job"),
         ("HGETALL", keys.agent("gastown/witness")),
     )
     with connect(agents_url) as agent:

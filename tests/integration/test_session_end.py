@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.contracts.errors import SessionNotManaged, StartFailed, StateUnknown
-from gastown_mail.sessions import kernel, processes
-from gastown_mail.sessions.kernel import Process
+from gastown_mail.sessions import process_table, processes
+from gastown_mail.sessions.process_table import Process
 from gastown_mail.sessions.session import Sessions
 from gastown_mail.sessions.tmux import Tmux, TmuxResult
 from tests.integration.tmux_world import STAY, WHEN_TOLD, TmuxWorld, python
@@ -41,7 +41,7 @@ def bystander() -> Iterator[Process]:
     """A process of nobody's, and one of another incarnation, must survive everything here."""
     nobodys = subprocess.Popen(["sleep", "600"])
     others = subprocess.Popen(["sleep", "600"], env={**os.environ, "GASTOWN_INCARNATION": "of-another"})
-    rows = [kernel.read_process(child.pid) for child in (nobodys, others)]
+    rows = [process_table.read_process(child.pid) for child in (nobodys, others)]
     yield from (row.process for row in rows[:1] if row)
     alive = [child.poll() is None for child in (nobodys, others)]
     for child in (nobodys, others):
@@ -301,7 +301,7 @@ def test_the_server_lives_even_when_the_session_started_it(world: TmuxWorld) -> 
 def test_a_program_that_ended_unnoticed_by_tmux_makes_the_session_dead(world: TmuxWorld) -> None:
     """A server that missed a SIGCHLD shows a living pane while a detached child holds the terminal."""
     child = subprocess.Popen(["true"])
-    eventually(lambda: kernel.is_zombie(child.pid, os.getpid()))
+    eventually(lambda: process_table.is_zombie(child.pid, os.getpid()))
     living = f"$1|%1|{child.pid}|0|||0|0|0|1|1|1|{os.getpid()}|1|1|%1|t0ken|sh|a/|gone"
 
     class MissedIt(Tmux):

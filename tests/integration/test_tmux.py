@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.errors import StateUnknown, TmuxMissing
-from gastown_mail.sessions import commands, kernel
+from gastown_mail.sessions import commands, process_table
 from gastown_mail.sessions.session import Sessions
 from gastown_mail.sessions.tmux import NoServer, TargetNotFound, Tmux
 from tests.integration.tmux_world import TmuxWorld
@@ -51,7 +51,7 @@ def test_a_server_that_was_killed_is_no_session(world: TmuxWorld) -> None:
     session = world.start()
     os.kill(session.server, signal.SIGKILL)
 
-    eventually(lambda: kernel.read_process(session.server) is None)
+    eventually(lambda: process_table.read_process(session.server) is None)
     assert world.sessions.find(session.name) is None
     assert world.sessions.snapshot() == {}
 

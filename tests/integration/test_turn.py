@@ -11,15 +11,15 @@ import psutil
 import pytest
 from redis import Redis
 
-from gastown_mail.daemon.turn import LEASE_SECONDS, Lease, LeaseOwner, hold_lease, is_held
 from gastown_mail.plumbing.connections import connect
+from gastown_mail.town.lease import LEASE_SECONDS, Lease, LeaseOwner, hold_lease, is_held
 from tests.parts import kill
 from tests.waiting import eventually
 
 HOST = "here"
 HOLDER = """
 import sys
-from gastown_mail.daemon.turn import Lease
+from gastown_mail.town.lease import Lease
 from gastown_mail.plumbing.connections import connect
 print(Lease(connect(sys.argv[1]), sys.argv[2], "here").acquire(), flush=True)
 sys.stdin.read()

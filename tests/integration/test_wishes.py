@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.contracts.errors import StateUnknown
-from gastown_mail.daemon import jobs, lifecycle, rounds
-from gastown_mail.daemon.desired import FILE, TOWN
-from gastown_mail.daemon.heartbeat import Decision, Skip, StartAgent
-from gastown_mail.daemon.record import AgentRecord, Desired
-from gastown_mail.daemon.town import Town
+from gastown_mail.daemon import jobs
+from gastown_mail.lifecycle import carry_out, heartbeat
+from gastown_mail.lifecycle.heartbeat_policy import Decision, Skip, StartAgent
 from gastown_mail.mail.events import read_latest
+from gastown_mail.town.records import FILE, TOWN, AgentRecord, Desired
+from gastown_mail.town.town import Town
 from tests.integration.stage import DEACON, MAX, MAXINE, WITH_DEACON, WITNESS, Stage, identity
 
 PAUSED, STOPPED, RUNNING = Desired.PAUSED, Desired.STOPPED, Desired.RUNNING
@@ -22,7 +22,7 @@ PAUSED, STOPPED, RUNNING = Desired.PAUSED, Desired.STOPPED, Desired.RUNNING
 def bound(make_town: Callable[..., Town]) -> Stage:
     """A town with a deacon, which must run, served by this process; nothing runs."""
     made = Stage(make_town(WITH_DEACON))
-    jobs.bind(made.town)
+    jobs.serving.set(made.town)
     return made
 
 
@@ -44,7 +44,7 @@ def empty_redis(stage: Stage) -> None:
 
 def wanted(stage: Stage, address: str) -> Decision:
     """What the heartbeat would do about the agent."""
-    [act] = [act for act in rounds.observe(stage.town)[1] if act.agent.address == address]
+    [act] = [act for act in heartbeat.observe(stage.town)[1] if act.agent.address == address]
     return act
 
 
@@ -112,7 +112,7 @@ def test_while_the_town_is_paused_requests_wait_and_afterwards_are_carried_out(b
     bound.town.desired.pause(TOWN)
     ident = bound.ask("restart", incarnation=session.incarnation)
 
-    assert bound.again(ident) == lifecycle.WAITING
+    assert bound.again(ident) == carry_out.WAITING
 
     assert bound.status(ident) == "received"
     assert "the town is paused" in bound.detail(ident)
@@ -131,8 +131,8 @@ def test_while_the_town_is_paused_nobody_is_started_or_poked(bound: Stage) -> No
     assert all("the town is paused" in answer for answer in answers)
     assert bound.session(DEACON) is None
     assert jobs.poke(WITNESS) == "held: paused"
-    assert all(isinstance(act, Skip) for act in rounds.observe(bound.town)[1])
-    assert rounds.heartbeat(bound.town).heartbeat_count == 1
+    assert all(isinstance(act, Skip) for act in heartbeat.observe(bound.town)[1])
+    assert heartbeat.run_heartbeat(bound.town).heartbeat_count == 1
     bound.town.desired.resume(TOWN)
     assert not bound.town.is_paused()
     assert jobs.poke(WITNESS) == "delivered"
@@ -155,7 +155,7 @@ def test_the_file_says_what_redis_says(bound: Stage) -> None:
     assert on_disk(bound) == {TOWN: "paused", MAX: "stopped", WITNESS: "paused"}
 
     ident = bound.ask("shutdown", "operator", to=MAXINE)
-    assert bound.again(ident) == lifecycle.WAITING
+    assert bound.again(ident) == carry_out.WAITING
     bound.town.desired.resume(TOWN)
     bound.town.desired.resume(WITNESS)
     assert bound.again(ident) == "done"
@@ -167,7 +167,7 @@ def test_a_file_that_was_lost_is_written_at_the_next_heartbeat(bound: Stage) -> 
     bound.town.desired.pause(WITNESS)
     file_of(bound).unlink()
 
-    rounds.heartbeat(bound.town)
+    heartbeat.run_heartbeat(bound.town)
 
     assert on_disk(bound) == {WITNESS: "paused"}
 
@@ -176,11 +176,11 @@ def test_an_emptied_redis_gets_back_what_was_wanted_and_counted(bound: Stage) ->
     session = bound.start()
     bound.town.desired.set(DEACON, STOPPED)
     bound.town.desired.pause(WITNESS)
-    rounds.heartbeat(bound.town)
-    before = rounds.heartbeat(bound.town)
+    heartbeat.run_heartbeat(bound.town)
+    before = heartbeat.run_heartbeat(bound.town)
     empty_redis(bound)
 
-    after = rounds.heartbeat(bound.town)
+    after = heartbeat.run_heartbeat(bound.town)
 
     assert (after.heartbeat_count, after.pid, after.started_at) == (3, before.pid, before.started_at)
     assert [bound.record(whom).desired for whom in (DEACON, WITNESS)] == [STOPPED, PAUSED]
@@ -196,11 +196,11 @@ def test_an_emptied_redis_gets_back_what_was_wanted_and_counted(bound: Stage) ->
 
 
 def test_what_was_desired_before_a_pause_outlives_an_emptied_redis(bound: Stage) -> None:
-    rounds.heartbeat(bound.town)
+    heartbeat.run_heartbeat(bound.town)
     bound.town.desired.set(DEACON, STOPPED)
     bound.town.desired.pause(DEACON)
     empty_redis(bound)
-    rounds.heartbeat(bound.town)
+    heartbeat.run_heartbeat(bound.town)
 
     bound.town.desired.resume(DEACON)
 
@@ -226,7 +226,7 @@ def test_what_is_wanted_after_redis_was_emptied_goes_before_the_file(bound: Stag
     bound.town.recover_after_flush()
 
     assert [bound.record(whom).desired for whom in (MAX, DEACON)] == [RUNNING, STOPPED]
-    rounds.heartbeat(bound.town)
+    heartbeat.run_heartbeat(bound.town)
     assert on_disk(bound) == {MAX: "running", DEACON: "stopped"}
 
 
@@ -239,7 +239,7 @@ def test_a_broken_file_is_mended_while_redis_knows(bound: Stage, content: bytes)
     bound.town.desired.pause(WITNESS)
     file_of(bound).write_bytes(content)
 
-    rounds.heartbeat(bound.town)
+    heartbeat.run_heartbeat(bound.town)
 
     assert on_disk(bound) == {WITNESS: "paused"}
     assert bound.carry_out("restart", incarnation=session.incarnation)[0] == "done"
@@ -253,7 +253,7 @@ def test_a_file_that_cannot_be_written_is_said_and_stops_nobody(
     file_of(bound).mkdir()
 
     assert bound.carry_out("restart", "operator", to=MAX)[0] == "done"
-    assert rounds.heartbeat(bound.town).heartbeat_count == 1
+    assert heartbeat.run_heartbeat(bound.town).heartbeat_count == 1
 
     assert "desired_not_kept" in caplog.text
 
@@ -269,7 +269,7 @@ def test_with_redis_emptied_and_a_broken_file_nothing_is_begun_and_why_is_said(
     file_of(bound).write_bytes(content)
     ident = bound.ask("restart", incarnation=session.incarnation)
 
-    assert bound.again(ident) == lifecycle.WAITING
+    assert bound.again(ident) == carry_out.WAITING
     answers = [jobs.heartbeat(), jobs.start(DEACON, "it must keep running")]
 
     for said in (bound.detail(ident), *answers):
@@ -287,7 +287,7 @@ def test_a_broken_state_file_after_redis_was_emptied_ends_nobody_either(bound: S
     (bound.town.settings.daemon_dir / "state.json").write_text("{")
 
     with pytest.raises(StateUnknown, match=r"state\.json"):
-        rounds.heartbeat(bound.town)
+        heartbeat.run_heartbeat(bound.town)
 
     assert identity(bound.living()) == identity(session)
 
@@ -297,7 +297,7 @@ def test_words_in_the_file_that_mean_nothing_are_passed_over(bound: Stage) -> No
     empty_redis(bound)
     file_of(bound).write_text(json.dumps({DEACON: "stopped", MAX: "dancing", WITNESS: None, MAXINE: 5}))
 
-    rounds.heartbeat(bound.town)
+    heartbeat.run_heartbeat(bound.town)
 
     found = [bound.record(whom).desired for whom in (DEACON, MAX, WITNESS, MAXINE)]
     assert found == [STOPPED, None, None, None]

@@ -13,9 +13,9 @@ import pytest
 from rq.serializers import JSONSerializer
 
 from gastown_mail.daemon import workers
-from gastown_mail.daemon.queues import HEARTBEAT, SWEEP, TownJob
-from gastown_mail.daemon.town import Town
-from gastown_mail.plumbing.answers import to_strs
+from gastown_mail.plumbing.connections import to_strs
+from gastown_mail.town.queues import HEARTBEAT, SWEEP, TownJob
+from gastown_mail.town.town import Town
 from tests.integration.test_queues import LONG, a_worker, becomes, idle, put, smuggle, status, target
 from tests.parts import WORKER, OwnServer, kill, lives
 from tests.towns import clean_environ
@@ -24,7 +24,7 @@ from tests.waiting import eventually
 
 def test_a_worker_has_one_queue_and_a_name_of_its_own(town: Town) -> None:
     """LESSONS part 2: a worker of two queues loses what it pops, a fixed name blocks the successor."""
-    made = [workers.make_worker("w", "q", town.redis) for _ in range(2)]
+    made = [workers.make_worker(town, "w", "q", town.redis) for _ in range(2)]
 
     assert [[queue.name for queue in worker.queues] for worker in made] == [["q"], ["q"]]
     assert made[0].name != made[1].name

@@ -8,8 +8,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gastown_mail.contracts.agent import Agent
-from gastown_mail.sessions.kernel import Process
+from gastown_mail.contracts.address import Agent
+from gastown_mail.sessions.process_table import Process
 from gastown_mail.sessions.processes import describe, terminate_all, wait_ended, with_incarnation
 from gastown_mail.sessions.session import Poke, Session, Sessions
 from gastown_mail.sessions.tmux import NoServer, Tmux

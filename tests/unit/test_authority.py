@@ -2,10 +2,10 @@
 
 import pytest
 
-from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.settings import load_settings
-from gastown_mail.daemon.roster import load_roster
-from gastown_mail.daemon.verdict import is_authorized
+from gastown_mail.lifecycle.decision import is_authorized
+from gastown_mail.town.roster import load_roster
 from tests.towns import write_town
 
 EVERYBODY = """

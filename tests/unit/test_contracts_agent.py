@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gastown_mail.contracts.agent import (
+from gastown_mail.contracts.address import (
     ADDRESS_PATTERN,
     DEFAULT_COMMAND,
     ROLES,

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gastown_mail.contracts.config import Config, default_config
 from gastown_mail.contracts.errors import SettingsError
+from gastown_mail.contracts.state import Config, default_config
 
 CONFORMANCE = Path(__file__).parent.parent / "conformance"
 FILES = sorted(CONFORMANCE.glob("config-*.json"))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gastown_mail.contracts.times import (
+from gastown_mail.contracts.go_formats import (
     MAX_DURATION,
     ZERO_TIME,
     format_duration,

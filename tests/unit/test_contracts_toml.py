@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.errors import SettingsError
-from gastown_mail.contracts.toml import TomlFile, read_toml
+from gastown_mail.contracts.toml_file import TomlFile, read_toml
 
 TEXT = '''\
 # workers = 1

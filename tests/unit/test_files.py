@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.contracts.errors import SettingsError, TownLocked
-from gastown_mail.plumbing.files import LockHolder, TownLock, remove_pid, write_pid
+from gastown_mail.plumbing.locks import LockHolder, TownLock, remove_pid, write_pid
 from tests.waiting import eventually
 
 HOLDER = """
 import os, signal, sys
 from pathlib import Path
-from gastown_mail.plumbing.files import TownLock
+from gastown_mail.plumbing.locks import TownLock
 lock = TownLock(Path(sys.argv[1]))
 lock.acquire()
 child = os.fork() if sys.argv[2] != "alone" else None

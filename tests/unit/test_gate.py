@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.settings import DaemonSettings
-from gastown_mail.daemon.gate import NO_HISTORY, StartHistory, check_crash_loop, is_stable, record_start
+from gastown_mail.town.backoff import NO_HISTORY, StartHistory, check_crash_loop, is_stable, record_start
 
 DAEMON = DaemonSettings()
 NO_BACK_OFF = DaemonSettings(restart_backoff=0)

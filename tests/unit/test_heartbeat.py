@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.address import Agent
+from gastown_mail.contracts.go_formats import ZERO_TIME
 from gastown_mail.contracts.settings import DaemonSettings
-from gastown_mail.contracts.times import ZERO_TIME
-from gastown_mail.daemon.gate import StartHistory
-from gastown_mail.daemon.heartbeat import AgentSnapshot, Decision, PokeAgent, Skip, StartAgent, plan
-from gastown_mail.daemon.record import AgentRecord, Desired
+from gastown_mail.lifecycle.heartbeat_policy import AgentSnapshot, Decision, PokeAgent, Skip, StartAgent, plan
 from gastown_mail.sessions.session import Session
+from gastown_mail.town.backoff import StartHistory
+from gastown_mail.town.records import AgentRecord, Desired
 
 NOW = datetime(2025, 12, 20, 10, 0, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gastown_mail.cli import patience
-from gastown_mail.cli.patience import wait_for
+from gastown_mail.cli import output
+from gastown_mail.cli.output import wait_for
 
 
 def test_what_comes_at_once_needs_no_words(capsys: pytest.CaptureFixture[str]) -> None:
@@ -13,7 +13,7 @@ def test_what_comes_at_once_needs_no_words(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_what_takes_long_is_said_once_and_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    looks = iter([None] * int(3 * patience.SAY_AFTER / patience.LOOK_PAUSE))
+    looks = iter([None] * int(3 * output.SAY_AFTER / patience.LOOK_PAUSE))
 
     assert wait_for(lambda: next(looks, "here"), "something", 60) == "here"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.contracts.request import LifecycleRequest
-from gastown_mail.contracts.tables import DaemonSettings, RoleSettings
+from gastown_mail.contracts.settings_model import DaemonSettings, RoleSettings
 from tools.markdown import said_below
 from tools.reference import FOLDER, PAGES
 

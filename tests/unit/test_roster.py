@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gastown_mail.contracts.agent import DEFAULT_COMMAND, ParsedAddress, parse_address, parse_hyphenated
+from gastown_mail.contracts.address import DEFAULT_COMMAND, ParsedAddress, parse_address, parse_hyphenated
 from gastown_mail.contracts.errors import AddressError, SettingsError
 from gastown_mail.contracts.settings import Settings, load_settings
-from gastown_mail.daemon.layout import fingerprint
-from gastown_mail.daemon.roster import Roster, load_roster
+from gastown_mail.town.discovery import fingerprint
+from gastown_mail.town.roster import Roster, load_roster
 
 # few letters, many hyphens, and the words of the forms: so that names collide
 NAMES = st.lists(

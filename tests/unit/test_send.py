@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.errors import SettingsError
+from gastown_mail.contracts.go_formats import parse_time
 from gastown_mail.contracts.lifecycle import (
     MAX_ELEMENT_BYTES,
     MAX_HANDOFF_BYTES,
@@ -17,7 +18,6 @@ from gastown_mail.contracts.lifecycle import (
     LifecycleAction,
 )
 from gastown_mail.contracts.request import decode_element
-from gastown_mail.contracts.times import parse_time
 from gastown_mail.mail.send import build_element
 
 NOWHERE = "unix:///nowhere/redis.sock"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.contracts.agent import Agent
-from gastown_mail.daemon.starting import first_prompt, new_incarnation, preflight
+from gastown_mail.contracts.address import Agent
+from gastown_mail.lifecycle.start import first_prompt, new_incarnation, preflight
 
 
 def an_agent(work_dir: Path, command: str, **env: str) -> Agent:

@@ -12,13 +12,13 @@ from gastown_mail.cli.parts import age_of_oldest, daemon_part
 from gastown_mail.cli.report import AgentStatus, Daemon, Heartbeat, Host, InboxStatus, Report
 from gastown_mail.cli.rows import agent_status, format_clock, format_short, note, rows_table, summarize
 from gastown_mail.cli.troubles import with_verdict
-from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.state import State
-from gastown_mail.daemon.gate import StartHistory
-from gastown_mail.daemon.record import AgentRecord, Desired
-from gastown_mail.daemon.rollcall import WORKER_TIMEOUT, WorkerInfo
-from gastown_mail.plumbing.files import LockHolder
+from gastown_mail.plumbing.locks import LockHolder
 from gastown_mail.sessions.session import Session
+from gastown_mail.status.rq_workers import WORKER_TIMEOUT, WorkerInfo
+from gastown_mail.town.backoff import StartHistory
+from gastown_mail.town.records import AgentRecord, Desired
 
 NOW = datetime(2025, 12, 20, 12, 0, 0, tzinfo=UTC)
 HERE, THERE = "here", "there"

@@ -9,11 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gastown_mail.contracts.agent import Agent
+from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.lifecycle import RequestStatus
 from gastown_mail.contracts.request import LifecycleRequest, decode_element
-from gastown_mail.daemon.record import AgentRecord, Desired
-from gastown_mail.daemon.verdict import (
+from gastown_mail.lifecycle.decision import (
     AlreadyDone,
     Decision,
     Execute,
@@ -24,6 +23,7 @@ from gastown_mail.daemon.verdict import (
 )
 from gastown_mail.mail.requests import Progress
 from gastown_mail.sessions.session import Session
+from gastown_mail.town.records import AgentRecord, Desired
 from tests.towns import element
 
 NOW = datetime(2025, 12, 20, 10, 12, 30, tzinfo=UTC)

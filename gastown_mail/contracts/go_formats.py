@@ -1,0 +1,164 @@
+"""Times and durations as the original Go program and people write them. Standard library only.
+
+JSON with the bytes that Go's `encoding/json` writes. Standard library only."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+
+ZERO_TIME = datetime(1, 1, 1, tzinfo=UTC)
+"""A time that never was, as Go's zero `time.Time`."""
+
+MAX_DURATION = 2**63 / 1e9
+"""Seconds that Go's `time.Duration` can hold (292 years); nothing longer is taken."""
+
+_TIME = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:[Zz]|([+-])(\d\d):(\d\d))", re.ASCII
+)
+_UNITS = {
+    "h": Decimal(3600),
+    "m": Decimal(60),
+    "s": Decimal(1),
+    "ms": Decimal("1e-3"),
+    "us": Decimal("1e-6"),
+    "µs": Decimal("1e-6"),  # U+00B5, as Go writes it
+    "μs": Decimal("1e-6"),  # U+03BC, as Go reads it too
+    "ns": Decimal("1e-9"),
+}
+_NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
+_PLAIN_NUMBER = re.compile(_NUMBER, re.ASCII)
+_PART = re.compile(rf"({_NUMBER})(ns|us|µs|μs|ms|h|m|s)", re.ASCII)
+_WHOLE = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
+
+
+def parse_time(text: str) -> datetime:
+    """The moment that an RFC 3339 text with a zone names; more than microseconds are cut off.
+
+    Raises ValueError with a reason for people.
+    """
+    year, month, day, hour, minute, second, fraction, sign, zone_hours, zone_minutes = _time_parts(text)
+    zone = UTC if sign is None else _zone(sign, int(zone_hours), int(zone_minutes), text)
+    micros = int((fraction or "0")[:6].ljust(6, "0"))
+    try:
+        moment = datetime(
+            int(year), int(month), int(day), int(hour), int(minute), int(second), micros, tzinfo=zone
+        )
+        moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{_short(text)} is no time of the calendar: {error}") from None
+    return moment
+
+
+def precision_of(text: str) -> timedelta:
+    """How much time the last digit of such a text covers: 1 s without a fraction, never under 1 µs."""
+    fraction = _time_parts(text)[6] or ""
+    return timedelta(microseconds=10 ** (6 - min(len(fraction), 6)))
+
+
+def format_time(moment: datetime) -> str:
+    """As Go's RFC3339Nano: own offset or `Z`, no zeros at the fraction's end. ValueError without a zone."""
+    offset = moment.utcoffset()
+    if offset is None:
+        raise ValueError(f"{moment!r} has no time zone: give it one")
+    if offset.total_seconds() % 60:  # zones of old kept seconds, which RFC 3339 cannot write
+        moment = moment.astimezone(timezone(timedelta(minutes=offset // timedelta(minutes=1))))
+    day_and_time = moment.replace(microsecond=0, tzinfo=None).isoformat()
+    fraction = f".{moment.microsecond:06d}".rstrip("0").rstrip(".")
+    return f"{day_and_time}{fraction}{moment.isoformat()[-6:] if offset else 'Z'}"
+
+
+def parse_duration(value: str | int | float) -> float:
+    """Seconds in `"5m"`, `"90s"`, `"1h30m"`, `"1.5s"`, `"250ms"` or a bare number of seconds.
+
+    Raises ValueError for anything else, and for a negative or endless duration.
+    """
+    seconds = _spelled_seconds(value.strip()) if isinstance(value, str) else _number_of_seconds(value)
+    if not 0 <= seconds <= MAX_DURATION:
+        shown = _short(value) if isinstance(value, str) else f"{seconds:g}"
+        raise ValueError(f"{shown} is not a duration between 0 and 292 years")
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """How people write so many seconds: `5m`, `1h30m`, `1.5s`; with a minus where there is one."""
+    nanos = round(abs(seconds) * 1e9)
+    minutes, rest = divmod(nanos, 60 * 10**9)
+    hours, minutes = divmod(minutes, 60)
+    whole, fraction = divmod(rest, 10**9)
+    last = f"{whole}.{fraction:09d}".rstrip("0").rstrip(".")
+    parts = [f"{hours}h" * bool(hours), f"{minutes}m" * bool(minutes), f"{last}s" * bool(rest)]
+    return "-" * (seconds < 0 and nanos > 0) + ("".join(parts) or "0s")
+
+
+def _time_parts(text: str) -> tuple[str, ...]:
+    found = _TIME.fullmatch(text)
+    if not found:
+        raise ValueError(f"{_short(text)} is not RFC 3339 with a zone, such as 2025-12-20T10:12:21.5Z")
+    return found.groups()
+
+
+def _zone(sign: str, hours: int, minutes: int, text: str) -> timezone:
+    if hours > 23 or minutes > 59:
+        raise ValueError(f"{_short(text)} has no zone of this world")
+    offset = timedelta(hours=hours, minutes=minutes)
+    return timezone(-offset if sign == "-" else offset) if offset else UTC
+
+
+def _number_of_seconds(value: int | float) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise ValueError(f"{value!r} is not a duration")
+    try:
+        return math.nan if math.isnan(value) else float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _spelled_seconds(text: str) -> float:
+    if _PLAIN_NUMBER.fullmatch(text):
+        return float(text)
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f'{_short(text)} is not a duration such as "5m", "90s" or a number of seconds')
+    return float(sum(Decimal(number) * _UNITS[unit] for number, unit in _PART.findall(text)))
+
+
+def _short(text: str, limit: int = 60) -> str:
+    return ascii(text if len(text) <= limit else text[:limit] + "…")
+
+
+_ESCAPED = str.maketrans({char: f"\\u{ord(char):04x}" for char in "&<>\u2028\u2029"})
+
+
+def dump_compact(values: Mapping[str, object]) -> str:
+    """One line, as `json.Marshal`: HTML's and JavaScript's characters escaped, all others as they are."""
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPED)
+
+
+def dump_indented(values: Mapping[str, object]) -> str:
+    """As `json.MarshalIndent(v, "", "  ")`: two spaces, no newline at the end."""
+    return json.dumps(values, ensure_ascii=False, indent=2).translate(_ESCAPED)
+
+
+def load_object(text: str) -> dict[str, object]:
+    """The object that a JSON text holds, of equal keys the last; ValueError with a plain reason otherwise."""
+    try:
+        value = json.loads(text, parse_int=_whole_number)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"it is not a JSON object but {_kind(value)}")
+    return value
+
+
+def _whole_number(digits: str) -> int | float:
+    # Python refuses to read endless integers, which would let one unknown key spoil an element
+    return int(digits) if len(digits) < 100 else float(digits)
+
+
+def _kind(value: object) -> str:
+    kinds = {str: "a text", list: "a list", bool: "a boolean", type(None): "null"}
+    return kinds.get(type(value), "a number")

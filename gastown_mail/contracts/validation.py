@@ -1,0 +1,63 @@
+"""What the pydantic models share: a moment, and errors in words for people.
+
+A field's `description` says what is expected there; error texts quote it.
+"""
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, ValidationError
+
+from gastown_mail.contracts.go_formats import parse_time
+
+TIMESTAMP_HINT = "RFC 3339 with a zone, such as 2025-12-20T10:12:21.5Z"
+
+
+def _moment(value: object) -> object:
+    return parse_time(value) if isinstance(value, str) else value
+
+
+Timestamp = Annotated[AwareDatetime, BeforeValidator(_moment), Field(strict=True, description=TIMESTAMP_HINT)]
+
+
+def one_line_error(error: ValueError, model: type[BaseModel]) -> str:
+    """The error of this model in one line: each bad key with its value and what was expected."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    return "; ".join(f"{'.'.join(path)} {text}".lstrip() for path, text in field_errors(error, model))
+
+
+def field_errors(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """The way to each bad key (empty for the whole), and what to say behind its name."""
+    fields = model.model_fields.items()
+    expected = {str(field.validation_alias or name): field.description for name, field in fields}
+    for detail in error.errors(include_url=False):
+        path = tuple(str(step) for step in detail["loc"] if step != "[key]")
+        yield path, _complaint(detail, path[0], expected) if path else _whole(detail)
+
+
+def quote_value(value: object, limit: int = 60) -> str:
+    """A value as JSON, cut to a length that fits a line, without the password of a URL."""
+    text = re.sub(r"://\S*@", "://***@", json.dumps(value, default=str))
+    return text if len(text) <= limit else text[:limit] + "…"
+
+
+def unknown_key_message(what: str, key: str, known: Iterable[str]) -> str:
+    """`is not a setting; did you mean …?`, where something known is near."""
+    near = difflib.get_close_matches(key, list(known), n=1)
+    return f"is not {what}" + (f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
+
+
+def _whole(detail: Any) -> str:
+    return str(detail.get("ctx", {}).get("error") or detail["msg"])
+
+
+def _complaint(detail: Any, key: str, expected: dict[str, str | None]) -> str:
+    if detail["type"] == "extra_forbidden":
+        return unknown_key_message("a setting", key, expected)
+    if detail["type"] == "missing":
+        return f"is missing: expected {expected[key]}"
+    return f"= {quote_value(detail['input'])}: expected {expected[key]}"

@@ -1,0 +1,1 @@
+"""The model of health that commands, pages and metrics show."""

@@ -1,0 +1,1 @@
+"""Who is in a town, and what is recorded of it."""

@@ -1,0 +1,142 @@
+"""rq as we use it: JSON payloads, only our own job functions, one queue per worker process.
+
+Nothing that anybody writes into Redis makes a worker run code: a job names one of `RUNNABLE` or it fails,
+and a job's callbacks and webhooks are ignored.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from redis import Redis
+from redis.client import Pipeline
+from rq import Queue, Retry
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from gastown_mail.contracts.address import Agent
+from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.lifecycle import new_request_id
+
+JOBS = "gastown_mail.daemon.jobs"
+CARRY_OUT, START, POKE = f"{JOBS}.carry_out", f"{JOBS}.start", f"{JOBS}.poke"
+HEARTBEAT, SWEEP = f"{JOBS}.heartbeat", f"{JOBS}.sweep"
+ALLOWED_FUNCTIONS = frozenset({CARRY_OUT, START, POKE, HEARTBEAT, SWEEP})
+
+JOB_MARGIN = 60
+"""Seconds a job may take beyond the grace of the session it ends; every wait inside is shorter."""
+
+MAX_CRASH_RETRIES = 3
+"""How often rq runs a job again whose process died."""
+
+RESULT_KEPT, FAILURE_KEPT = 3600, 7 * 24 * 3600
+
+
+class TownJob(Job):
+    """A job that can only be one of ours."""
+
+    def __init__(
+        self, id: str | None = None, connection: Redis | None = None, serializer: Any = None
+    ) -> None:
+        super().__init__(id, connection, serializer or JSONSerializer)
+
+    @property
+    def func(self) -> Callable[..., Any]:
+        """The job function; raises GastownError for anything that is not in `RUNNABLE`."""
+        if self.func_name not in ALLOWED_FUNCTIONS or self.instance is not None:
+            raise GastownError(f"refused to run {self.func_name!r}: workers run only the functions of {JOBS}")
+        function: Callable[..., Any] = super().func
+        return function
+
+    @property
+    def success_callback(self) -> None:
+        """Ignored: it would name any function."""
+
+    @property
+    def failure_callback(self) -> None:
+        """Ignored: it would name any function."""
+
+    @property
+    def stopped_callback(self) -> None:
+        """Ignored: it would name any function."""
+
+    def send_webhooks(self, *_: object, **__: object) -> None:
+        """Ignored: it would name any address."""
+
+
+class TownQueue(Queue):
+    """A queue of `TownJob`s."""
+
+    job_class = TownJob
+
+
+def open_queue(name: str, redis: Redis) -> TownQueue:
+    """The rq queue of that name, JSON throughout."""
+    return TownQueue(name, connection=redis, serializer=JSONSerializer)
+
+
+class JobQueues:
+    """The rq queues of one town, and the jobs that are put on them."""
+
+    def __init__(self, redis: Redis, keys: Keys) -> None:
+        self._redis, self._keys = redis, keys
+        self._opened: dict[str, TownQueue] = {}
+
+    def lifecycle(self, host: str) -> TownQueue:
+        """The queue of requests, starts and pokes for the agents of that host."""
+        return self._open(self._keys.lifecycle_queue(host))
+
+    def heartbeat(self, host: str) -> TownQueue:
+        """The queue of that host's heartbeats and sweeps."""
+        return self._open(self._keys.heartbeat_queue(host))
+
+    def enqueue_request(self, request_id: str, agent: Agent, pipe: Pipeline | None = None) -> None:
+        """Have the request carried out on its agent's host; again is harmless."""
+        enqueue_job(
+            self.lifecycle(agent.host), CARRY_OUT, request_id, job_id=self.request_job_id(request_id),
+            about=f"request {request_id} for {agent.address}", grace=agent.stop_grace, pipe=pipe,
+        )  # fmt: skip
+
+    def enqueue_start(self, agent: Agent, why: str, pipe: Pipeline | None = None, *, by: str = "") -> Job:
+        """Have the agent started unless it runs (`by`: see `lifecycle.start.start_agent`)."""
+        return enqueue_job(
+            self.lifecycle(agent.host), START, agent.address, why, by, job_id=self.start_job_id(agent),
+            about=f"start {agent.address}", grace=agent.stop_grace, pipe=pipe,
+        )  # fmt: skip
+
+    def enqueue_poke(self, agent: Agent, text: str) -> Job:
+        """Have the text typed into the agent's session; an empty one means the agent's own poke."""
+        job_id = self._keys.job_id("poke", new_request_id())
+        about = f"poke {agent.address}"
+        return enqueue_job(self.lifecycle(agent.host), POKE, agent.address, text, job_id=job_id, about=about)
+
+    def enqueue_sweep(self, host: str) -> None:
+        """Have what a dead process left picked up now, not at the next sweep."""
+        job_id = self._keys.job_id("sweep-now", host)
+        enqueue_job(self.heartbeat(host), SWEEP, job_id=job_id, about="sweep now")
+
+    def request_job_id(self, request_id: str) -> str:
+        """rq's id of the job that carries out this request."""
+        return self._keys.job_id("request", request_id)
+
+    def start_job_id(self, agent: Agent) -> str:
+        """rq's id of the job that starts this agent."""
+        return self._keys.job_id("start", agent.address)
+
+    def _open(self, name: str) -> TownQueue:
+        if name not in self._opened:
+            self._opened[name] = open_queue(name, self._redis)
+        return self._opened[name]
+
+
+def enqueue_job(
+    target: TownQueue, function: str, *arguments: str, job_id: str, about: str, grace: float = 0.0,
+    pipe: "Pipeline | None" = None,
+) -> Job:  # fmt: skip
+    """Enqueue one of `RUNNABLE`; the same id again replaces the job and makes it due once more."""
+    job_data = target.prepare_data(
+        function, args=arguments, job_id=job_id, description=about, timeout=int(grace) + JOB_MARGIN,
+        result_ttl=RESULT_KEPT, failure_ttl=FAILURE_KEPT, retry=Retry(max=MAX_CRASH_RETRIES),
+    )  # fmt: skip
+    # enqueue_call would begin a transaction of its own on the pipeline.
+    return target.enqueue_many([job_data], pipeline=pipe)[0]
