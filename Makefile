@@ -49,6 +49,7 @@ lint: $(VENV)/.ready-lint
 	$(BIN)/ruff check
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
+	@-$(BIN)/python -m tools.measure
 
 format: $(VENV)/.ready-lint
 	$(BIN)/ruff format
