@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import click
 
-from gastown_mail.cli.demo_town import a_folder, clean_environ
+from gastown_mail.cli.demo_town import clean_environ, demo_folder
 
 AGENT = "town/crew/ann"
 CYCLES = 2
@@ -127,7 +127,7 @@ class Town:
 
 def files_of_one_cycle(root: Path) -> tuple[set[str], set[str]]:
     """The files of a checkout's package that one cycle enters: in the worker, and in the sending process."""
-    with a_folder() as folder:
+    with demo_folder() as folder:
         town = Town(folder, root)
         with town.worker() as parent:
             _wait(lambda: town.command("run", AGENT).returncode == 0, "the agent did not start")
