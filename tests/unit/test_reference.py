@@ -10,6 +10,8 @@ from tools.markdown import said_below
 from tools.reference import FOLDER, PAGES
 
 MADE = sorted(PAGES)
+WRITTEN = ["contract.md"]
+"""Written by hand: `test_contract_page.py` compares it with the code."""
 
 
 @pytest.mark.parametrize("name", MADE)
@@ -18,7 +20,7 @@ def test_the_page_is_up_to_date(name: str) -> None:
 
 
 def test_there_is_no_other_page() -> None:
-    assert sorted(file.name for file in Path(FOLDER).iterdir()) == MADE
+    assert sorted(file.name for file in Path(FOLDER).iterdir()) == sorted(MADE + WRITTEN)
 
 
 @pytest.mark.parametrize("model", [DaemonSettings, RoleSettings, LifecycleRequest])

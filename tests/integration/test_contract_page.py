@@ -1,0 +1,21 @@
+"""What `docs/reference/contract.md` says about Redis, compared with what is there after real work."""
+
+from gastown_mail.daemon import jobs, rounds
+from gastown_mail.plumbing.answers import read_hash
+from tests.docs.contract import rows, words
+from tests.integration.stage import MAX, Stage
+from tests.waiting import eventually
+
+
+def test_the_public_hashes_have_at_least_these_fields(stage: Stage) -> None:
+    stage.start()
+    request = stage.ask("cycle")
+    assert stage.again(request) == "done"
+    stage.wrote("prompt")
+    eventually(lambda: jobs.poke(MAX, "is anything to do?") == "delivered")
+    rounds.heartbeat(stage.town)
+
+    for key, fields in rows("Redis keys and queues"):
+        pattern = words(key)[0].replace("{town}", f"{{{stage.town.keys.town}}}")
+        found = read_hash(stage.town.redis, pattern.replace("<address>", MAX).replace("<id>", request))
+        assert set(words(fields)) <= set(found), key
