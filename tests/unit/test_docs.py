@@ -13,6 +13,7 @@ TESTS = {
     for file in (ROOT / "tests").rglob("test_*.py")
     for name in re.findall(r"def (test_\w+)", file.read_text())
 }
+CODE = ("gastown_mail", "docker", "tests", "tools", "benchmarks")
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 
 
@@ -56,6 +57,16 @@ def test_every_link_leads_somewhere(document: Path) -> None:
 
     assert [path for path, _ in found if not path.exists()] == []
     assert [(path, anchor) for path, anchor in found if anchor and anchor not in anchors(path)] == []
+
+
+def test_every_document_that_the_code_names_exists() -> None:
+    files = [*ROOT.glob("*.*"), *(file for folder in CODE for file in (ROOT / folder).rglob("*.*"))]
+    texts = [file.read_text() for file in files if file.suffix in (".py", ".toml", ".yml")]
+    named = {match for text in texts for match in re.findall(r"\b(docs/[\w/-]+\.md)(?:#([\w-]+))?", text)}
+
+    assert named
+    assert [path for path, _ in named if not (ROOT / path).exists()] == []
+    assert [(path, anchor) for path, anchor in named if anchor and anchor not in anchors(ROOT / path)] == []
 
 
 def test_every_document_is_reached_from_the_readme() -> None:
