@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import entry_points, requires, version
 from importlib.resources import files
 from pathlib import Path
@@ -106,9 +107,11 @@ def test_the_readme_names_every_command_and_no_other() -> None:
 
 
 def test_the_readmes_request_is_one() -> None:
-    element = re.search(r"^  '(\{.*\})'$", README, re.MULTILINE)
-    assert element
-    _, request = decode_element(element[1].encode())
+    lines = re.search(r"^(now=.*)\n(?:.*\n)+?  ('\{.*\}')$", README, re.MULTILINE)
+    assert lines
+    element = subprocess.check_output(["bash", "-c", f"{lines[1]}; printf %s {lines[2]}"], timeout=30)
+    _, request = decode_element(element)
 
     assert (request.action, request.target) == ("restart", "myrig/crew/max")
+    assert abs(datetime.now(UTC) - request.timestamp) < timedelta(minutes=1)
     assert f"RPUSH '{Keys('mytown').inbox}'" in README
