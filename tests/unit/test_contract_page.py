@@ -7,21 +7,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+import pytest
 
 import gastown_mail
 from gastown_mail import GastownError, State, send_lifecycle
 from gastown_mail.cli import COMMANDS, cli
-from gastown_mail.contracts.agent import OTHER_ROLE, ROLES, Agent
+from gastown_mail.contracts.agent import CUSTOM_ROLE, ROLES, Agent
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.contracts.settings import load_settings
 from gastown_mail.contracts.times import ZERO_TIME, format_time
-from gastown_mail.daemon.queues import RUNNABLE
+from gastown_mail.daemon.queues import ALLOWED_FUNCTIONS
 from gastown_mail.daemon.roster import load_roster
-from gastown_mail.daemon.starting import surroundings
+from gastown_mail.daemon.starting import session_environment
 from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.verdict import may_ask
+from gastown_mail.daemon.verdict import is_authorized
 from gastown_mail.sessions.tmux import clean_environment
 from tests.docs.contract import PAGE, example, rows, section, words
 from tests.towns import write_town
@@ -57,7 +58,7 @@ def test_every_spelling_means_the_canonical_address(tmp_path: Path) -> None:
     *known, other = rows("Towns and addresses")
 
     assert [words(role) for role, _, _ in known] == [[role] for role in ROLES]
-    assert other[0] == f"`{OTHER_ROLE}`"
+    assert other[0] == f"`{CUSTOM_ROLE}`"
     for role, canonical, also in known:
         name = {"`crew`": "max", "`polecat`": "nux"}.get(role, "")
         first, *others = (
@@ -91,7 +92,7 @@ def test_exactly_these_may_ask(tmp_path: Path) -> None:
         allowed = [means[right] for left, right in rows("Who may ask") if _is_named(asker, left)]
         for target in agents.values():
             expected = any(one(asker, target) for one in allowed)
-            assert may_ask(asker, target) == expected, (asker, target.address)
+            assert is_authorized(asker, target) == expected, (asker, target.address)
 
 
 def _is_named(asker: str, cell: str) -> bool:
@@ -103,11 +104,11 @@ def test_keys_queues_and_jobs_are_named_as_in_the_code() -> None:
     keys, named = Keys("town"), set(words(section("Redis keys and queues")))
     queues = Keys("<town>").lifecycle_queue("<host>"), Keys("<town>").heartbeat_queue("<host>")
 
-    assert {*queues, keys.events, *RUNNABLE} <= named
+    assert {*queues, keys.events, *ALLOWED_FUNCTIONS} <= named
     assert [words(key)[0] for key, _ in rows("Redis keys and queues")] == [
         keys.state, keys.agent("<address>"), keys.request("<id>"),
     ]  # fmt: skip
-    assert {word for word in named if word.startswith("gastown_mail.")} == RUNNABLE
+    assert {word for word in named if word.startswith("gastown_mail.")} == ALLOWED_FUNCTIONS
     assert keys.inbox in words(section("Lifecycle request"))
 
 
@@ -139,11 +140,11 @@ def test_each_source_of_a_setting_goes_before_the_later_ones(tmp_path: Path) -> 
 def test_a_session_finds_these_variables(tmp_path: Path) -> None:
     town = Town.open(write_town(tmp_path, AGENTS), "unix:///never-connected")
     agent = town.roster().agents["rig/crew/max"]
-    after_a_cycle = surroundings(town, agent, "token", tmp_path / "handoff.md")
+    after_a_cycle = session_environment(town, agent, "token", tmp_path / "handoff.md")
     named = [words(name)[0] for name, _ in rows("Session environment")]
 
     assert sorted(named) == sorted(after_a_cycle)
-    assert set(named) - set(surroundings(town, agent, "token", None)) == {"GASTOWN_HANDOFF"}
+    assert set(named) - set(session_environment(town, agent, "token", None)) == {"GASTOWN_HANDOFF"}
 
 
 def test_of_the_daemons_own_environment_a_session_gets_these_variables() -> None:
@@ -158,11 +159,20 @@ def test_of_the_daemons_own_environment_a_session_gets_these_variables() -> None
 
 def test_the_public_names_are_these() -> None:
     text = section("Python interface")
-    listed = words(text.partition("can be imported")[2].partition("and the")[0])
-    family = {name for name in gastown_mail.__all__ if _is_error(name)}
+    listed = words(text.partition("can be imported")[2].partition("and the")[0])[1:]
+    errors = {name for name in gastown_mail.__all__ if _is_error(name)}
 
-    assert sorted(listed[1:]) == sorted(set(gastown_mail.__all__) - family)
-    assert {word for word in words(text) if word.endswith(("Error", "Accepted"))} <= family
+    assert sorted(listed) == sorted(set(gastown_mail.__all__) - errors)
+    assert set(words(text.partition("raises an error")[2].partition("is safe")[0])) <= errors
+
+
+def test_the_former_names_of_errors_work() -> None:
+    former = words(section("Python interface").partition("`DeprecationWarning`")[2])
+
+    assert former
+    for name in former:
+        with pytest.deprecated_call():
+            assert issubclass(getattr(gastown_mail, name), GastownError)
 
 
 def _is_error(name: str) -> bool:
