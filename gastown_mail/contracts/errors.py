@@ -59,6 +59,13 @@ class StateUnknown(GastownError):
     """The world did not answer, or not understandably: nobody is killed and nobody is started on it."""
 
 
+class Postponed(GastownError):
+    """It may not be done now: the lease is lost, the town paused, the daemon stopping, or it is settled.
+
+    Nothing is wrong and nothing was touched; what is still to be done is taken up again later.
+    """
+
+
 class TmuxMissing(StateUnknown):
     """There is no tmux binary: nothing can be seen, started or ended until there is."""
 

@@ -21,7 +21,7 @@ from gastown_mail.contracts.settings import Settings
 from gastown_mail.daemon.schedule import PeriodicJob, run_now, run_scheduler_loop
 from gastown_mail.daemon.supervisor import ProcessSpec, Supervisor
 from gastown_mail.daemon.workers import WORKER_TTL, make_worker
-from gastown_mail.lifecycle.clerk import WAIT, Clerk
+from gastown_mail.lifecycle.clerk import POLL_TIMEOUT, Clerk
 from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.connections import connect, durability_warnings, redis_errors
 from gastown_mail.plumbing.embedded import ensure_server, is_server_running, server_url, stop_server
@@ -87,7 +87,7 @@ def run_clerk(
     settings: Settings, url: str, stop: threading.Event, fallback_roster: Roster | None = None
 ) -> None:
     """Read the inbox until `stop` is set (`known`: see `Town.open`)."""
-    Clerk(Town.open(settings, url, blocking=WAIT, fallback_roster=fallback_roster)).serve(stop)
+    Clerk(Town.open(settings, url, blocking=POLL_TIMEOUT, fallback_roster=fallback_roster)).serve(stop)
 
 
 def run_worker(

@@ -1,6 +1,6 @@
-"""Carrying out one request: look, judge, write down the intent, end the session, start the successor, settle.
+"""Carrying out one request: look, decide, write the intent, end the session, start the successor, settle.
 
-Every step looks at the world first and can be run again: whoever dies in between, the next one goes on.
+Every step looks at the world first and can be run again: after a crash the next worker resumes.
 """
 
 import logging
@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from gastown_mail.contracts.address import Agent
-from gastown_mail.contracts.errors import ProcessesSurvived, StartFailed, StateUnknown
+from gastown_mail.contracts.errors import Postponed, ProcessesSurvived, StartFailed, StateUnknown
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, RequestStatus
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.lifecycle.decision import AlreadyDone, Execute, RequestContext, Resolve, decide
@@ -27,7 +27,7 @@ from gastown_mail.town.records import Desired
 from gastown_mail.town.town import Town
 
 MAX_ATTEMPTS = 5
-"""How often a request may be begun: each try beyond the first follows the death of a worker."""
+"""How often a request may be begun: each attempt beyond the first follows the death of a worker."""
 
 WAITING = "waiting"
 
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 
 def carry_out_request(town: Town, request_id: str) -> str:
-    """Carry out the request, and first settle older ones of its agent; return its status, or `waiting`."""
+    """Carry out the request, after settling older ones of its agent; return its status, or `waiting`."""
     record = town.requests.record(request_id)
     address = record.get("agent", "")
     if not record or record.get("status") in FINAL_STATUSES:
@@ -47,41 +47,63 @@ def carry_out_request(town: Town, request_id: str) -> str:
         try:
             town.ensure_running()
             _settle_pending(town, lease, address)
-        except StateUnknown as error:
-            _postpone(town, request_id, address, str(error))
+        except (StateUnknown, Postponed) as error:
+            # nothing is killed or started on an unclear state; the sweep enqueues the request again
+            why = str(error)
+            town.requests.set_detail(request_id, f"waiting: {why}")
+            record_event(town.redis, town.keys, "postponed", agent=address, request=request_id, detail=why)
+            log_event(
+                log, "postponed", level=logging.WARNING, request_id=request_id, agent=address, detail=why
+            )
             return WAITING
     town.enqueue_next(address)
     return town.requests.record(request_id).get("status", "unknown")
 
 
 def _settle_pending(town: Town, lease: Lease, address: str) -> None:
-    """Settle the agent's waiting requests, oldest first, until one of them has been acted on."""
+    """Settle the agent's open requests, oldest first, until one of them has been acted on."""
     agent = town.roster().agents.get(address)
     ids = town.requests.pending(address)
     contexts = _contexts(town, agent, ids) if agent else {}
     for request_id in ids:
-        began = time.monotonic()
-        context = contexts.get(request_id)
-        status, detail, acted = (
-            _settle_one(town, lease, context) if context else (*_unresolvable(address, agent), False)
-        )
+        began, acted = time.monotonic(), False
+        if agent is None:
+            status, detail = RequestStatus.REFUSED, f"{address} is no longer an agent of this town"
+        elif request_id not in contexts:
+            status, detail = RequestStatus.FAILED, "what was asked for is no longer in Redis; ask again"
+        else:
+            status, detail, acted = _settle_one(town, lease, contexts[request_id])
         town.requests.settle(request_id, address, status, detail, datetime.now(UTC))
         failpoint("settled")
-        log_event(log, "settled", request_id=request_id, agent=address, outcome=status.value, detail=detail,
-            took_ms=round((time.monotonic() - began) * 1000))  # fmt: skip
+        took = round((time.monotonic() - began) * 1000)
+        log_event(
+            log, "settled", request_id=request_id, agent=address, outcome=status.value, detail=detail,
+            took_ms=took,
+        )  # fmt: skip
         if acted:
             return
 
 
-def _unresolvable(address: str, agent: Agent | None) -> tuple[RequestStatus, str]:
-    """What becomes of a request about which too little is known."""
-    if agent is None:
-        return RequestStatus.REFUSED, f"{address} is no longer an agent of this town"
-    return RequestStatus.FAILED, "what was asked for is no longer in Redis; ask again"
+def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, RequestContext]:
+    """What decides about these requests, by id, from one look at the agent."""
+    record, session = town.agents.read(agent.address), town.sessions.find(agent.session)
+    now, settings = datetime.now(UTC), town.settings.daemon
+    progress, records = town.requests.progress_many(ids), town.requests.records(ids)
+    contexts = [
+        RequestContext(
+            id=request_id, request=decode_element(made.element)[1], progress=made,
+            asker=public.get("from", ""), agent=agent, record=record, session=session, now=now,
+            max_age=timedelta(seconds=settings.max_request_age),
+            require_incarnation=settings.require_incarnation,
+        )
+        for request_id, made, public in zip(ids, progress, records, strict=True)
+        if made is not None
+    ]  # fmt: skip
+    return {context.id: replace(context, pending=contexts) for context in contexts}
 
 
 def _settle_one(town: Town, lease: Lease, context: RequestContext) -> tuple[RequestStatus, str, bool]:
-    """The final status of one request, its reason, and whether anybody was touched."""
+    """The final status of one request, its reason, and whether a session was touched."""
     match decide(context):
         case Resolve(status, detail):
             return status, detail, False
@@ -89,63 +111,43 @@ def _settle_one(town: Town, lease: Lease, context: RequestContext) -> tuple[Requ
             if context.record.incarnation != successor.incarnation:
                 record_session(town, lease, context.agent, successor, context.id)
             return RequestStatus.DONE, f"started {successor.name}", True
-        case Execute(victim):
+        case Execute(target):
             if fault := _unstartable(town, context):
                 return RequestStatus.REFUSED, fault, False
-            return *_execute(town, lease, context, victim), True
+            return *_execute(town, lease, context, target), True
 
 
 def _unstartable(town: Town, context: RequestContext) -> str | None:
-    """Why its successor cannot be started, None when nothing speaks against it or it is begun already."""
-    if not context.wants_successor or context.work.started_at:
+    """Why the successor cannot be started; None when it can, or when the request has been begun."""
+    if not context.wants_successor or context.progress.started_at:
         return None
-    gate = context.record.gate
-    waits = gate.blocked_reason(context.now.timestamp()) if gate.failed else None
-    if waits:
-        return f"the last start of {context.agent.address} failed: {waits}; gastown-mail clear ends that"
+    history = context.record.gate
+    blocked = history.blocked_reason(context.now.timestamp()) if history.failed else None
+    if blocked:
+        return f"the last start of {context.agent.address} failed: {blocked}; gastown-mail clear ends that"
     return preflight(context.agent, town.settings.town_root, search_path())
-
-
-def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, RequestContext]:
-    """All that decides about these requests, by id, from one look at the agent."""
-    record, session, now = (
-        town.agents.read(agent.address),
-        town.sessions.find(agent.session),
-        datetime.now(UTC),
-    )
-    works, askers = town.requests.progress_many(ids), [r.get("from", "") for r in town.requests.records(ids)]
-    ours = town.settings.daemon
-    contexts = [
-        RequestContext(
-            id=request_id, request=decode_element(work.element)[1], work=work, asker=asker, agent=agent,
-            record=record, session=session, now=now, max_age=timedelta(seconds=ours.max_request_age),
-            require_incarnation=ours.require_incarnation,
-        )
-        for request_id, work, asker in zip(ids, works, askers, strict=True)
-        if work is not None
-    ]  # fmt: skip
-    return {case.id: replace(case, pending=contexts) for case in contexts}
 
 
 def _execute(
     town: Town, lease: Lease, context: RequestContext, target: Session | None
 ) -> tuple[RequestStatus, str]:
-    work = town.keys.progress(context.id)
-    tries = int(town.redis.hincrby(work, "tries", 1))
-    if tries > MAX_ATTEMPTS:
-        return RequestStatus.FAILED, f"given up after {MAX_ATTEMPTS} tries that ended in the middle"
-    if not context.work.started_at:
+    key, agent, request = town.keys.progress(context.id), context.agent, context.request
+    if int(town.redis.hincrby(key, "tries", 1)) > MAX_ATTEMPTS:
+        return RequestStatus.FAILED, f"given up after {MAX_ATTEMPTS} attempts that did not finish"
+    if not context.progress.started_at:
         _write_intent(town, lease, context, target)
     lease.ensure_held()
     handoff = write_handoff_file(town, context)
+    asker = "you" if context.asker == agent.address else context.asker
+    reason = f" ({request.reason})" if request.reason else ""
     try:
         _end_session(town, context, target)
         if not context.wants_successor:
-            return RequestStatus.DONE, f"ended {context.agent.session}"
+            return RequestStatus.DONE, f"ended {agent.session}"
         session = SessionStart(
-            town, lease, context.agent, _why(context), handoff, previous_tokens=context.work.successors,
-            request=context.id,
-            on_new_token=lambda pipe, tokens: pipe.hset(work, "successors", " ".join(tokens)),
+            town, lease, agent, f"{asker} asked for a {request.action.value}{reason}", handoff,
+            previous_tokens=context.progress.successors, request=context.id,
+            on_new_token=lambda pipe, tokens: pipe.hset(key, "successors", " ".join(tokens)),
         ).run()  # fmt: skip
     except (StartFailed, ProcessesSurvived) as error:
         return RequestStatus.FAILED, str(error)
@@ -153,62 +155,46 @@ def _execute(
 
 
 def _write_intent(town: Town, lease: Lease, context: RequestContext, target: Session | None) -> None:
-    """Write down what is about to be done, before anybody is touched."""
-    text, now, address = handoff_text(town, context, target), datetime.now(UTC), context.agent.address
-    request, work = town.keys.request(context.id), town.keys.progress(context.id)
+    """Record what is about to be done, before any session is touched."""
+    handoff, now, address = handoff_text(town, context, target), datetime.now(UTC), context.agent.address
+    request, progress = town.keys.request(context.id), town.keys.progress(context.id)
+    action, session = context.request.action.value, context.agent.session
     notes = {"begun_at": now.timestamp(), "victim": target.incarnation if target else ""}
     desired, owed = (Desired.RUNNING, "true") if context.wants_successor else (Desired.STOPPED, "false")
 
     def write(pipe: Any) -> None:
         if to_strs(pipe.hmget(request, ["status"]))[0] in FINAL_STATUSES:
-            raise StateUnknown(f"request {context.id} has been settled by somebody else")
+            raise Postponed(f"another worker has settled request {context.id}")
         pipe.multi()
-        if text:
-            pipe.set(town.keys.handoff(address), text)
+        if handoff:
+            pipe.set(town.keys.handoff(address), handoff)
         elif context.wants_successor:
             pipe.delete(town.keys.handoff(address))
         town.agents.write(address, pipe=pipe, desired=desired.value, changed_at=now, owed=owed)
-        pipe.hset(work, mapping=to_fields(notes))
+        pipe.hset(progress, mapping=to_fields(notes))
         pipe.hset(request, "status", RequestStatus.CARRYING.value)
-        record_event(pipe, town.keys, "carrying", agent=address, request=context.id,
-             action=context.request.action.value, session=context.agent.session)  # fmt: skip
+        record_event(
+            pipe, town.keys, "carrying", agent=address, request=context.id, action=action, session=session
+        )
 
     lease.transaction(write, request)
     failpoint("intent-written")
-    log_event(log, "carrying", request_id=context.id, agent=address, action=context.request.action.value)
+    log_event(log, "carrying", request_id=context.id, agent=address, action=action)
     if context.record.desired is not desired and Desired.STOPPED in (context.record.desired, desired):
         town.save_desired(address)
 
 
 def _end_session(town: Town, context: RequestContext, target: Session | None) -> None:
-    """End the victim, and what an earlier try that died has left of anybody."""
-    grace = context.agent.stop_grace
+    """End the target session, and the processes that earlier attempts left behind."""
+    agent = context.agent
     if target is not None:
-        town.sessions.end(target, grace=grace)
+        town.sessions.end(target, grace=agent.stop_grace)
         failpoint("session-ended")
         record_event(
-            town.redis,
-            town.keys,
-            "ended",
-            agent=context.agent.address,
-            request=context.id,
-            session=target.name,
+            town.redis, town.keys, "ended", agent=agent.address, request=context.id, session=target.name
         )
     failpoint("end-noted")
-    # Without a session: what a tmux server that crashed has left running.
+    # without a session: what a tmux server that crashed has left running
     gone = context.record.incarnation if target is None else ""
-    for token in filter(None, {context.work.target_incarnation, *context.work.successors, gone}):
-        town.sessions.end_orphans(token, grace=grace)
-
-
-def _why(context: RequestContext) -> str:
-    who = "you" if context.asker == context.agent.address else context.asker
-    reason = f" ({context.request.reason})" if context.request.reason else ""
-    return f"{who} asked for a {context.request.action.value}{reason}"
-
-
-def _postpone(town: Town, request_id: str, address: str, reason: str) -> None:
-    """Nobody is killed and nobody is started on a world that did not answer; the sweep comes back to it."""
-    town.requests.set_detail(request_id, f"waiting: {reason}")
-    record_event(town.redis, town.keys, "postponed", agent=address, request=request_id, detail=reason)
-    log_event(log, "postponed", level=logging.WARNING, request_id=request_id, agent=address, detail=reason)
+    for token in filter(None, {context.progress.target_incarnation, *context.progress.successors, gone}):
+        town.sessions.end_orphans(token, grace=agent.stop_grace)

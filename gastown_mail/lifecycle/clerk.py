@@ -27,7 +27,7 @@ from gastown_mail.town.lease import Lease
 from gastown_mail.town.roster import Roster
 from gastown_mail.town.town import Town
 
-WAIT = 1.0
+POLL_TIMEOUT = 1.0
 """Seconds that one blocking read waits; a stopping clerk ends within it."""
 
 RETRY_PAUSE = 0.5
@@ -47,7 +47,7 @@ class Clerk:
         """Book elements until `stop` is set; trouble is logged and waited out, never the end."""
         while not stop.is_set():
             try:
-                self.serve_once(WAIT)
+                self.serve_once(POLL_TIMEOUT)
             except (RedisError, GastownError) as error:
                 log_event(log, "clerk_waits", level=logging.WARNING, detail=str(error))
                 stop.wait(RETRY_PAUSE)

@@ -18,7 +18,7 @@ class RequestContext:
 
     id: str
     request: LifecycleRequest
-    work: Progress
+    progress: Progress
     asker: str
     agent: Agent
     record: AgentRecord
@@ -31,8 +31,8 @@ class RequestContext:
     @property
     def effective_time(self) -> datetime:
         """The latest moment at which it may have been asked for; a revived request counts as asked anew."""
-        if self.work.revived_at:
-            return datetime.fromtimestamp(self.work.revived_at, UTC)
+        if self.progress.revived_at:
+            return datetime.fromtimestamp(self.progress.revived_at, UTC)
         return self.request.latest_timestamp
 
     @property
@@ -68,7 +68,7 @@ Decision = Resolve | Execute | AlreadyDone
 
 def decide(context: RequestContext) -> Decision:
     """The verdict on a request, by the rules of CONTRACTS section 2 and of the fence (DESIGN)."""
-    if context.work.started_at:
+    if context.progress.started_at:
         return _resume(context)
     return _rejected(context) or _overruled(context) or Execute(context.session)
 
@@ -76,9 +76,11 @@ def decide(context: RequestContext) -> Decision:
 def _resume(context: RequestContext) -> Decision:
     """An earlier try wrote down its intent and died: only what it meant to do is done."""
     session = context.session
-    if session is None or (session.incarnation and session.incarnation == context.work.target_incarnation):
+    if session is None or (
+        session.incarnation and session.incarnation == context.progress.target_incarnation
+    ):
         return Execute(session)
-    if session.incarnation in context.work.successors:
+    if session.incarnation in context.progress.successors:
         return Execute(session) if session.dead else AlreadyDone(session)
     return _superseded("another session has taken its place meanwhile")
 
@@ -103,14 +105,14 @@ def _expired_or_paused(context: RequestContext) -> Resolve | None:
 
 def _unverified(context: RequestContext) -> Resolve | None:
     """With `require_incarnation` an agent proves itself by its token, and nobody speaks as the operator."""
-    if not context.require_incarnation or context.work.trusted:
+    if not context.require_incarnation or context.progress.trusted:
         return None
     if context.asker == OPERATOR:
         return Resolve(
             RequestStatus.REFUSED, "operator may not ask through the inbox here; use gastown-mail send"
         )
     token = context.request.incarnation
-    if not token or (context.asker != context.agent.address and not context.work.sender_verified):
+    if not token or (context.asker != context.agent.address and not context.progress.sender_verified):
         return Resolve(
             RequestStatus.REFUSED, f"{context.asker} did not prove itself with its session's incarnation"
         )
@@ -138,7 +140,7 @@ def _wrong_session(context: RequestContext) -> Resolve | None:
         return Resolve(RequestStatus.REFUSED, reason)
     if token == session.incarnation:
         return None
-    if token and not context.work.sender_verified:
+    if token and not context.progress.sender_verified:
         return _superseded("its session has been replaced")
     if _moment(session.started_at) > context.effective_time:
         return _superseded("the session was started after the request")

@@ -1,6 +1,7 @@
-"""The handoff: what a session that is cycled leaves its successor, in Redis and then in a file.
+"""The handoff: what a cycled session leaves its successor, first in Redis, then in a file.
 
-The file is what the successor reads (CONTRACTS section 4); Redis is where it is written down with the intent.
+Redis holds it from the moment of the intent; the file is what the successor reads
+(docs/reference/contract.md#files).
 """
 
 from pathlib import Path
@@ -15,59 +16,59 @@ from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.town import Town
 
-SCREEN_LINES = 50
+_SCREEN_LINES = 50
 
 
 def handoff_file(settings: Settings, agent: Agent) -> Path:
-    """Where the handoff for the agent's successor lies (CONTRACTS section 4)."""
+    """The path of the handoff for the agent's successor."""
     return settings.handoff_dir / f"{agent.session}.md"
 
 
-def handoff_text(town: Town, case: RequestContext, victim: Session | None) -> str:
-    """The agent's own words, else a short note of who asked, why, and what was on the screen."""
-    if case.request.action is not LifecycleAction.CYCLE:
+def handoff_text(town: Town, context: RequestContext, target: Session | None) -> str:
+    """The agent's own words, else a short note: the asker, the reason, and the end of the screen."""
+    if context.request.action is not LifecycleAction.CYCLE:
         return ""
-    if case.request.handoff:
-        return case.request.handoff
-    screen = town.sessions.capture_screen(victim, SCREEN_LINES) if victim else ""
-    reason = case.request.reason or "none given"
+    if context.request.handoff:
+        return context.request.handoff
+    screen = town.sessions.capture_screen(target, _SCREEN_LINES) if target else ""
+    reason = context.request.reason or "none given"
     return (
-        f"# Handoff for {case.agent.address}\n\nAsked for by: {case.asker}\nReason: {reason}\n\n"
-        f"The last {SCREEN_LINES} lines of the screen:\n\n```\n{screen}\n```\n"
+        f"# Handoff for {context.agent.address}\n\nAsked for by: {context.asker}\nReason: {reason}\n\n"
+        f"The last {_SCREEN_LINES} lines of the screen:\n\n```\n{screen}\n```\n"
     )
 
 
-def write_handoff_file(town: Town, case: RequestContext) -> Path | None:
-    """Put the handoff that Redis holds where the successor finds it; a restart leaves none behind.
+def write_handoff_file(town: Town, context: RequestContext) -> Path | None:
+    """Write the handoff that Redis holds to its file; without one, remove the file of an earlier cycle.
 
-    Raises Unknown while the disk refuses: then nobody has been touched yet.
+    Raises StateUnknown when the disk refuses; no session has been touched then.
     """
-    if not case.wants_successor:
+    if not context.wants_successor:
         return None
-    file = handoff_file(town.settings, case.agent)
+    file = handoff_file(town.settings, context.agent)
     try:
-        return file if _sync_file(town, case.agent.address, file) else None
+        return file if _sync_file(town, context.agent.address, file) else None
     except OSError as error:
-        # Nobody has died in the middle: this is no try that counts.
-        town.redis.hincrby(town.keys.progress(case.id), "tries", -1)
+        # no worker has died in the middle: this attempt does not count
+        town.redis.hincrby(town.keys.progress(context.id), "tries", -1)
         raise StateUnknown(
-            f"the handoff {file} cannot be written ({error}); mend that, and it goes on"
+            f"the handoff {file} cannot be written ({error}); repair that, and the request goes on"
         ) from error
 
 
 def _sync_file(town: Town, address: str, file: Path) -> bool:
-    """Make the file say what Redis says; is there a handoff?"""
+    """Make the file say what Redis says; return whether there is a handoff."""
     key = town.keys.handoff(address)
-    found = town.redis.get(key)
+    stored = town.redis.get(key)
     while True:
-        kept = found
-        if isinstance(kept, bytes):
+        written = stored
+        if isinstance(written, bytes):
             file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            write_atomically(file, kept, 0o600)
+            write_atomically(file, written, 0o600)
             failpoint("handoff-written")
         else:
             file.unlink(missing_ok=True)
-        # Whoever stood still before it wrote has overwritten the handoff of a later request: look again.
-        found = town.redis.get(key)
-        if found == kept:
-            return kept is not None
+        # a worker that was stopped before its write may have overwritten a later handoff: compare again
+        stored = town.redis.get(key)
+        if stored == written:
+            return written is not None

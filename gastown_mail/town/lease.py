@@ -1,4 +1,4 @@
-"""One act per agent at a time: a lease in Redis that says who has it, kept alive while the act runs."""
+"""One act per agent at a time: a lease in Redis that names its owner and is renewed while the act runs."""
 
 import os
 import threading
@@ -13,25 +13,25 @@ from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import LockError, RedisError
 
-from gastown_mail.contracts.errors import StateUnknown
+from gastown_mail.contracts.errors import Postponed
 from gastown_mail.plumbing.connections import to_str
 from gastown_mail.sessions import process_table
 from gastown_mail.sessions.processes import alive
 
 LEASE_SECONDS = 10.0
-"""Seconds after which the turn of a holder that no longer keeps it alive is free."""
+"""A lease that its owner has not renewed for so long is free."""
 
-RENEW_EVERY = 2.0
+_RENEW_EVERY = 2.0
 
-RENEWAL_DEADLINE = 5.0
-"""Seconds that giving back waits for a renewal that is on its way."""
+_RENEWAL_TIMEOUT = 5.0
+"""Seconds that `release` waits for a renewal that is under way."""
 
-LEASE_LOST = "another process has taken over this agent; this one was silent for too long and does no more"
+_LOST = "another process has taken over this agent; this one was silent for too long and stops here"
 
 
 @dataclass(frozen=True)
 class LeaseOwner:
-    """The process that has a turn, as far as another one can check it."""
+    """The process that holds a lease, as far as another process can check it."""
 
     host: str
     namespace: str
@@ -40,13 +40,13 @@ class LeaseOwner:
 
     @classmethod
     def me(cls, host: str) -> "LeaseOwner":
-        """This very process."""
+        """This process."""
         here = process_table.read_process(os.getpid())
-        return cls(host, _namespace(), os.getpid(), here.process.started if here else 0.0)
+        return cls(host, _pid_namespace(), os.getpid(), here.process.started if here else 0.0)
 
     @classmethod
     def parse(cls, token: str) -> "LeaseOwner | None":
-        """The holder that a token names; None when it cannot be read."""
+        """The owner that a token names; None when it cannot be read."""
         try:
             host, namespace, pid, started, _ = token.split("|")
             return cls(host, namespace, int(pid), float(started))
@@ -54,73 +54,73 @@ class LeaseOwner:
             return None
 
     def token(self) -> str:
-        """The text kept in Redis, different for each turn."""
+        """The text stored in Redis, different for each lease."""
         return f"{self.host}|{self.namespace}|{self.pid}|{self.started}|{time.monotonic_ns()}"
 
     def is_dead(self, host: str) -> bool:
-        """True only when it was a process that this one could see, and it is gone."""
-        if (self.host, self.namespace) != (host, _namespace()):
+        """True only when it was a process visible from here and it has ended."""
+        if (self.host, self.namespace) != (host, _pid_namespace()):
             return False
         return not alive(process_table.Process(self.pid, self.started))
 
 
 class Lease:
-    """The right to act on `key`, renewed by a thread as long as this process has it and runs."""
+    """A lease on `key`. A background thread renews it until `release()`."""
 
     def __init__(self, redis: Redis, key: str, host: str) -> None:
         self._redis, self._key, self._host = redis, key, host
         self._lock = redis.lock(key, timeout=LEASE_SECONDS, blocking=False, thread_local=False)
         self._over = threading.Event()
         self._over.set()
-        self._keeper: threading.Thread | None = None
+        self._renewer: threading.Thread | None = None
 
     @property
     def held(self) -> bool:
-        """Is it still this process's turn? False as soon as a renewal found another holder."""
+        """Whether this process still holds it; False as soon as a renewal found another owner."""
         return not self._over.is_set()
 
     def check_held(self) -> bool:
-        """Ask Redis itself whether the turn is this holder's; raises RedisError."""
+        """Ask Redis whether this process still holds it. Raises RedisError."""
         return self.held and bool(self._lock.owned())
 
     def acquire(self) -> bool:
-        """Take the turn; False when a holder that may be alive has it."""
-        evict_dead_owner(self._redis, self._key, self._host)
+        """Acquire the lease; False when an owner that may be alive holds it."""
+        _evict_dead_owner(self._redis, self._key, self._host)
         if self._lock.acquire(token=LeaseOwner.me(self._host).token()):
             self._over = threading.Event()
-            self._keeper = threading.Thread(target=self._renew_loop, args=(self._over,), daemon=True)
-            self._keeper.start()
+            self._renewer = threading.Thread(target=self._renew_loop, args=(self._over,), daemon=True)
+            self._renewer.start()
         return self.held
 
     def ensure_held(self) -> None:
-        """Raise Unknown unless the turn is still this holder's."""
+        """Raise Postponed unless this process still holds the lease."""
         if not self.check_held():
-            raise StateUnknown(LEASE_LOST)
+            raise Postponed(_LOST)
 
     def transaction(self, act: Callable[[Any], Any], *watched: str) -> Any:
-        """Write to Redis in one transaction that takes place only while the turn is this holder's.
+        """Run a transaction that fails if the lease has been lost; return what `act` returns.
 
-        `act` gets the pipeline, may read from it, then calls `multi()` and writes. Raises Unknown when
-        another holder has taken over: whoever was paused for an hour changes nothing any more.
+        `act` gets the pipeline, may read from it, then calls `multi()` and writes. Raises Postponed when
+        another process holds the lease: one that was paused for an hour changes nothing any more.
         """
 
-        def while_mine(pipe: Any) -> Any:
+        def while_held(pipe: Any) -> Any:
             if pipe.get(self._key) != self._lock.local.token:
-                raise StateUnknown(LEASE_LOST)
+                raise Postponed(_LOST)
             return act(pipe)
 
-        return self._redis.transaction(while_mine, self._key, *watched, value_from_callable=True)
+        return self._redis.transaction(while_held, self._key, *watched, value_from_callable=True)
 
     def release(self) -> None:
-        """End the turn; nothing happens when it is over already. Nobody uses the connection after that."""
-        if self.held and self._keeper:
+        """Release the lease; does nothing when it is over. The renewer no longer uses the connection then."""
+        if self.held and self._renewer:
             self._over.set()
-            self._keeper.join(RENEWAL_DEADLINE)
+            self._renewer.join(_RENEWAL_TIMEOUT)
             with suppress(RedisError):
                 self._lock.release()
 
     def _renew_loop(self, over: threading.Event) -> None:
-        while not over.wait(RENEW_EVERY):
+        while not over.wait(_RENEW_EVERY):
             try:
                 self._lock.extend(LEASE_SECONDS, replace_ttl=True)
             except LockError:
@@ -131,7 +131,7 @@ class Lease:
 
 @contextmanager
 def hold_lease(redis: Redis, key: str, host: str) -> Iterator[Lease | None]:
-    """Have the turn of `key` inside the block; None when a holder that may be alive has it."""
+    """Hold the lease on `key` inside the block; None when an owner that may be alive holds it."""
     lease = Lease(redis, key, host)
     try:
         yield lease if lease.acquire() else None
@@ -140,26 +140,26 @@ def hold_lease(redis: Redis, key: str, host: str) -> Iterator[Lease | None]:
 
 
 def is_held(redis: Redis, key: str, host: str) -> bool:
-    """Does a holder that may be alive have this turn? A dead one's turn is freed on the way."""
-    evict_dead_owner(redis, key, host)
+    """Whether an owner that may be alive holds the lease; the lease of a dead one is freed on the way."""
+    _evict_dead_owner(redis, key, host)
     return bool(redis.exists(key))
 
 
-def evict_dead_owner(redis: Redis, key: str, host: str) -> None:
-    """Free the turn of a holder that is certainly dead, so that nobody waits for its lease."""
+def _evict_dead_owner(redis: Redis, key: str, host: str) -> None:
+    """Free the lease of an owner that is certainly dead, so that no process waits for it to run out."""
     token: Any = redis.get(key)
-    holder = LeaseOwner.parse(to_str(token))
-    if holder and holder.is_dead(host):
-        redis.transaction(lambda pipe: _delete_if(pipe, key, token), key)
+    owner = LeaseOwner.parse(to_str(token))
+
+    def delete_if_unchanged(pipe: Pipeline) -> None:
+        unchanged = pipe.get(key) == token
+        pipe.multi()
+        if unchanged:
+            pipe.delete(key)
+
+    if owner and owner.is_dead(host):
+        redis.transaction(delete_if_unchanged, key)
 
 
-def _delete_if(pipe: Pipeline, key: str, token: bytes) -> None:
-    unchanged = pipe.get(key) == token
-    pipe.multi()
-    if unchanged:
-        pipe.delete(key)
-
-
-def _namespace() -> str:
+def _pid_namespace() -> str:
     here = Path("/proc/self/ns/pid")
     return str(here.readlink()) if here.exists() else ""

@@ -1,7 +1,8 @@
 """What `docs/reference/contract.md` says about Redis, compared with what is there after real work."""
 
-from gastown_mail.daemon import jobs, rounds
 from gastown_mail.plumbing.answers import read_hash
+
+from gastown_mail.daemon import jobs, rounds
 from tests.docs.contract import rows, words
 from tests.integration.stage import MAX, Stage
 from tests.waiting import eventually

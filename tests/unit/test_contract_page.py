@@ -8,21 +8,21 @@ from pathlib import Path
 
 import click
 import pytest
-
-import gastown_mail
-from gastown_mail import GastownError, State, send_lifecycle
-from gastown_mail.cli import COMMANDS, cli
 from gastown_mail.contracts.agent import CUSTOM_ROLE, ROLES, Agent
-from gastown_mail.contracts.keys import Keys
-from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
-from gastown_mail.contracts.request import decode_element
-from gastown_mail.contracts.settings import load_settings
 from gastown_mail.contracts.times import ZERO_TIME, format_time
 from gastown_mail.daemon.queues import ALLOWED_FUNCTIONS
 from gastown_mail.daemon.roster import load_roster
 from gastown_mail.daemon.starting import session_environment
 from gastown_mail.daemon.town import Town
 from gastown_mail.daemon.verdict import is_authorized
+
+import gastown_mail
+from gastown_mail import GastownError, State, send_lifecycle
+from gastown_mail.cli import COMMANDS, cli
+from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
+from gastown_mail.contracts.request import decode_element
+from gastown_mail.contracts.settings import load_settings
 from gastown_mail.sessions.tmux import clean_environment
 from tests.docs.contract import PAGE, example, rows, section, words
 from tests.towns import write_town

@@ -58,7 +58,7 @@ def case(
 ) -> RequestContext:  # fmt: skip
     def of(ident: str, its: LifecycleRequest) -> RequestContext:
         return RequestContext(
-            id=ident, request=its, work=work or Progress(b""), asker=asker, agent=MAX,
+            id=ident, request=its, progress=work or Progress(b""), asker=asker, agent=MAX,
             record=record or AgentRecord(), session=session, now=now, max_age=HOUR,
         )  # fmt: skip
 
