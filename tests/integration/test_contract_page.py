@@ -1,8 +1,8 @@
 """What `docs/reference/contract.md` says about Redis, compared with what is there after real work."""
 
-from gastown_mail.plumbing.answers import read_hash
-
-from gastown_mail.daemon import jobs, rounds
+from gastown_mail.daemon import jobs
+from gastown_mail.lifecycle.heartbeat import run_heartbeat
+from gastown_mail.plumbing.connections import read_hash
 from tests.docs.contract import rows, words
 from tests.integration.stage import MAX, Stage
 from tests.waiting import eventually
@@ -14,7 +14,7 @@ def test_the_public_hashes_have_at_least_these_fields(stage: Stage) -> None:
     assert stage.again(request) == "done"
     stage.wrote("prompt")
     eventually(lambda: jobs.poke(MAX, "is anything to do?") == "delivered")
-    rounds.heartbeat(stage.town)
+    run_heartbeat(stage.town)
 
     for key, fields in rows("Redis keys and queues"):
         pattern = words(key)[0].replace("{town}", f"{{{stage.town.keys.town}}}")

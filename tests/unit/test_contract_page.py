@@ -8,22 +8,22 @@ from pathlib import Path
 
 import click
 import pytest
-from gastown_mail.contracts.agent import CUSTOM_ROLE, ROLES, Agent
-from gastown_mail.contracts.times import ZERO_TIME, format_time
-from gastown_mail.daemon.queues import ALLOWED_FUNCTIONS
-from gastown_mail.daemon.roster import load_roster
-from gastown_mail.daemon.starting import session_environment
-from gastown_mail.daemon.town import Town
-from gastown_mail.daemon.verdict import is_authorized
 
 import gastown_mail
 from gastown_mail import GastownError, State, send_lifecycle
 from gastown_mail.cli import COMMANDS, cli
+from gastown_mail.contracts.address import CUSTOM_ROLE, ROLES, Agent
+from gastown_mail.contracts.go_formats import ZERO_TIME, format_time
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.contracts.settings import load_settings
+from gastown_mail.lifecycle.decision import is_authorized
+from gastown_mail.lifecycle.start import session_environment
 from gastown_mail.sessions.tmux import clean_environment
+from gastown_mail.town.queues import ALLOWED_FUNCTIONS
+from gastown_mail.town.roster import load_roster
+from gastown_mail.town.town import Town
 from tests.docs.contract import PAGE, example, rows, section, words
 from tests.towns import write_town
 from tools.reference import PAGES

@@ -13,7 +13,7 @@ TESTS = {
     for file in (ROOT / "tests").rglob("test_*.py")
     for name in re.findall(r"def (test_\w+)", file.read_text())
 }
-CODE = ("gastown_mail", "docker", "tests", "tools", "benchmarks")
+CODE = ("gastown_mail", "docker", "benchmarks")
 LINK = re.compile(r"\]\(([^)#]*)(?:#([^)]*))?\)")
 
 

@@ -106,6 +106,12 @@ def test_the_readme_names_every_command_and_no_other() -> None:
     assert sorted(named) == sorted(COMMANDS)
 
 
+def test_the_readme_names_every_folder_of_the_package_and_no_other() -> None:
+    folders = {file.parent.name for file in Path(gastown_mail.__file__).parent.glob("*/__init__.py")}
+
+    assert sorted(re.findall(r"^gastown_mail/(\w+)/", README, re.MULTILINE)) == sorted(folders)
+
+
 def test_the_readmes_request_is_one() -> None:
     lines = re.search(r"^(now=.*)\n(?:.*\n)+?  ('\{.*\}')$", README, re.MULTILINE)
     assert lines
