@@ -1,4 +1,4 @@
-"""What is to be done with a request whose turn has come: a pure decision on what is known just then."""
+"""What to do with a request that is next for its agent: a pure decision on what is known at that moment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from gastown_mail.town.records import AgentRecord, Desired
 
 @dataclass(frozen=True)
 class RequestContext:
-    """All that decides. `others`: the agent's waiting requests, oldest first, this one among them."""
+    """Everything that decides. `pending`: the agent's open requests, oldest first, including this one."""
 
     id: str
     request: LifecycleRequest
@@ -30,20 +30,20 @@ class RequestContext:
 
     @property
     def effective_time(self) -> datetime:
-        """The latest moment at which it may have been asked for; a revived request counts as asked anew."""
+        """The latest moment at which it can have been asked for; reviving a request asks anew."""
         if self.progress.revived_at:
             return datetime.fromtimestamp(self.progress.revived_at, UTC)
         return self.request.latest_timestamp
 
     @property
     def wants_successor(self) -> bool:
-        """Does it want a successor?"""
+        """Whether a session is to be started after the old one has ended."""
         return self.request.action is not LifecycleAction.SHUTDOWN
 
 
 @dataclass(frozen=True)
 class Resolve:
-    """Nobody is touched: the request ends here."""
+    """Settle the request without touching any session."""
 
     status: RequestStatus
     detail: str
@@ -51,14 +51,14 @@ class Resolve:
 
 @dataclass(frozen=True)
 class Execute:
-    """Carry it out: end `victim` if there is one, then start a successor unless it is a shutdown."""
+    """Carry it out: end `target` if there is one, then start a successor unless it is a shutdown."""
 
     target: Session | None
 
 
 @dataclass(frozen=True)
 class AlreadyDone:
-    """An earlier try has started this successor already."""
+    """An earlier attempt has started this successor."""
 
     successor: Session
 
@@ -67,60 +67,75 @@ Decision = Resolve | Execute | AlreadyDone
 
 
 def decide(context: RequestContext) -> Decision:
-    """The verdict on a request, by the rules of CONTRACTS section 2 and of the fence (DESIGN)."""
+    """Decide on a request (docs/reference/contract.md#lifecycle-request, docs/why.md#the-fence)."""
     if context.progress.started_at:
         return _resume(context)
     return _rejected(context) or _overruled(context) or Execute(context.session)
 
 
 def _resume(context: RequestContext) -> Decision:
-    """An earlier try wrote down its intent and died: only what it meant to do is done."""
-    session = context.session
-    if session is None or (
-        session.incarnation and session.incarnation == context.progress.target_incarnation
-    ):
+    """An earlier attempt recorded its intent and died: do what it meant to do and nothing else."""
+    session, progress = context.session, context.progress
+    if session is None or (session.incarnation and session.incarnation == progress.target_incarnation):
         return Execute(session)
-    if session.incarnation in context.progress.successors:
+    if session.incarnation in progress.successors:
         return Execute(session) if session.dead else AlreadyDone(session)
     return _superseded("another session has taken its place meanwhile")
 
 
 def _rejected(context: RequestContext) -> Resolve | None:
-    """Why it is not carried out, whatever else waits."""
+    """Why it is not carried out, whatever else is pending."""
     return _expired_or_paused(context) or _unverified(context) or _wrong_session(context)
 
 
 def _expired_or_paused(context: RequestContext) -> Resolve | None:
     age = context.now - context.effective_time
     if age > context.max_age:
-        return Resolve(
-            RequestStatus.EXPIRED, f"asked for {age.total_seconds():.0f} s ago; revive it if still meant"
-        )
+        detail = f"asked for {age.total_seconds():.0f} s ago; revive it if still meant"
+        return Resolve(RequestStatus.EXPIRED, detail)
     if context.record.desired is Desired.PAUSED:
-        return Resolve(
-            RequestStatus.REFUSED, f"{context.agent.address} is paused; resume it and revive the request"
-        )
+        return _refused(f"{context.agent.address} is paused; resume it and revive the request")
     return None
 
 
 def _unverified(context: RequestContext) -> Resolve | None:
-    """With `require_incarnation` an agent proves itself by its token, and nobody speaks as the operator."""
+    """With `require_incarnation` an agent needs its token, and the inbox takes nothing from the operator."""
     if not context.require_incarnation or context.progress.trusted:
         return None
     if context.asker == OPERATOR:
-        return Resolve(
-            RequestStatus.REFUSED, "operator may not ask through the inbox here; use gastown-mail send"
-        )
-    token = context.request.incarnation
-    if not token or (context.asker != context.agent.address and not context.progress.sender_verified):
-        return Resolve(
-            RequestStatus.REFUSED, f"{context.asker} did not prove itself with its session's incarnation"
-        )
+        return _refused("operator may not ask through the inbox here; use gastown-mail send")
+    token, verified = context.request.incarnation, context.progress.sender_verified
+    if not token or (context.asker != context.agent.address and not verified):
+        return _refused(f"{context.asker} did not prove itself with its session's incarnation")
+    return None
+
+
+def _wrong_session(context: RequestContext) -> Resolve | None:
+    """Why the session that lives now is not the one that was meant; None when it is."""
+    session, token = context.session, context.request.incarnation or ""
+    if session is None:
+        return _no_session(context)
+    if not session.incarnation:
+        return _refused(f"the session {session.name} is not ours; `gastown-mail adopt` would make it so")
+    if token == session.incarnation:
+        return None
+    if token and not context.progress.sender_verified:
+        return _superseded("its session has been replaced")
+    if datetime.fromtimestamp(session.started_at, UTC) > context.effective_time:
+        return _superseded("the session was started after the request")
+    return None
+
+
+def _no_session(context: RequestContext) -> Resolve | None:
+    if context.asker == context.agent.address:
+        return _superseded("its session is gone")
+    if context.wants_successor and context.record.changed_at > context.effective_time:
+        return _superseded("its session has been ended or replaced since")
     return None
 
 
 def _overruled(context: RequestContext) -> Resolve | None:
-    """Of several waiting requests that are meant for this session the last decides; shutdown beats all."""
+    """Of several requests meant for this session the last one decides; a shutdown beats all others."""
     if not context.wants_successor:
         return None
     ids = [other.id for other in context.pending]
@@ -130,33 +145,8 @@ def _overruled(context: RequestContext) -> Resolve | None:
     return _superseded(f"request {deciding[-1]} decides") if deciding else None
 
 
-def _wrong_session(context: RequestContext) -> Resolve | None:
-    """Is the session that is meant the one that lives now?"""
-    session, token = context.session, context.request.incarnation or ""
-    if session is None:
-        return _absent(context)
-    if not session.incarnation:
-        reason = f"the session {session.name} is not ours; `gastown-mail adopt` would make it so"
-        return Resolve(RequestStatus.REFUSED, reason)
-    if token == session.incarnation:
-        return None
-    if token and not context.progress.sender_verified:
-        return _superseded("its session has been replaced")
-    if _moment(session.started_at) > context.effective_time:
-        return _superseded("the session was started after the request")
-    return None
-
-
-def _absent(context: RequestContext) -> Resolve | None:
-    if context.asker == context.agent.address:
-        return _superseded("its session is gone")
-    if context.wants_successor and context.record.changed_at > context.effective_time:
-        return _superseded("its session has been ended or replaced since")
-    return None
-
-
 def is_authorized(asker: str, agent: Agent) -> bool:
-    """Who may ask for whom (CONTRACTS section 2)."""
+    """Whether `asker` may ask for this agent (docs/reference/contract.md#who-may-ask)."""
     return asker in {agent.address, "mayor/", "deacon/", OPERATOR} or (
         bool(agent.rig) and asker == f"{agent.rig}/witness"
     )
@@ -166,5 +156,5 @@ def _superseded(detail: str) -> Resolve:
     return Resolve(RequestStatus.SUPERSEDED, detail)
 
 
-def _moment(epoch: float) -> datetime:
-    return datetime.fromtimestamp(epoch, UTC)
+def _refused(detail: str) -> Resolve:
+    return Resolve(RequestStatus.REFUSED, detail)

@@ -1,7 +1,7 @@
-"""What the periodic jobs do: a heartbeat's round over all agents of this host, and the sweep in between."""
+"""What the periodic jobs do: a heartbeat over all agents of this host, and the sweep between two of them."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from gastown_mail.contracts.errors import StateUnknown
@@ -28,44 +28,47 @@ log = logging.getLogger(__name__)
 
 
 def run_heartbeat(town: Town) -> State:
-    """One round: start what must run, poke who is due, sweep, count, mirror.
+    """Start agents that should be running, poke idle agents that are due, sweep, count, write state.json.
 
-    Raises Unknown when tmux does not answer: then it does not count.
+    Raises StateUnknown when tmux gives no usable answer; such a heartbeat does not count.
     """
     town.recover_after_flush()
     snapshots, decisions = observe(town)
-    enqueue_starts(town, decisions)
-    results = poke_all(town, [act for act in decisions if isinstance(act, PokeAgent)])
+    _enqueue_starts(town, decisions)
+    results = poke_all(town, [decision for decision in decisions if isinstance(decision, PokeAgent)])
     _store_decisions(town, snapshots, decisions, results)
-    _reset_stable(town, snapshots)
+    now = datetime.now(UTC)
+    for agent in stable_agents(snapshots, now, town.settings.daemon):
+        town.agents.write_gate(agent.address, NO_HISTORY)
+        record_event(town.redis, town.keys, "recovered", agent=agent.address)
     town.save_desired()
-    requeued = requeue_orphans(town)
+    requeued = _requeue_orphans(town)
     state = town.state.count_heartbeat(datetime.now(UTC))
     record_event(
-        town.redis,
-        town.keys,
-        "heartbeat",
-        number=state.heartbeat_count,
-        **_counts(decisions, results),
+        town.redis, town.keys, "heartbeat", number=state.heartbeat_count,
+        started=sum(isinstance(decision, StartAgent) for decision in decisions),
+        poked=sum(outcome == "delivered" for outcome in results.values()),
+        held=sum(outcome != "delivered" for outcome in results.values()),
+        left=sum(isinstance(decision, Skip) for decision in decisions),
         requeued=requeued,
-    )
+    )  # fmt: skip
     return state
 
 
 def run_sweep(town: Town) -> int:
-    """Between heartbeats: what a dead worker left is queued again, and what must run is started."""
+    """Requeue work left by dead processes and start agents that should be running; return how many."""
     town.recover_after_flush()
-    requeued = requeue_orphans(town)
+    requeued = _requeue_orphans(town)
     try:
         _, decisions = observe(town)
-        enqueue_starts(town, decisions)
+        _enqueue_starts(town, decisions)
     except StateUnknown as error:
         log_event(log, "not_looked", level=logging.WARNING, detail=str(error))
     return requeued
 
 
 def observe(town: Town) -> tuple[list[AgentSnapshot], list[Decision]]:
-    """One snapshot of Redis and one of tmux, and what follows from them. Raises Unknown."""
+    """Take one snapshot of Redis and one of tmux, and decide for each agent. Raises StateUnknown."""
     agents = list(town.local_agents().values())
     records = town.agents.read_all([agent.address for agent in agents])
     sessions = town.sessions.snapshot()
@@ -76,30 +79,30 @@ def observe(town: Town) -> tuple[list[AgentSnapshot], list[Decision]]:
     return snapshots, plan(snapshots, datetime.now(UTC), town.settings.daemon)
 
 
-def enqueue_starts(town: Town, decisions: Sequence[Decision]) -> None:
-    """Put a job for each start that does not wait already; the job looks again."""
-    starts = [act for act in decisions if isinstance(act, StartAgent)]
-    waiting = set(town.queues.lifecycle(town.host).job_ids) if starts else set()
+def _enqueue_starts(town: Town, decisions: Sequence[Decision]) -> None:
+    """Enqueue a job for each start that has none yet; the job looks at the agent again."""
+    starts = [decision for decision in decisions if isinstance(decision, StartAgent)]
+    queued = set(town.queues.lifecycle(town.host).job_ids) if starts else set()
     with town.redis.pipeline() as pipe:
-        for act in starts:
-            if town.queues.start_job_id(act.agent) not in waiting:
-                town.queues.enqueue_start(act.agent, act.why, pipe)
+        for start in starts:
+            if town.queues.start_job_id(start.agent) not in queued:
+                town.queues.enqueue_start(start.agent, start.why, pipe)
         pipe.execute()
 
 
 def poke_all(town: Town, pokes: Sequence[PokeAgent]) -> dict[str, str]:
-    """Type into all of them at once; what became of each, by address."""
+    """Type into all these sessions at once; return the outcome by address."""
     if not pokes:
         return {}
-    outcomes = town.sessions.poke([typing.Poke(act.session, act.text) for act in pokes])
-    results = {act.agent.address: outcomes[act.session.name] for act in pokes}
+    outcomes = town.sessions.poke([typing.Poke(poke.session, poke.text) for poke in pokes])
+    results = {poke.agent.address: outcomes[poke.session.name] for poke in pokes}
     now = datetime.now(UTC)
     with town.redis.pipeline() as pipe:
-        for act in pokes:
-            outcome = results[act.agent.address]
+        for poke in pokes:
+            outcome = results[poke.agent.address]
             if outcome == "delivered":
-                town.agents.write(act.agent.address, pipe=pipe, last_poke=now, misses=act.unanswered)
-            record_event(pipe, town.keys, "poke", agent=act.agent.address, outcome=outcome)
+                town.agents.write(poke.agent.address, pipe=pipe, last_poke=now, misses=poke.unanswered)
+            record_event(pipe, town.keys, "poke", agent=poke.agent.address, outcome=outcome)
         pipe.execute()
     return results
 
@@ -118,66 +121,50 @@ def poke_agent(town: Town, address: str, text: str = "") -> str:
     return poke_all(town, [PokeAgent(agent, session, message, 0)])[agent.address]
 
 
-def requeue_orphans(town: Town) -> int:
-    """Queue again every open request that nobody carries out and no queue holds; return how many."""
+def _requeue_orphans(town: Town) -> int:
+    """Enqueue every open request that no worker carries out and no queue holds; return how many."""
     received = town.requests.unsettled()
     if not received:
         return 0
     records = dict(zip(received, town.requests.records(list(received)), strict=True))
-    mine = {rid: record["agent"] for rid, record in records.items() if record.get("agent")}
+    addresses = {request_id: r["agent"] for request_id, r in records.items() if r.get("agent")}
     agents, queued = town.local_agents(), set(town.queues.lifecycle(town.host).job_ids)
-    left = [(i, a) for i, a in mine.items() if a in agents and _is_orphaned(town, i, a, queued)]
-    for request_id, address in left:
-        town.queues.enqueue_request(request_id, agents[address])
-        log_event(log, "requeued", request_id=request_id, agent=address)
-    _expire(town, received, mine)
-    return len(left)
+    orphans = [
+        request_id
+        for request_id, address in addresses.items()
+        if address in agents
+        and town.queues.request_job_id(request_id) not in queued
+        and not is_held(town.redis, town.keys.lease(address), town.host)
+    ]
+    for request_id in orphans:
+        town.queues.enqueue_request(request_id, agents[addresses[request_id]])
+        log_event(log, "requeued", request_id=request_id, agent=addresses[request_id])
+    _expire_unserved(town, received, addresses)
+    return len(orphans)
 
 
-def _is_orphaned(town: Town, request_id: str, address: str, queued: Collection[str]) -> bool:
-    """Does no queue hold the request, and does nobody act on its agent?"""
-    if town.queues.request_job_id(request_id) in queued:
-        return False
-    return not is_held(town.redis, town.keys.lease(address), town.host)
-
-
-def _expire(town: Town, received: dict[str, float], agents: dict[str, str]) -> None:
-    """Settle what is too old and belongs to nobody's workers; carrying out finds the rest."""
+def _expire_unserved(town: Town, received: dict[str, float], addresses: dict[str, str]) -> None:
+    """Settle old requests that no worker of this host would take; workers find the others."""
     now = datetime.now(UTC)
     oldest = now.timestamp() - town.settings.daemon.max_request_age
-    known = town.roster().agents
-    for request_id, address in agents.items():
-        orphaned = address not in known or known[address].host != town.host
-        if orphaned and received[request_id] < oldest:
-            town.requests.settle(
-                request_id, address, RequestStatus.EXPIRED, "no worker of its host took it", now
-            )
+    agents = town.roster().agents
+    for request_id, address in addresses.items():
+        served_here = address in agents and agents[address].host == town.host
+        if not served_here and received[request_id] < oldest:
+            detail = "no worker of its host took it"
+            town.requests.settle(request_id, address, RequestStatus.EXPIRED, detail, now)
 
 
 def _store_decisions(
     town: Town, snapshots: Sequence[AgentSnapshot], decisions: Sequence[Decision], results: dict[str, str]
 ) -> None:
-    """Keep the reason of each decision, for the operator who asks why."""
+    """Store the reason of each decision, for `explain`."""
     with town.redis.pipeline(transaction=False) as pipe:
-        for one, act in zip(snapshots, decisions, strict=True):
-            fields: dict[str, str | datetime] = {"decision": results.get(act.agent.address, act.why)}
-            if isinstance(act, PokeAgent):
-                fields["last_activity"] = datetime.fromtimestamp(act.session.activity, UTC)
-            if fields["decision"] != one.record.decision or len(fields) > 1:
-                town.agents.write(act.agent.address, pipe=pipe, **fields)
+        for snapshot, decision in zip(snapshots, decisions, strict=True):
+            address = decision.agent.address
+            fields: dict[str, str | datetime] = {"decision": results.get(address, decision.why)}
+            if isinstance(decision, PokeAgent):
+                fields["last_activity"] = datetime.fromtimestamp(decision.session.activity, UTC)
+            if fields["decision"] != snapshot.record.decision or len(fields) > 1:
+                town.agents.write(address, pipe=pipe, **fields)
         pipe.execute()
-
-
-def _reset_stable(town: Town, snapshots: Sequence[AgentSnapshot]) -> None:
-    for agent in stable_agents(snapshots, datetime.now(UTC), town.settings.daemon):
-        town.agents.write_gate(agent.address, NO_HISTORY)
-        record_event(town.redis, town.keys, "recovered", agent=agent.address)
-
-
-def _counts(decisions: Sequence[Decision], results: dict[str, str]) -> dict[str, int]:
-    return {
-        "started": sum(isinstance(act, StartAgent) for act in decisions),
-        "poked": sum(outcome == "delivered" for outcome in results.values()),
-        "held": sum(outcome != "delivered" for outcome in results.values()),
-        "left": sum(isinstance(act, Skip) for act in decisions),
-    }

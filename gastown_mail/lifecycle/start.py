@@ -1,6 +1,4 @@
-"""Starting an agent's session: is it startable, what does it get to know, and the start itself.
-
-Making a session ours that somebody else started: it gets a token, and its agent's record says so."""
+"""Starting an agent's session: whether it should start and can, what it is given, and the start itself."""
 
 import enum
 import os
@@ -15,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from gastown_mail.contracts.address import Agent
-from gastown_mail.contracts.errors import GastownError, ProcessesSurvived, StartFailed, StateUnknown
+from gastown_mail.contracts.errors import (
+    GastownError,
+    Postponed,
+    ProcessesSurvived,
+    StartFailed,
+    StateUnknown,
+)
 from gastown_mail.lifecycle.handoff import handoff_file
 from gastown_mail.lifecycle.heartbeat_policy import should_run
 from gastown_mail.mail.events import record_event
@@ -26,219 +30,16 @@ from gastown_mail.town.lease import Lease, hold_lease
 from gastown_mail.town.records import AgentRecord, Desired, nothing
 from gastown_mail.town.town import Town
 
-RETRY_PAUSES = (0.2, 1.0)
-"""Seconds before the second and the third try; then the start has failed."""
+_RETRY_PAUSES = (0.2, 1.0)
+"""Seconds before the second and the third attempt; after that the start has failed."""
 
-SHELL_WORDS = frozenset(
+_SHELL_WORDS = frozenset(
     (
         ". : [ [[ { ! alias builtin case cd command eval exec exit export for if local printf read readonly"
         " set shift source test trap type ulimit umask unset until wait while"
     ).split()
 )
-"""What only a shell can run: whether it can is then seen at the start."""
-
-
-def preflight(agent: Agent, town_root: Path, search_path: str) -> str | None:
-    """Why the agent's session cannot be started, None when nothing speaks against it."""
-    if not agent.work_dir.is_dir():
-        return f"the work dir {agent.work_dir} does not exist; make it, or set work_dir for {agent.address}"
-    program = _program(agent.command_line("", town_root))
-    path = agent.env.get("PATH", search_path)
-    if program and not shutil.which(_from(agent.work_dir, program), path=path):
-        return f"the command {program!r} is not on the PATH; install it, or set command for {agent.address}"
-    return None
-
-
-def _program(command: str) -> str | None:
-    """The program a command line runs first, None when only a shell can tell."""
-    try:
-        words = [word for word in shlex.split(command) if "=" not in word]
-    except ValueError:
-        return None
-    first = words[0] if words else ""
-    return None if not first or first in SHELL_WORDS or set(first) & set("$`();&|<>*?~#") else first
-
-
-def _from(work_dir: Path, program: str) -> str:
-    return str(work_dir / program) if "/" in program else program
-
-
-def new_incarnation() -> str:
-    """A fresh token of a session: 128 random bits, so that it can be neither met twice nor guessed."""
-    return secrets.token_hex(16)
-
-
-def first_prompt(agent: Agent, town_name: str, why: str, handoff: Path | None) -> str:
-    """What a new session is told: who it is, why it was started, where its handoff lies."""
-    words = [
-        f"You are {agent.address}, {agent.role} in the town {town_name}.",
-        f"You were started because {why}.",
-    ]
-    if handoff:
-        words.append(f"Your predecessor left you a handoff: read {handoff} first.")
-    return " ".join(words)
-
-
-def session_environment(town: Town, agent: Agent, incarnation: str, handoff: Path | None) -> dict[str, str]:
-    """What a session finds in its environment (CONTRACTS section 7)."""
-    given = {
-        "GASTOWN_TOWN": str(town.settings.town_root),
-        "GASTOWN_TOWN_NAME": town.settings.town_name,
-        "GASTOWN_REDIS_URL": town.settings.daemon.agent_redis_url or town.redis_url,
-        "GASTOWN_AGENT": agent.address,
-        "GASTOWN_INCARNATION": incarnation,
-        "GT_ROLE": agent.role,
-    }
-    return {**agent.env, **given} | ({"GASTOWN_HANDOFF": str(handoff)} if handoff else {})
-
-
-@dataclass(frozen=True)
-class SessionStart:
-    """One start of an agent's session, by the holder of the agent's turn.
-
-    `earlier` are the incarnations that were announced for this same purpose before; `announce` writes them
-    down with each new one before that exists. An automatic start counts in the agent's history (see `gate`),
-    and so does any that fails. `request` is the id of the request that asks for it.
-    """
-
-    town: Town
-    lease: Lease
-    agent: Agent
-    why: str
-    handoff: Path | None
-    previous_tokens: Collection[str] = ()
-    on_new_token: Callable[[Any, Collection[str]], object] = nothing
-    automatic: bool = False
-    request: str = ""
-
-    def run(self) -> Session:
-        """Start the session and write it down; a program that ends at once is tried again.
-
-        Raises StartFailed when all tries are used, Unknown when nothing can be said or the turn is lost.
-        """
-        announced = list(self.previous_tokens)
-        for pause in (*RETRY_PAUSES, None):
-            try:
-                session = self._once(announced)
-            except StartFailed as error:
-                self._tell("start_failed", str(error))
-                if pause is None:
-                    self._count(failed=True)
-                    raise
-                time.sleep(pause)
-                _remove_failed(self.town, self.agent)
-            else:
-                if self.automatic:
-                    self._count(failed=False)
-                return session
-        raise AssertionError("the last try returns or raises")
-
-    def _once(self, announced: list[str]) -> Session:
-        incarnation = new_incarnation()
-        announced.append(incarnation)
-        address = self.agent.address
-        # While the turn is ours only: who stood still would forget what its follower has announced.
-        generation = self.lease.transaction(
-            lambda pipe: self.town.agents.bump_generation(
-                pipe, address, lambda p: self.on_new_token(p, announced)
-            ),
-            self.town.keys.agent(address),
-        )
-        failpoint("successor-announced")
-        # After the generation: whoever takes over from here on has a newer one, and tmux refuses ours.
-        self.lease.ensure_held()
-        try:
-            session = self._start(incarnation, generation)
-        except StartFailed:
-            earlier = _find_started(self.town, self.agent, announced)
-            if earlier is None:
-                raise
-            session = earlier
-        failpoint("session-started")
-        record_session(self.town, self.lease, self.agent, session, self.request)
-        failpoint("start-noted")
-        return session
-
-    def _start(self, incarnation: str, generation: int) -> Session:
-        town, agent = self.town, self.agent
-        prompt = first_prompt(agent, town.settings.town_name, self.why, self.handoff)
-        return town.sessions.start(
-            agent, incarnation=incarnation, generation=generation,
-            environ=session_environment(town, agent, incarnation, self.handoff),
-            command=agent.command_line(prompt, town.settings.town_root),
-        )  # fmt: skip
-
-    def _count(self, *, failed: bool) -> None:
-        now, address = time.time(), self.agent.address
-        gate = record_start(
-            self.town.agents.read(address).gate, now, self.town.settings.daemon, failed=failed
-        )
-        self.town.agents.write_gate(address, gate)
-        if gate.failures > 1 or failed:
-            self._tell("back_off", gate.blocked_reason(now) or "")
-
-    def _tell(self, event: str, detail: str) -> None:
-        record_event(self.town.redis, self.town.keys, event, agent=self.agent.address, request=self.request,
-             detail=detail)  # fmt: skip
-
-
-def _find_started(town: Town, agent: Agent, announced: Collection[str]) -> Session | None:
-    """The living session that an earlier process has started for this same purpose, None if there is none."""
-    session = town.sessions.find(agent.session)
-    ours = session is not None and not session.dead and session.incarnation in announced
-    return session if ours else None
-
-
-def record_session(town: Town, lease: Lease, agent: Agent, session: Session, request: str = "") -> None:
-    """Record the session that lives now as the agent's; `request` is the id of the one it was started for.
-
-    Raises Unknown when the turn is lost.
-    """
-    now = datetime.now(UTC)
-
-    def write(pipe: Any) -> None:
-        pipe.multi()
-        town.agents.write(
-            agent.address, pipe=pipe, session=session.name, incarnation=session.incarnation, host=agent.host,
-            started_at=datetime.fromtimestamp(session.started_at, UTC), changed_at=now, misses=0,
-            last_activity=now, owed="false", failed="false",
-        )  # fmt: skip
-        pipe.hincrby(town.keys.agent(agent.address), "restarts", 1)
-        record_event(pipe, town.keys, "started", agent=agent.address, request=request,
-             session=session.name, pid=session.pid)  # fmt: skip
-
-    lease.transaction(write)
-
-
-def _remove_failed(town: Town, agent: Agent) -> None:
-    """End what a start that failed has left, so that the next try finds its place free."""
-    left = town.sessions.find(agent.session)
-    if left is not None and left.incarnation and left.dead:
-        town.sessions.end(left, grace=0.0)
-
-
-def search_path(environ: Mapping[str, str] = os.environ) -> str:
-    """The PATH with which sessions are started."""
-    return environ.get("PATH", os.defpath)
-
-
-def adopt_session(town: Town, agent: Agent) -> Session:
-    """Adopt the session of the agent's name; raises GastownError when there is none or it is ours already."""
-    with hold_lease(town.redis, town.keys.lease(agent.address), town.host) as lease:
-        if lease is None:
-            raise GastownError(f"something is being done to {agent.address} just now; try again")
-        session = town.sessions.find(agent.session)
-        if session is None:
-            raise GastownError(
-                f"there is no session {agent.session}; gastown-mail run {agent.address} starts one"
-            )
-        if session.incarnation:
-            raise GastownError(f"the session {agent.session} is ours already")
-        generation = town.agents.next_generation(agent.address)
-        adopted = town.sessions.adopt(session, agent, incarnation=new_incarnation(), generation=generation)
-        record_session(town, lease, agent, adopted)
-        record_event(town.redis, town.keys, "adopted", agent=agent.address, session=adopted.name)
-        return adopted
+"""What only a shell can run: whether it works shows at the start."""
 
 
 class StartResult(enum.StrEnum):
@@ -253,7 +54,7 @@ class StartResult(enum.StrEnum):
 
 @dataclass(frozen=True)
 class StartOutcome:
-    """What became of a wish to start an agent; its text is what rq keeps as the job's result."""
+    """The outcome of a start; its text is what rq keeps as the job's result."""
 
     result: StartResult
     detail: str = ""
@@ -265,25 +66,26 @@ class StartOutcome:
 
 
 def start_agent(town: Town, address: str, why: str, by: str = "") -> StartOutcome:
-    """Start the agent's session unless one lives or it should not run.
+    """Start the agent's session unless it has one or should not run.
 
     `by` names the person who asked; without it the start is automatic, and back-off and quarantine hold.
     """
     agent = town.roster().resolve(address)
     with hold_lease(town.redis, town.keys.lease(agent.address), town.host) as lease:
         if lease is None:
-            return StartOutcome(StartResult.BUSY, "something is being done to it; try again")
+            detail = "another operation on this agent is in progress; try again"
+            return StartOutcome(StartResult.BUSY, detail)
         try:
             town.ensure_running()
-            outcome = _start_unless_needless(town, lease, agent, why, by)
-        except (StartFailed, ProcessesSurvived, StateUnknown) as error:
+            outcome = _start_if_wanted(town, lease, agent, why, by)
+        except (StartFailed, ProcessesSurvived, StateUnknown, Postponed) as error:
             record_event(town.redis, town.keys, "not_started", agent=address, detail=str(error))
             return StartOutcome(StartResult.FAILED, str(error))
     town.enqueue_next(agent.address)
     return outcome
 
 
-def _start_unless_needless(town: Town, lease: Lease, agent: Agent, why: str, by: str) -> StartOutcome:
+def _start_if_wanted(town: Town, lease: Lease, agent: Agent, why: str, by: str) -> StartOutcome:
     record, session = town.agents.read(agent.address), town.sessions.find(agent.session)
     if session is not None and session.incarnation and not session.dead:
         return StartOutcome(StartResult.RUNNING)
@@ -306,7 +108,7 @@ def _start_unless_needless(town: Town, lease: Lease, agent: Agent, why: str, by:
 def _skip_reason(
     town: Town, agent: Agent, record: AgentRecord, session: Session | None, by: str
 ) -> str | None:
-    """Why the agent is not started now, None when it is."""
+    """Why the agent is not started now; None when it is."""
     if session is not None and not session.incarnation:
         return f"the session {session.name} is not ours; adopt it"
     if request := town.requests.in_progress(agent.address):
@@ -321,7 +123,7 @@ def _skip_reason(
 
 
 def _blocked_reason(town: Town, agent: Agent, record: AgentRecord) -> str | None:
-    """Why back-off or quarantine allow no automatic start now; a crash loop that shows is written down."""
+    """Why back-off or quarantine block an automatic start now; a crash loop that shows is recorded."""
     now = time.time()
     history = check_crash_loop(record.gate, now, town.settings.daemon)
     if history != record.gate:
@@ -330,3 +132,196 @@ def _blocked_reason(town: Town, agent: Agent, record: AgentRecord) -> str | None
     if reason and history.quarantined_until != record.gate.quarantined_until:
         record_event(town.redis, town.keys, "quarantined", agent=agent.address, detail=reason)
     return reason
+
+
+def preflight(agent: Agent, town_root: Path, search_path: str) -> str | None:
+    """Why the agent's session cannot be started; None when no obstacle is known."""
+    if not agent.work_dir.is_dir():
+        return f"the work dir {agent.work_dir} does not exist; make it, or set work_dir for {agent.address}"
+    program = _program(agent.command_line("", town_root))
+    place = str(agent.work_dir / program) if program and "/" in program else program
+    if place and not shutil.which(place, path=agent.env.get("PATH", search_path)):
+        return f"the command {program!r} is not on the PATH; install it, or set command for {agent.address}"
+    return None
+
+
+def _program(command: str) -> str | None:
+    """The program a command line runs first; None when only a shell can tell."""
+    try:
+        words = [word for word in shlex.split(command) if "=" not in word]
+    except ValueError:
+        return None
+    first = words[0] if words else ""
+    return None if not first or first in _SHELL_WORDS or set(first) & set("$`();&|<>*?~#") else first
+
+
+def search_path(environ: Mapping[str, str] = os.environ) -> str:
+    """The PATH with which sessions are started."""
+    return environ.get("PATH", os.defpath)
+
+
+def new_incarnation() -> str:
+    """A new session token: 128 random bits, never used twice and not to be guessed."""
+    return secrets.token_hex(16)
+
+
+def first_prompt(agent: Agent, town_name: str, why: str, handoff: Path | None) -> str:
+    """What a new session is told: who it is, why it was started, where its handoff lies."""
+    sentences = [
+        f"You are {agent.address}, {agent.role} in the town {town_name}.",
+        f"You were started because {why}.",
+    ]
+    if handoff:
+        sentences.append(f"Your predecessor left you a handoff: read {handoff} first.")
+    return " ".join(sentences)
+
+
+def session_environment(town: Town, agent: Agent, incarnation: str, handoff: Path | None) -> dict[str, str]:
+    """The variables a session finds in its environment (docs/reference/contract.md#session-environment)."""
+    given = {
+        "GASTOWN_TOWN": str(town.settings.town_root),
+        "GASTOWN_TOWN_NAME": town.settings.town_name,
+        "GASTOWN_REDIS_URL": town.settings.daemon.agent_redis_url or town.redis_url,
+        "GASTOWN_AGENT": agent.address,
+        "GASTOWN_INCARNATION": incarnation,
+        "GT_ROLE": agent.role,
+    }
+    return {**agent.env, **given} | ({"GASTOWN_HANDOFF": str(handoff)} if handoff else {})
+
+
+@dataclass(frozen=True)
+class SessionStart:
+    """One start of an agent's session, by the process that holds the agent's lease.
+
+    `previous_tokens` are the incarnations announced for this purpose before; `on_new_token` records them,
+    with each new one, before its session exists. An automatic start counts in the agent's start history,
+    and so does any start that fails. `request` is the id of the request that asks for it.
+    """
+
+    town: Town
+    lease: Lease
+    agent: Agent
+    why: str
+    handoff: Path | None
+    previous_tokens: Collection[str] = ()
+    on_new_token: Callable[[Any, Collection[str]], object] = nothing
+    automatic: bool = False
+    request: str = ""
+
+    def run(self) -> Session:
+        """Start the session and record it; a program that ends at once is tried again.
+
+        Raises StartFailed when all attempts are used, StateUnknown when tmux gives no usable answer,
+        Postponed when the lease is lost.
+        """
+        announced = list(self.previous_tokens)
+        for pause in (*_RETRY_PAUSES, None):
+            try:
+                session = self._once(announced)
+            except StartFailed as error:
+                self._record("start_failed", str(error))
+                if pause is None:
+                    self._count(failed=True)
+                    raise
+                time.sleep(pause)
+                self._remove_failed()
+            else:
+                if self.automatic:
+                    self._count(failed=False)
+                return session
+        raise AssertionError("the last attempt returns or raises")
+
+    def _once(self, announced: list[str]) -> Session:
+        town, agent, incarnation = self.town, self.agent, new_incarnation()
+        announced.append(incarnation)
+        # only while the lease is held: a process that was stopped would drop its successor's announcement
+        generation = self.lease.transaction(
+            lambda pipe: town.agents.bump_generation(
+                pipe, agent.address, lambda p: self.on_new_token(p, announced)
+            ),
+            town.keys.agent(agent.address),
+        )
+        failpoint("successor-announced")
+        # after the generation: a process that takes over from here has a newer one, and tmux refuses ours
+        self.lease.ensure_held()
+        prompt = first_prompt(agent, town.settings.town_name, self.why, self.handoff)
+        try:
+            session = town.sessions.start(
+                agent, incarnation=incarnation, generation=generation,
+                environ=session_environment(town, agent, incarnation, self.handoff),
+                command=agent.command_line(prompt, town.settings.town_root),
+            )  # fmt: skip
+        except StartFailed:
+            # an earlier process may have started it for this very purpose
+            living = town.sessions.find(agent.session)
+            if living is None or living.dead or living.incarnation not in announced:
+                raise
+            session = living
+        failpoint("session-started")
+        record_session(town, self.lease, agent, session, self.request)
+        failpoint("start-noted")
+        return session
+
+    def _remove_failed(self) -> None:
+        """End what a failed start has left, so that the next attempt finds its place free."""
+        session = self.town.sessions.find(self.agent.session)
+        if session is not None and session.incarnation and session.dead:
+            self.town.sessions.end(session, grace=0.0)
+
+    def _count(self, *, failed: bool) -> None:
+        now, agents, address = time.time(), self.town.agents, self.agent.address
+        history = record_start(agents.read(address).gate, now, self.town.settings.daemon, failed=failed)
+        agents.write_gate(address, history)
+        if history.failures > 1 or failed:
+            self._record("back_off", history.blocked_reason(now) or "")
+
+    def _record(self, event: str, detail: str) -> None:
+        record_event(
+            self.town.redis, self.town.keys, event, agent=self.agent.address, request=self.request,
+            detail=detail,
+        )  # fmt: skip
+
+
+def record_session(town: Town, lease: Lease, agent: Agent, session: Session, request: str = "") -> None:
+    """Record this session as the agent's; `request` is the id of the request it was started for.
+
+    Raises Postponed when the lease is lost.
+    """
+    now = datetime.now(UTC)
+
+    def write(pipe: Any) -> None:
+        pipe.multi()
+        town.agents.write(
+            agent.address, pipe=pipe, session=session.name, incarnation=session.incarnation, host=agent.host,
+            started_at=datetime.fromtimestamp(session.started_at, UTC), changed_at=now, misses=0,
+            last_activity=now, owed="false", failed="false",
+        )  # fmt: skip
+        pipe.hincrby(town.keys.agent(agent.address), "restarts", 1)
+        record_event(
+            pipe, town.keys, "started", agent=agent.address, request=request, session=session.name,
+            pid=session.pid,
+        )  # fmt: skip
+
+    lease.transaction(write)
+
+
+def adopt_session(town: Town, agent: Agent) -> Session:
+    """Make the session of the agent's name, which was started outside, the agent's; it gets a token.
+
+    Raises GastownError when there is no such session or it has a token already.
+    """
+    with hold_lease(town.redis, town.keys.lease(agent.address), town.host) as lease:
+        if lease is None:
+            raise GastownError(f"another operation on {agent.address} is in progress; try again")
+        session = town.sessions.find(agent.session)
+        if session is None:
+            raise GastownError(
+                f"there is no session {agent.session}; gastown-mail run {agent.address} starts one"
+            )
+        if session.incarnation:
+            raise GastownError(f"the session {agent.session} is ours already")
+        generation = town.agents.next_generation(agent.address)
+        adopted = town.sessions.adopt(session, agent, incarnation=new_incarnation(), generation=generation)
+        record_session(town, lease, agent, adopted)
+        record_event(town.redis, town.keys, "adopted", agent=agent.address, session=adopted.name)
+        return adopted

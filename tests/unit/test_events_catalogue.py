@@ -10,7 +10,7 @@ from gastown_mail.mail.events import EVENTS, FIELDS
 
 PACKAGE = Path(gastown_mail.__file__).parent
 STATUSES = {status.value for status in RequestStatus}
-TELLERS = {"record_event": 2, "_tell": 0}
+TELLERS = {"record_event": 2, "_record": 0}
 """The functions that tell an event, and which of their arguments is its name."""
 
 
