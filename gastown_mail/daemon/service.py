@@ -28,6 +28,7 @@ from gastown_mail.plumbing.embedded import ensure_server, is_server_running, ser
 from gastown_mail.plumbing.locks import TownLock, remove_pid, write_pid
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.town import queues
+from gastown_mail.town.recovery import recover_after_flush
 from gastown_mail.town.roster import Roster
 from gastown_mail.town.town import Town
 
@@ -259,7 +260,7 @@ class Leadership:
         if not self._lock:
             return
         try:
-            self._town.recover_after_flush()
+            recover_after_flush(self._town)
             self._town.state.mark_stopping()
         except (RedisError, GastownError) as error:
             log_event(log, "stop_not_announced", level=logging.WARNING, detail=str(error))
@@ -268,7 +269,7 @@ class Leadership:
 @contextmanager
 def _publish_running(town: Town) -> Iterator[None]:
     with redis_errors(town.redis_url):
-        town.recover_after_flush()
+        recover_after_flush(town)
         town.state.mark_started(os.getpid(), datetime.now().astimezone())
         record_event(town.redis, town.keys, "daemon_started", pid=os.getpid())
     write_pid(town.settings.pid_file)

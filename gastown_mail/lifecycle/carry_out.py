@@ -24,6 +24,7 @@ from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.lease import Lease, hold_lease
 from gastown_mail.town.records import Desired
+from gastown_mail.town.recovery import ensure_running
 from gastown_mail.town.town import Town
 
 MAX_ATTEMPTS = 5
@@ -45,7 +46,7 @@ def carry_out_request(town: Town, request_id: str) -> str:
             return WAITING
         failpoint("turn-taken")
         try:
-            town.ensure_running()
+            ensure_running(town)
             _settle_pending(town, lease, address)
         except (StateUnknown, Postponed) as error:
             # nothing is killed or started on an unclear state; the sweep enqueues the request again

@@ -22,6 +22,7 @@ from gastown_mail.sessions import poke as typing
 from gastown_mail.town.backoff import NO_HISTORY
 from gastown_mail.town.lease import is_held
 from gastown_mail.town.records import Desired
+from gastown_mail.town.recovery import recover_after_flush
 from gastown_mail.town.town import Town
 
 log = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ def run_heartbeat(town: Town) -> State:
 
     Raises StateUnknown when tmux gives no usable answer; such a heartbeat does not count.
     """
-    town.recover_after_flush()
+    recover_after_flush(town)
     snapshots, decisions = observe(town)
     _enqueue_starts(town, decisions)
     results = poke_all(town, [decision for decision in decisions if isinstance(decision, PokeAgent)])
@@ -57,7 +58,7 @@ def run_heartbeat(town: Town) -> State:
 
 def run_sweep(town: Town) -> int:
     """Requeue work left by dead processes and start agents that should be running; return how many."""
-    town.recover_after_flush()
+    recover_after_flush(town)
     requeued = _requeue_orphans(town)
     try:
         _, decisions = observe(town)

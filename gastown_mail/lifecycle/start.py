@@ -28,6 +28,7 @@ from gastown_mail.sessions.session import Session
 from gastown_mail.town.backoff import check_crash_loop, record_start
 from gastown_mail.town.lease import Lease, hold_lease
 from gastown_mail.town.records import AgentRecord, Desired, nothing
+from gastown_mail.town.recovery import ensure_running
 from gastown_mail.town.town import Town
 
 _RETRY_PAUSES = (0.2, 1.0)
@@ -76,7 +77,7 @@ def start_agent(town: Town, address: str, why: str, by: str = "") -> StartOutcom
             detail = "another operation on this agent is in progress; try again"
             return StartOutcome(StartResult.BUSY, detail)
         try:
-            town.ensure_running()
+            ensure_running(town)
             outcome = _start_if_wanted(town, lease, agent, why, by)
         except (StartFailed, ProcessesSurvived, StateUnknown, Postponed) as error:
             record_event(town.redis, town.keys, "not_started", agent=address, detail=str(error))

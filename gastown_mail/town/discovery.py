@@ -1,8 +1,7 @@
-"""What the folders of a town say: its rigs, and the agents that have a place in it (CONTRACTS section 1)."""
+"""What the folders of a town show: its rigs and its agents (docs/reference/contract.md#roster)."""
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -10,16 +9,16 @@ from typing import NamedTuple
 from gastown_mail.contracts.address import NAME_PATTERN, ParsedAddress
 from gastown_mail.contracts.errors import SettingsError
 
-MTIME_GRANULARITY = 2.0
+_MTIME_GRANULARITY = 2.0
 """Seconds after a change in which another one may not show: the disk's clock is coarse."""
 
-RESERVED_FOLDERS = frozenset({"mayor", "deacon", "daemon"})
-"""Folders of the town itself: one is a rig only where `rigs.json` says so."""
+_RESERVED_FOLDERS = frozenset({"mayor", "deacon", "daemon"})
+"""Folders of the town itself: one is a rig only if `rigs.json` names it."""
 
 
 @dataclass(slots=True)
 class DiscoveredTown:
-    """Rigs and agents as found on disk; `notes` are sentences on what could not be taken."""
+    """Rigs and agents as found on disk; `warnings` are sentences on what could not be read."""
 
     rigs: set[str] = field(default_factory=set)
     addresses: list[ParsedAddress] = field(default_factory=list)
@@ -27,28 +26,29 @@ class DiscoveredTown:
 
 
 def discover(town_root: Path) -> DiscoveredTown:
-    """Read the town's folders; what cannot be read is noted. Raises SettingsError for a broken rigs.json."""
-    layout = DiscoveredTown()
-    folders = _folders(town_root, layout)
-    layout.addresses += [ParsedAddress(role) for role in ("mayor", "deacon") if role in folders]
-    named = _rigs_named(town_root / "mayor" / "rigs.json", layout)
-    for rig in sorted(folders - RESERVED_FOLDERS if named is None else named):
-        _add_rig(town_root / rig, layout, certain=named is not None)
-    return layout
+    """Read the town's folders; unreadable ones are warnings. Raises SettingsError for a broken rigs.json."""
+    town = DiscoveredTown()
+    folders = _folders(town_root, town)
+    town.addresses += [ParsedAddress(role) for role in ("mayor", "deacon") if role in folders]
+    declared = _declared_rigs(town_root / "mayor" / "rigs.json", town)
+    for rig in sorted(folders - _RESERVED_FOLDERS if declared is None else declared):
+        if declared is not None or _looks_like_rig(town_root / rig):
+            _add_rig(town_root / rig, town)
+    return town
 
 
 def fingerprint(town_root: Path, now: float) -> tuple[object, ...] | None:
-    """What changes whenever the answer of `find_layout` or town.toml does; None when it changed just now.
+    """What changes whenever town.toml or the answer of `discover` does; None if a change is too recent.
 
-    `now`: seconds since the epoch. A file that changes twice within one step of the disk's clock looks the
-    same after both.
+    `now`: seconds since the epoch. A file that changes twice within one tick of the disk's clock looks the
+    same after both changes.
     """
-    places = [town_root, town_root / "town.toml", town_root / "mayor" / "rigs.json"]
+    paths = [town_root, town_root / "town.toml", town_root / "mayor" / "rigs.json"]
     for folder in sorted(_folders(town_root, DiscoveredTown()) - {"daemon"}):
-        places += [town_root / folder, town_root / folder / "crew", town_root / folder / "polecats"]
-    found = [_stamp(place) for place in places]
-    newest = max((sign.changed for sign in found if sign), default=0.0)
-    return None if newest > now - MTIME_GRANULARITY else tuple(zip(places, found, strict=True))
+        paths += [town_root / folder, town_root / folder / "crew", town_root / folder / "polecats"]
+    stamps = [_stamp(path) for path in paths]
+    newest = max((stamp.changed for stamp in stamps if stamp), default=0.0)
+    return None if newest > now - _MTIME_GRANULARITY else tuple(zip(paths, stamps, strict=True))
 
 
 class _FileStamp(NamedTuple):
@@ -58,33 +58,31 @@ class _FileStamp(NamedTuple):
     changed: float
 
 
-def _stamp(place: Path) -> _FileStamp | None:
+def _stamp(path: Path) -> _FileStamp | None:
     try:
-        found = place.stat()
+        stat = path.stat()
     except OSError:
         return None
-    return _FileStamp(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime)
-
-
-def _add_rig(folder: Path, layout: DiscoveredTown, *, certain: bool) -> None:
-    if not certain and not _looks_like_rig(folder):
-        return
-    rig = folder.name
-    layout.rigs.add(rig)
-    parts = _folders(folder, layout)
-    layout.addresses += [ParsedAddress(role, rig) for role in ("witness", "refinery") if role in parts]
-    for kind, role in (("crew", "crew"), ("polecats", "polecat")):
-        if kind in parts:
-            layout.addresses += [
-                ParsedAddress(role, rig, name) for name in sorted(_folders(folder / kind, layout))
-            ]
+    return _FileStamp(stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime)
 
 
 def _looks_like_rig(folder: Path) -> bool:
     return os.access(folder / "config.json", os.F_OK) or os.access(folder / ".beads", os.F_OK)
 
 
-def _rigs_named(file: Path, layout: DiscoveredTown) -> set[str] | None:
+def _add_rig(folder: Path, town: DiscoveredTown) -> None:
+    rig = folder.name
+    town.rigs.add(rig)
+    inside = _folders(folder, town)
+    town.addresses += [ParsedAddress(role, rig) for role in ("witness", "refinery") if role in inside]
+    for kind, role in (("crew", "crew"), ("polecats", "polecat")):
+        if kind in inside:
+            names = sorted(_folders(folder / kind, town))
+            town.addresses += [ParsedAddress(role, rig, name) for name in names]
+
+
+def _declared_rigs(file: Path, town: DiscoveredTown) -> set[str] | None:
+    """The rigs that rigs.json names; None when there is no such file."""
     try:
         text = file.read_bytes()
     except (FileNotFoundError, NotADirectoryError):
@@ -98,33 +96,26 @@ def _rigs_named(file: Path, layout: DiscoveredTown) -> set[str] | None:
             f'{file} is broken: expected JSON such as {{"rigs": {{"NAME": {{}}}}}}'
         ) from error
     bad = sorted(rig for rig in rigs if not NAME_PATTERN.match(rig))
-    layout.warnings += [
+    town.warnings += [
         f"{file} names a rig {rig!a}, which is left out: no name out of A-Z a-z 0-9 _ -" for rig in bad
     ]
     return set(rigs).difference(bad)
 
 
-def _folders(folder: Path, layout: DiscoveredTown) -> set[str]:
+def _folders(folder: Path, town: DiscoveredTown) -> set[str]:
+    """The names of the folders inside that can be part of an address."""
     try:
         with os.scandir(folder) as entries:
-            return set(_named_folders(entries))
+            return {entry.name for entry in entries if NAME_PATTERN.match(entry.name) and _is_folder(entry)}
     except (FileNotFoundError, NotADirectoryError):
         return set()
     except OSError as error:
-        layout.warnings.append(
-            f"cannot read {folder}: {error.strerror or error}; what lies in it is left out"
-        )
+        town.warnings.append(f"cannot read {folder}: {error.strerror or error}; its content is left out")
         return set()
-
-
-def _named_folders(entries: Iterator["os.DirEntry[str]"]) -> Iterator[str]:
-    for entry in entries:
-        if NAME_PATTERN.match(entry.name) and _is_folder(entry):
-            yield entry.name
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads in a circle, or to where we may not look
+    except OSError:  # a link that leads in a circle, or to where this user may not look
         return False

@@ -1,7 +1,7 @@
-"""rq as we use it: JSON payloads, only our own job functions, one queue per worker process.
+"""rq as the daemon uses it: JSON payloads, only its own job functions, one queue per worker process.
 
-Nothing that anybody writes into Redis makes a worker run code: a job names one of `RUNNABLE` or it fails,
-and a job's callbacks and webhooks are ignored.
+Nothing written into Redis makes a worker run other code: a job names one of `ALLOWED_FUNCTIONS` or it fails,
+and callbacks and webhooks of a job are ignored.
 """
 
 from collections.abc import Callable
@@ -24,16 +24,16 @@ HEARTBEAT, SWEEP = f"{JOBS}.heartbeat", f"{JOBS}.sweep"
 ALLOWED_FUNCTIONS = frozenset({CARRY_OUT, START, POKE, HEARTBEAT, SWEEP})
 
 JOB_MARGIN = 60
-"""Seconds a job may take beyond the grace of the session it ends; every wait inside is shorter."""
+"""Seconds a job may take beyond the stop_grace of the session it ends; every wait inside is shorter."""
 
-MAX_CRASH_RETRIES = 3
-"""How often rq runs a job again whose process died."""
+_MAX_CRASH_RETRIES = 3
+"""How often rq runs a job again after its process died."""
 
-RESULT_KEPT, FAILURE_KEPT = 3600, 7 * 24 * 3600
+RESULT_KEPT, _FAILURE_KEPT = 3600, 7 * 24 * 3600
 
 
 class TownJob(Job):
-    """A job that can only be one of ours."""
+    """A job that can only run one of `ALLOWED_FUNCTIONS`."""
 
     def __init__(
         self, id: str | None = None, connection: Redis | None = None, serializer: Any = None
@@ -42,7 +42,7 @@ class TownJob(Job):
 
     @property
     def func(self) -> Callable[..., Any]:
-        """The job function; raises GastownError for anything that is not in `RUNNABLE`."""
+        """The job function; raises GastownError for anything that is not in `ALLOWED_FUNCTIONS`."""
         if self.func_name not in ALLOWED_FUNCTIONS or self.instance is not None:
             raise GastownError(f"refused to run {self.func_name!r}: workers run only the functions of {JOBS}")
         function: Callable[..., Any] = super().func
@@ -71,7 +71,7 @@ class TownQueue(Queue):
 
 
 def open_queue(name: str, redis: Redis) -> TownQueue:
-    """The rq queue of that name, JSON throughout."""
+    """The rq queue of that name, with JSON payloads."""
     return TownQueue(name, connection=redis, serializer=JSONSerializer)
 
 
@@ -133,10 +133,10 @@ def enqueue_job(
     target: TownQueue, function: str, *arguments: str, job_id: str, about: str, grace: float = 0.0,
     pipe: "Pipeline | None" = None,
 ) -> Job:  # fmt: skip
-    """Enqueue one of `RUNNABLE`; the same id again replaces the job and makes it due once more."""
+    """Enqueue one of `ALLOWED_FUNCTIONS`; the same id again replaces the job and makes it due once more."""
     job_data = target.prepare_data(
         function, args=arguments, job_id=job_id, description=about, timeout=int(grace) + JOB_MARGIN,
-        result_ttl=RESULT_KEPT, failure_ttl=FAILURE_KEPT, retry=Retry(max=MAX_CRASH_RETRIES),
+        result_ttl=RESULT_KEPT, failure_ttl=_FAILURE_KEPT, retry=Retry(max=_MAX_CRASH_RETRIES),
     )  # fmt: skip
-    # enqueue_call would begin a transaction of its own on the pipeline.
+    # enqueue_call would begin a transaction of its own on the pipeline
     return target.enqueue_many([job_data], pipeline=pipe)[0]

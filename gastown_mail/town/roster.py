@@ -1,5 +1,10 @@
-"""Which agents the town has, and whom a spelling means (CONTRACTS section 1)."""
+"""Which agents a town has, and which one a spelling means (docs/reference/contract.md#roster)."""
 
+import logging
+import math
+import os
+import threading
+import time
 from collections.abc import Collection, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -15,11 +20,14 @@ from gastown_mail.contracts.address import (
     parse_hyphenated,
     render_template,
 )
-from gastown_mail.contracts.errors import AddressError, SettingsError
+from gastown_mail.contracts.errors import AddressError, GastownError, SettingsError
 from gastown_mail.contracts.lifecycle import OPERATOR
-from gastown_mail.contracts.settings import RoleSettings, Settings
+from gastown_mail.contracts.settings import RoleSettings, Settings, load_settings
 from gastown_mail.contracts.validation import quote_value
-from gastown_mail.town.discovery import DiscoveredTown, discover
+from gastown_mail.plumbing.log import log_event
+from gastown_mail.town.discovery import DiscoveredTown, discover, fingerprint
+
+log = logging.getLogger(__name__)
 
 STOP_GRACE = 5.0
 """Seconds between TERM and KILL unless `stop_grace` says otherwise."""
@@ -31,96 +39,91 @@ _NO_OVERRIDES = RoleSettings()
 
 @dataclass(frozen=True)
 class Roster:
-    """The agents of a town by canonical address, the rigs it has, and sentences on what was left out."""
+    """The agents of a town by canonical address, its rigs, and what was left out."""
 
     agents: Mapping[str, Agent]
     rigs: frozenset[str] = frozenset()
     rejected: Mapping[str, str] = field(default_factory=dict)
-    """By canonical address, why an agent that was found is not taken."""
+    """By canonical address, why an agent that was found on disk is left out."""
     discovery_warnings: tuple[str, ...] = ()
     _aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    _sessions: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Plain sentences on what was found and left out."""
+        """Sentences on what could not be read and what was left out."""
         return (*self.discovery_warnings, *self.rejected.values())
 
     def resolve(self, spelling: str) -> Agent:
         """The agent that this spelling means, never a similar one. Raises AddressError with the reason."""
         canonical = spelling in self.agents or spelling in self.rejected
-        meant = (spelling,) if canonical else self._aliases.get(spelling, ())
-        if not meant:
+        addresses = (spelling,) if canonical else self._aliases.get(spelling, ())
+        if not addresses:
             raise AddressError(_why_unknown(spelling, self.rigs))
-        if len(meant) > 1:
-            raise AddressError(f"{quote_value(spelling)} can mean {' or '.join(meant)}: write one of these")
-        if reason := self.rejected.get(meant[0]):
+        if len(addresses) > 1:
+            raise AddressError(
+                f"{quote_value(spelling)} can mean {' or '.join(addresses)}: write one of these"
+            )
+        if reason := self.rejected.get(addresses[0]):
             raise AddressError(reason)
-        return self.agents[meant[0]]
-
-    def by_session(self, name: str) -> Agent | None:
-        """The agent whose tmux session has this name."""
-        address = self._sessions.get(name)
-        return None if address is None else self.agents[address]
+        return self.agents[addresses[0]]
 
 
 def load_roster(settings: Settings) -> Roster:
-    """The agents declared in `town.toml` and those found on disk; a declaration wins over what was found.
+    """The agents declared in `town.toml` and those found on disk; a declaration overrides what was found.
 
     Raises SettingsError for declarations that contradict each other and for a broken rigs.json.
     """
-    found_town = discover(settings.town_root)
-    declared = _declared(settings, found_town)
-    found = [form for form in found_town.addresses if form.address not in declared]
-    agents = [_agent(settings, address, form, said) for address, (form, said) in declared.items()]
+    town = discover(settings.town_root)
+    declared = _declared(settings, town)
+    found = {parsed.address: parsed for parsed in town.addresses if parsed.address not in declared}
+    by_rank = sorted(found, key=lambda address: (_RANK[found[address].role], address))
+    agents = [_agent(settings, address, parsed, own) for address, (parsed, own) in declared.items()]
     agents += [
-        _agent(settings, form.address, form, settings.roles.get(form.role, _NO_OVERRIDES))
-        for form in sorted(found, key=_by_rank)
+        _agent(settings, address, found[address], settings.roles.get(found[address].role, _NO_OVERRIDES))
+        for address in by_rank
     ]
-    sessions, left_out = _assign_sessions(agents, declared)
+    rejected = _reject_clashes(agents, declared)
     return Roster(
-        agents={agent.address: agent for agent in agents if agent.address not in left_out},
-        rigs=frozenset(found_town.rigs),
-        rejected=left_out,
-        discovery_warnings=tuple(found_town.warnings),
+        agents={agent.address: agent for agent in agents if agent.address not in rejected},
+        rigs=frozenset(town.rigs),
+        rejected=rejected,
+        discovery_warnings=tuple(town.warnings),
         _aliases=_aliases_of(agents),
-        _sessions=sessions,
     )
 
 
-def _by_rank(form: ParsedAddress) -> tuple[int, str]:
-    return _RANK[form.role], form.address
-
-
 def _declared(
-    settings: Settings, found_town: DiscoveredTown
+    settings: Settings, town: DiscoveredTown
 ) -> dict[str, tuple[ParsedAddress | None, RoleSettings]]:
-    forms = {spelling: parse_address(spelling) for spelling in settings.agents}
-    found_town.rigs |= {form.rig for form in forms.values() if form and form.rig}
-    crews = {form for form in (*found_town.addresses, *forms.values()) if form and form.role == "crew"}
+    """The declared agents by canonical address; their rigs are added to the town's."""
+    by_spelling = {spelling: parse_address(spelling) for spelling in settings.agents}
+    town.rigs |= {parsed.rig for parsed in by_spelling.values() if parsed and parsed.rig}
+    crews = {
+        parsed for parsed in (*town.addresses, *by_spelling.values()) if parsed and parsed.role == "crew"
+    }
     declared: dict[str, tuple[ParsedAddress | None, RoleSettings]] = {}
-    spelled: dict[str, str] = {}
-    for spelling, said in settings.agents.items():
-        form = forms[spelling] or _address_in_town(spelling, found_town.rigs, crews)
-        address = form.address if form else spelling
+    spellings: dict[str, str] = {}
+    for spelling, own in settings.agents.items():
+        parsed = by_spelling[spelling] or _address_in_town(spelling, town.rigs, crews)
+        address = parsed.address if parsed else spelling
         if address in declared:
-            raise SettingsError(
-                f"town.toml: {_header(spelled[address])} and {_header(spelling)} are one agent"
-            )
-        of_role = settings.roles.get(form.role if form else CUSTOM_ROLE, _NO_OVERRIDES)
-        declared[address], spelled[address] = (form, said.merged_over(of_role)), spelling
+            both = f"{_header(spellings[address])} and {_header(spelling)}"
+            raise SettingsError(f"town.toml: {both} are one agent")
+        of_role = settings.roles.get(parsed.role if parsed else CUSTOM_ROLE, _NO_OVERRIDES)
+        declared[address], spellings[address] = (parsed, own.merged_over(of_role)), spelling
     return declared
 
 
 def _address_in_town(spelling: str, rigs: set[str], crews: set[ParsedAddress]) -> ParsedAddress | None:
+    """What a short or hyphenated spelling means, given the town's rigs and crews."""
     rig, slash, name = spelling.partition("/")
     if slash and rig in rigs and NAME_PATTERN.match(name):
         crew = ParsedAddress("crew", rig, name)
         return crew if crew in crews else ParsedAddress("polecat", rig, name)
-    readings = [form for form in parse_hyphenated(spelling) if form.rig in rigs]
+    readings = [parsed for parsed in parse_hyphenated(spelling) if parsed.rig in rigs]
     if len(readings) > 1:
-        meant = " or ".join(form.address for form in readings)
-        raise SettingsError(f"town.toml: {_header(spelling)} can mean {meant}: write one of these")
+        addresses = " or ".join(parsed.address for parsed in readings)
+        raise SettingsError(f"town.toml: {_header(spelling)} can mean {addresses}: write one of these")
     return readings[0] if readings else None
 
 
@@ -128,97 +131,138 @@ def _header(spelling: str) -> str:
     return f"[agents.{quote_value(spelling)}]"
 
 
-def _agent(settings: Settings, address: str, form: ParsedAddress | None, overrides: RoleSettings) -> Agent:
-    role, rig, name = form or ParsedAddress(CUSTOM_ROLE, "", address.strip("/").rpartition("/")[2])
-    defaults = ROLES.get(role) or _other_role(address)
-    words = {"town": str(settings.town_root), "rig": rig, "name": name, "role": role}
-    poke = defaults.poke if overrides.poke is None else overrides.poke
+def _agent(settings: Settings, address: str, parsed: ParsedAddress | None, own: RoleSettings) -> Agent:
+    role, rig, name = parsed or ParsedAddress(CUSTOM_ROLE, "", address.strip("/").rpartition("/")[2])
+    custom = Role(CUSTOM_ROLE, address, address, f"gt-{address.strip('/').replace('/', '-')}", "")
+    defaults = ROLES.get(role) or custom
+    if parsed is None and not own.command:
+        known = f"the known forms are {_ADDRESS_FORMS}"
+        raise SettingsError(f"town.toml: {_header(address)} needs a command, being of no known form; {known}")
+    values = {"town": str(settings.town_root), "rig": rig, "name": name, "role": role}
+    poke = defaults.poke if own.poke is None else own.poke
     return Agent(
         address=address,
         role=role,
         rig=rig,
         name=name,
-        session=_session(
-            address, overrides.session or defaults.session, {**words, "town": settings.town_name}
-        ),
-        work_dir=settings.town_root / render_template(overrides.work_dir or defaults.work_dir, words),
-        command=overrides.command or _default_command(address, form),
-        poke=render_template(poke, words) if poke else None,
-        keep_running=defaults.keep_running if overrides.keep_running is None else overrides.keep_running,
-        stop_grace=STOP_GRACE if overrides.stop_grace is None else overrides.stop_grace,
-        env={key: render_template(text, words) for key, text in overrides.env.items()},
-        host=overrides.host or settings.host,
+        session=_session(address, own.session or defaults.session, {**values, "town": settings.town_name}),
+        work_dir=settings.town_root / render_template(own.work_dir or defaults.work_dir, values),
+        command=own.command or DEFAULT_COMMAND,
+        poke=render_template(poke, values) if poke else None,
+        keep_running=defaults.keep_running if own.keep_running is None else own.keep_running,
+        stop_grace=STOP_GRACE if own.stop_grace is None else own.stop_grace,
+        env={key: render_template(text, values) for key, text in own.env.items()},
+        host=own.host or settings.host,
     )
 
 
-def _other_role(address: str) -> Role:
-    return Role(CUSTOM_ROLE, address, address, f"gt-{address.strip('/').replace('/', '-')}", "")
-
-
-def _default_command(address: str, form: ParsedAddress | None) -> str:
-    if form is None:
-        known = f"the known forms are {_ADDRESS_FORMS}"
-        raise SettingsError(f"town.toml: {_header(address)} needs a command, being of no known form; {known}")
-    return DEFAULT_COMMAND
-
-
-def _session(address: str, template: str, words: Mapping[str, str]) -> str:
-    session = render_template(template, words)
+def _session(address: str, template: str, values: Mapping[str, str]) -> str:
+    session = render_template(template, values)
     if not NAME_PATTERN.match(session):
         reason = f"session = {quote_value(template)} gives {address} the name {quote_value(session)}"
         raise SettingsError(f"town.toml: {reason}: expected a name out of A-Z a-z 0-9 _ -")
     return session
 
 
-def _assign_sessions(
-    agents: Iterable[Agent], declared: Container[str]
-) -> tuple[dict[str, str], dict[str, str]]:
-    holders: dict[str, str] = {}
-    left_out: dict[str, str] = {}
+def _reject_clashes(agents: Iterable[Agent], declared: Container[str]) -> dict[str, str]:
+    """Why agents that were found are left out: another agent has their session's name."""
+    owners: dict[str, str] = {}
+    rejected: dict[str, str] = {}
     for agent in agents:
-        holder = holders.setdefault(agent.session, agent.address)
-        if holder == agent.address:
+        owner = owners.setdefault(agent.session, agent.address)
+        if owner == agent.address:
             continue
-        clash = f"the session {agent.session} would be that of {holder} and of {agent.address}"
+        clash = f"the session {agent.session} would be that of {owner} and of {agent.address}"
         if agent.address in declared:
             raise SettingsError(f"town.toml: {clash}: give one of them another session")
         remedy = "rename it, or give it another session in town.toml"
-        left_out[agent.address] = f"{agent.address} is left out: {clash}; {remedy}"
-    return holders, left_out
+        rejected[agent.address] = f"{agent.address} is left out: {clash}; {remedy}"
+    return rejected
 
 
 def _aliases_of(agents: Collection[Agent]) -> dict[str, tuple[str, ...]]:
+    """The addresses that each other spelling can mean."""
     crews = {(agent.rig, agent.name) for agent in agents if agent.role == "crew"}
-    meanings: dict[str, tuple[str, ...]] = {}
+    aliases: dict[str, tuple[str, ...]] = {}
     for agent in agents:
-        for spelling in (*agent.spellings()[1:], *_short_spelling(agent, crews)):
-            meanings[spelling] = (*meanings.get(spelling, ()), agent.address)
-    return meanings
-
-
-def _short_spelling(agent: Agent, crews: Container[tuple[str, str]]) -> tuple[str, ...]:
-    short = f"{agent.rig}/{agent.name}"
-    means_it = agent.role == "crew" or (agent.role == "polecat" and (agent.rig, agent.name) not in crews)
-    return (short,) if means_it and parse_address(short) is None else ()
+        spellings = list(agent.spellings()[1:])
+        short = f"{agent.rig}/{agent.name}"
+        is_polecat = agent.role == "polecat" and (agent.rig, agent.name) not in crews
+        if (agent.role == "crew" or is_polecat) and parse_address(short) is None:
+            spellings.append(short)
+        for spelling in spellings:
+            aliases[spelling] = (*aliases.get(spelling, ()), agent.address)
+    return aliases
 
 
 def _why_unknown(spelling: str, rigs: Collection[str]) -> str:
     if spelling == OPERATOR:
         return "operator is a person and has no session: name an agent"
-    readings = _rigs_read(spelling)
-    if readings and not readings & set(rigs):
-        there = f"its rigs are {', '.join(sorted(rigs))}" if rigs else "it has no rigs"
-        return f"{quote_value(spelling)}: this town has no rig {' or '.join(sorted(readings))}; {there}"
-    if readings or parse_address(spelling):
+    named = _rigs_in(spelling)
+    if named and not named & set(rigs):
+        known = f"its rigs are {', '.join(sorted(rigs))}" if rigs else "it has no rigs"
+        return f"{quote_value(spelling)}: this town has no rig {' or '.join(sorted(named))}; {known}"
+    if named or parse_address(spelling):
         return f"there is no agent {quote_value(spelling)}: it has no folder and is not declared in town.toml"
     expected = f"expected {_ADDRESS_FORMS} or what town.toml declares under [agents]"
     return f"{quote_value(spelling)} is no address: {expected}"
 
 
-def _rigs_read(spelling: str) -> set[str]:
-    if form := parse_address(spelling):
-        return {form.rig} - {""}
+def _rigs_in(spelling: str) -> set[str]:
+    """The rigs that a spelling may name."""
+    if parsed := parse_address(spelling):
+        return {parsed.rig} - {""}
     rig, slash, name = spelling.partition("/")
     if slash and NAME_PATTERN.match(rig) and NAME_PATTERN.match(name):
         return {rig}
-    return {form.rig for form in parse_hyphenated(spelling)}
+    return {parsed.rig for parsed in parse_hyphenated(spelling)}
+
+
+_TTL = 1.0
+"""Seconds for which a roster is served without a look at the disk."""
+
+_MAX_AGE = 60.0
+"""Seconds after which it is read again although no file changed: a link may lead elsewhere now."""
+
+
+class RosterCache:
+    """The roster of a town whose files may change at any time; safe to share between threads.
+
+    `fallback` is served while the one on disk cannot be read.
+    """
+
+    def __init__(self, settings: Settings, fallback: Roster | None = None) -> None:
+        self._settings, self._roster = settings, fallback
+        self._fingerprint: tuple[object, ...] | None = None
+        self._checked_at = self._read_at = -math.inf
+        self._lock = threading.Lock()
+
+    def current(self) -> Roster:
+        """The roster, at most a second old.
+
+        A town.toml that breaks while the daemon runs changes nothing but the log; when there is no earlier
+        roster, it raises SettingsError.
+        """
+        with self._lock:
+            if self._roster is None or time.monotonic() - self._checked_at >= _TTL:
+                self._roster = self._refreshed(self._roster)
+            return self._roster
+
+    def _refreshed(self, last: Roster | None) -> Roster:
+        """The last roster if no file has changed; one that was not read in full is read again each time."""
+        self._checked_at = time.monotonic()
+        found = fingerprint(self._settings.town_root, time.time())
+        unchanged = found is not None and found == self._fingerprint
+        if last is not None and unchanged and self._checked_at < self._read_at + _MAX_AGE:
+            return last
+        try:
+            settings = load_settings(self._settings.town_root, environ=os.environ)
+            roster = load_roster(settings.model_copy(update={"daemon": self._settings.daemon}))
+        except GastownError as error:
+            if last is None:
+                raise
+            log_event(log, "roster_kept", level=logging.WARNING, detail=str(error))
+            roster = last
+        complete = roster is not last and not roster.discovery_warnings
+        self._fingerprint, self._read_at = found if complete else None, self._checked_at
+        return roster

@@ -48,7 +48,7 @@ class HookedRequests(RequestStore):
 
     meanwhile: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
 
-    def booked(self, ids: Sequence[str]) -> list[bool]:
+    def are_known(self, ids: Sequence[str]) -> list[bool]:
         found = super().are_known(ids)
         HookedRequests.meanwhile()
         return found

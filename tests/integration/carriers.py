@@ -14,13 +14,13 @@ CARRY_OUT = """
 import os, sys
 from pathlib import Path
 from gastown_mail.contracts.settings import load_settings
-from gastown_mail.lifecycle.carry_out import carry_out
+from gastown_mail.lifecycle.carry_out import carry_out_request
 from gastown_mail.town.town import Town
 root, url, ident = sys.argv[1:]
 town = Town.open(load_settings(Path(root), environ=os.environ), url)
 print("ready", flush=True)
 sys.stdin.readline()
-print(carry_out(town, ident))
+print(carry_out_request(town, ident))
 """
 
 

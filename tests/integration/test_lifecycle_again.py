@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from gastown_mail.contracts.errors import StateUnknown
+from gastown_mail.contracts.errors import Postponed
 from gastown_mail.daemon import jobs
 from gastown_mail.lifecycle import carry_out, heartbeat
 from gastown_mail.lifecycle.start import SessionStart
@@ -192,7 +192,7 @@ def test_who_announces_a_successor_too_late_forgets_no_earlier_one(stage: Stage)
             assert follower is not None
             session = launch(follower).run()
 
-            with pytest.raises(StateUnknown, match="has taken over"):
+            with pytest.raises(Postponed, match="has taken over"):
                 launch(frozen).run()
 
     known = town.requests.progress("one")

@@ -12,6 +12,7 @@ from gastown_mail.lifecycle import carry_out, heartbeat
 from gastown_mail.lifecycle.heartbeat_policy import Decision, Skip, StartAgent
 from gastown_mail.mail.events import read_latest
 from gastown_mail.town.records import FILE, TOWN, AgentRecord, Desired
+from gastown_mail.town.recovery import recover_after_flush
 from gastown_mail.town.town import Town
 from tests.integration.stage import DEACON, MAX, MAXINE, WITH_DEACON, WITNESS, Stage, identity
 
@@ -223,7 +224,7 @@ def test_what_is_wanted_after_redis_was_emptied_goes_before_the_file(bound: Stag
     empty_redis(bound)
     bound.town.desired.set(MAX, RUNNING)
 
-    bound.town.recover_after_flush()
+    recover_after_flush(bound.town)
 
     assert [bound.record(whom).desired for whom in (MAX, DEACON)] == [RUNNING, STOPPED]
     heartbeat.run_heartbeat(bound.town)
