@@ -1,4 +1,4 @@
-"""Keeps heartbeat and sweep due, until SIGTERM. Settings: the environment and town.toml."""
+"""Enqueues heartbeats and sweeps until SIGTERM. Settings: the environment and town.toml."""
 
 import os
 import signal
@@ -13,7 +13,7 @@ from gastown_mail.plumbing import log
 
 
 def main() -> int:
-    """Run until SIGTERM; returns the exit code."""
+    """Run until SIGTERM; return the exit code."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

@@ -1,4 +1,4 @@
-"""The clerk and the rq workers of this host, until SIGTERM. Settings: the environment and town.toml."""
+"""Runs the clerk and the rq workers of this host until SIGTERM. Settings: the environment and town.toml."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ from gastown_mail.plumbing import log
 
 
 def main() -> int:
-    """Run until SIGTERM; returns the exit code."""
+    """Run until SIGTERM; return the exit code."""
     log.configure(log_file=None, stream=True)
     try:
         settings = load_settings(find_town(Path.cwd(), os.environ), environ=os.environ)

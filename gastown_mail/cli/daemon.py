@@ -95,7 +95,7 @@ def _serve(settings: Settings, lock: TownLock, quiet: bool) -> None:
     tell(f"town {settings.town_name}: redis {redact(url)}, tmux {settings.tmux_socket}; Ctrl-C stops")
     stopping = f"stopping: waiting at most {STOP_WAIT:.0f} s for what is being done"
     try:
-        service.serve(settings, url, children, lock, None if quiet else EventPrinter(settings, url),
+        service.serve(settings, url, children, lock, (lambda: None) if quiet else EventPrinter(settings, url),
                       stopping=lambda: tell(stopping))  # fmt: skip
     finally:
         service.stop_embedded(settings)

@@ -1,8 +1,8 @@
 """Heartbeat and sweep as periodic jobs: the only file that knows rq-scheduler.
 
-What rq-scheduler 0.14 leaves open is closed here: a schedule lost between its ZREM and ZADD is registered
-again; its lock is one with an owner; a job that still waits is not put into the queue a second time; the keys
-belong to the town alone, so other users of the same Redis are not touched.
+It makes up for what rq-scheduler 0.14 lacks: a schedule lost between its ZREM and ZADD is registered again;
+its lock has an owner; a job that is still queued is not queued a second time; the keys belong to one town, so
+other users of the same Redis are not touched.
 """
 
 import logging
@@ -22,20 +22,20 @@ from rq_scheduler import Scheduler
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.town.queues import TownJob, TownQueue
 
-POLL = 1
+_POLL = 1
 """Seconds between two looks at the schedule; rq-scheduler counts in whole seconds."""
 
 LOCK_LEASE = 5.0
 
 PERIODIC_TIMEOUT = 120
-"""Seconds, and a minute more, after which rq takes a heartbeat or sweep whose worker is gone for lost."""
+"""Seconds, plus a minute, after which rq considers a heartbeat or sweep lost whose worker has died."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PeriodicJob:
-    """A job function that is due every `interval` seconds on a queue. `lock` is held while it runs."""
+    """A job function to run every `interval` seconds; `lock` is the lease it holds while it runs."""
 
     job_id: str
     function: str
@@ -49,35 +49,35 @@ class PeriodicJob:
         return max(1, math.ceil(self.interval))
 
 
-class CoalescingQueue(TownQueue):
-    """A queue that takes a periodic job only when it neither waits nor runs: missed ones melt into one."""
+class _CoalescingQueue(TownQueue):
+    """A queue that takes a periodic job only if it is neither queued nor running: missed ones merge."""
 
     def enqueue_job(self, job: Job, *arguments: Any, **options: Any) -> Job:
-        """rq's enqueue_job, or nothing at all when the job is there already."""
-        waits = self.connection.lpos(self.key, job.id) is not None
-        if waits or self.connection.exists(job.meta["lock"]):
+        """Enqueue the job unless it is queued or running already."""
+        queued = self.connection.lpos(self.key, job.id) is not None
+        if queued or self.connection.exists(job.meta["lock"]):
             return job
         return super().enqueue_job(job, *arguments, **options)
 
 
 class TownScheduler(Scheduler):  # type: ignore[misc]
-    """rq-scheduler on keys of one town, with JSON jobs and a lock that only its owner gives back."""
+    """rq-scheduler on the keys of one town, with JSON jobs and a lock that only its owner releases."""
 
     job_class = TownJob
-    queue_class = CoalescingQueue
+    queue_class = _CoalescingQueue
 
     def __init__(self, town: str, redis: Redis) -> None:
         prefix = f"rq:scheduler:gastown-{town}"
         self.scheduled_jobs_key = f"{prefix}:scheduled_jobs"
         self._lock = redis.lock(f"{prefix}:lock", timeout=LOCK_LEASE, blocking=False, thread_local=False)
-        super().__init__(connection=redis, interval=POLL)
+        super().__init__(connection=redis, interval=_POLL)
 
     def acquire_lock(self) -> bool:
-        """True when this scheduler may enqueue; a dead one's lock ends with its lease."""
+        """Acquire the right to enqueue; the lock of a dead scheduler ends with its lease."""
         return bool(self._lock.acquire())
 
     def remove_lock(self) -> None:
-        """Give the lock back if it is still ours."""
+        """Release the lock if this scheduler still holds it."""
         try:
             self._lock.release()
         except LockError:
@@ -92,7 +92,7 @@ def run_scheduler_loop(town: str, redis: Redis, jobs: Sequence[PeriodicJob], sto
             tick(scheduler, jobs)
         except RedisError as error:
             log_event(log, "schedule_waits", level=logging.WARNING, detail=str(error))
-        stop.wait(POLL)
+        stop.wait(_POLL)
 
 
 def tick(scheduler: TownScheduler, jobs: Sequence[PeriodicJob]) -> None:
@@ -109,7 +109,7 @@ def tick(scheduler: TownScheduler, jobs: Sequence[PeriodicJob]) -> None:
 
 
 def register(scheduler: TownScheduler, job: PeriodicJob, first: datetime | None = None) -> None:
-    """Put a periodic job on the schedule, due at once unless `first` says when."""
+    """Put a periodic job on the schedule, due at once or at `first`."""
     scheduler.schedule(
         scheduled_time=first or datetime.now(UTC), func=job.function, interval=job.seconds, id=job.job_id,
         queue_name=job.queue, description=job.function.rpartition(".")[2], meta={"lock": job.lock},
@@ -119,13 +119,13 @@ def register(scheduler: TownScheduler, job: PeriodicJob, first: datetime | None 
 
 
 def run_now(town: str, redis: Redis, job_id: str) -> None:
-    """Have a periodic job that is on the schedule enqueued at the next look, not at its time."""
+    """Make a scheduled job due now."""
     due = datetime.now(UTC).timestamp()
     redis.zadd(TownScheduler(town, redis).scheduled_jobs_key, {job_id: due}, xx=True)
 
 
 def next_due(town: str, redis: Redis, job_id: str) -> datetime | None:
-    """When a periodic job is due next, None when it is not on the schedule."""
+    """When a periodic job is due next; None when it is not on the schedule."""
     score = redis.zscore(TownScheduler(town, redis).scheduled_jobs_key, job_id)
     return None if score is None else datetime.fromtimestamp(float(score), UTC)
 
@@ -137,7 +137,7 @@ def _registered_interval(scheduler: TownScheduler, job: PeriodicJob) -> int | No
         found = TownJob.fetch(job.job_id, connection=scheduler.connection)
         known = (found.func_name, found.origin, found.meta.get("lock"))
     except (NoSuchJobError, DeserializationError, ValueError):
-        # lost, or only what rq wrote of it after it was lost
+        # lost, or only what rq has written about it since
         return None
     interval: int | None = found.meta.get("interval")
     return interval if known == (job.function, job.queue, job.lock) else None

@@ -1,9 +1,8 @@
 """The rq worker of a town: one queue, many jobs at once.
 
-An act is mostly waiting: for an agent to end, for a new session to stay. So a worker runs each job in a
+Most of an act is waiting: for an agent to end, for a new session to stay up. So a worker runs each job in a
 thread of its own and takes the next one meanwhile; rq's own worker would fork a process for each job and wait
-for it. Whoever kills a worker ends all its jobs in the middle; each is gone on with like any other (see
-`lifecycle`).
+for it. Killing a worker cuts all its jobs in the middle; each is resumed later (see `lifecycle.carry_out`).
 """
 
 import logging
@@ -26,61 +25,66 @@ from gastown_mail.daemon.jobs import serving
 from gastown_mail.town.queues import RESULT_KEPT, TownJob, TownQueue, open_queue
 from gastown_mail.town.town import Town
 
-MAX_CONCURRENT_JOBS = 32
-"""How many jobs one worker runs at a time; an agent that takes a minute to end keeps one of these places."""
+_MAX_CONCURRENT_JOBS = 32
+"""How many jobs one worker runs at a time; an agent that takes a minute to end occupies one slot."""
 
 WORKER_TTL = 30
-"""Seconds between an idle worker's signs of life; rq's 420 would hide a hung Redis for 7 min."""
+"""Seconds between the signs of life of an idle worker; rq's 420 would hide a hung Redis for 7 min."""
 
-MAINTENANCE_INTERVAL = 30
+_MAINTENANCE_INTERVAL = 30
 
-DRAIN_DEADLINE = 10.0
-"""Seconds in which a worker that leaves lets its jobs come to their end; what it cuts is gone on with."""
+_DRAIN_DEADLINE = 10.0
+"""Seconds in which a worker that stops lets its jobs finish; a job that is cut is resumed later."""
 
-MAX_RECONNECT_WAIT = 2.0
-"""Seconds at most between two looks for a Redis that is away; rq's 60 would be felt long after an outage."""
+_MAX_RECONNECT_WAIT = 2.0
+"""Seconds at most between two attempts to reach Redis; rq's 60 would prolong an outage."""
 
 log = logging.getLogger(__name__)
 
 
-class NoDeathPenalty(BaseDeathPenalty):
-    """rq's end of a job that takes too long, which ends nothing.
+class _NoDeathPenalty(BaseDeathPenalty):
+    """rq's timeout of a job, which does nothing here.
 
-    In a thread it would be an exception from outside, that can land in any cleanup, or in another job. Every
-    wait inside of a job has a deadline of its own.
+    In a thread it would raise an exception at any point, even during cleanup or in another job. Every wait
+    inside a job has a deadline of its own.
     """
 
     def setup_death_penalty(self) -> None:
-        """Set nothing up."""
+        """Does nothing."""
 
     def cancel_death_penalty(self) -> None:
-        """Have nothing to cancel."""
+        """Does nothing."""
 
 
 class TownWorker(SimpleWorker):
-    """Runs each job in a thread, `JOBS_AT_ONCE` at most; ends when Redis no longer knows it."""
+    """Runs each job in a thread; ends when Redis no longer knows this worker."""
 
     job_class = TownJob
     queue_class = TownQueue
-    death_penalty_class = NoDeathPenalty
-    max_connection_wait_time = MAX_RECONNECT_WAIT
+    death_penalty_class = _NoDeathPenalty
+    max_connection_wait_time = _MAX_RECONNECT_WAIT
     town: Town
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._free = threading.Semaphore(MAX_CONCURRENT_JOBS)
+        self._free = threading.Semaphore(_MAX_CONCURRENT_JOBS)
         self._threads: list[threading.Thread] = []
 
     def execute_job(self, job: Job, queue: Queue) -> None:
-        """Begin the job, and come back when another one can be begun."""
+        """Start the job, and return when another one can be started."""
         self._free.acquire()
         try:
-            self._start_thread(job, queue)
+            arguments = (job, queue, self.prepare_execution(job))
+            thread = threading.Thread(target=self._run, args=arguments, name=job.id, daemon=True)
+            thread.start()
+            self._threads = [*filter(threading.Thread.is_alive, self._threads), thread]
         except BaseException:
             self._free.release()
             raise
         self.set_state(WorkerStatus.IDLE)
-        self._wait_for_slot()
+        while not self._free.acquire(timeout=WORKER_TTL):
+            self.heartbeat()
+        self._free.release()
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
         """Note what the worker itself does; to others it is busy as long as a job runs."""
@@ -92,7 +96,7 @@ class TownWorker(SimpleWorker):
         (self.connection if pipeline is None else pipeline).hset(self.key, "state", shown)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """rq's sign of life; raises StopRequested when an emptied Redis has forgotten this worker."""
+        """rq's sign of life; raises StopRequested when a flushed Redis no longer knows this worker."""
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
             return
@@ -105,19 +109,13 @@ class TownWorker(SimpleWorker):
             raise StopRequested
 
     def teardown(self) -> None:
-        """Let what runs come to its end, then leave; a second SIGTERM cuts it, and so does the deadline."""
-        # Busy: a first SIGTERM that comes only now is noted, and raises nothing.
+        """Let running jobs finish, then leave; a second SIGTERM or the deadline cuts them."""
+        # busy, so that a first SIGTERM that comes only now is noted and raises nothing
         self._state = WorkerStatus.BUSY
-        until = time.monotonic() + DRAIN_DEADLINE
+        until = time.monotonic() + _DRAIN_DEADLINE
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         super().teardown()  # type: ignore[no-untyped-call]
-
-    def _start_thread(self, job: Job, queue: Queue) -> None:
-        ours = (job, queue, self.prepare_execution(job))
-        thread = threading.Thread(target=self._run, args=ours, name=job.id, daemon=True)
-        thread.start()
-        self._threads = [*filter(threading.Thread.is_alive, self._threads), thread]
 
     def _run(self, job: Job, queue: Queue, execution: Execution) -> None:
         serving.set(self.town)
@@ -125,27 +123,22 @@ class TownWorker(SimpleWorker):
             self.perform_job(job, queue, execution)
             self._show(self._state)
         except Exception:
-            log.exception("job %s was not settled; the sweep comes back to what it was for", job.id)
+            log.exception("job %s was not settled; the sweep will pick up its request", job.id)
         finally:
             self.executions.pop(execution.id, None)
             self._free.release()
 
-    def _wait_for_slot(self) -> None:
-        while not self._free.acquire(timeout=WORKER_TTL):
-            self.heartbeat()
-        self._free.release()
-
     def _set_ip_address(self, connection: Redis) -> None:
-        # redis-py cannot read CLIENT INFO when the socket's path has a space in it.
+        # redis-py cannot read CLIENT INFO when the socket's path has a space in it
         self.ip_address = "unknown"
         connection.client_setname(self.name)
 
 
 def make_worker(town: Town, name: str, queue_name: str, redis: Redis) -> TownWorker:
-    """A worker of that one queue; `name` gets a random end because a fixed one blocks its successor."""
+    """A worker of that one queue; `name` gets a random suffix, because a fixed one blocks its successor."""
     worker = TownWorker(
         [open_queue(queue_name, redis)], name=f"{name}-{uuid4().hex[:8]}", connection=redis,
-        serializer=JSONSerializer, worker_ttl=WORKER_TTL, maintenance_interval=MAINTENANCE_INTERVAL,
+        serializer=JSONSerializer, worker_ttl=WORKER_TTL, maintenance_interval=_MAINTENANCE_INTERVAL,
         default_result_ttl=RESULT_KEPT, log_job_description=False,
     )  # fmt: skip
     worker.town = town

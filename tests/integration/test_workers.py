@@ -201,7 +201,7 @@ def test_sigterm_to_a_worker_that_leaves_already_cuts_nothing(own_town: Town, tm
 
 def test_jobs_are_not_waited_for_longer_than_the_deadline(own_town: Town) -> None:
     put(own_town, "beat", HEARTBEAT)
-    hasty = "from gastown_mail.daemon import workers; workers.DRAIN_DEADLINE = 0.1\n"
+    hasty = "from gastown_mail.daemon import workers; workers._DRAIN_DEADLINE = 0.1\n"
     with popen(own_town, hasty) as worker, stuck_heartbeats(own_town):
         eventually(lambda: beats(own_town) == 1, deadline=LONG)
 
