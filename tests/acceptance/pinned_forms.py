@@ -18,6 +18,9 @@ PATTERNS = {
     "TIME": r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:Z|[+-]\d\d:\d\d)",
     "TOKEN": r"[0-9a-f]{32}",
 }
+SHOWN = 3
+"""How many texts without a form are shown for each name."""
+
 _WORD = re.compile(rf"(?<![A-Z])(?:{'|'.join(PATTERNS)})(?![A-Z])")
 
 
@@ -32,7 +35,8 @@ def compared(name: str, found: Iterable[str], forms: str) -> Iterator[str]:
     words = [" ".join(form.split()) for form in forms.split(" | ")]
     patterns = {word: re.compile(_pattern(word.removeprefix("?")), re.DOTALL) for word in words}
     matched = {text: [word for word in words if patterns[word].fullmatch(text)] for text in set(found)}
-    yield from (f"{name}: {text!r} is not pinned" for text, hits in sorted(matched.items()) if not hits)
+    strange = sorted(text for text, hits in matched.items() if not hits)
+    yield from (f"{name}: {text!r} is not pinned" for text in strange[:SHOWN])
     seen = {word for hits in matched.values() for word in hits}
     yield from (f"{name}: {word!r} does not occur" for word in words if word not in seen and word[:1] != "?")
 

@@ -109,9 +109,8 @@ class Run:
             read = dict(entry.split("=", 1) for entry in entries if entry)
             return read if read.get("GASTOWN_INCARNATION", not_of) != not_of else {}
 
-        return {
-            name: value for name, value in eventually(found).items() if name.startswith(("GASTOWN_", "GT_"))
-        }
+        entries = eventually(found, deadline=DEADLINE)
+        return {name: value for name, value in entries.items() if name.startswith(("GASTOWN_", "GT_"))}
 
     def push(self, *elements: str) -> None:
         self.place.redis.rpush("gastown:{pins}:inbox", *elements)
@@ -206,6 +205,7 @@ def asks(run: Run) -> None:
     clerk.resume()
     run.settled(ident)
     run.job("start", MAX, "an old job")
+    run.job("carry_out", "of-no-request")
     run.settled(run.place.ask(WITNESS, "restart", to=MAX, incarnation=witness["GASTOWN_INCARNATION"]))
 
 

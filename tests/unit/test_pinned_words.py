@@ -149,6 +149,8 @@ def test_a_request_is_these_bytes() -> None:
         '{"from":"gastown/witness","action":"cycle","timestamp":"2025-12-20T10:12:21.123456789Z","id":"one",'
         '"to":"gastown/crew/max","incarnation":"token","reason":"full","handoff":"next"}'
     )
+    keys = ["from", "action", "timestamp", "id", "to", "incarnation", "reason", "handoff"]
+    assert list(request.model_dump(by_alias=True)) == keys
 
 
 def test_state_and_config_are_these_texts(tmp_path: Path) -> None:
