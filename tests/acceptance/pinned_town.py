@@ -1,4 +1,4 @@
-"""One run of a town in which as much as possible is written: to Redis, to disk, to tmux, to its agents."""
+"""One run of a town that writes as much as possible: to Redis, to disk, to tmux and to its agents."""
 
 import hashlib
 import json
@@ -60,7 +60,7 @@ ELSEWHERE = "another-host|pid:[1]|1|0.0|1"
 
 @dataclass
 class Seen:
-    """What the run left and showed."""
+    """What the town wrote and showed."""
 
     writes: list[Write] = field(default_factory=list)
     documents: dict[str, Any] = field(default_factory=dict)
@@ -101,7 +101,7 @@ class Run:
         eventually(lambda: job.get_status(refresh=True) == "finished", deadline=DEADLINE)
 
     def environment(self, address: str, not_of: str = "") -> dict[str, str]:
-        """Return what the agent found in its environment, as soon as its token is another than this one."""
+        """Return the agent's environment, as soon as its token is not this one."""
         file = self.place.root / "work" / address.rpartition("/")[2] / "env"
 
         def found() -> dict[str, str]:
@@ -146,7 +146,7 @@ class Run:
 
     @contextmanager
     def lease(self, key: str) -> Iterator[None]:
-        """Let a process of another host have this lease."""
+        """Give this lease to a process of another host inside the block."""
         full = f"gastown:{{pins}}:{key}"
         eventually(lambda: self.place.redis.set(full, ELSEWHERE, nx=True, px=30_000), deadline=DEADLINE)
         yield
@@ -154,7 +154,7 @@ class Run:
 
 
 def recorded() -> Seen:
-    """Run the town and return all that was seen."""
+    """Run the town and return what it wrote and showed."""
     with a_place(TOML) as place:
         up = place.python("-m", "gastown_mail", "up")
         socket = place.root / "daemon" / "redis" / "redis.sock"
@@ -173,7 +173,7 @@ def recorded() -> Seen:
 
 
 def starts(run: Run) -> None:
-    """Start agents in every way, and adopt one."""
+    """Start agents, or fail to, in every way; adopt a session."""
     run.command("run", MAX)
     run.job("start", WITNESS, "a test wants it", "operator")
     run.job("start", WITNESS, "a test wants it", "operator")
@@ -189,7 +189,7 @@ def starts(run: Run) -> None:
 
 
 def asks(run: Run) -> None:
-    """Have requests carried out; an agent finds the handoff, and the clerk stands still for a while."""
+    """Have requests carried out; meanwhile the clerk is stopped once, so that elements wait."""
     own, witness = run.environment(MAX), run.environment(WITNESS)
     run.settled(run.command("send", "cycle", "--reason", "full", "--handoff", "next", **own))
     run.seen.environment = run.environment(MAX, own["GASTOWN_INCARNATION"])
@@ -222,7 +222,7 @@ def is_refused(run: Run) -> None:
 
 
 def is_poked(run: Run) -> None:
-    """Poke agents that can and that cannot be poked."""
+    """Poke agents; some cannot be poked."""
     run.command("poke", MAX, "hello")
     run.job("poke", MAX)
     run.job("poke", FOUND, "hello")
@@ -247,16 +247,17 @@ def is_paused(run: Run) -> None:
 
 
 def is_repaired(run: Run) -> None:
-    """Let an operator bring things in order."""
+    """Clear an agent, revive a dead letter; run a heartbeat and a sweep beside others."""
     run.command("clear", DIES)
     run.command("dead", "revive", "gastown-crew-max", "--json")
+    run.settled("gastown-crew-max")
     for function in ("heartbeat", "sweep"):
         with run.lease(f"{function}:h1"):
             run.job(function, queue="heartbeat")
 
 
 def loses_sight(run: Run) -> None:
-    """Take the socket of the tmux server away until a heartbeat has missed it."""
+    """Move the tmux server's socket away until a heartbeat fails."""
     socket = Path(run.tmux("display-message", "-p", "#{socket_path}").strip())
     away = socket.rename(f"{socket}-away")
     run.wait_for("heartbeat_failed")

@@ -13,7 +13,7 @@ from gastown_mail.cli import cli
 from gastown_mail.cli.reasons import Explanation
 from gastown_mail.cli.report import Report
 from gastown_mail.contracts.settings import Settings, load_settings
-from gastown_mail.daemon.roster import load_roster
+from gastown_mail.town.roster import load_roster
 
 COMMANDS = """
 gastown-mail --version --town=DIR

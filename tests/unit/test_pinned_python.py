@@ -12,18 +12,22 @@ ERRORS = {
     "GastownError": ("Exception", 1),
     "SettingsError": ("GastownError", 2),
     "AddressError": ("GastownError", 1),
-    "UndecodableElement": ("GastownError", 1),
+    "InvalidRequest": ("GastownError", 1),
     "StateFileError": ("GastownError", 1),
     "RedisUnavailable": ("GastownError", 3),
-    "NotAccepted": ("RedisUnavailable", 3),
-    "TownHeld": ("GastownError", 4),
-    "Unknown": ("GastownError", 1),
-    "TmuxMissing": ("Unknown", 5),
-    "NotOurs": ("GastownError", 1),
+    "RequestNotAccepted": ("RedisUnavailable", 3),
+    "TownLocked": ("GastownError", 4),
+    "StateUnknown": ("GastownError", 1),
+    "Postponed": ("GastownError", 1),
+    "TmuxMissing": ("StateUnknown", 5),
+    "SessionNotManaged": ("GastownError", 1),
     "StartFailed": ("GastownError", 1),
-    "SurvivorsLeft": ("GastownError", 1),
+    "ProcessesSurvived": ("GastownError", 1),
 }
-"""The public errors, what each is a kind of, and the exit code of a command that it ends."""
+"""The public errors, the base class of each, and the exit code of a command that it ends.
+
+`test_public_names.py` has their former names.
+"""
 
 FUNCTIONS = {
     "send_lifecycle": "action, *, agent=None, to=None, reason='', handoff='', redis_url=None, town=None,"
@@ -37,7 +41,8 @@ FUNCTIONS = {
 CLASSES = {
     "Receipt": "id redis_url town status() detail() wait(timeout)",
     "LifecycleAction": "CYCLE RESTART SHUTDOWN",
-    "LifecycleRequest": "sender action timestamp id to incarnation reason handoff encode() latest target",
+    "LifecycleRequest": "sender action timestamp id to incarnation reason handoff encode() latest_timestamp"
+    " target",
     "State": "running pid started_at last_heartbeat heartbeat_count encode() decode(text)"
     " to_mapping() from_mapping(fields)",
     "Config": "heartbeat_interval town_root log_file pid_file encode() decode(text)",
@@ -59,10 +64,10 @@ def test_a_public_error_keeps_its_kind_and_its_exit_code(name: str) -> None:
 
 
 def test_what_errors_carry() -> None:
-    undecodable = gastown_mail.UndecodableElement("why", b"raw")
-    held = gastown_mail.TownHeld("why", 7)
+    invalid = gastown_mail.InvalidRequest("why", b"raw")
+    locked = gastown_mail.TownLocked("why", 7)
 
-    assert (undecodable.reason, undecodable.raw, held.pid) == ("why", b"raw", 7)
+    assert (invalid.reason, invalid.raw, locked.pid) == ("why", b"raw", 7)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

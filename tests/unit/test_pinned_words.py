@@ -21,7 +21,7 @@ import gastown_mail
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
 from gastown_mail.mail.events import EVENTS
-from gastown_mail.plumbing.failpoints import POINTS
+from gastown_mail.plumbing import failpoints
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = Path(gastown_mail.__file__).parent
@@ -180,7 +180,7 @@ def test_events_and_their_fields() -> None:
 
 
 def test_failpoints() -> None:
-    assert list(POINTS) == FAILPOINTS
+    assert list(failpoints.FAILPOINTS) == FAILPOINTS
 
 
 def test_the_keys_of_a_log_line() -> None:
@@ -189,12 +189,12 @@ def test_the_keys_of_a_log_line() -> None:
     assert re.findall(r"^\| `(\w+)` ", page, re.MULTILINE) == LOG_KEYS
 
 
-def test_the_events_of_the_log_are_still_words_of_the_program() -> None:
+def test_every_event_of_the_log_is_a_word_of_the_package() -> None:
     assert set(LOG_EVENTS) - set(constants()) == set()
 
 
 def constants() -> Iterator[str]:
-    """Yield every text in the program."""
+    """Yield every string constant of the package."""
     for file in PACKAGE.rglob("*.py"):
         for node in ast.walk(ast.parse(file.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
@@ -202,7 +202,7 @@ def constants() -> Iterator[str]:
 
 
 def words(pattern: str, *folders: Path) -> set[str]:
-    """Return what the pattern finds in the files of these folders."""
+    """Return all matches in the files of these folders."""
     files = [file for folder in folders for file in folder.rglob("*") if file.is_file()]
     return {word for file in files if file.suffix != ".pyc" for word in re.findall(pattern, file.read_text())}
 
