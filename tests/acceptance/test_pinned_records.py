@@ -113,7 +113,8 @@ RESULTS = r"""
 carry_out: done | superseded | refused | expired | failed | waiting | unknown
 start: started SESSION, pid NUMBER | runs already | left alone: stopped | left alone: it need not run
     | left alone: in quarantine until TIME after a crash loop | failed: the command 'no-such-program' .+
-    | left alone: the session SESSION is not ours; adopt it | busy: something is being done to it; try again
+    | left alone: the session SESSION is not ours; adopt it
+    | busy: another operation on this agent is in progress; try again
     | ?left alone: in back-off until TIME after NUMBER starts | ?left alone: request ID is being carried out
     | ?failed: .+
 poke: delivered | held: paused | held: a bare shell \(sh\) is in front and would run the text
