@@ -135,23 +135,24 @@ class Supervisor:
     def _child_main(self, spec: ProcessSpec) -> None:
         """A child's whole life, from the fork to its exit."""
         stop = threading.Event()
+
+        def end_with_parent() -> None:
+            # as the parent would have done it: ask, ask again, kill
+            os.read(self._parent_pipe, 1)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(STOP_DEADLINE)
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(KILL_GRACE)
+            os.kill(os.getpid(), signal.SIGKILL)
+
         os.setpgrp()  # the parent handles Ctrl-C
         os.close(self._lifeline)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         self._in_child()
-        threading.Thread(target=self._end_with_parent, daemon=True).start()
+        threading.Thread(target=end_with_parent, daemon=True).start()
         try:
             spec.run(stop)
         except (GastownError, RedisError) as error:
             log_event(log, "child_failed", level=logging.ERROR, child=spec.name, detail=str(error))
             sys.exit(1)
-
-    def _end_with_parent(self) -> None:
-        """When the parent has died, end this child as the parent would have: ask, ask again, kill."""
-        os.read(self._parent_pipe, 1)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(STOP_DEADLINE)
-        os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(KILL_GRACE)
-        os.kill(os.getpid(), signal.SIGKILL)

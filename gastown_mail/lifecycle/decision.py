@@ -85,36 +85,31 @@ def _resume(context: RequestContext) -> Decision:
 
 def _rejected(context: RequestContext) -> Resolve | None:
     """Why it is not carried out, whatever else is pending."""
-    return _expired_or_paused(context) or _unverified(context) or _wrong_session(context)
-
-
-def _expired_or_paused(context: RequestContext) -> Resolve | None:
+    agent, progress = context.agent, context.progress
     age = context.now - context.effective_time
     if age > context.max_age:
         detail = f"asked for {age.total_seconds():.0f} s ago; revive it if still meant"
         return Resolve(RequestStatus.EXPIRED, detail)
     if context.record.desired is Desired.PAUSED:
-        return _refused(f"{context.agent.address} is paused; resume it and revive the request")
-    return None
-
-
-def _unverified(context: RequestContext) -> Resolve | None:
-    """With `require_incarnation` an agent needs its token, and the inbox takes nothing from the operator."""
-    if not context.require_incarnation or context.progress.trusted:
-        return None
-    if context.asker == OPERATOR:
-        return _refused("operator may not ask through the inbox here; use gastown-mail send")
-    token, verified = context.request.incarnation, context.progress.sender_verified
-    if not token or (context.asker != context.agent.address and not verified):
-        return _refused(f"{context.asker} did not prove itself with its session's incarnation")
-    return None
+        return _refused(f"{agent.address} is paused; resume it and revive the request")
+    if context.require_incarnation and not progress.trusted:
+        if context.asker == OPERATOR:
+            return _refused("operator may not ask through the inbox here; use gastown-mail send")
+        own = context.asker == agent.address
+        if not context.request.incarnation or not (own or progress.sender_verified):
+            return _refused(f"{context.asker} did not prove itself with its session's incarnation")
+    return _wrong_session(context)
 
 
 def _wrong_session(context: RequestContext) -> Resolve | None:
     """Why the session that lives now is not the one that was meant; None when it is."""
     session, token = context.session, context.request.incarnation or ""
     if session is None:
-        return _no_session(context)
+        if context.asker == context.agent.address:
+            return _superseded("its session is gone")
+        if context.wants_successor and context.record.changed_at > context.effective_time:
+            return _superseded("its session has been ended or replaced since")
+        return None
     if not session.incarnation:
         return _refused(f"the session {session.name} is not ours; `gastown-mail adopt` would make it so")
     if token == session.incarnation:
@@ -123,14 +118,6 @@ def _wrong_session(context: RequestContext) -> Resolve | None:
         return _superseded("its session has been replaced")
     if datetime.fromtimestamp(session.started_at, UTC) > context.effective_time:
         return _superseded("the session was started after the request")
-    return None
-
-
-def _no_session(context: RequestContext) -> Resolve | None:
-    if context.asker == context.agent.address:
-        return _superseded("its session is gone")
-    if context.wants_successor and context.record.changed_at > context.effective_time:
-        return _superseded("its session has been ended or replaced since")
     return None
 
 

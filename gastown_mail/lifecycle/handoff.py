@@ -45,30 +45,24 @@ def write_handoff_file(town: Town, context: RequestContext) -> Path | None:
     """
     if not context.wants_successor:
         return None
-    file = handoff_file(town.settings, context.agent)
+    file, key = handoff_file(town.settings, context.agent), town.keys.handoff(context.agent.address)
+    stored = town.redis.get(key)
     try:
-        return file if _sync_file(town, context.agent.address, file) else None
+        while True:
+            written = stored
+            if isinstance(written, bytes):
+                file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                write_atomically(file, written, 0o600)
+                failpoint("handoff-written")
+            else:
+                file.unlink(missing_ok=True)
+            # a worker that was stopped before its write may have overwritten a later handoff: compare again
+            stored = town.redis.get(key)
+            if stored == written:
+                return None if written is None else file
     except OSError as error:
         # no worker has died in the middle: this attempt does not count
         town.redis.hincrby(town.keys.progress(context.id), "tries", -1)
         raise StateUnknown(
             f"the handoff {file} cannot be written ({error}); repair that, and the request goes on"
         ) from error
-
-
-def _sync_file(town: Town, address: str, file: Path) -> bool:
-    """Make the file say what Redis says; return whether there is a handoff."""
-    key = town.keys.handoff(address)
-    stored = town.redis.get(key)
-    while True:
-        written = stored
-        if isinstance(written, bytes):
-            file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            write_atomically(file, written, 0o600)
-            failpoint("handoff-written")
-        else:
-            file.unlink(missing_ok=True)
-        # a worker that was stopped before its write may have overwritten a later handoff: compare again
-        stored = town.redis.get(key)
-        if stored == written:
-            return written is not None

@@ -85,19 +85,16 @@ def _decide(snapshot: AgentSnapshot, now: datetime, settings: DaemonSettings) ->
     if record.desired in (Desired.STOPPED, Desired.PAUSED):
         return Skip(agent, f"left alone: {record.desired.value}")
     if session is None or (session.dead and session.incarnation):
-        return _start_or_skip(agent, record, "has ended" if session else "is not there", now)
+        state = "has ended" if session else "is not there"
+        if not should_run(agent, record):
+            return Skip(agent, f"left alone: its session {state}, and keep_running is false")
+        if reason := record.gate.blocked_reason(now.timestamp()):
+            return Skip(agent, f"not started: {reason}")
+        why = "a request ended it" if record.owed else "it must keep running"
+        return StartAgent(agent, f"its session {state} and {why}")
     if not session.incarnation:
         return Skip(agent, "left alone: its session is not ours; adopt it")
     return _poke_or_skip(agent, record, session, now, settings)
-
-
-def _start_or_skip(agent: Agent, record: AgentRecord, state: str, now: datetime) -> Decision:
-    if not should_run(agent, record):
-        return Skip(agent, f"left alone: its session {state}, and keep_running is false")
-    if reason := record.gate.blocked_reason(now.timestamp()):
-        return Skip(agent, f"not started: {reason}")
-    why = "a request ended it" if record.owed else "it must keep running"
-    return StartAgent(agent, f"its session {state} and {why}")
 
 
 def _poke_or_skip(

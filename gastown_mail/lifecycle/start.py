@@ -109,7 +109,7 @@ def _start_if_wanted(town: Town, lease: Lease, agent: Agent, why: str, by: str) 
 def _skip_reason(
     town: Town, agent: Agent, record: AgentRecord, session: Session | None, by: str
 ) -> str | None:
-    """Why the agent is not started now; None when it is."""
+    """Why the agent is not started now, None when it is; a crash loop that shows is recorded."""
     if session is not None and not session.incarnation:
         return f"the session {session.name} is not ours; adopt it"
     if request := town.requests.in_progress(agent.address):
@@ -120,11 +120,6 @@ def _skip_reason(
         return None
     if not should_run(agent, record):
         return "it need not run"
-    return _blocked_reason(town, agent, record)
-
-
-def _blocked_reason(town: Town, agent: Agent, record: AgentRecord) -> str | None:
-    """Why back-off or quarantine block an automatic start now; a crash loop that shows is recorded."""
     now = time.time()
     history = check_crash_loop(record.gate, now, town.settings.daemon)
     if history != record.gate:
@@ -225,7 +220,10 @@ class SessionStart:
                     self._count(failed=True)
                     raise
                 time.sleep(pause)
-                self._remove_failed()
+                # what the failed start has left must not be in the way of the next attempt
+                left = self.town.sessions.find(self.agent.session)
+                if left is not None and left.incarnation and left.dead:
+                    self.town.sessions.end(left, grace=0.0)
             else:
                 if self.automatic:
                     self._count(failed=False)
@@ -262,12 +260,6 @@ class SessionStart:
         record_session(town, self.lease, agent, session, self.request)
         failpoint("start-noted")
         return session
-
-    def _remove_failed(self) -> None:
-        """End what a failed start has left, so that the next attempt finds its place free."""
-        session = self.town.sessions.find(self.agent.session)
-        if session is not None and session.incarnation and session.dead:
-            self.town.sessions.end(session, grace=0.0)
 
     def _count(self, *, failed: bool) -> None:
         now, agents, address = time.time(), self.town.agents, self.agent.address

@@ -198,24 +198,21 @@ def _aliases_of(agents: Collection[Agent]) -> dict[str, tuple[str, ...]]:
 def _why_unknown(spelling: str, rigs: Collection[str]) -> str:
     if spelling == OPERATOR:
         return "operator is a person and has no session: name an agent"
-    named = _rigs_in(spelling)
+    parsed = parse_address(spelling)
+    rig, slash, name = spelling.partition("/")
+    if parsed:
+        named = {parsed.rig} - {""}
+    elif slash and NAME_PATTERN.match(rig) and NAME_PATTERN.match(name):
+        named = {rig}
+    else:
+        named = {reading.rig for reading in parse_hyphenated(spelling)}
     if named and not named & set(rigs):
         known = f"its rigs are {', '.join(sorted(rigs))}" if rigs else "it has no rigs"
         return f"{quote_value(spelling)}: this town has no rig {' or '.join(sorted(named))}; {known}"
-    if named or parse_address(spelling):
+    if named or parsed:
         return f"there is no agent {quote_value(spelling)}: it has no folder and is not declared in town.toml"
     expected = f"expected {_ADDRESS_FORMS} or what town.toml declares under [agents]"
     return f"{quote_value(spelling)} is no address: {expected}"
-
-
-def _rigs_in(spelling: str) -> set[str]:
-    """The rigs that a spelling may name."""
-    if parsed := parse_address(spelling):
-        return {parsed.rig} - {""}
-    rig, slash, name = spelling.partition("/")
-    if slash and NAME_PATTERN.match(rig) and NAME_PATTERN.match(name):
-        return {rig}
-    return {parsed.rig for parsed in parse_hyphenated(spelling)}
 
 
 _TTL = 1.0
