@@ -15,8 +15,7 @@ from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.connections import redis_errors
 from gastown_mail.plumbing.locks import TownLock, remove_pid, write_pid
 from gastown_mail.plumbing.log import log_event
-from gastown_mail.town.recovery import recover_after_flush
-from gastown_mail.town.town import Town
+from gastown_mail.town.town import Town, recover_after_flush
 
 _TAKEOVER_POLL = 2.0
 """Seconds between two attempts of a process without the lock to acquire it."""

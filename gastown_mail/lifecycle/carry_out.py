@@ -8,14 +8,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from gastown_mail.contracts.address import Agent
+from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import Postponed, ProcessesSurvived, StartFailed, StateUnknown
-from gastown_mail.contracts.lifecycle import FINAL_STATUSES, RequestStatus
+from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, RequestStatus
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.lifecycle.decision import AlreadyDone, Execute, RequestContext, Resolve, decide
-from gastown_mail.lifecycle.handoff import handoff_text, write_handoff_file
 from gastown_mail.lifecycle.start import SessionStart, preflight, record_session, search_path
 from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.connections import to_fields, to_strs
@@ -24,13 +25,15 @@ from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.lease import Lease, hold_lease
 from gastown_mail.town.records import Desired
-from gastown_mail.town.recovery import ensure_running
-from gastown_mail.town.town import Town
+from gastown_mail.town.town import Town, ensure_running
 
 MAX_ATTEMPTS = 5
 """How often a request may be begun: each attempt beyond the first follows the death of a worker."""
 
 WAITING = "waiting"
+
+_SCREEN_LINES = 50
+"""How much of the screen goes into the handoff of an agent that wrote none."""
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +141,7 @@ def _execute(
     if not context.progress.started_at:
         _write_intent(town, lease, context, target)
     lease.ensure_held()
-    handoff = write_handoff_file(town, context)
+    handoff = _write_handoff_file(town, context)
     asker = "you" if context.asker == agent.address else context.asker
     reason = f" ({request.reason})" if request.reason else ""
     try:
@@ -157,7 +160,7 @@ def _execute(
 
 def _write_intent(town: Town, lease: Lease, context: RequestContext, target: Session | None) -> None:
     """Record what is about to be done, before any session is touched."""
-    handoff, now, address = handoff_text(town, context, target), datetime.now(UTC), context.agent.address
+    handoff, now, address = _handoff_text(town, context, target), datetime.now(UTC), context.agent.address
     request, progress = town.keys.request(context.id), town.keys.progress(context.id)
     action, session = context.request.action.value, context.agent.session
     notes = {"begun_at": now.timestamp(), "victim": target.incarnation if target else ""}
@@ -199,3 +202,47 @@ def _end_session(town: Town, context: RequestContext, target: Session | None) ->
     gone = context.record.incarnation if target is None else ""
     for token in filter(None, {context.progress.target_incarnation, *context.progress.successors, gone}):
         town.sessions.end_orphans(token, grace=agent.stop_grace)
+
+
+def _handoff_text(town: Town, context: RequestContext, target: Session | None) -> str:
+    """The agent's own words, else a short note: the asker, the reason, and the end of the screen."""
+    if context.request.action is not LifecycleAction.CYCLE:
+        return ""
+    if context.request.handoff:
+        return context.request.handoff
+    screen = town.sessions.capture_screen(target, _SCREEN_LINES) if target else ""
+    reason = context.request.reason or "none given"
+    return (
+        f"# Handoff for {context.agent.address}\n\nAsked for by: {context.asker}\nReason: {reason}\n\n"
+        f"The last {_SCREEN_LINES} lines of the screen:\n\n```\n{screen}\n```\n"
+    )
+
+
+def _write_handoff_file(town: Town, context: RequestContext) -> Path | None:
+    """Write the handoff that Redis holds to its file; without one, remove the file of an earlier cycle.
+
+    Raises StateUnknown when the disk refuses; no session has been touched then.
+    """
+    if not context.wants_successor:
+        return None
+    file, key = town.handoff_file(context.agent), town.keys.handoff(context.agent.address)
+    stored = town.redis.get(key)
+    try:
+        while True:
+            written = stored
+            if isinstance(written, bytes):
+                file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                write_atomically(file, written, 0o600)
+                failpoint("handoff-written")
+            else:
+                file.unlink(missing_ok=True)
+            # a worker that was stopped before its write may have overwritten a later handoff: compare again
+            stored = town.redis.get(key)
+            if stored == written:
+                return None if written is None else file
+    except OSError as error:
+        # no worker has died in the middle: this attempt does not count
+        town.redis.hincrby(town.keys.progress(context.id), "tries", -1)
+        raise StateUnknown(
+            f"the handoff {file} cannot be written ({error}); repair that, and the request goes on"
+        ) from error

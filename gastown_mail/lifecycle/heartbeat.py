@@ -22,8 +22,7 @@ from gastown_mail.sessions import poke as typing
 from gastown_mail.town.backoff import NO_HISTORY
 from gastown_mail.town.lease import is_held
 from gastown_mail.town.records import Desired
-from gastown_mail.town.recovery import recover_after_flush
-from gastown_mail.town.town import Town
+from gastown_mail.town.town import Town, recover_after_flush
 
 log = logging.getLogger(__name__)
 

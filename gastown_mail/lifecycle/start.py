@@ -20,7 +20,6 @@ from gastown_mail.contracts.errors import (
     StartFailed,
     StateUnknown,
 )
-from gastown_mail.lifecycle.handoff import handoff_file
 from gastown_mail.lifecycle.heartbeat_policy import should_run
 from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.failpoints import failpoint
@@ -28,8 +27,7 @@ from gastown_mail.sessions.session import Session
 from gastown_mail.town.backoff import check_crash_loop, record_start
 from gastown_mail.town.lease import Lease, hold_lease
 from gastown_mail.town.records import AgentRecord, Desired, nothing
-from gastown_mail.town.recovery import ensure_running
-from gastown_mail.town.town import Town
+from gastown_mail.town.town import Town, ensure_running
 
 _RETRY_PAUSES = (0.2, 1.0)
 """Seconds before the second and the third attempt; after that the start has failed."""
@@ -100,7 +98,7 @@ def _start_if_wanted(town: Town, lease: Lease, agent: Agent, why: str, by: str) 
     elif record.incarnation:
         town.sessions.end_orphans(record.incarnation, grace=agent.stop_grace)
     # a cycle whose successor did not come up has left its handoff for this one
-    file = handoff_file(town.settings, agent)
+    file = town.handoff_file(agent)
     handoff = file if record.owed and file.exists() else None
     started = SessionStart(town, lease, agent, why, handoff, automatic=not by).run()
     return StartOutcome(StartResult.STARTED, f"{started.name}, pid {started.pid}")

@@ -3,13 +3,16 @@
 import logging
 import os
 from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 
 from redis import Redis
 
 from gastown_mail.contracts.address import Agent
-from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.errors import GastownError, Postponed, StateFileError, StateUnknown
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings
+from gastown_mail.mail.events import record_event
 from gastown_mail.mail.requests import RequestStore
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.plumbing.log import log_event
@@ -30,6 +33,8 @@ class Town:
         tmux_deadline: float = CALL_DEADLINE,
     ) -> None:  # fmt: skip
         self.settings, self.redis_url, self.redis = settings, redis_url, redis
+        self.host = settings.host
+        """The name under which this machine's workers serve agents."""
         daemon = settings.daemon
         # a request is known by its id for as long as it may still be carried out
         kept = max(daemon.requests_kept, daemon.max_request_age)
@@ -41,6 +46,7 @@ class Town:
         self.state = TownStateStore(redis, self.keys, settings.town_root)
         self.sessions = Sessions(Tmux(settings.tmux_socket, deadline=tmux_deadline, environ=os.environ))
         self._roster = RosterCache(settings, fallback_roster)
+        self._handoff_dir = settings.handoff_dir
 
     @classmethod
     def open(
@@ -53,11 +59,6 @@ class Town:
         """
         return cls(settings, redis_url, connect(redis_url, blocking=blocking), fallback_roster, tmux_deadline)
 
-    @property
-    def host(self) -> str:
-        """The name under which this machine's workers serve agents."""
-        return self.settings.host
-
     def roster(self) -> Roster:
         """The agents of the town, at most a second old. Raises SettingsError if it was never readable."""
         return self._roster.current()
@@ -65,6 +66,10 @@ class Town:
     def local_agents(self) -> Mapping[str, Agent]:
         """The agents that live on this host, by address."""
         return {address: agent for address, agent in self.roster().agents.items() if agent.host == self.host}
+
+    def handoff_file(self, agent: Agent) -> Path:
+        """The path of the handoff for the agent's successor (docs/reference/contract.md#files)."""
+        return self._handoff_dir / f"{agent.session}.md"
 
     def is_paused(self) -> bool:
         """Whether an operator has paused the whole town."""
@@ -83,3 +88,35 @@ class Town:
         agent = self.roster().agents.get(address)
         if pending and agent:
             self.queues.enqueue_request(pending[0], agent)
+
+
+def ensure_running(town: Town) -> None:
+    """Raise Postponed while nothing may be begun: the town is paused, or its daemon is stopping."""
+    recover_after_flush(town)
+    if town.redis.hget(town.keys.state, "running") == b"false":
+        raise Postponed("the daemon is stopping; it goes on after the next start")
+    if town.is_paused():
+        raise Postponed("the town is paused; it goes on after gastown-mail resume")
+
+
+def recover_after_flush(town: Town) -> None:
+    """If Redis was flushed, bring back what the disk and tmux still know; otherwise do nothing.
+
+    Raises StateUnknown when the files cannot be read: an agent that was stopped must not be started then.
+    """
+    try:
+        state = town.state.state_before_flush()
+        if state is None:
+            return
+        town.desired.restore()
+    except StateFileError as error:
+        raise StateUnknown(str(error)) from error
+    for session in town.sessions.snapshot().values():
+        if session.incarnation and session.agent:
+            town.agents.write(
+                session.agent, session=session.name, incarnation=session.incarnation,
+                started_at=datetime.fromtimestamp(session.started_at, UTC),
+            )  # fmt: skip
+    town.state.restore(state)
+    detail = "Redis was empty; state, desired states and sessions are back"
+    record_event(town.redis, town.keys, "restored", detail=detail)

@@ -10,7 +10,6 @@ import pytest
 
 from gastown_mail.daemon import jobs
 from gastown_mail.lifecycle import heartbeat
-from gastown_mail.lifecycle.handoff import handoff_file
 from gastown_mail.lifecycle.heartbeat_policy import Skip, StartAgent
 from gastown_mail.mail.events import read_latest
 from gastown_mail.town.backoff import NO_HISTORY, record_start
@@ -245,7 +244,7 @@ def test_the_successor_that_did_not_come_up_is_owed_and_gets_its_handoff(
     broken.unlink()
     stage.forget_what_was_written()
     assert start(stage, MAX).startswith("started")
-    file = handoff_file(stage.town.settings, stage.agent())
+    file = stage.town.handoff_file(stage.agent())
     assert stage.environ()["GASTOWN_HANDOFF"] == str(file)
     assert file.read_text() == "go on with #7"
     assert not stage.record().owed

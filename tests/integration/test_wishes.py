@@ -12,8 +12,7 @@ from gastown_mail.lifecycle import carry_out, heartbeat
 from gastown_mail.lifecycle.heartbeat_policy import Decision, Skip, StartAgent
 from gastown_mail.mail.events import read_latest
 from gastown_mail.town.records import FILE, TOWN, AgentRecord, Desired
-from gastown_mail.town.recovery import recover_after_flush
-from gastown_mail.town.town import Town
+from gastown_mail.town.town import Town, recover_after_flush
 from tests.integration.stage import DEACON, MAX, MAXINE, WITH_DEACON, WITNESS, Stage, identity
 
 PAUSED, STOPPED, RUNNING = Desired.PAUSED, Desired.STOPPED, Desired.RUNNING
