@@ -1,4 +1,4 @@
-"""The command `gastown-mail`: one file per group of commands, imported when one of them is called."""
+"""The command `gastown-mail`. Each command's module is imported when the command is used."""
 
 import os
 import sys
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gastown_mail.cli.options import town_option
 from gastown_mail.contracts.errors import GastownError
 
 if TYPE_CHECKING:
@@ -15,61 +16,56 @@ if TYPE_CHECKING:
 COMMANDS = {
     "init": "daemon", "up": "daemon", "start": "daemon", "stop": "daemon", "restart": "daemon",
     "status": "status", "agents": "agents", "explain": "explain",
-    "requests": "requests", "inbox": "inbox", "dead": "dead", "events": "facts", "logs": "logs",
+    "requests": "requests", "inbox": "requests", "dead": "requests", "events": "events", "logs": "events",
     "send": "send",
-    "poke": "acting", "run": "acting", "attach": "acting",
-    "pause": "wishes", "resume": "wishes", "clear": "wishes", "adopt": "wishes",
+    "poke": "control", "run": "control", "attach": "control", "pause": "control", "resume": "control",
+    "clear": "control", "adopt": "control",
     "doctor": "doctor", "demo": "demo",
 }  # fmt: skip
-"""Which file of this folder holds which command, in the order of `--help`."""
+"""The module of this package that defines each command, in the order of `--help`."""
 
 INTERRUPTED = 130
 
-EPILOG = """\b
-Your shell completes commands and agents after this (in zsh: zsh_source):
+_EPILOG = """\b
+To complete commands and agents in your shell (in zsh: zsh_source):
   eval "$(_GASTOWN_MAIL_COMPLETE=bash_source gastown-mail)"
 """
 
 
-class LazyGroup(click.Group):
-    """A group whose commands are loaded one by one."""
+class _LazyGroup(click.Group):
+    """A group that imports a command when it is used."""
 
     def list_commands(self, _: click.Context) -> list[str]:
-        """All names, in the order of `COMMANDS`."""
         return list(COMMANDS)
 
     def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
-        """The command of that name, None when there is none."""
         if cmd_name not in COMMANDS:
             return None
-        module = import_module(f"gastown_mail.cli.{COMMANDS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(import_module(f"{__name__}.{COMMANDS[cmd_name]}"), cmd_name)
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
-        """The names and options that begin like this; no command is loaded for that."""
+        # click's own would import every command to see which of them are hidden
         from click.shell_completion import CompletionItem
 
         names = [CompletionItem(name) for name in COMMANDS if name.startswith(incomplete)]
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
-@click.group(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=_LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="gastown-mail")
-@click.option("--town", metavar="DIR", help="The town's folder; else GASTOWN_TOWN, else the nearest above.")
-@click.pass_context
-def cli(context: click.Context, town: str | None) -> None:
-    """Renew and wake AI coding agents in tmux sessions, dependably."""
-    context.obj = town
+@town_option
+def cli() -> None:
+    """Keep AI coding agents such as Claude Code and Codex running in tmux: renew, wake and stop them."""
 
 
 def main() -> None:
-    """Run the command and end the process with its exit code (CONTRACTS section 9)."""
+    """Run the command line and exit with its exit code (docs/reference/contract.md#exit-codes)."""
     sys.exit(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:
-    """Run the command; returns its exit code. A user's mistake is a sentence on stderr, never a traceback."""
+    """Run a command and return its exit code; errors are printed to stderr in one sentence."""
     try:
         result = cli.main(arguments, prog_name="gastown-mail", standalone_mode=False)
         return result if isinstance(result, int) else 0
@@ -82,14 +78,10 @@ def run(arguments: list[str]) -> int:
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except OSError as error:
-        _write_no_more()
+        if sys.stdout:  # None if it was closed from the start
+            # Output that found no room must not fail again when the interpreter flushes it at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         where = f": {error.filename}" if error.filename else ""
-        remedy = "make room, or mend the path or its rights, and try again"
-        click.echo(f"gastown-mail: the system refused: {error.strerror or error}{where}; {remedy}", err=True)
+        hint = "free some space, or correct the path or its permissions, and try again"
+        click.echo(f"gastown-mail: the system refused: {error.strerror or error}{where}; {hint}", err=True)
         return GastownError.exit_code
-
-
-def _write_no_more() -> None:
-    """What is left of our output, for which there was no room, must not fail again at exit."""
-    if sys.stdout:  # None when it was closed from the start
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

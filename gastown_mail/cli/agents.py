@@ -16,9 +16,9 @@ from gastown_mail.cli.rows import rows_table
 @json_option
 @agent_option
 @click.option("--status", "observed", type=click.Choice(OBSERVED), help="Only those observed to be so.")
-def agents(town: str | None, as_json: bool, agent: str | None, observed: str | None) -> None:
+def agents(as_json: bool, agent: str | None, observed: str | None) -> None:
     """List the agents: what should be and what is."""
-    look = StatusCollector(load(town))
+    look = StatusCollector(load())
     roster = look.town.roster()
     only = roster.resolve(agent).address if agent else None
     rows = [

@@ -1,17 +1,16 @@
-"""`init`, `up`, `start`, `stop`, `restart`: making a town, and the daemon that serves it."""
+"""`init`, `up`, `start`, `stop`, `restart`: create a town and run its daemon."""
 
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
 from redis.exceptions import RedisError
 
-from gastown_mail.cli.facts import EventFollower, format_event
+from gastown_mail.cli.events import EventFollower, format_event
 from gastown_mail.cli.options import load, town_option
 from gastown_mail.cli.output import wait_for
 from gastown_mail.contracts.errors import GastownError
@@ -25,49 +24,44 @@ from gastown_mail.plumbing.locks import TownLock
 from gastown_mail.town.roster import load_roster
 from gastown_mail.town.town import Town
 
-START_WAIT = 20.0
-"""Seconds in which a daemon in the background must be up."""
+_START_WAIT = 20.0
+"""Seconds that a daemon in the background has to come up."""
 
-STOP_WAIT = STOP_DEADLINE + 2 * KILL_GRACE + 10.0
-"""Seconds in which a daemon that was asked to stop must be gone."""
+_STOP_WAIT = STOP_DEADLINE + 2 * KILL_GRACE + 10.0
+"""Seconds that a daemon has to end after it was asked to stop."""
 
-SESSION_VARIABLES = frozenset(
-    (
-        "GASTOWN_AGENT",
-        "GASTOWN_HANDOFF",
-        "GASTOWN_INCARNATION",
-        "GASTOWN_REDIS_URL",
-        "GASTOWN_TOWN_NAME",
-        "GT_ROLE",
-    )
+_SESSION_VARIABLES = frozenset(
+    "GASTOWN_AGENT GASTOWN_HANDOFF GASTOWN_INCARNATION GASTOWN_REDIS_URL GASTOWN_TOWN_NAME GT_ROLE".split()
 )
-TEMPLATE = Path(__file__).with_name("town.toml")
 
 
 @click.command()
 @click.argument("directory", default=".", type=click.Path(file_okay=False, path_type=Path))
 def init(directory: Path) -> None:
-    """Make a town: a commented town.toml and the folders. What is there already stays as it is."""
+    """Create a town: a commented town.toml and its folders. What exists already is not changed."""
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / "town.toml"
     if not file.exists():
-        file.write_text(TEMPLATE.read_text())
+        file.write_text(Path(__file__).with_name("town.toml").read_text())
     settings = load_settings(directory, environ=os.environ)
     settings.daemon_dir.mkdir(mode=0o755, exist_ok=True)
     for folder in ("mayor", "deacon"):
         (directory / folder).mkdir(exist_ok=True)
     click.echo(
-        f"town {settings.town_name} is in {settings.town_root}; next: edit town.toml, then gastown-mail up"
+        f"town {settings.town_name} is in {settings.town_root}; "
+        "next: edit town.toml, then run gastown-mail up"
     )
 
 
 @click.command()
 @town_option
-@click.option("-q", "--quiet", is_flag=True, help="Do not show what happens.")
-def up(town: str | None, quiet: bool) -> None:
-    """Run the whole daemon in the foreground, until Ctrl-C; the agents' sessions go on after that."""
-    _leave_session(os.environ)
-    settings = load(town)
+@click.option("-q", "--quiet", is_flag=True, help="Do not print what happens.")
+def up(quiet: bool) -> None:
+    """Run the daemon in the foreground until Ctrl-C. The agents' sessions keep running after it."""
+    if "GASTOWN_INCARNATION" in os.environ:
+        # The daemon would end with this session as long as its environment says that it belongs to it.
+        os.execve(sys.executable, sys.orig_argv, _without_session_variables())
+    settings = load()
     load_roster(settings)
     service.require_tmux()
     with TownLock(settings.lock_file) as lock:
@@ -75,141 +69,136 @@ def up(town: str | None, quiet: bool) -> None:
         _serve(settings, lock, quiet)
 
 
-def _leave_session(environ: Mapping[str, str]) -> None:
-    """Begin anew without the identity of the session this was called in: it would end with that session."""
-    if "GASTOWN_INCARNATION" in environ:
-        os.execve(sys.executable, sys.orig_argv, without_identity(environ))
-
-
-def without_identity(environ: Mapping[str, str]) -> dict[str, str]:
-    """The environment without what a session has put there (CONTRACTS section 7); any other as it is."""
-    foreign = SESSION_VARIABLES if "GASTOWN_INCARNATION" in environ else frozenset()
-    return {name: value for name, value in environ.items() if name not in foreign}
+def _without_session_variables() -> dict[str, str]:
+    """The environment without what a session added (docs/reference/contract.md#session-environment)."""
+    added = _SESSION_VARIABLES if "GASTOWN_INCARNATION" in os.environ else frozenset[str]()
+    return {name: value for name, value in os.environ.items() if name not in added}
 
 
 def _serve(settings: Settings, lock: TownLock, quiet: bool) -> None:
-    tell = _silent if quiet else click.echo
-    tell(f"town {settings.town_name}: waiting for its Redis")
+    def announce(text: str) -> None:
+        if not quiet:
+            click.echo(text)
+
+    announce(f"town {settings.town_name}: waiting for its Redis")
     url = service.open_redis(settings, warn=lambda text: click.echo(f"warning: {text}", err=True))
     children = [*service.worker_processes(settings, url), service.scheduler_process(settings, url)]
-    tell(f"town {settings.town_name}: redis {redact(url)}, tmux {settings.tmux_socket}; Ctrl-C stops")
-    stopping = f"stopping: waiting at most {STOP_WAIT:.0f} s for what is being done"
+    announce(f"town {settings.town_name}: redis {redact(url)}, tmux {settings.tmux_socket}; Ctrl-C stops it")
+    stopping = f"stopping: waiting at most {_STOP_WAIT:.0f} s for running jobs"
+    show_events = (lambda: None) if quiet else _EventPrinter(settings, url)
     try:
-        service.serve(settings, url, children, lock, (lambda: None) if quiet else EventPrinter(settings, url),
-                      stopping=lambda: tell(stopping))  # fmt: skip
+        service.serve(settings, url, children, lock, show_events, stopping=lambda: announce(stopping))
     finally:
         service.stop_embedded(settings)
-    tell("stopped; the agents' sessions go on")
+    announce("stopped; the agents' sessions keep running")
 
 
-def _silent(_: str) -> None:
-    """Say nothing."""
-
-
-class EventPrinter:
-    """Prints the facts that came since the last call; what Redis does not tell now comes later."""
+class _EventPrinter:
+    """Prints the new events at each call; while Redis does not answer they wait for a later call."""
 
     def __init__(self, settings: Settings, url: str) -> None:
         self.follower = EventFollower(Town.open(settings, url))
 
     def __call__(self) -> None:
         try:
-            for event in self.follower.new():
+            for event in self.follower.read():
                 click.echo(format_event(event))
         except RedisError as error:
-            click.echo(f"redis does not answer: {error}", err=True)
+            click.echo(f"Redis does not answer: {error}", err=True)
 
 
 @click.command()
 @town_option
-def start(town: str | None) -> None:
+def start() -> None:
     """Run the daemon in the background."""
-    settings = load(town)
+    settings = load()
     pid = start_in_background(settings)
-    click.echo(f"daemon of {settings.town_name} runs, pid {pid}; gastown-mail status shows it")
+    click.echo(f"the daemon of {settings.town_name} is running, pid {pid}; gastown-mail status shows it")
 
 
 def start_in_background(settings: Settings) -> int:
-    """Start `up` detached and wait until it serves; returns its pid. Raises what kept it from that."""
+    """Start `up` detached, wait until it serves and return its pid. Raises GastownError if it does not."""
     load_roster(settings)
     service.require_tmux()
     service.lock_town(settings).release()
     settings.daemon_dir.mkdir(mode=0o755, exist_ok=True)
-    with tempfile.TemporaryFile() as words:
+    with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "gastown_mail", "--town", str(settings.town_root), "up", "--quiet"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words,
-            start_new_session=True, cwd=settings.town_root, env=without_identity(os.environ),
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+            start_new_session=True, cwd=settings.town_root, env=_without_session_variables(),
         )  # fmt: skip
         if _wait_until_up(process, settings):
             return process.pid
-        words.seek(0)
-        said = words.read().decode(errors="replace").strip() or f"see {settings.log_file}"
-    raise GastownError(f"the daemon did not come up: {said}")
+        errors.seek(0)
+        reason = errors.read().decode(errors="replace").strip() or f"see {settings.log_file}"
+    raise GastownError(f"the daemon did not come up: {reason}")
 
 
 def _wait_until_up(process: "subprocess.Popen[bytes]", settings: Settings) -> bool:
-    """Does the daemon serve within its time? One that does not is asked to end."""
+    """True as soon as the daemon serves; one that does not in time is told to end."""
+
+    def serves() -> bool:
+        state = load_state(settings.town_root)
+        return process.poll() is None and state.running and state.pid == process.pid
+
     wait_for(
-        lambda: process.poll() is not None or (_serves(process, settings) and not _missing_parts(settings)),
-        "the daemon, its workers and its schedule", START_WAIT,
+        lambda: process.poll() is not None or (serves() and not _missing_parts(settings)),
+        "the daemon, its workers and its schedule", _START_WAIT,
     )  # fmt: skip
-    if _serves(process, settings):
-        for trouble in _missing_parts(settings):
-            click.echo(f"warning: {trouble}", err=True)
+    if serves():
+        for problem in _missing_parts(settings):
+            click.echo(f"warning: {problem}", err=True)
         return True
     if process.poll() is None:
         process.terminate()
     return False
 
 
-def _serves(process: "subprocess.Popen[bytes]", settings: Settings) -> bool:
-    state = load_state(settings.town_root)
-    return process.poll() is None and state.running and state.pid == process.pid
-
-
 def _missing_parts(settings: Settings) -> list[str]:
-    """What nobody does yet of a daemon's work; imported here, for `up` itself has no use for it."""
+    """The parts of a daemon that are not at work yet."""
+    # `up` does without these imports
     from gastown_mail.cli.look import StatusCollector
     from gastown_mail.cli.troubles import missing_workers
 
-    return [
-        f"{trouble.reason}: {trouble.remedy}"
-        for trouble in missing_workers(StatusCollector(settings).report())
-    ]
+    problems = missing_workers(StatusCollector(settings).report())
+    return [f"{problem.reason}: {problem.remedy}" for problem in problems]
 
 
 @click.command()
 @town_option
-def stop(town: str | None) -> None:
-    """Stop the daemon; the agents' sessions go on."""
-    settings = load(town)
-    click.echo("stopped" if stop_daemon(settings) else "no daemon runs")
+def stop() -> None:
+    """Stop the daemon. The agents' sessions keep running."""
+    click.echo("stopped" if stop_daemon(load()) else "no daemon is running")
 
 
 def stop_daemon(settings: Settings) -> bool:
-    """End the daemon that holds the town and wait until it has gone; False when there is none.
+    """Stop the daemon that holds the town and wait until it has ended; False when there is none.
 
-    A pid that only a file names is never signalled: it must be seen to hold the lock.
+    Only the process that holds the lock is signalled, whatever pid a file names.
     """
     holder = TownLock.holder(settings.lock_file)
     if holder is None:
         return False
     if holder.pid is None:
         raise GastownError(
-            f"a daemon holds {settings.lock_file}, but its pid is not seen from here; stop it where it runs"
+            f"a daemon holds {settings.lock_file}, but its pid is not visible here (another container or "
+            "user); stop it where it was started"
         )
     os.kill(holder.pid, signal.SIGTERM)
-    awaited = f"the daemon, pid {holder.pid}, to end what it does"
-    if not wait_for(lambda: TownLock.holder(settings.lock_file) is None, awaited, STOP_WAIT):
-        raise GastownError(f"the daemon, pid {holder.pid}, is not gone after {STOP_WAIT:.0f} s; see its log")
+    awaited = f"the daemon, pid {holder.pid}, to end"
+    if not wait_for(lambda: TownLock.holder(settings.lock_file) is None, awaited, _STOP_WAIT):
+        raise GastownError(
+            f"the daemon, pid {holder.pid}, is still running after {_STOP_WAIT:.0f} s; see gastown-mail logs"
+        )
     return True
 
 
 @click.command()
 @town_option
-def restart(town: str | None) -> None:
-    """Stop the daemon and run it in the background again; the agents' sessions go on."""
-    settings = load(town)
+def restart() -> None:
+    """Stop the daemon and run it again in the background. The agents' sessions keep running."""
+    settings = load()
     stop_daemon(settings)
-    click.echo(f"daemon of {settings.town_name} runs, pid {start_in_background(settings)}")
+    pid = start_in_background(settings)
+    click.echo(f"the daemon of {settings.town_name} is running, pid {pid}; gastown-mail status shows it")

@@ -1,4 +1,4 @@
-"""`demo`: a small town in a temporary folder, one of each act, and a look at the world after each."""
+"""`demo`: run a small town in a temporary folder, show each action once, and check what came of it."""
 
 import os
 import secrets
@@ -7,9 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 import click
 from redis.exceptions import RedisError
@@ -23,9 +21,9 @@ from gastown_mail.cli.demo_town import (
     Interrupted,
     demo_folder,
     demo_town,
-    stop,
+    stop_daemon,
 )
-from gastown_mail.cli.facts import format_event
+from gastown_mail.cli.events import format_event
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.go_formats import parse_time
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, OPERATOR, RequestStatus
@@ -35,56 +33,65 @@ from gastown_mail.mail.events import read_latest
 from gastown_mail.mail.send import send_lifecycle
 from gastown_mail.town.records import Desired
 
-DEADLINE = 25.0
-"""Seconds in which all must have been shown; ending what was started takes some more."""
+_DEADLINE = 25.0
+"""Seconds for all steps together; the cleanup afterwards takes some more."""
 
-BEATS_AFTER = 2
-"""After so many more heartbeats, one has begun and ended since."""
+_MORE_HEARTBEATS = 2
+"""Of two more heartbeats, the second has begun and ended since."""
 
-EVENTS_SHOWN, EVENTS_READ = 12, 120
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_EVENTS_SHOWN, _EVENTS_READ = 12, 120
+
 SIGNALLED = 128
-"""Added to the signal's number this is the exit code, as in a shell."""
+"""Exit code of a demo that a signal ended, less the signal's number; as in a shell."""
+
+_Step = Callable[[DemoTown], str]
+_STEPS: list[tuple[str, str, _Step]] = []
+"""Name, what to wait for, and the function that does it, checks it, and returns what happened."""
 
 
-@dataclass(frozen=True)
-class Step:
-    """One thing to show. `run` does it, looks whether it really happened, and returns what to say of it."""
+def _step(awaited: str) -> Callable[[_Step], _Step]:
+    """Register a function as the next step, under its own name."""
 
-    name: str
-    awaited: str
-    run: Callable[[DemoTown], str]
+    def add(step: _Step) -> _Step:
+        _STEPS.append((step.__name__.strip("_"), awaited, step))
+        return step
+
+    return add
 
 
 @click.command()
-@click.option("--deadline", default=DEADLINE, show_default=True, metavar="SECONDS", help="Give up then.")
+@click.option(
+    "--deadline", default=_DEADLINE, show_default=True, metavar="SECONDS", help="Give up after this."
+)
 def demo(deadline: float) -> int:
-    """Show a small town at work: real sessions, one of each action. Nothing of it stays."""
+    """Show a small town at work, with real sessions and one of each action; leave nothing behind."""
     require_tmux()
     try:
-        with caught_signals() as caught, demo_folder() as folder:
-            click.echo(f"a town of three agents in {folder}; it ends by itself")
-            show(folder, caught, time.monotonic() + deadline)
+        with _caught_signals() as caught, demo_folder() as folder:
+            click.echo(f"a town of three agents in {folder}; it will be removed at the end")
+            with demo_town(folder, caught, time.monotonic() + deadline) as town:
+                _show(town)
     except Interrupted as interruption:
-        click.echo("interrupted; everything is ended and removed")
+        click.echo("interrupted; everything was ended and removed")
         return SIGNALLED + interruption.number
     except BrokenPipeError:
-        # Nobody reads on: nothing may be written at exit either.
+        # The reader has gone: the interpreter must not write to it at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (GastownError, RedisError, OSError) as error:
         click.echo(f"FAILED  {error}")
         return 1
-    click.echo("ok  left nothing: no process, no tmux server, no folder")
+    click.echo("ok  left nothing behind: no process, no tmux server, no folder")
     return 0
 
 
 @contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """Note the signals that ask the demo to end, instead of ending at once; an ignored one stays ignored."""
+def _caught_signals() -> Iterator[list[int]]:
+    """Collect the signals that ask the demo to end, so that it can clean up; ignored ones stay ignored."""
     caught: list[int] = []
-    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in heard}
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    ours = [number for number in signals if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, lambda n, _: caught.append(n)) for number in ours}
     try:
         yield caught
     finally:
@@ -92,128 +99,110 @@ def caught_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def show(folder: Path, caught: list[int], until: float) -> None:
-    """Play all steps. Raises NotShown for the first that did not happen, with the last events before it."""
-    with demo_town(folder, caught, until) as stage:
-        try:
-            for step in STEPS:
-                play(stage, step)
-        except GastownError:
-            tell_events(stage)
-            raise
-
-
-def play(stage: DemoTown, step: Step) -> None:
-    """One step: what it waits for, then what came of it and how long that took."""
-    click.echo(f"..  {step.name}: waiting for {step.awaited}")
-    began = time.monotonic()
-    came = step.run(stage)
-    click.echo(f"ok  {step.name:<9} {(time.monotonic() - began) * 1000:6.0f} ms  {came}")
-
-
-def tell_events(stage: DemoTown) -> None:
-    """Print what the daemon told last of the agents, if its Redis can still say it."""
+def _show(demo: DemoTown) -> None:
+    """Run all steps; before the error of a failed one, print the town's last events."""
     try:
-        told = [e for e in read_latest(stage.town.redis, stage.town.keys, EVENTS_READ) if "agent" in e.fields]
-        for event in told[-EVENTS_SHOWN:]:
-            click.echo(f"    {format_event(event)}")
-    except RedisError as error:
-        click.echo(f"    its events cannot be read: {error}")
+        for name, awaited, step in _STEPS:
+            click.echo(f"..  {name}: waiting for {awaited}")
+            began = time.monotonic()
+            result = step(demo)
+            click.echo(f"ok  {name:<9} {(time.monotonic() - began) * 1000:6.0f} ms  {result}")
+    except GastownError:
+        try:
+            events = read_latest(demo.town.redis, demo.town.keys, _EVENTS_READ)
+            for event in [event for event in events if "agent" in event.fields][-_EVENTS_SHOWN:]:
+                click.echo(f"    {format_event(event)}")
+        except RedisError as error:
+            click.echo(f"    the town's events cannot be read: {error}")
+        raise
 
 
-def _town(stage: DemoTown) -> str:
-    stage.wait("the daemon to serve the town", stage.serves)
-    for address in stage.sessions:
-        stage.wait_for_line(address, f"I am {address}")
-    return f"daemon {stage.daemon.pid} serves; {', '.join(stage.sessions)} run in tmux"
+@_step("the daemon, its own Valkey server and a session for each agent")
+def _town(demo: DemoTown) -> str:
+    demo.wait("the daemon to serve the town", demo.serves)
+    for address in demo.sessions:
+        demo.wait_for_line(address, f"I am {address}")
+    return f"daemon {demo.daemon.pid} serves; {', '.join(demo.sessions)} run in tmux"
 
 
-def _poke(stage: DemoTown) -> str:
+@_step("ann to answer a line that is typed into its session")
+def _poke(demo: DemoTown) -> str:
     text = f"are you there, {secrets.token_hex(4)}?"
-    stage.poke(ANN, text)
-    stage.wait_for_line(ANN, f"heard: {text}")
-    return f"typed {text!r}, and she answered"
+    demo.poke(ANN, text)
+    demo.wait_for_line(ANN, f"heard: {text}")
+    return f"typed {text!r}, and ann answered"
 
 
-def _cycle(stage: DemoTown) -> str:
-    before, words = stage.wait_for_session(ANN), f"next: merge branch {secrets.token_hex(4)}"
-    stage.poke(ANN, f"hand over {words}")
-    after = stage.wait_for_line(ANN, f"handoff: {words}", after=before)
-    stage.expect_gone(before)
-    took = stage.wait("ann's own request to be done", lambda: _took(stage, ANN))
-    return f"pid {before.pid} asked, pid {after.pid} read {words!r}; {_ms(took)} ms from request to done"
+@_step("ann to ask for a cycle, and its successor to read the handoff")
+def _cycle(demo: DemoTown) -> str:
+    before, handoff = demo.wait_for_session(ANN), f"next: merge branch {secrets.token_hex(4)}"
+    demo.poke(ANN, f"hand over {handoff}")
+    after = demo.wait_for_line(ANN, f"handoff: {handoff}", after=before)
+    demo.expect_gone(before)
+
+    def took() -> timedelta | None:
+        for event in reversed(read_latest(demo.town.redis, demo.town.keys, _EVENTS_READ)):
+            if (event.fields["event"], event.fields.get("agent")) == (RequestStatus.DONE.value, ANN):
+                record = demo.town.requests.record(event.fields["request"])
+                if record["from"] == ANN:
+                    return parse_time(record["finished_at"]) - parse_time(record["timestamp"])
+        return None
+
+    ms = round(demo.wait("ann's own request to be done", took) / timedelta(milliseconds=1))
+    return f"pid {before.pid} asked, pid {after.pid} read {handoff!r}; {ms} ms from request to done"
 
 
-def _restart(stage: DemoTown) -> str:
-    before = stage.wait_for_session(BOB)
-    _ask(stage, "restart", BOB)
-    after = stage.wait_for_line(BOB, "no handoff", after=before)
-    stage.expect_gone(before)
+@_step("a new session of bob without a handoff")
+def _restart(demo: DemoTown) -> str:
+    before = demo.wait_for_session(BOB)
+    _ask(demo, "restart", BOB)
+    after = demo.wait_for_line(BOB, "no handoff", after=before)
+    demo.expect_gone(before)
     return f"pid {before.pid} ended, pid {after.pid} runs without a handoff"
 
 
-def _shutdown(stage: DemoTown) -> str:
-    before = stage.wait_for_session(CAL)
-    _ask(stage, "shutdown", CAL)
-    stage.wait("no session of cal", lambda: stage.look(CAL) is None)
-    stage.expect_gone(before)
+@_step("cal to end, although its settings keep it running")
+def _shutdown(demo: DemoTown) -> str:
+    before = demo.wait_for_session(CAL)
+    _ask(demo, "shutdown", CAL)
+    demo.wait("no session of cal", lambda: demo.find(CAL) is None)
+    demo.expect_gone(before)
     return f"pid {before.pid} ended, no successor"
 
 
-def _heartbeat(stage: DemoTown) -> str:
-    enough = stage.town.state.read().heartbeat_count + BEATS_AFTER
-    expected = f"state.json to say what Redis says, and at least {enough} heartbeats"
-    state = stage.wait(expected, lambda: _same_state(stage, enough))
-    if stage.look(CAL) or stage.town.agents.read(CAL).desired is not Desired.STOPPED:
-        raise DemoFailed("expected cal to stay down through the heartbeats, and it runs or is wanted to")
-    return f"{state.heartbeat_count} heartbeats, Redis and state.json agree, cal is still down"
-
-
-def _stop(stage: DemoTown) -> str:
-    before = stage.wait_for_session(ANN)
-    code = stop(stage.daemon)
-    if code != 0 or load_state(stage.root).running:
-        raise DemoFailed(f"expected exit code 0 and running = false in state.json; the exit code is {code}")
-    if stage.wait_for_session(ANN).incarnation != before.incarnation:
-        raise DemoFailed("expected ann to outlive the daemon, and another session took her place")
-    return "the daemon ended, ann and bob go on"
-
-
-STEPS = (
-    Step("town", "the daemon, its own Valkey, and a session of each agent", _town),
-    Step("poke", "ann to answer a line that is typed into her session", _poke),
-    Step("cycle", "ann to ask for it from inside, and a successor that has her handoff", _cycle),
-    Step("restart", "a fresh session of bob, without a handoff", _restart),
-    Step("shutdown", "the end of cal, who otherwise must keep running", _shutdown),
-    Step("heartbeat", "the next heartbeats; cal stays down, state.json says what Redis says", _heartbeat),
-    Step("stop", "the daemon to end, while the agents go on", _stop),
-)
-
-
-def _ask(stage: DemoTown, action: str, address: str) -> None:
+def _ask(demo: DemoTown, action: str, address: str) -> None:
     """Send a request as the operator and wait until it is done."""
-    url, name = stage.town.redis_url, stage.town.keys.town
+    url, name = demo.town.redis_url, demo.town.keys.town
     receipt = send_lifecycle(action, agent=OPERATOR, to=address, redis_url=url, town=name, environ={})
-    stage.wait(f"the {action} to be settled", lambda: receipt.status() in FINAL_STATUSES)
+    demo.wait(f"the {action} to be settled", lambda: receipt.status() in FINAL_STATUSES)
     if receipt.status() != RequestStatus.DONE:
         raise DemoFailed(f"expected the {action} to be done; it is {receipt.status()}: {receipt.detail()}")
 
 
-def _took(stage: DemoTown, address: str) -> timedelta | None:
-    """From the agent's own last request to its end, None as long as none of them is done."""
-    for event in reversed(read_latest(stage.town.redis, stage.town.keys, EVENTS_READ)):
-        if (event.fields["event"], event.fields.get("agent")) == (RequestStatus.DONE.value, address):
-            record = stage.town.requests.record(event.fields["request"])
-            if record["from"] == address:
-                return parse_time(record["finished_at"]) - parse_time(record["timestamp"])
-    return None
+@_step("more heartbeats; cal stays down, and state.json matches Redis")
+def _heartbeat(demo: DemoTown) -> str:
+    enough = demo.town.state.read().heartbeat_count + _MORE_HEARTBEATS
+
+    def matching_state() -> State | None:
+        state = demo.town.state.read()
+        same = state == load_state(demo.root) and state.running and state.pid == demo.daemon.pid
+        return state if same and state.heartbeat_count >= enough else None
+
+    expected = f"state.json to match Redis after at least {enough} heartbeats"
+    state = demo.wait(expected, matching_state)
+    if demo.find(CAL) or demo.town.agents.read(CAL).desired is not Desired.STOPPED:
+        raise DemoFailed(
+            "expected cal to stay down through the heartbeats; it runs, or its desired state does"
+        )
+    return f"{state.heartbeat_count} heartbeats, Redis and state.json agree, cal is still down"
 
 
-def _same_state(stage: DemoTown, enough: int) -> State | None:
-    state = stage.town.state.read()
-    same = state == load_state(stage.root) and state.running and state.pid == stage.daemon.pid
-    return state if same and state.heartbeat_count >= enough else None
-
-
-def _ms(span: timedelta) -> int:
-    return round(span / timedelta(milliseconds=1))
+@_step("the daemon to stop while the agents keep running")
+def _stop(demo: DemoTown) -> str:
+    before = demo.wait_for_session(ANN)
+    code = stop_daemon(demo.daemon)
+    if code != 0 or load_state(demo.root).running:
+        raise DemoFailed(f"expected exit code 0 and running = false in state.json; the exit code is {code}")
+    if demo.wait_for_session(ANN).incarnation != before.incarnation:
+        raise DemoFailed("expected ann to outlive the daemon; another session took its place")
+    return "the daemon ended, ann and bob keep running"

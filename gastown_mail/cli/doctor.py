@@ -29,10 +29,10 @@ class NamedResult:
 @click.command()
 @town_option
 @json_option
-def doctor(town: str | None, as_json: bool) -> int:
+def doctor(as_json: bool) -> int:
     """Check everything that the daemon stands on; exit 6 when there is a finding."""
-    settings = load(town)
-    checked = list(run_checks(settings, town))
+    settings = load()
+    checked = list(run_checks(settings))
     found = [one for one in checked if one.result.verdict is CheckStatus.FINDING]
     if as_json:
         print_json(_document(settings.town_name, checked, found))
@@ -60,12 +60,12 @@ def _readable(town: str, checked: list[NamedResult], count: int) -> str:
     return f"{town}: {verdict}\n{table(('', 'CHECK', 'WHAT WAS SEEN'), rows)}"
 
 
-def run_checks(settings: Settings, town: str | None) -> Iterator[NamedResult]:
+def run_checks(settings: Settings) -> Iterator[NamedResult]:
     """Every check, each with what was seen; one that cannot be made says so."""
     yield from _run("folder", partial(checks.check_folder, settings))
     yield from _run("agents", partial(checks.check_agents, settings))
     yield from _run("tmux", checks.check_tmux)
-    with open_town(town) as opened:
+    with open_town() as opened:
         for name, check in _OF_A_TOWN.items():
             yield from _run(name, partial(_asking_redis, opened, check))
 

@@ -30,9 +30,9 @@ EVENTS_READ = 5000
 @town_option
 @json_option
 @click.argument("agent", shell_complete=complete_agents)
-def explain(town: str | None, as_json: bool, agent: str) -> None:
+def explain(as_json: bool, agent: str) -> None:
     """Say why AGENT was or was not started or poked at the last heartbeat, and what can be done."""
-    look = StatusCollector(load(town))
+    look = StatusCollector(load())
     told = explanation(look, look.town.roster().resolve(agent))
     click.echo(told.model_dump_json(indent=2) if as_json else "\n".join(format_explanation(told)))
     if look.failure:

@@ -33,14 +33,14 @@ DEADLINE = 1.5
 T = TypeVar("T")
 
 
-def collect_report(said: str | None) -> Report:
-    """The town at this moment (`said`: as in `settings_of`).
+def collect_report() -> Report:
+    """The town at this moment.
 
     Raises SettingsError when there is no town, or when its settings are broken and no daemon runs.
     """
-    root = find_root(said)
+    root = find_root()
     try:
-        settings = load(said)
+        settings = load()
     except SettingsError as error:
         holder = TownLock.holder(root / "daemon" / "daemon.lock")
         if holder is None:

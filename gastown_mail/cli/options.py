@@ -1,56 +1,76 @@
-"""What the commands share: their options, which town is meant, and what the shell completes."""
+"""Options that several commands share, the town they name, and what the shell completes.
+
+`send` imports this module, so what `send` can do without is imported inside the functions.
+"""
 
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 from redis.exceptions import ResponseError
 
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable
 from gastown_mail.contracts.go_formats import parse_duration, parse_time
-from gastown_mail.contracts.settings import Settings, find_town, load_settings
-from gastown_mail.daemon.service import redis_url
 from gastown_mail.plumbing.connections import redact, redis_errors
-from gastown_mail.town.town import Town
 
-F = TypeVar("F", bound=Callable[..., Any])
-R = TypeVar("R")
+if TYPE_CHECKING:
+    from gastown_mail.contracts.settings import Settings
+    from gastown_mail.town.town import Town
 
-EMBEDDED_HINT = "it is the town's own server: gastown-mail up or start starts it"
+_F = TypeVar("_F", bound=Callable[..., Any])
+_R = TypeVar("_R")
+_TOWN = "gastown_mail.town"
+"""Where a click context keeps the folder that `--town` names."""
 
-
-def town_option(command: F) -> F:
-    """`--town DIR` behind the command as well as before it."""
-    return click.option("--town", metavar="DIR", help="The town's folder.")(command)
-
-
-def json_option(command: F) -> F:
-    """`--json`: one document on stdout."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+EMBEDDED_HINT = "this is the town's own server: gastown-mail up or start starts it"
 
 
-def find_root(town: str | None) -> Path:
-    """The folder of the town that is meant; raises SettingsError."""
-    said = town or click.get_current_context().find_root().obj
-    return find_town(Path.cwd(), {**os.environ, **({"GASTOWN_TOWN": said} if said else {})})
+def town_option(command: _F) -> _F:
+    """Add `--town DIR`, which `given_town` returns."""
+
+    def keep(context: click.Context, _: click.Parameter, folder: str | None) -> None:
+        if folder:
+            context.meta[_TOWN] = folder
+
+    text = "The town's folder; default: GASTOWN_TOWN, or the nearest parent folder with town.toml."
+    return click.option("--town", metavar="DIR", expose_value=False, callback=keep, help=text)(command)
 
 
-def load(town: str | None) -> Settings:
-    """The settings of the town that is meant; raises SettingsError."""
-    return load_settings(find_root(town), environ=os.environ)
+def given_town() -> str | None:
+    """The folder that `--town` names, before the command or behind it; None without the option."""
+    folder: str | None = click.get_current_context().meta.get(_TOWN)
+    return folder
+
+
+def find_root() -> Path:
+    """The town's folder; raises SettingsError."""
+    from gastown_mail.contracts.settings import find_town
+
+    folder = given_town()
+    return find_town(Path.cwd(), {**os.environ, **({"GASTOWN_TOWN": folder} if folder else {})})
+
+
+def load() -> "Settings":
+    """The town's settings; raises SettingsError."""
+    from gastown_mail.contracts.settings import load_settings
+
+    return load_settings(find_root(), environ=os.environ)
 
 
 @contextmanager
-def open_town(town: str | None, *, blocking: float = 0.0) -> Iterator[Town]:
-    """The town that is meant, on its Redis; raises SettingsError and RedisUnavailable.
+def open_town(*, blocking: float = 0.0) -> "Iterator[Town]":
+    """The town, connected to its Redis; raises SettingsError and RedisUnavailable.
 
     `blocking` as in `plumbing.connections.connect`.
     """
-    settings = load(town)
+    from gastown_mail.daemon.service import redis_url
+    from gastown_mail.town.town import Town
+
+    settings = load()
     url = redis_url(settings)
     try:
         with user_redis_errors(url):
@@ -63,7 +83,7 @@ def open_town(town: str | None, *, blocking: float = 0.0) -> Iterator[Town]:
 
 @contextmanager
 def user_redis_errors(url: str) -> Iterator[None]:
-    """Whatever Redis throws inside the block as an error of ours: RedisUnavailable, or GastownError."""
+    """Raise errors of Redis inside the block as RedisUnavailable or GastownError."""
     try:
         with redis_errors(url):
             yield
@@ -75,30 +95,44 @@ def user_redis_errors(url: str) -> Iterator[None]:
 
 
 def complete_agents(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    """The agents' addresses that begin like this; none where the town cannot be read."""
+    """The agents' addresses that start with `incomplete`; none if the town cannot be read."""
     try:
-        return [address for address in _known(context) if address.startswith(incomplete)]
+        from gastown_mail.town.roster import load_roster
+
+        with context.scope(cleanup=False):
+            return [address for address in load_roster(load()).agents if address.startswith(incomplete)]
     except Exception:
         return []
 
 
-def complete_words(*known: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
-    """What completes to those of `known` that begin like what is there."""
-    return lambda _, __, incomplete: [str(word) for word in known if word.startswith(incomplete)]
+def complete_words(*words: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    """A completion that offers those of `words` that start with what is typed."""
+    return lambda _, __, incomplete: [str(word) for word in words if word.startswith(incomplete)]
 
 
-def _known(context: click.Context) -> list[str]:
-    # only when somebody completes: `send` pays for no more than it needs
-    from gastown_mail.contracts.settings import find_town, load_settings
-    from gastown_mail.town.roster import load_roster
-
-    said = context.params.get("town") or context.find_root().params.get("town")
-    environ = {**os.environ, **({"GASTOWN_TOWN": said} if said else {})}
-    return list(load_roster(load_settings(find_town(Path.cwd(), environ), environ=environ)).agents)
+def agent_argument(command: _F) -> _F:
+    """Add `AGENT`, passed as `address`: as the user spells it."""
+    return click.argument("address", metavar="AGENT", shell_complete=complete_agents)(command)
 
 
-def parse_since(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
-    """Seconds since the epoch of a duration ago (`10m`) or of an RFC 3339 time; else it is a usage error."""
+def json_option(command: _F) -> _F:
+    """Add `--json`, passed as `as_json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+def agent_option(command: _F) -> _F:
+    """Add the filter `--agent A`."""
+    text = "Show only this agent."
+    return click.option("--agent", metavar="A", shell_complete=complete_agents, help=text)(command)
+
+
+def since_option(command: _F) -> _F:
+    """Add the filter `--since WHEN`, passed as seconds since the epoch."""
+    text = "Show only what is newer than this: a duration (10m) or a time."
+    return click.option("--since", metavar="WHEN", callback=_parse_since, help=text)(command)
+
+
+def _parse_since(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
     if text is None:
         return None
     with suppress(ValueError):
@@ -106,52 +140,34 @@ def parse_since(_: click.Context, __: click.Parameter, text: str | None) -> floa
     with suppress(ValueError):
         return parse_time(text).timestamp()
     raise click.BadParameter(
-        f"{text!r} is neither a duration ago such as 10m nor a time such as 2025-12-20T10:12:21Z"
+        f"{text!r} is neither a duration such as 10m nor a time such as 2025-12-20T10:12:21Z"
     )
 
 
-def agent_option(command: F) -> F:
-    """`--agent A`: what concerns this agent."""
-    return click.option("--agent", metavar="A", shell_complete=complete_agents, help="Only of this agent.")(
-        command
-    )
+def count_option(default: int | None, text: str) -> Callable[[_F], _F]:
+    """Make an option `-n N`, passed as `count`."""
+    shown = default is not None
+    kind = click.IntRange(min=0)
+    return click.option("-n", "count", type=kind, default=default, show_default=shown, help=text)
 
 
-def since_option(command: F) -> F:
-    """`--since WHEN`: what is younger than that."""
-    text = "Only what came since then: a duration ago (10m), or a time."
-    return click.option("--since", metavar="WHEN", callback=parse_since, help=text)(command)
-
-
-def count_option(default: int | None, text: str) -> Callable[[F], F]:
-    """`-n N`: how many at most."""
-    return click.option(
-        "-n",
-        "count",
-        type=click.IntRange(min=0),
-        default=default,
-        show_default=default is not None,
-        help=text,
-    )
-
-
-def address_of(town: Town, spelling: str | None) -> str | None:
-    """The canonical address of whom a filter names, None when it names nobody. Raises AddressError."""
+def address_of(town: "Town", spelling: str | None) -> str | None:
+    """The canonical address of the agent that a filter names, None without one. Raises AddressError."""
     return town.roster().resolve(spelling).address if spelling else None
 
 
 def agent_of(record: Mapping[str, str]) -> str:
-    """Whose session a request means: the agent, or as it was spelled when there is none; "" for garbage."""
+    """The agent that a request is for, else `to` as it was written; "" for an invalid element."""
     return record.get("agent") or record.get("to", "")
 
 
 def matches_agent(record: Mapping[str, str], address: str | None) -> bool:
-    """Is it a request to this agent? To None, every one is."""
+    """True if the request is for this agent, or if `address` is None."""
     return address in (None, agent_of(record))
 
 
-def last_n(records: Sequence[R], count: int) -> Sequence[R]:
-    """The last `count` of them; that there are more is said on stderr."""
+def last_n(records: Sequence[_R], count: int) -> Sequence[_R]:
+    """The last `count` records; a note on stderr says when there are more."""
     if len(records) > count:
         click.echo(f"the newest {count} of {len(records)}; -n {len(records)} shows all", err=True)
     return records[max(0, len(records) - count) :]

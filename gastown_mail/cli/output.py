@@ -1,4 +1,4 @@
-"""How something is shown to people and programs, and how a command waits."""
+"""How commands print for people and programs, and how they wait."""
 
 import json
 import shutil
@@ -12,12 +12,19 @@ import click
 
 from gastown_mail.contracts.go_formats import ZERO_TIME, format_duration, parse_time
 
-GAP = "  "
-MIN_LAST_COLUMN = 30
-"""Columns that a text for people must have beside the others; with fewer it stands below them."""
+_GAP = "  "
+_MIN_LAST_COLUMN = 30
+"""Columns that the last cell needs beside the others; with fewer it goes below them."""
 
-LEAST_WIDTH = 40
-"""Columns that a terminal is taken to have at least."""
+_MIN_WIDTH = 40
+"""The least number of columns that a terminal is assumed to have."""
+
+_ANNOUNCE_AFTER = 1.0
+"""Seconds of waiting after which `wait_for` says what it waits for."""
+
+_POLL = 0.05
+
+_T = TypeVar("_T")
 
 
 def print_json(document: object) -> None:
@@ -26,79 +33,61 @@ def print_json(document: object) -> None:
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None) -> str:
-    """Rows under headings, in columns; where a line would pass `width`, its last cell goes on below.
+    """Format rows as columns under headings; the last cell of a row is wrapped to `width`.
 
-    Without a width it is that of the terminal; what goes elsewhere has one line a row, whole.
+    The default width is the terminal's. Without a terminal nothing is wrapped.
     """
-    limit = width or screen_width()
+    limit = width or _screen_width()
     cells = [[strip_controls(cell) for cell in row] for row in (headings, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings) - 1)]
     return "\n".join(_row(row, widths, limit) for row in cells)
 
 
 def _row(cells: Sequence[str], widths: Sequence[int], limit: int | None) -> str:
-    head = "".join(cell.ljust(size) + GAP for cell, size in zip(cells, widths, strict=False))
+    head = "".join(cell.ljust(size) + _GAP for cell, size in zip(cells, widths, strict=False))
     if limit is None or len(head + cells[-1]) <= limit:
         return (head + cells[-1]).rstrip()
-    if limit - len(head) >= MIN_LAST_COLUMN:
+    if limit - len(head) >= _MIN_LAST_COLUMN:
         return wrap(head + cells[-1], len(head), limit)
-    below = textwrap.indent(wrap(cells[-1], 0, limit - 2 * len(GAP)), 2 * GAP)
-    return "\n".join(part for part in (wrap(head.rstrip(), len(GAP), limit), below.rstrip()) if part)
+    below = textwrap.indent(wrap(cells[-1], 0, limit - 2 * len(_GAP)), 2 * _GAP)
+    return "\n".join(part for part in (wrap(head.rstrip(), len(_GAP), limit), below.rstrip()) if part)
 
 
 def wrap(line: str, indent: int, width: int | None = None) -> str:
-    """The line in as many as `width` asks for (default: the terminal's), the later ones indented."""
-    limit = width or screen_width()
+    """Wrap a line to `width` (default: the terminal's) and indent its continuation."""
+    limit = width or _screen_width()
     if limit is None or len(line) <= limit:
         return line
     return textwrap.fill(line, limit, subsequent_indent=" " * indent, break_on_hyphens=False)
 
 
-def screen_width() -> int | None:
-    """The columns of the terminal that stdout is, None when it is none."""
-    return max(LEAST_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
+def _screen_width() -> int | None:
+    """The width of the terminal, None if stdout is not a terminal."""
+    return max(_MIN_WIDTH, shutil.get_terminal_size().columns) if sys.stdout.isatty() else None
 
 
 def strip_controls(cell: object) -> str:
-    """The text of anything, in one line that cannot steer a terminal."""
+    """The text of `cell` on one line, without characters that control a terminal."""
     return "".join(character if character.isprintable() else " " for character in str(cell))
 
 
-def format_age(written: str) -> str:
-    """How long ago a time of ours (RFC 3339) was, for people; "" for none."""
-    moment = parse_time(written) if written else ZERO_TIME
-    return (
-        ""
-        if moment == ZERO_TIME
-        else f"{format_duration(max(0, round(time.time() - moment.timestamp())))} ago"
-    )
+def format_age(timestamp: str) -> str:
+    """How long ago an RFC 3339 time was, for people; "" for none."""
+    time_then = parse_time(timestamp) if timestamp else ZERO_TIME
+    if time_then == ZERO_TIME:
+        return ""
+    return f"{format_duration(max(0, round(time.time() - time_then.timestamp())))} ago"
 
 
-SAY_AFTER = 1.0
-"""Seconds of silence; what comes sooner needs no words."""
-
-LOOK_PAUSE = 0.05
-
-T = TypeVar("T")
-
-
-def wait_for(condition: Callable[[], T | None], what: str, seconds: float) -> T | None:
-    """The condition's first true value, None when none came within `seconds`.
-
-    `what` is said on stderr, so that nobody sits before a silent command.
-    """
-    began, said = time.monotonic(), False
+def wait_for(condition: Callable[[], _T | None], what: str, seconds: float) -> _T | None:
+    """Return the condition's first true value, None after `seconds`; `what` is announced on stderr."""
+    began, announced = time.monotonic(), False
     while not (value := condition()):
         waited = time.monotonic() - began
         if waited > seconds:
             return None
-        if waited > SAY_AFTER and not said:
-            said = True
-            announce_wait(what, seconds)
-        time.sleep(LOOK_PAUSE)
+        if waited > _ANNOUNCE_AFTER and not announced:
+            announced = True
+            click.echo(f"waiting at most {seconds:.0f} s for {what}", err=True)
+        time.sleep(_POLL)
     return value
-
-
-def announce_wait(what: str, seconds: float) -> None:
-    """Tell on stderr what is waited for, and how long at most."""
-    click.echo(f"waiting at most {seconds:.0f} s for {what}", err=True)

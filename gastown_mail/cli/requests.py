@@ -1,11 +1,13 @@
-"""`requests`: what was asked for, and what came of it."""
+"""`requests`, `inbox`, `dead`: what was asked for, what is not read yet, and what failed."""
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import Any
 
 import click
 
-from gastown_mail.cli.facts import format_event, to_json
+from gastown_mail.cli.events import event_document, format_event
 from gastown_mail.cli.options import (
     address_of,
     agent_of,
@@ -20,113 +22,249 @@ from gastown_mail.cli.options import (
 )
 from gastown_mail.cli.output import format_age, print_json, strip_controls, table, wrap
 from gastown_mail.contracts.errors import GastownError
-from gastown_mail.contracts.go_formats import format_duration, parse_time
-from gastown_mail.contracts.lifecycle import FINAL_STATUSES, RequestStatus
+from gastown_mail.contracts.go_formats import format_duration, format_time, parse_time
+from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
+from gastown_mail.lifecycle.clerk import classify
 from gastown_mail.mail.events import Event, iter_newest_first
+from gastown_mail.mail.requests import DeadLetters, Inbox
+from gastown_mail.town.roster import Roster
 from gastown_mail.town.town import Town
 
-Record = dict[str, str]
-PAGE, REASON_SHOWN = 500, 80
-FIELDS = (
-    *("id", "status", "agent", "action", "from", "to", "reason"),
-    *("timestamp", "received_at", "finished_at", "detail"),
-)
-"""What a request is shown with, in this order."""
+_Record = dict[str, str]
+_PAGE = 500
+"""Records read from Redis at a time."""
 
-NONE = "no such requests; without a filter only open ones are shown, --since 24h shows settled ones too"
+_INBOX_PAGE = 200
+"""Elements of the inbox read at a time; each may be large."""
+
+_MAX_REASON, _MAX_RAW = 80, 200
+"""Characters of a reason, and of an invalid element, that a list shows."""
+
+_FIRST_FIELDS = ("id status agent action from to reason timestamp received_at finished_at detail").split()
+"""The fields of a request that are shown first, in this order."""
 
 
 @click.command()
 @town_option
 @json_option
 @agent_option
-@click.option("--status", type=click.Choice([status.value for status in RequestStatus]), help="Only those.")
+@click.option(
+    "--status", type=click.Choice([status.value for status in RequestStatus]), help="Show only this status."
+)
 @since_option
-@count_option(50, "How many of the newest to show.")
+@count_option(50, "Show at most this many, the newest.")
 @click.argument("request_ids", metavar="[ID]...", nargs=-1)
 def requests(
-    town: str | None, as_json: bool, agent: str | None, status: str | None, since: float | None, count: int,
+    as_json: bool, agent: str | None, status: str | None, since: float | None, count: int,
     request_ids: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """List the requests not settled yet; with a filter, all that are kept. With IDs, show those whole."""
-    if request_ids and (agent or status or since is not None):
-        raise click.UsageError("say which requests by their IDs or by filters, not by both")
-    with open_town(town) as opened:
-        if request_ids:
-            _show_whole(opened, request_ids, as_json)
-            return
-        address = address_of(opened, agent)
-        records = list(_records(opened, _ids(opened, status, filtered=bool(address) or since is not None)))
-    found = [r for r in records if matches_agent(r, address) and status in (None, r["status"])]
-    young = [r for r in found if since is None or received(r) >= since]
-    _show_list(last_n(sorted(young, key=received), count), as_json)
+    """List open requests; with a filter settled ones too, with IDs every detail of these."""
+    if request_ids:
+        if agent or status or since is not None:
+            raise click.UsageError("name requests by their IDs or by filters, not by both")
+        with open_town() as town:
+            _show_details(town, request_ids, as_json)
+        return
+    with open_town() as town:
+        address = address_of(town, agent)
+        filtered = bool(address) or since is not None
+        settled_too = status in FINAL_STATUSES or (status is None and filtered)
+        ids = town.requests.all_ids() if settled_too else list(town.requests.unsettled())
+        records = [
+            r for r in _records(town, ids) if matches_agent(r, address) and status in (None, r["status"])
+        ]
+    recent = [record for record in records if since is None or _received_at(record) >= since]
+    shown = last_n(sorted(recent, key=_received_at), count)
+    if as_json:
+        print_json(shown)
+    elif shown:
+        rows = [(r["id"], r["status"], r["action"] or "-", agent_of(r) or "-", _summary(r)) for r in shown]
+        click.echo(table(("ID", "STATUS", "ACTION", "AGENT", "ASKED FOR, AND WHAT CAME OF IT"), rows))
+    else:
+        click.echo(
+            "no such requests; without a filter only open ones are shown, --since 24h shows settled ones too"
+        )
 
 
-def _ids(town: Town, status: str | None, *, filtered: bool) -> list[str]:
-    """Whose records to look at: the open requests, or all that are kept where settled ones are meant too."""
-    settled_too = status in FINAL_STATUSES or (status is None and filtered)
-    return town.requests.all_ids() if settled_too else list(town.requests.unsettled())
-
-
-def _records(town: Town, ids: Sequence[str]) -> Iterator[Record]:
-    """The records of these ids that are (still) there."""
-    for start in range(0, len(ids), PAGE):
-        page = ids[start : start + PAGE]
+def _records(town: Town, ids: Sequence[str]) -> Iterator[_Record]:
+    """The records of these requests; ids without a record are skipped."""
+    for start in range(0, len(ids), _PAGE):
+        page = ids[start : start + _PAGE]
         for request_id, record in zip(page, town.requests.records(page), strict=True):
             if record.get("received_at"):
                 yield {"id": request_id, **record}
 
 
-def received(record: Record) -> float:
-    """When the clerk booked it, in seconds since the epoch."""
+def _received_at(record: _Record) -> float:
     return parse_time(record["received_at"]).timestamp()
 
 
-def _show_list(found: Sequence[Record], as_json: bool) -> None:
-    if as_json:
-        print_json(found)
-    elif found:
-        rows = [(r["id"], r["status"], r["action"] or "-", agent_of(r) or "-", summary(r)) for r in found]
-        click.echo(table(("ID", "STATUS", "ACTION", "AGENT", "ASKED FOR, AND WHAT CAME OF IT"), rows))
-    else:
-        click.echo(NONE)
-
-
-def summary(record: Record) -> str:
-    """When and by whom it was asked for, and what came of it, for people."""
+def _summary(record: _Record) -> str:
     asked = format_age(record["received_at"]) + (f" by {record['from']}" if record["from"] else "")
     if record["reason"]:
-        asked += f' because "{textwrap.shorten(record["reason"], REASON_SHOWN, placeholder="…")}"'
+        asked += f' because "{textwrap.shorten(record["reason"], _MAX_REASON, placeholder="…")}"'
     return ": ".join(filter(None, (asked, record["detail"])))
 
 
-def _show_whole(town: Town, ids: Sequence[str], as_json: bool) -> None:
-    found = {record["id"]: record for record in _records(town, ids)}
-    if missing := [request_id for request_id in ids if request_id not in found]:
+def _show_details(town: Town, ids: Sequence[str], as_json: bool) -> None:
+    records = {record["id"]: record for record in _records(town, ids)}
+    if missing := [request_id for request_id in ids if request_id not in records]:
         kept = format_duration(town.keys.requests_kept)
         raise GastownError(
-            f"there is no request {', '.join(missing)}: settled ones are kept for {kept}, "
-            "and gastown-mail inbox shows those that nobody has read yet"
+            f"there is no request {', '.join(missing)}: settled requests are kept for {kept}, "
+            "and gastown-mail inbox shows those that are not read yet"
         )
-    ways = _events_by_request(town, ids)
-    if as_json:
-        print_json([{**found[i], "events": [to_json(event) for event in ways[i]]} for i in ids])
-    else:
-        click.echo(
-            "\n\n".join(_format_one(found[i], [format_event(event) for event in ways[i]]) for i in ids)
-        )
-
-
-def _events_by_request(town: Town, ids: Sequence[str]) -> dict[str, list[Event]]:
-    """The events that name these requests, oldest first, by id."""
-    ways: dict[str, list[Event]] = {request_id: [] for request_id in ids}
+    events: dict[str, list[Event]] = {request_id: [] for request_id in ids}
     for event in iter_newest_first(town.redis, town.keys):
-        if (request_id := event.fields.get("request", "")) in ways:
-            ways[request_id].insert(0, event)
-    return ways
+        if (request_id := event.fields.get("request", "")) in events:
+            events[request_id].insert(0, event)
+    if as_json:
+        print_json([{**records[i], "events": [event_document(event) for event in events[i]]} for i in ids])
+        return
+    texts = []
+    for request_id in ids:
+        record = {**dict.fromkeys(_FIRST_FIELDS, ""), **records[request_id]}
+        lines = [wrap(f"{name:<12} {strip_controls(text)}", 13) for name, text in record.items() if text]
+        way = [wrap(format_event(event), 14) for event in events[request_id]]
+        texts.append("\n".join([*lines, "", *way]).rstrip())
+    click.echo("\n\n".join(texts))
 
 
-def _format_one(record: Record, way: Sequence[str]) -> str:
-    names = [*FIELDS, *(name for name in record if name not in FIELDS)]
-    lines = [wrap(f"{name:<12} {strip_controls(record[name])}", 13) for name in names if record.get(name)]
-    return "\n".join([*lines, "", *(wrap(line, 14) for line in way)]).rstrip()
+@click.command()
+@town_option
+@json_option
+@agent_option
+@since_option
+@count_option(50, "Show at most this many, the oldest.")
+def inbox(as_json: bool, agent: str | None, since: float | None, count: int) -> None:
+    """List the elements of the inbox, oldest first, without taking them out."""
+    with open_town() as town:
+        address, box, roster = address_of(town, agent), Inbox(town.redis, town.keys), town.roster()
+        waiting = box.length()
+        documents = (_describe_element(element, roster) for element in _elements(box))
+        matches = (d for d in documents if address in (None, d["agent"]) and d["epoch"] >= (since or 0.0))
+        oldest = list(islice(matches, count))
+    if as_json:
+        print_json({"waiting": waiting, "oldest": oldest})
+        return
+    click.echo(f"{waiting} waiting" + (f", {len(oldest)} shown" if len(oldest) < waiting else ""))
+    if oldest:
+        rows = [(d["id"], d["action"] or "-", agent_of(d) or "-", _expectation(d)) for d in oldest]
+        click.echo(table(("ID", "ACTION", "AGENT", "WHAT THE CLERK WILL FIND"), rows))
+
+
+def _elements(box: Inbox) -> Iterator[bytes]:
+    start = 0
+    while page := box.peek(_INBOX_PAGE, start):
+        yield from page
+        start += len(page)
+
+
+def _describe_element(element: bytes, roster: Roster) -> dict[str, Any]:
+    """An element as the clerk will classify it, without token and handoff; `raw` if it is no request."""
+    incoming = classify(element, roster)
+    request = incoming.request
+    return {
+        "id": incoming.id,
+        "agent": incoming.agent,
+        "from": incoming.asker or (request.sender if request else ""),
+        "to": request.target if request else "",
+        "action": request.action.value if request else "",
+        "timestamp": format_time(request.timestamp) if request else "",
+        "epoch": request.timestamp.timestamp() if request else 0.0,
+        "reason": request.reason if request else "",
+        "refusal": incoming.rejection,
+        "raw": "" if request else element.decode(errors="replace"),
+    }
+
+
+def _expectation(document: dict[str, Any]) -> str:
+    """What the clerk will make of an element, for people."""
+    refusal, raw = document["refusal"], document["raw"]
+    if raw:
+        return f"invalid ({refusal}): {raw[:_MAX_RAW]}{'…' if len(raw) > _MAX_RAW else ''}"
+    asked = f"{format_age(document['timestamp'])} by {document['from']}"
+    return ": ".join(filter(None, (asked, document["reason"], refusal and f"will be refused: {refusal}")))
+
+
+@click.group(invoke_without_command=True)
+@town_option
+@json_option
+@agent_option
+@click.option(
+    "--status", type=click.Choice(sorted(status.value for status in DEAD_STATUSES)),
+    help="Show only this status.",
+)  # fmt: skip
+@since_option
+@count_option(50, "Show at most this many, the newest.")
+@click.pass_context
+def dead(
+    context: click.Context,
+    as_json: bool,
+    agent: str | None,
+    status: str | None,
+    since: float | None,
+    count: int,
+) -> None:
+    """List dead letters with their reasons; `revive ID...` or `drop ID...` some of them."""
+    context.obj = as_json
+    if context.invoked_subcommand:
+        return
+    with open_town() as town:
+        address = address_of(town, agent)
+        ids = DeadLetters(town.redis, town.keys).ids(since or 0.0)
+        records = [{"id": i, **record} for i, record in zip(ids, town.requests.records(ids), strict=True)]
+    matches = [r for r in records if matches_agent(r, address) and status in (None, r.get("status"))]
+    shown = last_n(matches, count)
+    if as_json:
+        print_json(shown)
+    elif shown:
+        rows = [
+            (
+                r["id"], r.get("status", "-"), r.get("action") or "-", agent_of(r) or "-",
+                f"{format_age(r.get('finished_at', ''))}: {r.get('detail', '')}",
+            )
+            for r in shown
+        ]  # fmt: skip
+        click.echo(table(("ID", "STATUS", "ACTION", "AGENT", "SINCE, AND WHY"), rows))
+    else:
+        click.echo("no dead letters" if not records else "no such dead letters")
+
+
+@dead.command()
+@town_option
+@json_option
+@click.argument("request_ids", metavar="ID...", nargs=-1, required=True)
+@click.pass_obj
+def revive(list_as_json: bool, as_json: bool, request_ids: tuple[str, ...]) -> int:
+    """Put dead letters back into the inbox, as if they were asked for now."""
+    return _apply(DeadLetters.revive, request_ids, "back in the inbox", as_json or list_as_json)
+
+
+@dead.command()
+@town_option
+@json_option
+@click.argument("request_ids", metavar="ID...", nargs=-1, required=True)
+@click.pass_obj
+def drop(list_as_json: bool, as_json: bool, request_ids: tuple[str, ...]) -> int:
+    """Remove dead letters from the list."""
+    return _apply(DeadLetters.drop, request_ids, "dropped", as_json or list_as_json)
+
+
+def _apply(act: Callable[[DeadLetters, str], None], ids: tuple[str, ...], done: str, as_json: bool) -> int:
+    """Do `act` to each dead letter and return the exit code; a failure does not stop the others."""
+    outcomes: list[dict[str, Any]] = []
+    with open_town() as town:
+        letters = DeadLetters(town.redis, town.keys)
+        for request_id in ids:
+            try:
+                act(letters, request_id)
+                outcomes.append({"id": request_id, "done": True, "detail": done})
+            except GastownError as error:
+                outcomes.append({"id": request_id, "done": False, "detail": str(error)})
+    if as_json:
+        print_json(outcomes)
+    else:
+        for outcome in outcomes:
+            click.echo(f"{outcome['id']}: {outcome['detail']}", err=not outcome["done"])
+    return 0 if all(outcome["done"] for outcome in outcomes) else 1

@@ -21,15 +21,15 @@ EXIT_CODES = {"running": 0, "stopped": 3, "degraded": 4}
     "--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, metavar="SECONDS",
     help="With --watch: the pause between two looks.",
 )  # fmt: skip
-def status(town: str | None, as_json: bool, watch: bool, interval: float) -> int:
+def status(as_json: bool, watch: bool, interval: float) -> int:
     """Say whether the town is served: exit 0 running, 3 stopped, 4 degraded."""
     if watch and as_json:
         raise click.UsageError("say --watch or --json, not both")
     if watch:
         from gastown_mail.cli.watch import watch_status
 
-        watch_status(lambda: collect_report(town), interval)
-    report = collect_report(town)
+        watch_status(collect_report, interval)
+    report = collect_report()
     click.echo(report.model_dump_json(indent=2) if as_json else _coloured(report))
     return EXIT_CODES[report.verdict]
 

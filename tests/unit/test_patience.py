@@ -13,7 +13,7 @@ def test_what_comes_at_once_needs_no_words(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_what_takes_long_is_said_once_and_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    looks = iter([None] * int(3 * output.SAY_AFTER / output.LOOK_PAUSE))
+    looks = iter([None] * int(3 * output._ANNOUNCE_AFTER / output._POLL))
 
     assert wait_for(lambda: next(looks, "here"), "something", 60) == "here"
 

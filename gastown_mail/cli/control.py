@@ -1,0 +1,144 @@
+"""`poke`, `run`, `attach`, `pause`, `resume`, `clear`, `adopt`: what an operator does to an agent."""
+
+import os
+
+import click
+from rq.job import Job
+
+from gastown_mail.cli.options import agent_argument, complete_agents, open_town, town_option
+from gastown_mail.cli.output import wait_for
+from gastown_mail.contracts.address import Agent
+from gastown_mail.contracts.errors import AddressError, GastownError
+from gastown_mail.daemon.service import request_sweep
+from gastown_mail.lifecycle.start import StartOutcome, StartResult, adopt_session
+from gastown_mail.mail.events import record_event
+from gastown_mail.town.backoff import NO_HISTORY
+from gastown_mail.town.records import TOWN, Desired
+from gastown_mail.town.town import Town
+
+_JOB_TIMEOUT = 30.0
+"""Seconds that a worker has to do what an operator asks for."""
+
+
+@click.command()
+@town_option
+@agent_argument
+@click.argument("text", default="")
+def poke(address: str, text: str) -> None:
+    """Type AGENT's poke, or TEXT, into its session now."""
+    with open_town() as town:
+        agent = town.roster().resolve(address)
+        answer = _await_answer(town.queues.enqueue_poke(agent, text), agent)
+    _print_answer(agent, answer, ok=answer.startswith("delivered"))
+
+
+@click.command()
+@town_option
+@agent_argument
+def run(address: str) -> None:
+    """Start AGENT's session and keep it running from now on."""
+    with open_town() as town:
+        agent = town.roster().resolve(address)
+        town.desired.set(agent.address, Desired.RUNNING)
+        job = town.queues.enqueue_start(agent, "an operator asked for it", by="operator")
+        outcome = StartOutcome.parse(_await_answer(job, agent))
+    _print_answer(agent, str(outcome), ok=outcome.result in (StartResult.STARTED, StartResult.RUNNING))
+
+
+def _await_answer(job: Job, agent: Agent) -> str:
+    """Wait for a worker to run the job and return its result; raises GastownError if none does in time."""
+
+    def is_over() -> bool:
+        job.get_status(refresh=True)
+        return bool(job.is_finished or job.is_failed)
+
+    if not wait_for(is_over, f"a worker on host {agent.host}", _JOB_TIMEOUT):
+        raise GastownError(
+            f"no worker on host {agent.host} answered within {_JOB_TIMEOUT:.0f} s; see gastown-mail status"
+        )
+    return str(job.return_value(refresh=True) or "failed: see gastown-mail logs")
+
+
+def _print_answer(agent: Agent, answer: str, *, ok: bool) -> None:
+    if not ok:
+        raise GastownError(f"{agent.address}: {answer}")
+    click.echo(f"{agent.address}: {answer}")
+
+
+@click.command()
+@town_option
+@agent_argument
+def attach(address: str) -> None:
+    """Show AGENT's session in this terminal; detach with Ctrl-B d."""
+    with open_town() as town:
+        agent = _local_agent(town, address)
+        session = town.sessions.find(agent.session)
+        if session is None:
+            raise GastownError(f"{agent.address} has no session; gastown-mail run {agent.address} starts one")
+        argv = town.sessions.tmux.attach_argv(session.id)
+    # tmux refuses to attach from inside a session as long as TMUX is set
+    os.execve(argv[0], argv, {name: value for name, value in os.environ.items() if name != "TMUX"})
+
+
+def _local_agent(town: Town, address: str) -> Agent:
+    agent = town.roster().resolve(address)
+    if agent.host != town.host:
+        raise AddressError(f"{agent.address} lives on host {agent.host}; run this command there")
+    return agent
+
+
+@click.command()
+@town_option
+@click.argument("address", metavar="[AGENT]", default="", shell_complete=complete_agents)
+@click.option("--all", "whole", is_flag=True, help="Pause the whole town.")
+def pause(address: str, whole: bool) -> None:
+    """Leave AGENT or the whole town alone until `resume`: no requests, starts or pokes."""
+    name = _set_paused(address, whole, paused=True)
+    click.echo(f"{name} is paused; gastown-mail resume {address or '--all'} ends the pause")
+
+
+@click.command()
+@town_option
+@click.argument("address", metavar="[AGENT]", default="", shell_complete=complete_agents)
+@click.option("--all", "whole", is_flag=True, help="Resume the whole town.")
+def resume(address: str, whole: bool) -> None:
+    """End the pause of AGENT or the whole town and restore what was desired before."""
+    click.echo(f"{_set_paused(address, whole, paused=False)} is no longer paused")
+
+
+def _set_paused(address: str, whole: bool, *, paused: bool) -> str:
+    """Pause or resume an agent or the whole town; return its name for people."""
+    if whole == bool(address):
+        raise click.UsageError("name one AGENT, or use --all for the whole town")
+    with open_town() as town:
+        target = TOWN if whole else town.roster().resolve(address).address
+        if paused:
+            town.desired.pause(target)
+        else:
+            town.desired.resume(target)
+            request_sweep(town)
+    return "the whole town" if whole else target
+
+
+@click.command()
+@town_option
+@agent_argument
+def clear(address: str) -> None:
+    """End the back-off and quarantine of AGENT; it is started again if it should be running."""
+    with open_town() as town:
+        agent = town.roster().resolve(address)
+        town.agents.write_gate(agent.address, NO_HISTORY)
+        record_event(town.redis, town.keys, "cleared", agent=agent.address)
+        request_sweep(town)
+    click.echo(f"{agent.address} may be started again")
+
+
+@click.command()
+@town_option
+@agent_argument
+def adopt(address: str) -> None:
+    """Take over a session of AGENT that you started yourself; from then on it is poked and can be ended."""
+    with open_town() as town:
+        agent = _local_agent(town, address)
+        session = adopt_session(town, agent)
+    click.echo(f"{agent.address}: adopted session {session.name}")
