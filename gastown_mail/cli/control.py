@@ -124,7 +124,7 @@ def _set_paused(address: str, whole: bool, *, paused: bool) -> str:
 @town_option
 @agent_argument
 def clear(address: str) -> None:
-    """End the back-off and quarantine of AGENT; it is started again if it should be running."""
+    """End the back-off and quarantine of AGENT, so that it can be started again."""
     with open_town() as town:
         agent = town.roster().resolve(address)
         town.agents.write_gate(agent.address, NO_HISTORY)
@@ -137,7 +137,7 @@ def clear(address: str) -> None:
 @town_option
 @agent_argument
 def adopt(address: str) -> None:
-    """Take over a session of AGENT that you started yourself; from then on it is poked and can be ended."""
+    """Take over a session that you started for AGENT. From then on it is poked and can be ended."""
     with open_town() as town:
         agent = _local_agent(town, address)
         session = adopt_session(town, agent)

@@ -64,7 +64,7 @@ def _step(awaited: str) -> Callable[[_Step], _Step]:
     "--deadline", default=_DEADLINE, show_default=True, metavar="SECONDS", help="Give up after this."
 )
 def demo(deadline: float) -> int:
-    """Show a small town at work, with real sessions and one of each action; leave nothing behind."""
+    """Show a small town at work, with real sessions and one of each action. Nothing is left behind."""
     require_tmux()
     try:
         with _caught_signals() as caught, demo_folder() as folder:

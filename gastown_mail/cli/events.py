@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
@@ -140,7 +140,12 @@ def _log_lines(path: Path, count: int, follow: bool) -> Iterator[str]:
     stream = path.open(errors="replace")
     try:
         newest = deque(stream, maxlen=count)
-        yield from _rotated_lines(path, count - len(newest))
+        older: deque[str] = deque(maxlen=count - len(newest))
+        for number in range(LOG_FILES - 1, 0, -1):
+            rotated = path.with_name(f"{path.name}.{number}")
+            if older.maxlen and rotated.is_file():
+                older.extend(rotated.read_text(errors="replace").splitlines())
+        yield from older
         yield from newest
         while follow:
             yield from stream
@@ -152,15 +157,6 @@ def _log_lines(path: Path, count: int, follow: bool) -> Iterator[str]:
                 time.sleep(_LOG_POLL)
     finally:
         stream.close()
-
-
-def _rotated_lines(path: Path, count: int) -> Iterable[str]:
-    """The last `count` lines of the rotated files."""
-    lines: deque[str] = deque(maxlen=max(0, count))
-    for number in range(LOG_FILES - 1, 0, -1) if count > 0 else ():
-        older = path.with_name(f"{path.name}.{number}")
-        lines.extend(older.read_text(errors="replace").splitlines() if older.is_file() else ())
-    return lines
 
 
 def _format_log_line(line: str) -> str:

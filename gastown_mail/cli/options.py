@@ -36,7 +36,7 @@ def town_option(command: _F) -> _F:
         if folder:
             context.meta[_TOWN] = folder
 
-    text = "The town's folder; default: GASTOWN_TOWN, or the nearest parent folder with town.toml."
+    text = "The town's folder; default: GASTOWN_TOWN or the nearest above."
     return click.option("--town", metavar="DIR", expose_value=False, callback=keep, help=text)(command)
 
 
@@ -128,20 +128,20 @@ def agent_option(command: _F) -> _F:
 
 def since_option(command: _F) -> _F:
     """Add the filter `--since WHEN`, passed as seconds since the epoch."""
+
+    def parse(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
+        if text is None:
+            return None
+        with suppress(ValueError):
+            return time.time() - parse_duration(text)
+        with suppress(ValueError):
+            return parse_time(text).timestamp()
+        raise click.BadParameter(
+            f"{text!r} is neither a duration such as 10m nor a time such as 2025-12-20T10:12:21Z"
+        )
+
     text = "Show only what is newer than this: a duration (10m) or a time."
-    return click.option("--since", metavar="WHEN", callback=_parse_since, help=text)(command)
-
-
-def _parse_since(_: click.Context, __: click.Parameter, text: str | None) -> float | None:
-    if text is None:
-        return None
-    with suppress(ValueError):
-        return time.time() - parse_duration(text)
-    with suppress(ValueError):
-        return parse_time(text).timestamp()
-    raise click.BadParameter(
-        f"{text!r} is neither a duration such as 10m nor a time such as 2025-12-20T10:12:21Z"
-    )
+    return click.option("--since", metavar="WHEN", callback=parse, help=text)(command)
 
 
 def count_option(default: int | None, text: str) -> Callable[[_F], _F]:

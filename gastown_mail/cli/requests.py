@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 import click
@@ -58,7 +57,7 @@ def requests(
     as_json: bool, agent: str | None, status: str | None, since: float | None, count: int,
     request_ids: tuple[str, ...],
 ) -> None:  # fmt: skip
-    """List open requests; with a filter settled ones too, with IDs every detail of these."""
+    """List open requests. With a filter, list settled ones too; with IDs, show these in detail."""
     if request_ids:
         if agent or status or since is not None:
             raise click.UsageError("name requests by their IDs or by filters, not by both")
@@ -141,9 +140,13 @@ def inbox(as_json: bool, agent: str | None, since: float | None, count: int) -> 
     with open_town() as town:
         address, box, roster = address_of(town, agent), Inbox(town.redis, town.keys), town.roster()
         waiting = box.length()
-        documents = (_describe_element(element, roster) for element in _elements(box))
-        matches = (d for d in documents if address in (None, d["agent"]) and d["epoch"] >= (since or 0.0))
-        oldest = list(islice(matches, count))
+        oldest: list[dict[str, Any]] = []
+        start = 0
+        while len(oldest) < count and (page := box.peek(_INBOX_PAGE, start)):
+            documents = [_describe_element(element, roster) for element in page]
+            oldest += [d for d in documents if address in (None, d["agent"]) and d["epoch"] >= (since or 0.0)]
+            start += len(page)
+        del oldest[count:]
     if as_json:
         print_json({"waiting": waiting, "oldest": oldest})
         return
@@ -151,13 +154,6 @@ def inbox(as_json: bool, agent: str | None, since: float | None, count: int) -> 
     if oldest:
         rows = [(d["id"], d["action"] or "-", agent_of(d) or "-", _expectation(d)) for d in oldest]
         click.echo(table(("ID", "ACTION", "AGENT", "WHAT THE CLERK WILL FIND"), rows))
-
-
-def _elements(box: Inbox) -> Iterator[bytes]:
-    start = 0
-    while page := box.peek(_INBOX_PAGE, start):
-        yield from page
-        start += len(page)
 
 
 def _describe_element(element: bytes, roster: Roster) -> dict[str, Any]:
@@ -206,7 +202,7 @@ def dead(
     since: float | None,
     count: int,
 ) -> None:
-    """List dead letters with their reasons; `revive ID...` or `drop ID...` some of them."""
+    """List dead letters with their reasons; `revive` or `drop` some of them."""
     context.obj = as_json
     if context.invoked_subcommand:
         return
@@ -237,7 +233,7 @@ def dead(
 @click.argument("request_ids", metavar="ID...", nargs=-1, required=True)
 @click.pass_obj
 def revive(list_as_json: bool, as_json: bool, request_ids: tuple[str, ...]) -> int:
-    """Put dead letters back into the inbox, as if they were asked for now."""
+    """Put dead letters back into the inbox, as if they had just been sent."""
     return _apply(DeadLetters.revive, request_ids, "back in the inbox", as_json or list_as_json)
 
 

@@ -35,17 +35,20 @@ _STATUS_HINTS = {
     "--agent",
     metavar="A",
     shell_complete=complete_agents,
-    help="The agent that asks; a session knows its own.",
+    help="The agent that asks; known inside a session.",
 )
 @click.option(
     "--to",
     metavar="A",
     shell_complete=complete_agents,
-    help="The agent that is meant; default: the one that asks.",
+    help="The agent whose session is meant; default: the one that asks.",
 )
 @click.option("--reason", metavar="T", default="", help="The reason, for people.")
 @click.option(
-    "--handoff", metavar="T", default="", help="With cycle: text for the new session; - stdin, @FILE a file."
+    "--handoff",
+    metavar="T",
+    default="",
+    help="With cycle: text for the new session; - reads stdin, @FILE a file.",
 )
 @click.option(
     "--wait", metavar="SECONDS", type=float, help="Wait this long for the outcome; fail unless it is done."

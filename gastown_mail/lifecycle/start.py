@@ -63,6 +63,14 @@ class StartOutcome:
             return f"started {self.detail}"
         return f"{self.result}: {self.detail}" if self.detail else self.result.value
 
+    @classmethod
+    def parse(cls, text: str) -> "StartOutcome":
+        """The outcome with this text; any unknown text is a failure."""
+        for result in StartResult:
+            if text.startswith(result):
+                return cls(result, text.removeprefix(result).lstrip(": "))
+        return cls(StartResult.FAILED, text)
+
 
 def start_agent(town: Town, address: str, why: str, by: str = "") -> StartOutcome:
     """Start the agent's session unless it has one or should not run.

@@ -41,7 +41,7 @@ def test_start_stop_restart_and_status(place: Place) -> None:
     assert identity(place.living(MAX)) == identity(session)
 
     assert place.command("stop").returncode == 0
-    assert place.command("stop").stdout == "no daemon runs\n"
+    assert place.command("stop").stdout == "no daemon is running\n"
     assert place.command("status").returncode == 3
     assert identity(place.living(MAX)) == identity(session)
 

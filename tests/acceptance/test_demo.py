@@ -74,7 +74,7 @@ def test_shows_each_act_and_leaves_nothing() -> None:
 
     assert demo.returncode == 0, output
     assert re.findall(r"^ok  (\w+) +\d+ ms  .+$", output, re.MULTILINE) == SHOWN
-    assert output.splitlines()[-1] == "ok  left nothing: no process, no tmux server, no folder"
+    assert output.splitlines()[-1] == "ok  left nothing behind: no process, no tmux server, no folder"
     assert_nothing_left(folder_of(output))
 
 
@@ -97,7 +97,7 @@ def test_sigterm_in_the_middle_leaves_nothing(moment: str) -> None:
         rest, _ = demo.communicate(timeout=PATIENCE)
 
     assert demo.returncode == 128 + signal.SIGTERM, rest
-    assert "interrupted; everything is ended and removed" in rest
+    assert "interrupted; everything was ended and removed" in rest
     assert_nothing_left(folder)
 
 

@@ -218,7 +218,7 @@ def test_a_full_disk_is_named(place: Place) -> None:
             assert process.returncode == 1
             assert said == (
                 "gastown-mail: the system refused: No space left on device; "
-                "make room, or mend the path or its rights, and try again\n"
+                "free some space, or correct the path or its permissions, and try again\n"
             )
 
 

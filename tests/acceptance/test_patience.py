@@ -35,7 +35,9 @@ def test_send_says_where_the_request_stands(place: Place) -> None:
             process = place.python(
                 "-m", "gastown_mail", "send", "restart", "--agent", MAX, "--wait", str(DEADLINE)
             )
-            eventually(lambda: "accepted, no clerk has read it yet" in process.words(), deadline=DEADLINE)
+            eventually(
+                lambda: "accepted, the clerk has not read it yet" in process.words(), deadline=DEADLINE
+            )
         eventually(lambda: "received, it waits" in process.words(), deadline=DEADLINE)
 
     assert process.popen.wait(DEADLINE) == 0, process.words()
@@ -68,7 +70,7 @@ def test_stop_says_that_it_waits_for_the_daemon(place: Place) -> None:
     assert pid
     with frozen(pid):
         stopping = place.python("-m", "gastown_mail", "stop")
-        said = f"waiting at most 24 s for the daemon, pid {pid}, to end what it does"
+        said = f"waiting at most 24 s for the daemon, pid {pid}, to end"
         eventually(lambda: said in stopping.words(), deadline=DEADLINE)
     assert stopping.popen.wait(DEADLINE) == 0, stopping.words()
 

@@ -201,7 +201,7 @@ def test_a_stale_pid_file_blocks_nobody_and_is_never_believed(place: Place) -> N
 
             stopped = place.command("stop")
 
-            assert (stopped.returncode, stopped.stdout) == (0, "no daemon runs\n")
+            assert (stopped.returncode, stopped.stdout) == (0, "no daemon is running\n")
         up = place.up()
         assert place.command("stop").returncode == 0
         assert up.popen.wait(DEADLINE) == 0

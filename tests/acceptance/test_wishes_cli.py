@@ -71,13 +71,16 @@ def test_a_paused_agent_is_left_alone_until_it_is_resumed(place: Place) -> None:
     place.up()
     session = place.run(MAX)
 
-    assert well(place, "pause", "gastown-crew-max") == f"{MAX} is paused; gastown-mail resume ends that\n"
+    assert (
+        well(place, "pause", "gastown-crew-max")
+        == f"{MAX} is paused; gastown-mail resume gastown-crew-max ends the pause\n"
+    )
 
     assert "is paused" in badly(place, *restart(place, MAX))
     assert "held: paused" in badly(place, "poke", MAX, "hello")
     assert {row["agent"]: row["desired"] for row in place.document("agents")}[MAX] == "paused"
     assert identity(place.living(MAX)) == identity(session)
-    assert well(place, "resume", MAX) == f"{MAX} goes on\n"
+    assert well(place, "resume", MAX) == f"{MAX} is no longer paused\n"
     assert well(place, "poke", MAX, "hello") == f"{MAX}: delivered\n"
     well(place, *restart(place, MAX))
     assert replaced(place, session, MAX)
@@ -100,14 +103,17 @@ def test_while_the_whole_town_is_paused_requests_wait(place: Place) -> None:
     place.up()
     session = place.run(MAX)
 
-    assert well(place, "pause", "--all") == "the whole town is paused; gastown-mail resume ends that\n"
+    assert (
+        well(place, "pause", "--all")
+        == "the whole town is paused; gastown-mail resume --all ends the pause\n"
+    )
 
     assert "still received" in badly(place, *restart(place, MAX, ("--wait", "3")))
     assert "the town is paused" in badly(place, "run", WITNESS)
     assert "held: paused" in badly(place, "poke", MAX, "hello")
     assert identity(place.living(MAX)) == identity(session)
     assert place.session(WITNESS) is None
-    assert well(place, "resume", "--all") == "the whole town goes on\n"
+    assert well(place, "resume", "--all") == "the whole town is no longer paused\n"
     eventually(lambda: replaced(place, session, MAX), deadline=DEADLINE)
     place.run(WITNESS)
 
@@ -132,7 +138,7 @@ def test_a_pause_is_of_one_agent_or_of_all(place: Place, command: str) -> None:
         done = place.command(*words)
 
         assert done.returncode == 2
-        assert "name one AGENT, or say --all" in done.stderr
+        assert "name one AGENT, or use --all" in done.stderr
         assert "Traceback" not in done.stderr
     assert not place.town.is_paused()
     assert place.town.agents.read(MAX).desired is None
@@ -178,7 +184,7 @@ def test_a_persons_session_is_left_alone_until_it_is_adopted(place: Place) -> No
         assert "adopt" in badly(place, *words)
     assert identity(place.living(MAXINE)) == identity(persons)
 
-    assert well(place, "adopt", MAXINE) == f"{MAXINE}: session {agent.session} is ours now\n"
+    assert well(place, "adopt", MAXINE) == f"{MAXINE}: adopted session {agent.session}\n"
 
     assert "is ours already" in badly(place, "adopt", MAXINE)
     assert well(place, "poke", MAXINE, "hello") == f"{MAXINE}: delivered\n"

@@ -132,13 +132,13 @@ def test_a_request_that_is_not_kept_is_named(some: Desk) -> None:
     code, out, err = some.run("requests", "two", "nobody-s")
 
     assert (code, out) == (1, "")
-    assert "there is no request nobody-s: settled ones are kept for 168h" in err
+    assert "there is no request nobody-s: settled requests are kept for 168h" in err
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("requests", "--since", "yesterday"), "'yesterday' is neither a duration ago such as 10m"),
+        (("requests", "--since", "yesterday"), "'yesterday' is neither a duration such as 10m"),
         (("events", "--since", "2025-12-20"), "nor a time such as 2025-12-20T10:12:21Z"),
         (("requests", "--status", "finished"), "'finished' is not one of"),
         (("dead", "--status", "done"), "'done' is not one of"),
