@@ -120,9 +120,9 @@ def _show(demo: DemoTown) -> None:
 @_step("the daemon, its own Valkey server and a session for each agent")
 def _town(demo: DemoTown) -> str:
     demo.wait("the daemon to serve the town", demo.serves)
-    for address in demo.sessions:
+    for address in demo.agents:
         demo.wait_for_line(address, f"I am {address}")
-    return f"daemon {demo.daemon.pid} serves; {', '.join(demo.sessions)} run in tmux"
+    return f"daemon {demo.daemon.pid} serves; {', '.join(demo.agents)} run in tmux"
 
 
 @_step("ann to answer a line that is typed into its session")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TypeVar
 
+from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import GastownError, SettingsError
 from gastown_mail.contracts.settings import load_settings
 from gastown_mail.contracts.state import load_state
@@ -86,7 +87,7 @@ class DemoTown:
     """The running town. `caught` collects signals, `until` is a time of the monotonic clock."""
 
     town: Town
-    sessions: Mapping[str, str]
+    agents: Mapping[str, Agent]
     daemon: "subprocess.Popen[bytes]"
     errors: IO[bytes]
     caught: Sequence[int]
@@ -118,7 +119,7 @@ class DemoTown:
 
     def find(self, address: str) -> Session | None:
         """The agent's live session, None when there is none."""
-        session = self.town.sessions.find(self.sessions[address])
+        session = self.town.sessions.find(self.agents[address].session)
         return session if session and not session.dead else None
 
     def wait_for_session(self, address: str) -> Session:
@@ -148,7 +149,7 @@ class DemoTown:
 
     def poke(self, address: str, text: str) -> None:
         """Have a worker type `text` into the agent's session, as `gastown-mail poke` does."""
-        self.town.queues.enqueue_poke(self.town.roster().agents[address], text)
+        self.town.queues.enqueue_poke(self.agents[address], text)
 
     def serves(self) -> bool:
         """True if the daemon is at work."""
@@ -169,7 +170,6 @@ def demo_town(folder: Path, caught: Sequence[int], until: float) -> Iterator[Dem
     (folder / "agent.sh").write_text(_AGENT, encoding="ascii")
     settings = load_settings(folder, environ={})
     town = Town.open(settings, redis_url(settings))
-    sessions = {agent.address: agent.session for agent in load_roster(settings).agents.values()}
     with tempfile.TemporaryFile(dir=folder) as errors:
         # a session of its own: the terminal's Ctrl-C reaches only the demo
         daemon = subprocess.Popen(
@@ -178,7 +178,7 @@ def demo_town(folder: Path, caught: Sequence[int], until: float) -> Iterator[Dem
             env={**environ, "GASTOWN_TOWN": str(folder)}, start_new_session=True, cwd=folder,
         )  # fmt: skip
         try:
-            yield DemoTown(town, sessions, daemon, errors, caught, until)
+            yield DemoTown(town, load_roster(settings).agents, daemon, errors, caught, until)
         finally:
             town.redis.close()
             stop_daemon(daemon)

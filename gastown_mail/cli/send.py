@@ -32,23 +32,14 @@ _STATUS_HINTS = {
 @click.argument("action", shell_complete=complete_words(*LifecycleAction))
 @town_option
 @click.option(
-    "--agent",
-    metavar="A",
-    shell_complete=complete_agents,
-    help="The agent that asks; known inside a session.",
+    "--agent", metavar="A", shell_complete=complete_agents, help="The sender; in a session, its agent."
 )
 @click.option(
-    "--to",
-    metavar="A",
-    shell_complete=complete_agents,
-    help="The agent whose session is meant; default: the one that asks.",
+    "--to", metavar="A", shell_complete=complete_agents, help="The agent to act on; default: the sender."
 )
 @click.option("--reason", metavar="T", default="", help="The reason, for people.")
 @click.option(
-    "--handoff",
-    metavar="T",
-    default="",
-    help="With cycle: text for the new session; - reads stdin, @FILE a file.",
+    "--handoff", metavar="T", default="", help="With cycle: text for the new session; - stdin, @FILE a file."
 )
 @click.option(
     "--wait", metavar="SECONDS", type=float, help="Wait this long for the outcome; fail unless it is done."

@@ -87,7 +87,7 @@ STOPPED = [
     Case("StateFileError", 1, ("up",), A_STATE, state_file),
     Case("RedisUnavailable", 3, ("requests",), ("127.0.0.1:1", "see that it runs"), environ=NOBODY),
     Case("RedisUnavailable", 3, ("dead",), ("is not reachable", "own server: gastown-mail up or start")),
-    Case("NotAccepted", 3, ("send", "cycle", "--agent", MAX),
+    Case("RequestNotAccepted", 3, ("send", "cycle", "--agent", MAX),
          ("the request was not accepted", "see that it runs"), environ=NOBODY),
     Case("TmuxMissing", 5, ("up",), ("tmux is not on the PATH: install it",), environ=NO_TMUX),
     Case("TmuxMissing", 5, ("start",), ("tmux is not on the PATH: install it",), environ=NO_TMUX),
@@ -97,9 +97,9 @@ STOPPED = [
 ]  # fmt: skip
 
 SERVED = [
-    Case("TownHeld", 4, ("up",), HELD),
-    Case("TownHeld", 4, ("start",), HELD),
-    Case("NotOurs", 1, ("poke", MAXINE, "hello"), ("adopt",), persons_session),
+    Case("TownLocked", 4, ("up",), HELD),
+    Case("TownLocked", 4, ("start",), HELD),
+    Case("SessionNotManaged", 1, ("poke", MAXINE, "hello"), ("adopt",), persons_session),
     Case("StartFailed", 1, ("run", WITNESS), ("the work dir", NO_WORK_DIR), no_work_dir),
     Case("GastownError", 1, ("requests", "nobody-s"), ("there is no request nobody-s", "gastown-mail inbox")),
     Case("GastownError", 1, ("dead", "drop", "nobody-s"), ("no dead letter nobody-s; `gastown-mail dead`",)),
@@ -108,9 +108,10 @@ SERVED = [
 ]  # fmt: skip
 
 HIDDEN = {
-    "UndecodableElement": "it becomes a dead letter: see test_an_element_that_is_no_request_is_a_dead_letter",
-    "Unknown": "see test_a_tmux_that_does_not_answer_is_named",
-    "SurvivorsLeft": "no test can make a process that survives SIGKILL",
+    "InvalidRequest": "it becomes a dead letter: see test_an_element_that_is_no_request_is_a_dead_letter",
+    "StateUnknown": "see test_a_tmux_that_does_not_answer_is_named",
+    "Postponed": "workers raise it: see test_while_the_whole_town_is_paused_requests_wait",
+    "ProcessesSurvived": "no test can make a process that survives SIGKILL",
 }
 
 
