@@ -108,8 +108,10 @@ def events(
             return address in (None, fields.get("agent")) and kind in (None, fields.get("event"))
 
         def show(event: Event) -> None:
-            document = json.dumps(event_document(event), ensure_ascii=False)
-            click.echo(document if as_json else wrap(format_event(event), 14))
+            if as_json:
+                click.echo(json.dumps(event_document(event), ensure_ascii=False))
+            else:
+                click.echo(wrap(format_event(event), 14))
 
         follower = EventFollower(town)
         past = iter_newest_first(town.redis, town.keys, since=since or 0.0, until=follower.last_id)
