@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def one_sentence(stderr: str) -> str:
-    """What a person is told: one line, no traceback."""
+    """The error a user sees: one line, no traceback."""
     assert "Traceback" not in stderr
     assert len(stderr.strip().splitlines()) == 1, stderr
     return stderr

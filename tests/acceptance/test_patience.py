@@ -1,4 +1,4 @@
-"""Whoever waits on the command line is told what for."""
+"""A command that waits says what it waits for."""
 
 import signal
 

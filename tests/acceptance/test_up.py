@@ -70,7 +70,7 @@ def test_after_sigkill_the_town_is_free_and_the_agents_live(place: Place) -> Non
     _, left = psutil.wait_procs(children, timeout=DEADLINE)
     assert not left, "the children end with their parent"
     assert identity(place.living(MAX)) == identity(session)
-    assert place.state().running, "nobody could write that it has ended"
+    assert place.state().running, "a killed daemon cannot record its end"
     assert place.command("status").returncode == 4
     waits = place.ask(MAX, "restart")
     place.up()

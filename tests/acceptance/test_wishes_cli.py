@@ -1,4 +1,4 @@
-"""What an operator wants of one agent or of the whole town, said on the command line to a real daemon."""
+"""Pause, resume, run, clear, adopt and send, on the command line of a real daemon."""
 
 import os
 import signal
@@ -22,27 +22,27 @@ WAIT = ("--wait", str(DEADLINE))
 
 @pytest.fixture
 def with_deacon() -> Iterator[Place]:
-    """A town with a deacon, which must run."""
+    """A town with a deacon, which is kept running."""
     with a_place(TOWN + '[agents."deacon/"]\n') as made:
         yield made
 
 
 @pytest.fixture
 def strict() -> Iterator[Place]:
-    """A town in which who asks must prove itself."""
+    """A town where agents must prove who they are."""
     with a_place(TOWN.replace("[daemon]\n", "[daemon]\nrequire_incarnation = true\n")) as made:
         yield made
 
 
 def well(place: Place, *words: str) -> str:
-    """What the command says on its standard output; it must end well."""
+    """The command's stdout; it must succeed."""
     done = place.command(*words)
     assert done.returncode == 0, (words, done.stderr)
     return done.stdout
 
 
 def badly(place: Place, *words: str, code: int = 1) -> str:
-    """The one sentence with which the command refuses."""
+    """The one sentence of a command that fails."""
     done = place.command(*words)
     assert done.returncode == code, (words, done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
@@ -53,7 +53,7 @@ def badly(place: Place, *words: str, code: int = 1) -> str:
 
 
 def restart(place: Place, address: str, wait: tuple[str, ...] = WAIT) -> tuple[str, ...]:
-    """The words of an operator who wants the agent restarted."""
+    """The arguments with which an operator restarts an agent."""
     return ("send", "restart", "--agent", "operator", "--to", address, *wait)
 
 

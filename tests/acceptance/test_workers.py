@@ -50,7 +50,7 @@ def test_a_worker_beside_up_is_harmless(place: Place) -> None:
     assert len((place.root / "work" / "max" / "starts").read_text().split()) == 4
     assert place.state().pid == up.pid
     assert beside.stop() == 0
-    assert place.state().running, "the town is served by somebody else still"
+    assert place.state().running, "another process still serves the town"
     place.done(place.ask(MAX, "restart"))
     assert place.document("status")["verdict"] == "running"
 

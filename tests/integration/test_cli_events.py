@@ -33,7 +33,7 @@ def command(town: Town, *words: str) -> list[str]:
 
 
 @pytest.fixture
-def told(make_town: Callable[..., Town], redis_url: str) -> Town:
+def busy(make_town: Callable[..., Town], redis_url: str) -> Town:
     """A town whose settings name its Redis, with some events."""
     town = make_town(f'[daemon]\nredis_url = "{redis_url}"\n{TWO_AGENTS}')
     for number in range(1200):
@@ -76,16 +76,16 @@ def events(town: Town, *words: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_events_can_be_narrowed_down(told: Town) -> None:
-    assert [one["event"] for one in events(told, "-n", "3")] == ["started", "poke", "poke"]
+def test_events_can_be_narrowed_down(busy: Town) -> None:
+    assert [one["event"] for one in events(busy, "-n", "3")] == ["started", "poke", "poke"]
     numbers = [
-        one["number"] for one in events(told, "-n", "3", "--agent", "gastown-witness", "--event", "poke")
+        one["number"] for one in events(busy, "-n", "3", "--agent", "gastown-witness", "--event", "poke")
     ]
     assert numbers == ["1195", "1197", "1199"], "the newest three of those, oldest first"
-    assert len(events(told)) == 20
-    assert len(events(told, "--since", "1h")) == 1201
-    assert [one["request"] for one in events(told, "--agent", "gastown/max")] == [ID]
-    assert events(told, "--since", "0s") == events(told, "--event", "nonsense") == []
+    assert len(events(busy)) == 20
+    assert len(events(busy, "--since", "1h")) == 1201
+    assert [one["request"] for one in events(busy, "--agent", "gastown/max")] == [ID]
+    assert events(busy, "--since", "0s") == events(busy, "--event", "nonsense") == []
 
 
 def test_events_are_followed_through_a_restart_of_redis(tmp_path: Path, server: OwnServer) -> None:
@@ -114,11 +114,11 @@ def test_events_are_followed_through_a_restart_of_redis(tmp_path: Path, server: 
             assert "Traceback" not in followed.err()
 
 
-def test_the_log_is_followed_across_its_rotation(told: Town, tmp_path: Path) -> None:
-    log = told.settings.log_file
+def test_the_log_is_followed_across_its_rotation(busy: Town, tmp_path: Path) -> None:
+    log = busy.settings.log_file
     log.parent.mkdir()
     log.write_text("one\n")
-    with following(told, tmp_path, "logs", "-f") as followed:
+    with following(busy, tmp_path, "logs", "-f") as followed:
         eventually(lambda: followed.out() == "one\n", deadline=30)
         with log.open("a") as open_still:
             open_still.write("two\n")
@@ -156,22 +156,22 @@ def on_terminal(town: Town, columns: int, *words: str, **environ: str) -> str:
 
 
 @pytest.fixture
-def full(told: Town) -> Town:
+def full(busy: Town) -> Town:
     """Requests with long ids, long reasons and long addresses; garbage in the inbox; a log."""
     for ident, to in ((ID, MAX), (LONG_ID, f"gastown/crew/{'y' * 40}"), ("short", WITNESS)):
-        told.redis.rpush(
-            told.keys.inbox, element("operator", "cycle", id=ident, to=to, reason="long words " * 50)
+        busy.redis.rpush(
+            busy.keys.inbox, element("operator", "cycle", id=ident, to=to, reason="long words " * 50)
         )
-    told.redis.rpush(told.keys.inbox, b"\xff\x1b[31mred\x1b]0;title\x07" + b"garbage " * 200)
-    book_inbox(told)
-    told.redis.rpush(told.keys.inbox, b"\xff\x1b[31mred\x1b]0;title\x07" + b"garbage " * 200)
-    told.settings.log_file.parent.mkdir()
-    told.settings.log_file.write_text(
+    busy.redis.rpush(busy.keys.inbox, b"\xff\x1b[31mred\x1b]0;title\x07" + b"garbage " * 200)
+    book_inbox(busy)
+    busy.redis.rpush(busy.keys.inbox, b"\xff\x1b[31mred\x1b]0;title\x07" + b"garbage " * 200)
+    busy.settings.log_file.parent.mkdir()
+    busy.settings.log_file.write_text(
         json.dumps(
             {"time": "2026-01-01T00:00:00Z", "level": "INFO", "event": "said", "detail": "\x1b[31m" * 99}
         )
     )
-    return told
+    return busy
 
 
 LISTS = (

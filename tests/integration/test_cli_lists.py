@@ -20,7 +20,7 @@ MAX, WITNESS = "gastown/crew/max", "gastown/witness"
 
 
 class Desk:
-    """Where an operator sits: what the command says there of one town, and what is put into it."""
+    """Runs commands on one town, and puts requests into it."""
 
     def __init__(self, town: Town, capsys: pytest.CaptureFixture[str]) -> None:
         self.town, self.capsys = town, capsys

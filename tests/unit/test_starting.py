@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.contracts.address import Agent
-from gastown_mail.lifecycle.start import first_prompt, new_incarnation, preflight
+from gastown_mail.lifecycle.start import (
+    StartOutcome,
+    StartResult,
+    first_prompt,
+    new_incarnation,
+    preflight,
+)
 
 
 def an_agent(work_dir: Path, command: str, **env: str) -> Agent:
@@ -132,3 +138,15 @@ def test_no_two_incarnations_are_alike() -> None:
 
     assert len(tokens) == 1000
     assert min(map(len, tokens)) >= 32, "enough bits that nobody guesses one"
+
+
+@pytest.mark.parametrize("result", StartResult)
+@pytest.mark.parametrize("detail", ["", "gt-max, pid 12: alive"])
+def test_an_outcome_is_read_back_from_its_text(result: StartResult, detail: str) -> None:
+    outcome = StartOutcome(result, detail)
+
+    assert StartOutcome.parse(str(outcome)) == outcome
+
+
+def test_any_other_text_is_a_failure() -> None:
+    assert StartOutcome.parse("who knows") == StartOutcome(StartResult.FAILED, "who knows")
