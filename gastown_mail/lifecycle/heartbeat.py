@@ -12,6 +12,7 @@ from gastown_mail.lifecycle.heartbeat_policy import (
     Decision,
     PokeAgent,
     Skip,
+    SkipKind,
     StartAgent,
     plan,
     stable_agents,
@@ -75,7 +76,7 @@ def observe(town: Town) -> tuple[list[AgentSnapshot], list[Decision]]:
     pairs = zip(agents, records, strict=True)
     snapshots = [AgentSnapshot(agent, record, sessions.get(agent.session)) for agent, record in pairs]
     if town.is_paused():
-        return snapshots, [Skip(agent, "left alone: the town is paused") for agent in agents]
+        return snapshots, [Skip(agent, SkipKind.LEFT_ALONE, "the town is paused") for agent in agents]
     return snapshots, plan(snapshots, datetime.now(UTC), town.settings.daemon)
 
 

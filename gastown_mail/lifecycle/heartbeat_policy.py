@@ -1,5 +1,6 @@
 """The heartbeat's decision for each agent: start it, poke it, or skip it, and why. Pure."""
 
+import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -47,12 +48,26 @@ class PokeAgent:
     why = "poked: idle and due"
 
 
+class SkipKind(enum.StrEnum):
+    """The first words of a decision to do nothing, as they are stored; `explain` shows it as it is."""
+
+    LEFT_ALONE = "left alone"
+    NOT_STARTED = "not started"
+    NOT_POKED = "not poked"
+
+
 @dataclass(frozen=True)
 class Skip:
     """Nothing is to be done, and why."""
 
     agent: Agent
-    why: str
+    kind: SkipKind
+    detail: str
+
+    @property
+    def why(self) -> str:
+        """The decision in words."""
+        return f"{self.kind}: {self.detail}"
 
 
 Decision = StartAgent | PokeAgent | Skip
@@ -83,17 +98,17 @@ def stable_agents(snapshots: Iterable[AgentSnapshot], now: datetime, settings: D
 def _decide(snapshot: AgentSnapshot, now: datetime, settings: DaemonSettings) -> Decision:
     agent, record, session = snapshot.agent, snapshot.record, snapshot.session
     if record.desired in (Desired.STOPPED, Desired.PAUSED):
-        return Skip(agent, f"left alone: {record.desired.value}")
+        return Skip(agent, SkipKind.LEFT_ALONE, record.desired.value)
     if session is None or (session.dead and session.incarnation):
         state = "has ended" if session else "is not there"
         if not should_run(agent, record):
-            return Skip(agent, f"left alone: its session {state}, and keep_running is false")
+            return Skip(agent, SkipKind.LEFT_ALONE, f"its session {state}, and keep_running is false")
         if reason := record.gate.blocked_reason(now.timestamp()):
-            return Skip(agent, f"not started: {reason}")
+            return Skip(agent, SkipKind.NOT_STARTED, reason)
         why = "a request ended it" if record.owed else "it must keep running"
         return StartAgent(agent, f"its session {state} and {why}")
     if not session.incarnation:
-        return Skip(agent, "left alone: its session is not ours; adopt it")
+        return Skip(agent, SkipKind.LEFT_ALONE, "its session is not ours; adopt it")
     return _poke_or_skip(agent, record, session, now, settings)
 
 
@@ -101,16 +116,16 @@ def _poke_or_skip(
     agent: Agent, record: AgentRecord, session: Session, now: datetime, settings: DaemonSettings
 ) -> Decision:
     if not agent.poke:
-        return Skip(agent, "not poked: it has no poke")
+        return Skip(agent, SkipKind.NOT_POKED, "it has no poke")
     if session.attached:
-        return Skip(agent, "not poked: a person is attached")
+        return Skip(agent, SkipKind.NOT_POKED, "a person is attached")
     idle = now - _moment(session.activity)
     if idle < timedelta(seconds=settings.fresh_after):
-        return Skip(agent, f"not poked: active at {_stable_text(now - idle)}")
+        return Skip(agent, SkipKind.NOT_POKED, f"active at {_stable_text(now - idle)}")
     unanswered = _unanswered(record, session)
     due = _next_poke_at(record, unanswered, settings)
     if due - now > timedelta(seconds=settings.heartbeat_interval * _POKE_EARLY_FRACTION):
-        return Skip(agent, f"not poked: due at {_stable_text(due)}")
+        return Skip(agent, SkipKind.NOT_POKED, f"due at {_stable_text(due)}")
     return PokeAgent(agent, session, agent.poke, unanswered)
 
 
