@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gastown_mail import cli
-from gastown_mail.cli import demo, doctor, report, status
+from gastown_mail.cli import demo, doctor, status
 from gastown_mail.contracts import errors, keys, lifecycle, settings
 from gastown_mail.contracts.address import CUSTOM_ROLE, DEFAULT_COMMAND, ROLES, Role
 from gastown_mail.contracts.go_formats import format_duration
@@ -21,6 +21,7 @@ from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.contracts.settings_model import DURATION_HINT, DaemonSettings, RoleSettings
 from gastown_mail.mail.events import EVENTS, FIELDS
 from gastown_mail.plumbing import log
+from gastown_mail.status.model import Report
 from gastown_mail.town.roster import STOP_GRACE
 from tools import shapes
 from tools.markdown import code, first_line, listed, page, rows_at_head, said_below, table
@@ -233,7 +234,7 @@ def status_json_page() -> str:
         "One document. `agents --json` prints its list `agents` alone. Times are RFC 3339 with a zone, ages "
         "and spans are seconds. What is null never was, or is not known: then `unknown` says why. A key may "
         "be added to version 1; none is renamed or removed.",
-        *shapes.tables(report.Report),
+        *shapes.tables(Report),
     )
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 COMMANDS = {
     "init": "daemon", "up": "daemon", "start": "daemon", "stop": "daemon", "restart": "daemon",
-    "status": "status", "agents": "agents", "explain": "explain",
+    "status": "status", "agents": "status", "explain": "status",
     "requests": "requests", "inbox": "requests", "dead": "requests", "events": "events", "logs": "events",
     "send": "send",
     "poke": "control", "run": "control", "attach": "control", "pause": "control", "resume": "control",

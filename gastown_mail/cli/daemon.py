@@ -158,8 +158,8 @@ def _wait_until_up(process: "subprocess.Popen[bytes]", settings: Settings) -> bo
 def _missing_parts(settings: Settings) -> list[str]:
     """The parts of a daemon that are not at work yet."""
     # `up` does without these imports
-    from gastown_mail.cli.look import StatusCollector
-    from gastown_mail.cli.troubles import missing_workers
+    from gastown_mail.status.collect import StatusCollector
+    from gastown_mail.status.health import missing_workers
 
     problems = missing_workers(StatusCollector(settings).report())
     return [f"{problem.reason}: {problem.remedy}" for problem in problems]

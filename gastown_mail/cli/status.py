@@ -1,41 +1,330 @@
-"""`status`: the town at a glance, once or again and again."""
+"""`status`, `agents` and `explain`: how the town is, how each agent is, and why."""
 
 import os
+import shutil
+import signal
 import sys
+import textwrap
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NoReturn
 
 import click
 
-from gastown_mail.cli.glance import COLOURS, format_report
-from gastown_mail.cli.look import collect_report
-from gastown_mail.cli.options import json_option, town_option
-from gastown_mail.cli.report import Report
+from gastown_mail.cli.options import (
+    agent_option,
+    complete_agents,
+    find_root,
+    json_option,
+    load,
+    town_option,
+)
+from gastown_mail.cli.output import print_json, strip_controls, table
+from gastown_mail.status.collect import StatusCollector, collect_report
+from gastown_mail.status.explain import explain_agent
+from gastown_mail.status.health import all_problems, format_short
+from gastown_mail.status.model import (
+    OBSERVED,
+    AgentStatus,
+    Daemon,
+    Explanation,
+    Heartbeat,
+    InboxStatus,
+    Report,
+)
 
 EXIT_CODES = {"running": 0, "stopped": 3, "degraded": 4}
+_COLOURS = {"running": "green", "stopped": "yellow", "degraded": "red"}
+_UNKNOWN = "unknown"
+_WIDTH = 80
+_ENTER, _HOME, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[H\x1b[J", "\x1b[?25h\x1b[?1049l"
+"""For a terminal: a second screen without a cursor, from its top, and back to the first one."""
 
 
 @click.command()
 @town_option
 @json_option
-@click.option("-w", "--watch", is_flag=True, help="Show it again and again, until Ctrl-C (exit code 130).")
+@click.option("-w", "--watch", is_flag=True, help="Repeat it until Ctrl-C (exit code 130).")
 @click.option(
     "--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, metavar="SECONDS",
-    help="With --watch: the pause between two looks.",
+    help="With --watch: the pause between two reports.",
 )  # fmt: skip
 def status(as_json: bool, watch: bool, interval: float) -> int:
-    """Say whether the town is served: exit 0 running, 3 stopped, 4 degraded."""
+    """Say whether the daemon serves the town: exit 0 running, 3 stopped, 4 degraded."""
     if watch and as_json:
         raise click.UsageError("say --watch or --json, not both")
+    root = find_root()
     if watch:
-        from gastown_mail.cli.watch import watch_status
-
-        watch_status(collect_report, interval)
-    report = collect_report()
-    click.echo(report.model_dump_json(indent=2) if as_json else _coloured(report))
+        _watch(root, interval)
+    report = collect_report(root)
+    first, *rest = format_report(report)
+    click.echo(report.model_dump_json(indent=2) if as_json else "\n".join((_coloured(first, report), *rest)))
     return EXIT_CODES[report.verdict]
 
 
-def _coloured(report: Report) -> str:
-    first, *rest = format_report(report)
-    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
-        first = click.style(first, fg=COLOURS[report.verdict], bold=True)
-    return "\n".join((first, *rest))
+@click.command()
+@town_option
+@json_option
+@agent_option
+@click.option("--status", "observed", type=click.Choice(OBSERVED), help="Only agents in this observed state.")
+def agents(as_json: bool, agent: str | None, observed: str | None) -> None:
+    """List the agents: what should be and what is."""
+    collector = StatusCollector(load())
+    roster = collector.town.roster()
+    only = roster.resolve(agent).address if agent else None
+    rows = [
+        row for row in collector.agents(roster)
+        if only in (None, row.agent) and observed in (None, row.observed)
+    ]  # fmt: skip
+    if as_json:
+        print_json([row.model_dump(mode="json") for row in rows])
+    elif rows:
+        click.echo(format_agents(rows))
+    else:
+        click.echo("no such agents" if agent or observed else "the town has no agents")
+    if collector.failure:
+        raise collector.failure
+
+
+@click.command()
+@town_option
+@json_option
+@click.argument("agent", shell_complete=complete_agents)
+def explain(as_json: bool, agent: str) -> None:
+    """Say why AGENT was or was not started or poked at the last heartbeat, and what can be done."""
+    collector = StatusCollector(load())
+    explanation = explain_agent(collector, collector.town.roster().resolve(agent))
+    words = "\n".join(format_explanation(explanation))
+    click.echo(explanation.model_dump_json(indent=2) if as_json else words)
+    if collector.failure:
+        raise collector.failure
+
+
+def _watch(root: Path, interval: float) -> NoReturn:
+    """Show the report again and again: in place on a terminal, one below the other elsewhere."""
+    # SIGTERM as an exception, like Ctrl-C: `finally` gives the terminal back as it was.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    in_place = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
+    try:
+        click.echo(_ENTER if in_place else "", nl=False)
+        while True:
+            report = collect_report(root)
+            first, *rest = format_report(report)
+            lines = [first, f"  as of {_format_clock(report.asked)}; Ctrl-C ends", *rest]
+            click.echo(_HOME + _fitted(lines, report) if in_place else "\n".join(lines) + "\n\n", nl=False)
+            time.sleep(interval)
+    finally:
+        click.echo(_LEAVE if in_place else "", nl=False)
+
+
+def _fitted(lines: Sequence[str], report: Report) -> str:
+    """The lines in the size of the terminal: long ones are folded, those below the last row left out."""
+    columns, rows = shutil.get_terminal_size()
+    folded = [[line[at : at + columns] for at in range(0, len(line), columns)] or [""] for line in lines]
+    verdict = len(folded[0])
+    pieces = [piece for line in folded for piece in line]
+    if len(pieces) > rows:
+        pieces[rows - 1 :] = ["…"]
+    return "\n".join(_coloured(piece, report) if at < verdict else piece for at, piece in enumerate(pieces))
+
+
+def _coloured(line: str, report: Report) -> str:
+    """The line in the colour of the verdict, on terminals that want colours."""
+    if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
+        return line
+    return click.style(line, fg=_COLOURS[report.verdict], bold=True)
+
+
+def format_report(report: Report) -> list[str]:
+    """The report as lines: the verdict with every reason, what to do, each part, the agents."""
+    reasons = "; ".join(problem.reason for problem in report.troubles)
+    verdict = ": ".join(word for word in (report.town or report.root, report.verdict, reasons) if word)
+    parts = {
+        "daemon": _daemon_text(report.daemon),
+        "heartbeat": _heartbeat_text(report.heartbeat) if report.heartbeat else _UNKNOWN,
+        "workers": _workers_text(report) or _UNKNOWN,
+        "requests": _inbox_text(report.mail) if report.mail else _UNKNOWN,
+        "agents": _UNKNOWN if report.agents is None else summarize(report.agents),
+    }
+    return [
+        strip_controls(verdict) + (" (the whole town is paused)" if report.paused else ""),
+        *(line for _, problem in all_problems(report)
+          for line in _wrapped(f"  ! {problem.reason}: {problem.remedy}", indent=4)),
+        *_columns(parts, margin=12),
+        *(["", *format_agents(report.agents).splitlines()] if report.agents else []),
+    ]  # fmt: skip
+
+
+def _daemon_text(daemon: Daemon) -> str:
+    words = [f"pid {daemon.pid}" if daemon.pid else "its pid is not visible here"]
+    if not daemon.held:
+        words = ["none, although its state says that it is running" if daemon.running else "none"]
+    if daemon.since:
+        words.append(f"since {_format_clock(daemon.since)}")
+    if daemon.state_from == "state.json" and daemon.state_age is not None:
+        words.append(f"by state.json, written {format_short(daemon.state_age)} ago")
+    return ", ".join(words)
+
+
+def _heartbeat_text(beat: Heartbeat) -> str:
+    last = f"{_format_clock(beat.last)} ({format_short(beat.age)} ago)" if beat.last else "none yet"
+    words = [f"last {last}", f"{beat.count} since the start"]
+    if beat.due_in is not None:
+        words.append(f"next in {format_short(beat.due_in)}" if beat.due_in > 0 else "next due now")
+    return ", ".join(words)
+
+
+def _workers_text(report: Report) -> str:
+    return "; ".join(
+        f"{host.host}: {host.lifecycle}{f' of {host.expected}' if host.expected else ''} lifecycle, "
+        f"{host.heartbeat} heartbeat"
+        for host in report.hosts or ()
+    )
+
+
+def _inbox_text(mail: InboxStatus) -> str:
+    counts = {
+        "inbox": (mail.inbox, mail.inbox_oldest),
+        "taken": (mail.taken, mail.taken_oldest),
+        "open": (mail.open, mail.open_oldest),
+        "dead letters": (mail.dead, None),
+    }
+    words = [
+        f"{name} {count}" + ("" if oldest is None else f" (oldest {format_short(oldest)})")
+        for name, (count, oldest) in counts.items()
+    ]
+    return ", ".join(words) + ("" if mail.clerk else "; no clerk")
+
+
+def format_agents(rows: Iterable[AgentStatus]) -> str:
+    """The agents as a table, with those that are down at the top."""
+    cells = [
+        (row.agent, _desired(row), row.observed, format_short(row.age), format_short(row.idle), note(row))
+        for row in sorted(rows, key=lambda row: not row.is_down)
+    ]
+    return table(("AGENT", "DESIRED", "OBSERVED", "AGE", "IDLE", "NOTE"), cells)
+
+
+def _desired(row: AgentStatus) -> str:
+    return "must run" if row.must_run else row.desired or "-"
+
+
+def note(row: AgentStatus) -> str:
+    """What else matters about the agent now; `explain` says what the last heartbeat decided."""
+    remarks = {
+        "elsewhere": f"lives on {row.host}",
+        "foreign": "not managed; adopt it",
+        "ended": "its program has ended",
+    }
+    may_start = row.observed != "alive" and row.desired not in ("stopped", "paused")
+    if may_start and row.waits and row.waits_until:
+        return f"{row.waits} until {_format_clock(row.waits_until)}"
+    if row.observed in remarks:
+        return remarks[row.observed]
+    if row.attached:
+        return "a person is attached"
+    if row.since_poke is None or row.age is None or row.since_poke > row.age:
+        return "-"
+    return f"poked {format_short(row.since_poke)} ago"
+
+
+def summarize(rows: Sequence[AgentStatus]) -> str:
+    """How many agents there are in each observed and in each desired state."""
+    observed = Counter(row.observed for row in rows)
+    desired = Counter(_desired(row) for row in rows)
+    what = ", ".join(f"{observed[word]} {word}" for word in OBSERVED if observed[word])
+    should = ", ".join(f"{count} {word}" for word, count in sorted(desired.items()) if word != "-")
+    return f"{len(rows)}: {what or 'none'}" + (f"; desired: {should}" if should else "")
+
+
+def format_explanation(explanation: Explanation) -> list[str]:
+    """The explanation as lines: the decision, what does not answer, each part, the next steps."""
+    row, paused = explanation.now, explanation.town_paused
+    decision = explanation.decision or "no heartbeat has decided about it yet"
+    back_off = (
+        f"{row.waits} until {_format_clock(row.waits_until)}" if row.waits and row.waits_until else "none"
+    )
+    parts = {
+        "decided": _decided_text(explanation),
+        "desired": _desired_text(explanation),
+        "now": _now_text(row),
+        "back-off": _UNKNOWN if row.desired == "unknown" else back_off,
+        "town": {None: _UNKNOWN, True: "paused: no agent is started or poked", False: "not paused"}[paused],
+        "last request": _request_text(explanation),
+    }
+    unknown = [f"  ! {part}: {why}" for part, why in explanation.unknown.items()]
+    steps = [f"  > {step}" for step in explanation.next_steps]
+    return [
+        *(line for words in (f"{row.agent}: {decision}", *unknown) for line in _wrapped(words, indent=4)),
+        *_columns(parts, margin=16),
+        *(line for step in steps for line in _wrapped(step, indent=4)),
+    ]
+
+
+def _decided_text(explanation: Explanation) -> str:
+    if explanation.decision is None:
+        return _UNKNOWN if explanation.unknown else "-"
+    if explanation.decided is None:
+        return f"at the last heartbeat of {explanation.now.host}; the time is not known here"
+    changes = {
+        "its session has started": explanation.now.since,
+        "what is desired has changed": explanation.wish.since if explanation.wish else None,
+    }
+    since = "".join(f"; {what} since" for what, at in changes.items() if at and at > explanation.decided)
+    ago = format_short(explanation.decided_ago)
+    return f"at the heartbeat of {_format_clock(explanation.decided)}, {ago} ago{since}"
+
+
+def _desired_text(explanation: Explanation) -> str:
+    row, wish = explanation.now, explanation.wish
+    if wish is None:
+        return _UNKNOWN
+    since = f", since {_format_clock(wish.since)}" if wish.since else ""
+    desired = wish.desired or ("running" if row.must_run else "nothing")
+    return f"{desired}, by {wish.by}{since}" + (
+        "; it is started whenever it is not running" if row.must_run else ""
+    )
+
+
+def _now_text(row: AgentStatus) -> str:
+    if row.observed != "alive":
+        remark = note(row.model_copy(update={"waits": None}))
+        return row.observed if remark == "-" else f"{row.observed}: {remark}"
+    attached = "a person is attached" if row.attached else "no person is attached"
+    active = f"last activity {format_short(row.idle)} ago"
+    return f"alive for {format_short(row.age)} in session {row.session}, {active}, {attached}"
+
+
+def _request_text(explanation: Explanation) -> str:
+    request = explanation.last_request
+    if request is None:
+        return _UNKNOWN if explanation.unknown else "none that is still known"
+    finished = f" at {_format_clock(request.finished)}" if request.finished else ""
+    detail = f": {request.detail}" if request.detail else ""
+    return f"{request.action} by {request.asked_by} is {request.status}{finished}{detail} [{request.id}]"
+
+
+def _columns(parts: dict[str, str], *, margin: int) -> list[str]:
+    """Each part as its name and its text, the text in a column."""
+    return [
+        line
+        for name, text in parts.items()
+        for line in _wrapped(f"  {name:<{margin - 2}}{text}", indent=margin)
+    ]
+
+
+def _wrapped(text: str, *, indent: int) -> list[str]:
+    return textwrap.wrap(
+        strip_controls(text), _WIDTH, subsequent_indent=" " * indent,
+        break_on_hyphens=False, replace_whitespace=False, break_long_words=False,
+    )  # fmt: skip
+
+
+def _format_clock(at: datetime) -> str:
+    """The time in the local zone, with the date unless it is today's."""
+    local = at.astimezone()
+    today = local.date() == datetime.now(UTC).astimezone().date()
+    return local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")

@@ -128,7 +128,8 @@ class Tmux:
         except subprocess.TimeoutExpired:
             raise StateUnknown(
                 f"tmux did not answer within {self.deadline:g} s on socket {self.socket}: "
-                "its server is stopped or overloaded; nothing is concluded from that, look again later"
+                "its server is suspended or overloaded; look again later, and if its process is suspended, "
+                "kill -CONT resumes it"
             ) from None
         finally:
             _discard(client)
@@ -193,7 +194,8 @@ class Tmux:
             return self._no_server(text, unconnected["refused"] or unconnected["path"])
         if _NO_TARGET.match(text):
             return TargetNotFound(text)
-        return StateUnknown(f"tmux on socket {self.socket} says: {text or 'nothing, but it failed'}")
+        remedy = "; end that server when its agents may end, or use its tmux" if "protocol" in text else ""
+        return StateUnknown(f"tmux on socket {self.socket} says: {text or 'nothing, but it failed'}{remedy}")
 
     def _no_server(self, text: str, path: str) -> StateUnknown:
         folder = Path(path).parent

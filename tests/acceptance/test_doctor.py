@@ -47,8 +47,8 @@ def test_a_town_that_is_well_has_no_finding(place: Place) -> None:
     for text in (
         "answers", "append-only file on, eviction policy noeviction", "agree, to 0.0 s", "MB are free",
         f"pid {place.holder()} holds the town", "agents of this host that can be started: 3",
-        f"workers alive on {place.town.keys.lifecycle_queue(place.settings.host)}: 2",
-        "1 sessions, 1 of them ours",
+        f"workers alive on {place.settings.host}: 2 lifecycle, 1 heartbeat",
+        "1 sessions, 1 of them managed",
         "the heartbeat is on the schedule, every 2s", "the sweep is on the schedule, every 1s",
     ):  # fmt: skip
         assert text in "\n".join(seen)
@@ -62,10 +62,10 @@ def test_what_is_down_or_missing_is_named_with_its_remedy(place: Place) -> None:
 
     assert code == 6
     assert "'no-such-program' is not on the PATH; install it" in findings["agents"]
-    assert "gastown-mail up or start starts it" in findings["redis"]
-    assert findings["daemon"] == "the daemon does not run; gastown-mail up or start runs it"
+    assert "it starts with the daemon: gastown-mail up or start" in findings["redis"]
+    assert findings["daemon"] == "the daemon does not run: gastown-mail up or start runs it"
     assert {"?   clock        Redis does not answer"} <= set(_seen(place))
-    assert "is not reachable: see that it runs" in findings["redis"]
+    assert "Redis does not answer: the town's own server does not run" in findings["redis"]
 
 
 def test_a_worker_that_is_dead_is_not_counted_though_redis_still_knows_it(place: Place) -> None:
@@ -78,8 +78,8 @@ def test_a_worker_that_is_dead_is_not_counted_though_redis_still_knows_it(place:
 
         _, findings = _findings(place)
 
-    queue = place.town.keys.lifecycle_queue(place.settings.host)
-    assert f"no living worker listens on {queue}; gastown-mail restart" in findings["daemon"]
+    assert f"no lifecycle worker on {place.settings.host}: gastown-mail logs says why" in findings["daemon"]
+    assert "gastown-mail restart" in findings["daemon"]
 
 
 def test_another_tmux_than_the_servers_is_named(place: Place, tmp_path: Path) -> None:
@@ -155,9 +155,9 @@ def test_a_daemon_that_was_killed_and_a_tmux_that_does_not_answer_are_named(plac
         os.kill(server, signal.SIGCONT)
 
     assert code == 6
-    assert "tmux did not answer within 5 s" in findings["tmux server"]
+    assert "tmux did not answer within 1.5 s" in findings["tmux server"]
     assert "kill -CONT" in findings["tmux server"]
-    assert "the daemon was killed, or runs elsewhere" in findings["daemon"]
+    assert "no daemon holds the town: it was killed, or runs elsewhere" in findings["daemon"]
 
 
 def test_a_redis_that_may_lose_requests_is_named(place: Place) -> None:

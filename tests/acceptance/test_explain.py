@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gastown_mail.cli.reasons import Explanation
+from gastown_mail.status.model import Explanation
 from gastown_mail.town.backoff import StartHistory
 from tests.acceptance.daemons import DEADLINE, Place, a_place
 from tests.acceptance.test_status import frozen, redis_pid
@@ -109,7 +109,7 @@ def test_without_redis_it_says_what_it_does_not_know(place: Place) -> None:
     assert done.returncode == 3
     assert "did not answer in time" in done.stderr
     assert "alive" in done.stdout
-    assert "gate          unknown" in done.stdout
+    assert "back-off      unknown" in done.stdout
 
 
 def test_an_agent_that_the_town_does_not_have_cannot_be_explained(place: Place) -> None:

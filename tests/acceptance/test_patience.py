@@ -48,8 +48,8 @@ START_AND_LOOK = """
 import os
 from pathlib import Path
 from gastown_mail.cli.daemon import start_in_background
-from gastown_mail.cli.look import StatusCollector
-from gastown_mail.cli.troubles import missing_workers
+from gastown_mail.status.collect import StatusCollector
+from gastown_mail.status.health import missing_workers
 from gastown_mail.contracts.settings import load_settings
 settings = load_settings(Path.cwd(), environ=os.environ)
 start_in_background(settings)

@@ -5,18 +5,12 @@ from typing import Any
 
 import pytest
 
-from gastown_mail.cli.explain import decided_at, desired_by, request_of
-from gastown_mail.cli.reasons import (
-    DesiredBy,
-    Explanation,
-    LastRequest,
-    format_explanation,
-    humanize,
-    next_steps,
-)
-from gastown_mail.cli.report import Daemon, Heartbeat, Report
+from gastown_mail.cli.status import format_explanation
+from gastown_mail.lifecycle.heartbeat_policy import SkipKind
 from gastown_mail.mail.events import Event
-from tests.unit.test_status import ALIVE, DEACON, NOW, THERE, row
+from gastown_mail.status.explain import _decided_at, _desired_by, _from_record, _humanize, _next_steps
+from gastown_mail.status.model import Daemon, DesiredBy, Explanation, Heartbeat, Host, LastRequest, Report
+from tests.unit.test_status import ALIVE, DEACON, HERE, NOW, THERE, row, well
 
 PAUSED, STOPPED = {"desired": "paused"}, {"desired": "stopped", "must_run": False}
 
@@ -48,31 +42,55 @@ def words(explanation: Explanation) -> str:
     ],
 )  # fmt: skip
 def test_a_decision_becomes_a_sentence(decision: str, sentence: str) -> None:
-    assert humanize(decision) == sentence
+    assert _humanize(decision) == sentence
+
+
+@pytest.mark.parametrize("kind", SkipKind)
+def test_a_decision_to_do_nothing_is_shown_as_it_is(kind: SkipKind) -> None:
+    assert _humanize(f"{kind}: for a reason") == f"{kind}: for a reason"
+
+
+DOWN = {"observed": "none", "must_run": True}
+NO_WORKER = well(hosts=[Host(host=HERE, here=True, lifecycle=0, expected=2, heartbeat=1)])
+NONE_THERE = well(hosts=[Host(host=THERE, here=False, lifecycle=0, heartbeat=0)])
 
 
 @pytest.mark.parametrize(
-    ("explanation", "steps"),
+    ("explanation", "report", "steps"),
     [
-        (told(), ["poke deacon/ [TEXT]"]),
-        (told(daemon_runs=False), ["start runs", "poke deacon/"]),
-        (told(unknown={"tmux": "why"}, now={"observed": "unknown"}), ["doctor"]),
-        (told(town_paused=True), ["resume --all"]),
-        (told(PAUSED), ["resume deacon/"]),
-        (told({**STOPPED, "observed": "none"}), ["run deacon/"]),
-        (told({"observed": "none", "must_run": True}), ["the next sweep starts it"]),
-        (told({"observed": "ended", "waits": "quarantine"}), ["events --agent deacon/", "clear deacon/"]),
-        (told({"observed": "foreign"}), ["adopt deacon/"]),
-        (told({"observed": "elsewhere", "host": THERE}), ["ask on host there"]),
-        (told(last_request=LastRequest(id="i1", action="cycle", asked_by="deacon/", status="refused")),
+        (told(), well(), ["attach deacon/ shows it; gastown-mail poke deacon/ [TEXT]"]),
+        (told(), well(daemon=Daemon(held=False, running=False)),
+         ["the daemon does not run: gastown-mail up", "when that is done, gastown-mail poke deacon/ [TEXT]"]),
+        (told(unknown={"tmux": "why"}, now={"observed": "unknown"}), well(), ["doctor"]),
+        (told(), well(paused=True), ["resume --all", "when that is done, gastown-mail poke deacon/"]),
+        (told(PAUSED), well(), ["resume deacon/"]),
+        (told({**STOPPED, "observed": "none"}), well(), ["run deacon/"]),
+        (told(DOWN), well(), ["the next sweep starts it"]),
+        (told(DOWN), NONE_THERE, ["the next sweep starts it"]),
+        (told(DOWN), NO_WORKER,
+         ["no lifecycle worker on here: gastown-mail logs", "when that is done, the next sweep starts it"]),
+        (told({"observed": "ended", "waits": "quarantine"}), well(),
+         ["events --agent deacon/", "clear deacon/"]),
+        (told({"observed": "foreign"}), well(), ["adopt deacon/"]),
+        (told({"observed": "elsewhere", "host": THERE}), well(), ["ask on host there"]),
+        (told(last_request=LastRequest(id="i1", action="cycle", asked_by="x", status="refused")), well(),
          ["poke deacon/", "dead revive i1"]),
     ],
 )  # fmt: skip
-def test_there_is_something_to_do_in_every_case(explanation: Explanation, steps: list[str]) -> None:
-    found = list(next_steps(explanation))
+def test_there_is_something_to_do_in_every_case(
+    explanation: Explanation, report: Report, steps: list[str]
+) -> None:
+    lines = list(_next_steps(explanation, report, None))
 
-    assert len(found) == len(steps), found
-    assert all(step in line for step, line in zip(steps, found, strict=True)), found
+    assert len(lines) == len(steps), lines
+    assert all(step in line for step, line in zip(steps, lines, strict=True)), lines
+
+
+@pytest.mark.parametrize("now", [DOWN, {**STOPPED, "observed": "none"}, {"observed": "ended"}])
+def test_no_start_is_promised_that_cannot_succeed(now: dict[str, Any]) -> None:
+    steps = list(_next_steps(told(now), well(), "the work dir /t does not exist; make it"))
+
+    assert steps == ["it cannot be started: the work dir /t does not exist; make it"]
 
 
 def test_the_decision_is_the_first_line_and_says_when_it_fell() -> None:
@@ -99,7 +117,7 @@ def test_what_is_not_known_is_not_made_up() -> None:
     )
 
     assert "! redis: it stands still" in said
-    for part in ("decided", "desired", "gate", "town", "last request"):
+    for part in ("decided", "desired", "back-off", "town", "last request"):
         assert f"{part} unknown" in said
 
 
@@ -109,9 +127,9 @@ def test_an_agent_on_another_host_was_not_judged_by_the_heartbeat_of_this_one() 
     )
     decision = {"decision": "delivered"}
 
-    assert decided_at(report, row().model_copy(update=decision)) == NOW
-    assert decided_at(report, row(host=THERE).model_copy(update=decision)) is None
-    assert decided_at(report, row()) is None
+    assert _decided_at(report, row().model_copy(update=decision)) == NOW
+    assert _decided_at(report, row(host=THERE).model_copy(update=decision)) is None
+    assert _decided_at(report, row()) is None
 
 
 def event(second: int, name: str, **fields: str) -> Event:
@@ -123,11 +141,11 @@ def test_who_said_what_is_desired_is_the_last_who_said_it() -> None:
     request = event(2, "carrying", request="i1", action="shutdown")
     stopped = row().model_copy(update={"desired": "stopped"})
 
-    assert desired_by(DEACON, stopped, [request, operator]).by == "an operator"
-    wish = desired_by(DEACON, stopped, [operator, request, event(3, "started")])
+    assert _desired_by(DEACON, stopped, [request, operator]).by == "an operator"
+    wish = _desired_by(DEACON, stopped, [operator, request, event(3, "started")])
     assert (wish.by, wish.since) == ("request i1 (shutdown)", NOW + timedelta(seconds=2))
-    assert desired_by(DEACON, stopped, []).since is None
-    assert desired_by(DEACON, row(), [operator]).by == "its settings: keep_running = true"
+    assert _desired_by(DEACON, stopped, []).since is None
+    assert _desired_by(DEACON, row(), [operator]).by == "its settings: keep_running = true"
 
 
 def test_an_open_request_has_no_end() -> None:
@@ -138,13 +156,13 @@ def test_an_open_request_has_no_end() -> None:
         "received_at": "2025-12-20T12:00:00Z",
     }
 
-    request = request_of("i1", record | {"finished_at": ""})
+    request = _from_record("i1", record | {"finished_at": ""})
 
     assert (request.received, request.finished) == (datetime(2025, 12, 20, 12, tzinfo=UTC), None)
     assert "cycle by deacon/ is carrying [i1]" in words(told(last_request=request))
 
 
 def test_who_is_attached_is_said() -> None:
-    assert "nobody is attached" in words(told())
+    assert "no person is attached" in words(told())
     assert "a person is attached" in words(told({"attached": 1}))
     assert ALIVE.attached == 0

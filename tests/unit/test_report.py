@@ -1,12 +1,23 @@
-"""The documents of `status`, `agents` and `explain`: their shape is what is written here."""
+"""The documents of `status`, `agents`, `explain` and `doctor`: their shape is what is written here."""
 
 from datetime import UTC, datetime
 
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from gastown_mail.cli.reasons import DesiredBy, Explanation, LastRequest
-from gastown_mail.cli.report import AgentStatus, Daemon, Heartbeat, Host, InboxStatus, Problem, Report
+from gastown_mail.status.model import (
+    AgentStatus,
+    CheckResult,
+    Daemon,
+    DesiredBy,
+    Explanation,
+    Heartbeat,
+    Host,
+    InboxStatus,
+    LastRequest,
+    Problem,
+    Report,
+)
 
 ROW = (
     "agent host session desired must_run observed since age active idle attached waits waits_until last_poke"
@@ -24,6 +35,7 @@ VERSION_1: dict[type[BaseModel], str] = {
     " next_steps unknown",
     DesiredBy: "desired by since",
     LastRequest: "id action asked_by status received finished detail",
+    CheckResult: "check verdict text",
 }
 """The keys of version 1, in the order in which they are printed."""
 

@@ -7,16 +7,22 @@ from typing import Any
 
 import pytest
 
-from gastown_mail.cli.glance import format_report, verdict
-from gastown_mail.cli.parts import age_of_oldest, daemon_part
-from gastown_mail.cli.report import AgentStatus, Daemon, Heartbeat, Host, InboxStatus, Report
-from gastown_mail.cli.rows import agent_status, format_clock, format_short, note, rows_table, summarize
-from gastown_mail.cli.troubles import with_verdict
+from gastown_mail.cli.status import _format_clock, format_agents, format_report, note, summarize
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.state import State
 from gastown_mail.plumbing.locks import LockHolder
 from gastown_mail.sessions.session import Session
-from gastown_mail.status.rq_workers import WORKER_TIMEOUT, WorkerInfo
+from gastown_mail.status.collect import _WORKER_TIMEOUT, _daemon, _oldest_age, _WorkerInfo
+from gastown_mail.status.health import format_short, with_verdict
+from gastown_mail.status.model import (
+    AgentStatus,
+    Daemon,
+    Heartbeat,
+    Host,
+    InboxStatus,
+    Report,
+    agent_status,
+)
 from gastown_mail.town.backoff import StartHistory
 from gastown_mail.town.records import AgentRecord, Desired
 
@@ -70,8 +76,13 @@ def heartbeat(**parts: Any) -> Heartbeat:
     return Heartbeat(**beat | parts)
 
 
+def verdict(report: Report) -> str:
+    """The first line of what `status` prints."""
+    return format_report(report)[0]
+
+
 def test_a_town_that_is_served_runs_and_the_first_line_says_so() -> None:
-    assert format_report(well())[0] == "t: running"
+    assert verdict(well()) == "t: running"
 
 
 def test_a_town_without_daemon_that_says_so_itself_is_stopped_whatever_else_is_unknown() -> None:
@@ -88,14 +99,14 @@ def test_a_town_without_daemon_that_says_so_itself_is_stopped_whatever_else_is_u
     ("parts", "reason"),
     [
         ({"daemon": Daemon(held=False, running=True)}, "no daemon holds the town"),
-        ({"daemon": Daemon(held=True, pid=7, frozen=True, running=True)}, "the daemon stands still"),
+        ({"daemon": Daemon(held=True, pid=7, frozen=True, running=True)}, "the daemon is suspended"),
         ({"daemon": Daemon(held=True, running=False)}, "the daemon is starting or stopping"),
         ({"unknown": {"redis": "why"}}, "Redis does not answer"),
         ({"unknown": {"tmux": "why"}}, "tmux does not answer"),
         ({"heartbeat": heartbeat(age=120)}, "the last heartbeat was 2m ago"),
         ({"heartbeat": heartbeat(last=None, age=None)}, "no heartbeat since the start 2h ago"),
         ({"heartbeat": heartbeat(due_in=None)}, "the heartbeat is not on the schedule"),
-        ({"heartbeat": heartbeat(due_in=-11)}, "the heartbeat is overdue since 11s"),
+        ({"heartbeat": heartbeat(due_in=-11)}, "the heartbeat is overdue by 11s"),
         ({"hosts": [Host(host=HERE, here=True, lifecycle=1, expected=2, heartbeat=1)]},
          "1 of 2 lifecycle workers on here"),
         ({"hosts": [Host(host=THERE, here=False, lifecycle=0, heartbeat=0)]},
@@ -139,7 +150,7 @@ def test_a_paused_town_says_so_and_how_that_ends() -> None:
     said = format_report(well(paused=True))
 
     assert said[0] == "t: running (the whole town is paused)"
-    assert "resume --all ends that" in said[2]
+    assert "resume --all ends the pause" in said[2]
     assert verdict(well(paused=True, unknown={"tmux": "why"})).startswith("t: degraded: tmux does not answer")
 
 
@@ -147,7 +158,7 @@ def test_a_state_that_another_process_left_is_not_the_daemons() -> None:
     left = State(running=True, pid=6, started_at=ago(hours=5))
 
     mine, unseen, nobody = (
-        daemon_part(holder, left, "redis", 0.0) for holder in (LockHolder(7), LockHolder(None), None)
+        _daemon(holder, left, "redis", 0.0) for holder in (LockHolder(7), LockHolder(None), None)
     )
 
     assert (mine.pid, mine.running, mine.since) == (7, False, None)
@@ -190,8 +201,8 @@ def test_a_wait_says_which_and_until_when() -> None:
         for gate in (back_off, both, StartHistory(not_before=NOW.timestamp() - 1))
     )
 
-    assert note(waiting) == f"back-off until {format_clock(later)}"
-    assert note(kept) == f"quarantine until {format_clock(much_later)}"
+    assert note(waiting) == f"back-off until {_format_clock(later)}"
+    assert note(kept) == f"quarantine until {_format_clock(much_later)}"
     assert (over.waits, over.waits_until) == (None, None)
 
 
@@ -214,7 +225,7 @@ def test_forty_agents_fit_eighty_columns_and_those_that_are_down_come_first() ->
 
     lines = format_report(well(agents=rows))
 
-    table = rows_table(rows).splitlines()
+    table = format_agents(rows).splitlines()
     assert lines[-41:] == table
     assert table[1].startswith(names[-1])
     assert max(map(len, lines[1:])) <= 80
@@ -237,12 +248,12 @@ def test_durations_are_short(seconds: float | None, said: str) -> None:
 def test_the_age_of_the_oldest_is_that_of_the_first_element_with_a_timestamp() -> None:
     wish, later = (f'{{"timestamp": "2025-12-20T11:5{minute}:00Z"}}'.encode() for minute in (5, 8))
 
-    assert age_of_oldest([b"\xff", b"[]", b'{"timestamp": 7}', wish, later], NOW) == 300
-    assert age_of_oldest([b"\xff", b"null"], NOW) is None
+    assert _oldest_age([b"\xff", b"[]", b'{"timestamp": 7}', wish, later], NOW) == 300
+    assert _oldest_age([b"\xff", b"null"], NOW) is None
 
 
 def test_a_worker_that_was_silent_for_too_long_does_not_live() -> None:
-    silent = WorkerInfo(pid=1, machine="far", last_seen=NOW - WORKER_TIMEOUT - timedelta(seconds=1))
+    silent = _WorkerInfo(pid=1, machine="far", last_seen=NOW - _WORKER_TIMEOUT - timedelta(seconds=1))
 
     assert not silent.is_alive(NOW, same_machine=False)
     assert replace(silent, last_seen=NOW).is_alive(NOW, same_machine=True)

@@ -1,4 +1,4 @@
-"""One look at a town whose parts answer, or do not, as the test says."""
+"""The report of a town whose parts answer, or do not, as the test says."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ResponseError
 
-from gastown_mail.cli.look import StatusCollector
-from gastown_mail.cli.troubles import missing_workers, with_verdict
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, StateUnknown
 from gastown_mail.daemon.workers import make_worker
+from gastown_mail.status.collect import StatusCollector
+from gastown_mail.status.health import missing_workers
 from gastown_mail.town.town import Town
 from tests.integration.stage import MAX, WITNESS
 from tests.parts import OwnServer
@@ -17,8 +17,8 @@ from tests.towns import TWO_AGENTS, a_town
 
 
 @pytest.fixture
-def look(own_town: Town, server: OwnServer) -> Iterator[StatusCollector]:
-    """A look at a town on a Redis of the test's own."""
+def collector(own_town: Town, server: OwnServer) -> Iterator[StatusCollector]:
+    """A collector of a town on a Redis of the test's own."""
     daemon = own_town.settings.daemon.model_copy(update={"redis_url": server.url})
     made = StatusCollector(own_town.settings.model_copy(update={"daemon": daemon}))
     with made.town.redis:
@@ -29,32 +29,34 @@ def fails(error: Exception) -> None:
     raise error
 
 
-def test_a_redis_that_was_silent_is_not_asked_again(look: StatusCollector) -> None:
+def test_a_redis_that_was_silent_is_not_asked_again(collector: StatusCollector) -> None:
     asked: list[str] = []
 
-    look.ask_redis("redis", lambda: fails(RedisUnavailable("it stands still")))
+    collector.ask_redis("redis", lambda: fails(RedisUnavailable("it stands still")))
 
-    assert look.ask_redis("mail", lambda: asked.append("mail")) is None
+    assert collector.ask_redis("mail", lambda: asked.append("mail")) is None
     assert asked == []
-    assert look.unknown == {"redis": "it stands still"}
-    assert isinstance(look.failure, RedisUnavailable)
+    assert collector.unknown == {"redis": "it stands still"}
+    assert isinstance(collector.failure, RedisUnavailable)
 
 
-def test_a_part_that_cannot_be_read_keeps_no_other_from_being_read(look: StatusCollector) -> None:
-    look.ask_redis("mail", lambda: fails(ResponseError("WRONGTYPE")))
+def test_a_part_that_cannot_be_read_keeps_no_other_from_being_read(collector: StatusCollector) -> None:
+    collector.ask_redis("mail", lambda: fails(ResponseError("WRONGTYPE")))
 
-    assert look.ask_redis("workers", lambda: "two") == "two"
-    assert look.unknown == {"mail": "WRONGTYPE"}
-    assert type(look.failure) is GastownError
-    assert str(look.failure) == "the inbox cannot be read: WRONGTYPE"
+    assert collector.ask_redis("workers", lambda: "two") == "two"
+    assert collector.unknown == {"mail": "WRONGTYPE"}
+    assert type(collector.failure) is GastownError
+    assert str(collector.failure) == "the inbox cannot be read: WRONGTYPE"
 
 
-def test_keys_of_another_type_and_records_of_another_shape_are_unknown_parts(look: StatusCollector) -> None:
-    keys, redis = look.town.keys, look.town.redis
+def test_keys_of_another_type_and_records_of_another_shape_are_unknown_parts(
+    collector: StatusCollector,
+) -> None:
+    keys, redis = collector.town.keys, collector.town.redis
     redis.set(keys.inbox, "no list")
     redis.hset(keys.agent(MAX), "last_poke", "yesterday")
 
-    report = look.report()
+    report = collector.report()
 
     assert sorted(report.unknown) == ["mail", "records"]
     assert report.mail is None
@@ -63,16 +65,18 @@ def test_keys_of_another_type_and_records_of_another_shape_are_unknown_parts(loo
     assert report.hosts
 
 
-def test_a_frozen_redis_and_a_tmux_that_is_missing_are_said(look: StatusCollector, server: OwnServer) -> None:
-    look.town.sessions.tmux.environ["PATH"] = "/nowhere"
+def test_a_frozen_redis_and_a_tmux_that_is_missing_are_said(
+    collector: StatusCollector, server: OwnServer
+) -> None:
+    collector.town.sessions.tmux.environ["PATH"] = "/nowhere"
 
     with server.frozen():
-        report = look.report()
+        report = collector.report()
 
     assert "did not answer in time" in report.unknown["redis"]
     assert "no tmux on PATH" in report.unknown["tmux"]
     assert {row.observed for row in report.agents or ()} == {"unknown"}
-    assert not isinstance(look.failure, StateUnknown), "the first failure is what a command fails with"
+    assert not isinstance(collector.failure, StateUnknown), "the first failure is what a command fails with"
 
 
 TWO_HOSTS = TWO_AGENTS.replace('[agents."gastown/witness"]', '[agents."gastown/witness"]\nhost = "far"')
@@ -86,7 +90,7 @@ def test_workers_are_counted_host_by_host_and_silent_ones_are_not(tmp_path: Path
             one.register_birth()  # type: ignore[no-untyped-call]
         town.redis.hset(silent.key, "last_heartbeat", "2025-12-20T12:00:00.000000Z")
 
-        report = with_verdict(StatusCollector(town.settings).report())
+        report = StatusCollector(town.settings).report()
 
     here, far = sorted(report.hosts or (), key=lambda host: not host.here)
     assert (here.host, here.lifecycle, here.expected) == (town.host, 0, 2)

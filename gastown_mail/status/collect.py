@@ -1,0 +1,300 @@
+"""A report of one town: each part is asked once, with a deadline; one that does not answer is `unknown`."""
+
+import json
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import repeat
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+from redis import Redis
+from redis.exceptions import RedisError
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
+
+from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
+from gastown_mail.contracts.go_formats import ZERO_TIME, parse_time
+from gastown_mail.contracts.settings import Settings, load_settings
+from gastown_mail.contracts.state import State, load_state, state_file
+from gastown_mail.daemon.schedule import next_due
+from gastown_mail.daemon.service import redis_url
+from gastown_mail.mail.requests import DeadLetters
+from gastown_mail.plumbing.connections import connect, redis_errors, to_str, to_strs
+from gastown_mail.plumbing.embedded import is_server_running
+from gastown_mail.plumbing.locks import LockHolder, TownLock
+from gastown_mail.status.health import unreachable, with_verdict
+from gastown_mail.status.model import (
+    AgentStatus,
+    Daemon,
+    Heartbeat,
+    Host,
+    InboxStatus,
+    Report,
+    Source,
+    StateSource,
+    age,
+    agent_status,
+    known_time,
+)
+from gastown_mail.town.lease import LeaseOwner
+from gastown_mail.town.roster import Roster
+from gastown_mail.town.town import Town
+
+_ANSWER_DEADLINE = 1.5
+"""Seconds that Redis, and that tmux, may take for one answer."""
+
+_WORKER_TIMEOUT = timedelta(seconds=45)
+"""A worker that was silent for so long is dead: an idle one reports every 15 s, a busy one every 30 s."""
+
+_PEEK_LIMIT = 10
+"""How many elements are read for the age of the oldest: one that is not a request has no timestamp."""
+
+_T = TypeVar("_T")
+
+
+def collect_report(root: Path) -> Report:
+    """The town in `root` at this moment.
+
+    Raises SettingsError if its settings are broken and no daemon runs.
+    """
+    try:
+        settings = load_settings(root, environ=os.environ)
+    except SettingsError as error:
+        holder = TownLock.holder(root / "daemon" / "daemon.lock")
+        if holder is None:
+            raise
+        return _report_without_settings(root, holder, str(error))
+    collector = StatusCollector(settings)
+    with collector.town.redis:
+        return collector.report()
+
+
+class StatusCollector:
+    """Asks the parts of one town. `unknown`: which did not answer, and why; `failure`: the first error."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.now = settings, datetime.now(UTC)
+        self.holder = TownLock.holder(settings.lock_file)
+        # Pids mean nothing here if the daemon runs in another container.
+        self.same_machine = self.holder is not None and self.holder.pid is not None
+        self.unknown: dict[Source, str] = {}
+        self.failure: GastownError | None = None
+        url = redis_url(settings)
+        redis = connect(url, deadline=_ANSWER_DEADLINE)
+        self.town = Town(settings, url, redis, tmux_deadline=_ANSWER_DEADLINE)
+
+    def report(self) -> Report:
+        """All parts, with the verdict."""
+        self.ask_redis("redis", self._ping)
+        state, source, state_age = self._state()
+        roster, keys = self._ask("roster", self.town.roster), self.town.keys
+        due = self.ask_redis(
+            "schedule",
+            lambda: next_due(keys.town, self.town.redis, keys.job_id("heartbeat", self.town.host)),
+        )
+        return with_verdict(
+            Report(
+                town=self.settings.town_name, root=str(self.settings.town_root), asked=self.now,
+                paused=self.ask_redis("records", self.town.is_paused),
+                daemon=_daemon(self.holder, state, source, state_age),
+                heartbeat=_heartbeat(state, self.now, due, self.settings.daemon.heartbeat_interval),
+                hosts=self.ask_redis("workers", lambda: self._hosts(roster)),
+                mail=self.ask_redis("mail", self._inbox),
+                agents=self.agents(roster) if roster else None,
+                unknown=self.unknown,
+            )
+        )  # fmt: skip
+
+    def agents(self, roster: Roster) -> list[AgentStatus]:
+        """The status of each agent, from one snapshot of tmux and one of the records."""
+        agents = list(roster.agents.values())
+        addresses = [agent.address for agent in agents]
+        sessions = self._ask("tmux", self.town.sessions.snapshot)
+        records = self.ask_redis("records", lambda: self.town.agents.read_all(addresses))
+        return [
+            agent_status(agent, sessions, record, host=self.town.host, now=self.now)
+            for agent, record in zip(agents, records or repeat(None), strict=False)
+        ]
+
+    def ask_redis(self, part: Source, question: Callable[[], _T]) -> _T | None:
+        """The answer, or None if it is now in `unknown`; a Redis that was silent once is not asked again."""
+        if "redis" in self.unknown:
+            return None
+
+        def ask() -> _T:
+            with redis_errors(self.town.redis_url):
+                return question()
+
+        return self._ask(part, ask)
+
+    def _ask(self, part: Source, question: Callable[[], _T]) -> _T | None:
+        try:
+            return question()
+        except (GastownError, RedisError, OSError, ValueError) as error:
+            self.unknown["redis" if isinstance(error, RedisUnavailable) else part] = str(error)
+            ours = error if isinstance(error, GastownError) else GastownError(f"{unreachable(part)}: {error}")
+            self.failure = self.failure or ours
+            return None
+
+    def _ping(self) -> None:
+        if not (self.settings.daemon.redis_url or is_server_running(self.settings.redis_dir)):
+            raise RedisUnavailable(
+                "the town's own server does not run; it starts with the daemon: gastown-mail up or start"
+            )
+        self.town.redis.ping()
+
+    def _state(self) -> tuple[State | None, StateSource, float | None]:
+        """The daemon's state, where it was read, and how many seconds old it is."""
+        state = self.ask_redis("state", self.town.state.read)
+        if state not in (None, State()):
+            return state, "redis", 0.0
+        root = self.settings.town_root
+        return self._ask("state", lambda: load_state(root)), "state.json", _state_file_age(root, self.now)
+
+    def _hosts(self, roster: Roster | None) -> list[Host]:
+        keys, here = self.town.keys, self.town.host
+        names = sorted({here, *(agent.host for agent in (roster.agents.values() if roster else ()))})
+        queues = [queue(name) for name in names for queue in (keys.lifecycle_queue, keys.heartbeat_queue)]
+        alive = [
+            sum(worker.is_alive(self.now, same_machine=self.same_machine) for worker in workers)
+            for workers in _registered_workers(self.town.redis, queues)
+        ]
+        expected = {here: self.settings.daemon.workers}
+        return [
+            Host(
+                host=name, here=name == here, lifecycle=lifecycle, expected=expected.get(name),
+                heartbeat=heartbeat,
+            )
+            for name, lifecycle, heartbeat in zip(names, alive[::2], alive[1::2], strict=True)
+        ]  # fmt: skip
+
+    def _inbox(self) -> InboxStatus:
+        keys, now = self.town.keys, self.now
+        with self.town.redis.pipeline(transaction=False) as pipe:
+            for elements in (keys.inbox, keys.taken):
+                pipe.llen(elements)
+                pipe.lrange(elements, 0, _PEEK_LIMIT - 1)
+            pipe.zcard(keys.unsettled)
+            pipe.zrange(keys.unsettled, 0, 0, withscores=True)
+            pipe.get(keys.clerk)
+            inbox, waiting, taken, in_hand, unsettled, oldest, clerk = pipe.execute()
+        received = datetime.fromtimestamp(oldest[0][1], UTC) if oldest else None
+        return InboxStatus(
+            clerk=self._is_clerk_alive(to_str(clerk)),
+            inbox=inbox, inbox_oldest=_oldest_age(waiting, now),
+            taken=taken, taken_oldest=_oldest_age(in_hand, now),
+            open=unsettled, open_oldest=age(received, now),
+            dead=len(DeadLetters(self.town.redis, keys).ids()),
+        )  # fmt: skip
+
+    def _is_clerk_alive(self, token: str) -> bool:
+        clerk = LeaseOwner.parse(token)
+        if clerk is None or clerk.is_dead(self.town.host):
+            return False
+        return not (self.same_machine and clerk.host == self.town.host) or _is_running(clerk.pid)
+
+
+def _report_without_settings(root: Path, holder: LockHolder, why: str) -> Report:
+    """What the disk and the kernel tell of a daemon whose settings cannot be read now."""
+    now, state = datetime.now(UTC), None
+    unknown: dict[Source, str] = {"settings": f"{why}; the daemon keeps the settings it read before"}
+    try:
+        state = load_state(root)
+    except GastownError as error:
+        unknown["state"] = str(error)
+    daemon = _daemon(holder, state, "state.json", _state_file_age(root, now))
+    return with_verdict(
+        Report(
+            town=None, root=str(root), asked=now, unknown=unknown, daemon=daemon,
+            heartbeat=_heartbeat(state, now),
+        )
+    )  # fmt: skip
+
+
+def _state_file_age(root: Path, now: datetime) -> float | None:
+    try:
+        return age(datetime.fromtimestamp(state_file(root).stat().st_mtime, UTC), now)
+    except OSError:
+        return None
+
+
+def _daemon(
+    holder: LockHolder | None, state: State | None, source: StateSource, state_age: float | None
+) -> Daemon:
+    held, pid = holder is not None, holder.pid if holder else None
+    frozen = pid is not None and not _is_running(pid)
+    if state is None:
+        return Daemon(held=held, pid=pid, frozen=frozen)
+    # A state that another process left says nothing about the one that has the lock now.
+    running = state.running and pid in (None, state.pid)
+    return Daemon(
+        held=held, pid=pid or (state.pid if held and running else None), frozen=frozen, running=running,
+        since=known_time(state.started_at) if held and running else None,
+        state_from=source, state_age=state_age,
+    )  # fmt: skip
+
+
+def _heartbeat(
+    state: State | None, now: datetime, due: datetime | None = None, interval: float | None = None
+) -> Heartbeat | None:
+    if state is None:
+        return None
+    last = known_time(state.last_heartbeat)
+    due_in = round((due - now).total_seconds(), 3) if due else None
+    return Heartbeat(
+        count=state.heartbeat_count, last=last, age=age(last, now), next=due, due_in=due_in, interval=interval
+    )
+
+
+def _oldest_age(elements: Sequence[bytes], now: datetime) -> float | None:
+    """Seconds since the timestamp of the first element that has one."""
+    for element in elements:
+        try:
+            return age(parse_time(json.loads(element)["timestamp"]), now)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            continue
+    return None
+
+
+@dataclass(frozen=True)
+class _WorkerInfo:
+    """What an rq worker has told Redis: its pid, on which machine, and when it last reported."""
+
+    pid: int
+    machine: str
+    last_seen: datetime
+
+    def is_alive(self, now: datetime, *, same_machine: bool) -> bool:
+        """Is it working? `same_machine`: pids of this host name can be looked up here."""
+        if now - self.last_seen > _WORKER_TIMEOUT:
+            return False
+        return _is_running(self.pid) if same_machine and self.machine == socket.gethostname() else True
+
+
+def _registered_workers(redis: Redis, queues: Sequence[str]) -> list[list[_WorkerInfo]]:
+    """For each of these queues, the workers that Redis knows; dead ones may be among them."""
+    with redis.pipeline(transaction=False) as pipe:
+        for name in queues:
+            pipe.smembers(WORKERS_BY_QUEUE_KEY % name)
+        keys = [sorted(answer) for answer in pipe.execute()]
+        for key in (key for of_queue in keys for key in of_queue):
+            pipe.hmget(key, ["pid", "hostname", "last_heartbeat"])
+        answers = map(to_strs, pipe.execute())
+    workers = (
+        _WorkerInfo(int(pid or 0), machine, parse_time(last_seen) if last_seen else ZERO_TIME)
+        for pid, machine, last_seen in answers
+    )
+    return [[next(workers) for _ in of_queue] for of_queue in keys]
+
+
+def _is_running(pid: int) -> bool:
+    """Does the process exist and is it neither a zombie nor suspended, as far as this user may see?"""
+    try:
+        return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.AccessDenied:
+        return True

@@ -1,0 +1,147 @@
+"""What is wrong with a town, and what to do about it, judged from its report alone. Pure.
+
+`status`, `explain`, `doctor` and `start` all show these problems, in these words.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
+
+from gastown_mail.contracts.go_formats import format_duration
+from gastown_mail.status.model import Host, Problem, Report, Source, age
+
+_LATE_AFTER = 2.0
+"""The town is degraded if the last heartbeat is older than this many intervals."""
+
+_SCHEDULE_GRACE = 10.0
+"""Seconds after which a due job that is not on its queue means that no scheduler is working."""
+
+_MAX_NAMED = 3
+"""How many agents one sentence names; the others are counted."""
+
+_UNREACHABLE: Mapping[Source, tuple[str, str]] = MappingProxyType(
+    {
+        "settings": ("folder", "town.toml is broken"),
+        "state": ("folder", "the state cannot be read"),
+        "redis": ("redis", "Redis does not answer"),
+        "tmux": ("tmux server", "tmux does not answer"),
+        "roster": ("agents", "the agents are not known"),
+        "records": ("agents", "the agents' records cannot be read"),
+        "schedule": ("daemon", "the schedule cannot be read"),
+        "workers": ("daemon", "the workers cannot be read"),
+        "mail": ("daemon", "the inbox cannot be read"),
+    }
+)
+"""What it means that a part does not answer, and which check of `doctor` shows it."""
+
+_RESTART = "gastown-mail restart restarts the daemon; agents keep running"
+_LOGS = "gastown-mail logs says why"
+_STOPPED = Problem(reason="the daemon does not run", remedy="gastown-mail up or start runs it")
+_PAUSED = Problem(
+    reason="the whole town is paused",
+    remedy="no agent is started, poked or ended; gastown-mail resume --all ends the pause",
+)
+
+
+def with_verdict(report: Report) -> Report:
+    """The report with its verdict and, if the town is degraded, its troubles."""
+    if _is_stopped(report):
+        return report.model_copy(update={"verdict": "stopped"})
+    troubles = [problem for _, problem in all_problems(report) if problem != _PAUSED]
+    return report.model_copy(update={"verdict": "degraded" if troubles else "running", "troubles": troubles})
+
+
+def all_problems(report: Report) -> list[tuple[str, Problem]]:
+    """Everything that is wrong, each with the check of `doctor` that shows it."""
+    problems = [("daemon", problem) for problem in blocking_problems(report)]
+    for part, why in report.unknown.items():
+        check, reason = _UNREACHABLE[part]
+        problems.append((check, Problem(reason=reason, remedy=why)))
+    down = [row.agent for row in report.agents or () if row.is_down]
+    if down and not _is_stopped(report):
+        must = "must run and do not" if len(down) > 1 else "must run and does not"
+        remedy = f"gastown-mail explain {down[0]} says why"
+        problems.append(("agents", Problem(reason=f"{name_some(down)} {must}", remedy=remedy)))
+    return problems
+
+
+def blocking_problems(report: Report) -> list[Problem]:
+    """What keeps the daemon from starting, poking and ending agents, a pause of the town included."""
+    if _is_stopped(report):
+        problems = [_STOPPED]
+    else:
+        problems = [*_process_problems(report), *_late_heartbeat(report), *missing_workers(report)]
+    return [*problems, _PAUSED] if report.paused else problems
+
+
+def unreachable(part: Source) -> str:
+    """What it means that this part does not answer, in words."""
+    return _UNREACHABLE[part][1]
+
+
+def missing_workers(report: Report) -> list[Problem]:
+    """Which work of the daemon nothing does: of the workers, the clerk or the scheduler."""
+    problems = [problem for host in report.hosts or () for problem in _worker_problems(host)]
+    if report.mail and not report.mail.clerk:
+        problems.append(Problem(reason="no clerk reads the inbox", remedy=f"{_LOGS}; {_RESTART}"))
+    beat = report.heartbeat
+    if beat and not {"redis", "schedule", "settings"} & set(report.unknown):
+        if beat.due_in is None:
+            problems.append(Problem(reason="the heartbeat is not on the schedule", remedy=_RESTART))
+        elif beat.due_in < -_SCHEDULE_GRACE:
+            overdue = f"the heartbeat is overdue by {format_short(-beat.due_in)}"
+            problems.append(Problem(reason=overdue, remedy=f"no scheduler is working; {_LOGS}; {_RESTART}"))
+    return problems
+
+
+def name_some(addresses: Sequence[str]) -> str:
+    """The first few of the addresses, and how many more there are."""
+    more = f" and {len(addresses) - _MAX_NAMED} more" if len(addresses) > _MAX_NAMED else ""
+    return ", ".join(addresses[:_MAX_NAMED]) + more
+
+
+def format_short(seconds: float | None) -> str:
+    """A duration such as `1h2m`, without seconds from an hour on; `-` for none."""
+    if seconds is None:
+        return "-"
+    return format_duration(seconds // 60 * 60 if seconds >= 3600 else int(seconds))
+
+
+def _is_stopped(report: Report) -> bool:
+    return not report.daemon.held and report.daemon.running is False
+
+
+def _process_problems(report: Report) -> Iterator[Problem]:
+    daemon = report.daemon
+    if not daemon.held:
+        yield Problem(
+            reason="no daemon holds the town", remedy=f"it was killed, or runs elsewhere; {_RESTART}"
+        )
+    elif daemon.frozen:
+        yield Problem(reason="the daemon is suspended", remedy=f"kill -CONT {daemon.pid} resumes it")
+    elif daemon.running is False:
+        yield Problem(reason="the daemon is starting or stopping", remedy="look again in a moment")
+
+
+def _late_heartbeat(report: Report) -> Iterator[Problem]:
+    beat, since_start = report.heartbeat, age(report.daemon.since, report.asked)
+    if beat is None or not beat.interval:
+        return
+    # The last heartbeat may be an earlier daemon's.
+    late = min((seconds for seconds in (beat.age, since_start) if seconds is not None), default=0.0)
+    if late >= _LATE_AFTER * beat.interval:
+        last = f"the last heartbeat was {format_short(late)} ago"
+        none = f"no heartbeat since the start {format_short(late)} ago"
+        yield Problem(reason=last if beat.last else none, remedy=_LOGS)
+
+
+def _worker_problems(host: Host) -> Iterator[Problem]:
+    remedy = f"{_LOGS}; {_RESTART}" if host.here else f"see to worker.py on {host.host}"
+    if host.lifecycle < (host.expected or 1):
+        count = (
+            f"{host.lifecycle} of {host.expected} lifecycle workers"
+            if host.lifecycle
+            else "no lifecycle worker"
+        )
+        yield Problem(reason=f"{count} on {host.host}", remedy=remedy)
+    if not host.heartbeat:
+        yield Problem(reason=f"no heartbeat worker on {host.host}", remedy=remedy)

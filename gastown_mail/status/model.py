@@ -1,0 +1,313 @@
+"""The documents of `status`, `agents`, `explain` and `doctor`: their shape, version 1.
+
+Times are RFC 3339 with a zone. Null means never, or not known: then `unknown` says why. A key may be added to
+version 1; none is renamed or removed.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gastown_mail.contracts.address import Agent
+from gastown_mail.contracts.go_formats import ZERO_TIME
+from gastown_mail.lifecycle.heartbeat_policy import should_run
+from gastown_mail.sessions.session import Session
+from gastown_mail.town.records import AgentRecord
+
+_Seconds = Annotated[float, Field(description="seconds")]
+_Wanted = Literal["running", "stopped", "paused", "unknown"]
+StateSource = Literal["redis", "state.json"]
+Source = Literal["settings", "state", "redis", "tmux", "roster", "records", "schedule", "workers", "mail"]
+Observed = Literal["alive", "ended", "none", "foreign", "elsewhere", "unknown"]
+OBSERVED: tuple[Observed, ...] = get_args(Observed)
+
+
+class _Document(BaseModel):
+    """A part of a document: it is frozen and refuses other keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Problem(_Document):
+    """One reason why the town is degraded."""
+
+    reason: str
+    """What is wrong, in a few words."""
+    remedy: str
+    """What to do about it, or the error in place of an answer."""
+
+
+class Daemon(_Document):
+    """The daemon, by its lock and its own state."""
+
+    held: bool
+    """A living process holds the town's lock; the kernel was asked just now."""
+    pid: int | None = None
+    """The pid of the lock holder if it is visible here; else the one in the state."""
+    frozen: bool = False
+    """The process is suspended (SIGSTOP)."""
+    running: bool | None = None
+    """What the state says."""
+    since: datetime | None = None
+    """When it started."""
+    state_from: StateSource | None = None
+    """Where the state was read: Redis, or the file."""
+    state_age: _Seconds | None = None
+    """How long ago the file was written; 0 if the state is from Redis."""
+
+
+class Heartbeat(_Document):
+    """The heartbeats since the daemon started."""
+
+    count: int
+    """How many were completed."""
+    last: datetime | None = None
+    age: _Seconds | None = None
+    """How long ago the last one was completed."""
+    next: datetime | None = None
+    """When the next one is due on this host."""
+    due_in: _Seconds | None = None
+    """Time until then; negative if it is overdue."""
+    interval: _Seconds | None = None
+
+
+class Host(_Document):
+    """The living rq workers of one host of the town."""
+
+    host: str
+    here: bool
+    """This is the host on which the command ran."""
+    lifecycle: int
+    """Workers that carry out requests, start and poke."""
+    expected: int | None = None
+    """How many of these there should be; known for this host only."""
+    heartbeat: int
+    """Workers that run the heartbeat."""
+
+
+class InboxStatus(_Document):
+    """Requests that are waiting, and where."""
+
+    clerk: bool
+    """A clerk reads the inbox."""
+    inbox: int
+    """Elements not yet taken."""
+    inbox_oldest: _Seconds | None = None
+    """Age of the oldest, by its own timestamp."""
+    taken: int
+    """Elements taken from the inbox but not yet recorded."""
+    taken_oldest: _Seconds | None = None
+    open: int
+    """Requests that are received and not yet settled."""
+    open_oldest: _Seconds | None = None
+    """How long ago the oldest was received."""
+    dead: int
+    """Dead letters."""
+
+
+class AgentStatus(_Document):
+    """One agent: what should be, and what is."""
+
+    agent: str
+    """Its canonical address."""
+    host: str
+    session: str
+    """The name of its tmux session."""
+    desired: _Wanted | None = None
+    """What should be; null until an operator or a request says so."""
+    must_run: bool | None = None
+    """It is started whenever it is not running."""
+    observed: Observed
+    """alive · ended (its program has ended) · none (no session) · foreign (a session of that name that
+    gastown-mail did not start) · elsewhere (it lives on another host) · unknown (tmux does not answer)."""
+    since: datetime | None = None
+    """When the living session started."""
+    age: _Seconds | None = None
+    active: datetime | None = None
+    """The living session's last output or input."""
+    idle: _Seconds | None = None
+    """How long ago that was."""
+    attached: int | None = None
+    """How many clients are attached to the living session."""
+    waits: Literal["back-off", "quarantine"] | None = None
+    """Why it is not started now."""
+    waits_until: datetime | None = None
+    last_poke: datetime | None = None
+    since_poke: _Seconds | None = None
+    restarts: int | None = None
+    """How often a session of it was started."""
+    decision: str | None = None
+    """What the last heartbeat decided about it; `explain` says more."""
+
+    @property
+    def is_down(self) -> bool:
+        """True if it must run and certainly does not."""
+        return bool(self.must_run) and self.observed in ("ended", "none", "foreign")
+
+
+class Report(_Document):
+    """Everything that `status` knows at one moment."""
+
+    version: Literal[1] = 1
+    """The version of this shape."""
+    town: str | None
+    """Its name; null if town.toml cannot be read."""
+    root: str
+    asked: datetime
+    """When the report was made; all ages are relative to it."""
+    verdict: Literal["running", "degraded", "stopped"] = "running"
+    """running: exit 0 · stopped: exit 3 · degraded: exit 4."""
+    troubles: list[Problem] = []
+    """Why it is degraded."""
+    unknown: dict[Source, str] = {}
+    """Which parts did not answer, and why; what they would have told is null."""
+    paused: bool | None = None
+    """An operator has paused the whole town."""
+    daemon: Daemon
+    heartbeat: Heartbeat | None = None
+    hosts: list[Host] | None = None
+    mail: InboxStatus | None = None
+    agents: list[AgentStatus] | None = None
+
+
+class DesiredBy(_Document):
+    """What the agent should be, and who decided that."""
+
+    desired: _Wanted | None = None
+    by: str
+    since: datetime | None = None
+    """When that was decided; null if it comes from the settings or is older than the events that are kept."""
+
+
+class LastRequest(_Document):
+    """The last request to the agent, and how it ended."""
+
+    id: str
+    action: str
+    asked_by: str
+    status: str
+    received: datetime | None = None
+    finished: datetime | None = None
+    detail: str = ""
+
+
+class Explanation(_Document):
+    """Why the agent was or was not started or poked at the last heartbeat, and how it is now."""
+
+    version: Literal[1] = 1
+    asked: datetime
+    """When the explanation was made; all ages are relative to it."""
+    decision: str | None = None
+    """What the last heartbeat that looked at the agent decided, in words."""
+    decided: datetime | None = None
+    """When that heartbeat was completed; null if it ran on another host, or is not known."""
+    decided_ago: _Seconds | None = None
+    now: AgentStatus
+    """What should be, and what is."""
+    wish: DesiredBy | None = None
+    town_paused: bool | None = None
+    daemon_runs: bool | None = None
+    last_request: LastRequest | None = None
+    next_steps: tuple[str, ...] = ()
+    """What an operator can do."""
+    unknown: dict[Source, str] = Field(default_factory=dict)
+    """Which parts did not answer, and why."""
+
+
+class CheckResult(_Document):
+    """One result of a check of `doctor`; the text of a finding ends with its remedy."""
+
+    check: str = ""
+    """The name of the check."""
+    verdict: Literal["ok", "finding", "not checked"]
+    """`not checked`: it cannot be seen from here."""
+    text: str
+
+
+def ok(text: str) -> CheckResult:
+    """A result that is as it should be."""
+    return CheckResult(verdict="ok", text=text)
+
+
+def finding(text: str) -> CheckResult:
+    """A result that is not as it should be; the text says what to do."""
+    return CheckResult(verdict="finding", text=text)
+
+
+def unchecked(text: str) -> CheckResult:
+    """A result for what cannot be seen from here."""
+    return CheckResult(verdict="not checked", text=text)
+
+
+def known_time(at: datetime) -> datetime | None:
+    """The time, or None for one that never was."""
+    return None if at == ZERO_TIME else at
+
+
+def age(at: datetime | None, now: datetime) -> float | None:
+    """Seconds since then, never negative, because clocks differ a little; None for no time."""
+    return None if at is None else round(max(0.0, (now - at).total_seconds()), 3)
+
+
+def agent_status(
+    agent: Agent,
+    sessions: Mapping[str, Session] | None,
+    record: AgentRecord | None,
+    *,
+    host: str,
+    now: datetime,
+) -> AgentStatus:
+    """What is known on `host` about one agent.
+
+    `sessions` are the living tmux sessions by name, None if tmux did not answer; `record` is None if Redis
+    did not.
+    """
+    session = sessions.get(agent.session) if sessions else None
+    if agent.host != host:
+        observed: Observed = "elsewhere"
+    elif sessions is None:
+        observed = "unknown"
+    elif session is None:
+        observed = "none"
+    elif not session.incarnation:
+        observed = "foreign"
+    else:
+        observed = "ended" if session.dead else "alive"
+    return AgentStatus(
+        agent=agent.address, host=agent.host, session=agent.session, observed=observed,
+        **({"desired": "unknown"} if record is None else _from_record(agent, record, now)),
+        **(_from_session(session, now) if session and observed == "alive" else {}),
+    )  # fmt: skip
+
+
+def _from_record(agent: Agent, record: AgentRecord, now: datetime) -> dict[str, Any]:
+    gate, epoch, last_poke = record.gate, now.timestamp(), known_time(record.last_poke)
+    waits = until = None
+    if gate.blocked_reason(epoch):
+        waits = "quarantine" if epoch < gate.quarantined_until else "back-off"
+        until = gate.quarantined_until if waits == "quarantine" else gate.not_before
+    return {
+        "desired": record.desired.value if record.desired else None,
+        "must_run": should_run(agent, record),
+        "waits": waits,
+        "waits_until": datetime.fromtimestamp(until, UTC) if until else None,
+        "last_poke": last_poke,
+        "since_poke": age(last_poke, now),
+        "restarts": record.restarts,
+        "decision": record.decision or None,
+    }
+
+
+def _from_session(session: Session, now: datetime) -> dict[str, Any]:
+    # tmux counts activity in whole seconds: without max it could be before the start
+    active = datetime.fromtimestamp(max(session.activity, session.started_at), UTC)
+    since = datetime.fromtimestamp(session.started_at, UTC)
+    return {
+        "since": since,
+        "age": age(since, now),
+        "active": active,
+        "idle": age(active, now),
+        "attached": session.attached,
+    }
