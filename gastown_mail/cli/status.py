@@ -113,7 +113,7 @@ def _watch(root: Path, interval: float) -> NoReturn:
         while True:
             report = collect_report(root)
             first, *rest = format_report(report)
-            lines = [first, f"  as of {_format_clock(report.asked)}; Ctrl-C ends", *rest]
+            lines = [first, f"  as of {_clock(report.asked)}; Ctrl-C ends", *rest]
             click.echo(_HOME + _fitted(lines, report) if in_place else "\n".join(lines) + "\n\n", nl=False)
             time.sleep(interval)
     finally:
@@ -142,20 +142,25 @@ def format_report(report: Report) -> list[str]:
     """The report as lines: the verdict with every reason, what to do, each part, the agents."""
     reasons = "; ".join(problem.reason for problem in report.troubles)
     verdict = ": ".join(word for word in (report.town or report.root, report.verdict, reasons) if word)
+    problems = [f"  ! {problem.reason}: {problem.remedy}" for _, problem in all_problems(report)]
+    workers = [
+        f"{host.host}: {host.lifecycle}{f' of {host.expected}' if host.expected else ''} lifecycle, "
+        f"{host.heartbeat} heartbeat"
+        for host in report.hosts or ()
+    ]
     parts = {
         "daemon": _daemon_text(report.daemon),
         "heartbeat": _heartbeat_text(report.heartbeat) if report.heartbeat else _UNKNOWN,
-        "workers": _workers_text(report) or _UNKNOWN,
+        "workers": "; ".join(workers) or _UNKNOWN,
         "requests": _inbox_text(report.mail) if report.mail else _UNKNOWN,
         "agents": _UNKNOWN if report.agents is None else summarize(report.agents),
     }
     return [
         strip_controls(verdict) + (" (the whole town is paused)" if report.paused else ""),
-        *(line for _, problem in all_problems(report)
-          for line in _wrapped(f"  ! {problem.reason}: {problem.remedy}", indent=4)),
+        *_wrapped(problems, indent=4),
         *_columns(parts, margin=12),
         *(["", *format_agents(report.agents).splitlines()] if report.agents else []),
-    ]  # fmt: skip
+    ]
 
 
 def _daemon_text(daemon: Daemon) -> str:
@@ -163,26 +168,18 @@ def _daemon_text(daemon: Daemon) -> str:
     if not daemon.held:
         words = ["none, although its state says that it is running" if daemon.running else "none"]
     if daemon.since:
-        words.append(f"since {_format_clock(daemon.since)}")
+        words.append(f"since {_clock(daemon.since)}")
     if daemon.state_from == "state.json" and daemon.state_age is not None:
         words.append(f"by state.json, written {format_short(daemon.state_age)} ago")
     return ", ".join(words)
 
 
 def _heartbeat_text(beat: Heartbeat) -> str:
-    last = f"{_format_clock(beat.last)} ({format_short(beat.age)} ago)" if beat.last else "none yet"
+    last = f"{_clock(beat.last)} ({format_short(beat.age)} ago)" if beat.last else "none yet"
     words = [f"last {last}", f"{beat.count} since the start"]
     if beat.due_in is not None:
         words.append(f"next in {format_short(beat.due_in)}" if beat.due_in > 0 else "next due now")
     return ", ".join(words)
-
-
-def _workers_text(report: Report) -> str:
-    return "; ".join(
-        f"{host.host}: {host.lifecycle}{f' of {host.expected}' if host.expected else ''} lifecycle, "
-        f"{host.heartbeat} heartbeat"
-        for host in report.hosts or ()
-    )
 
 
 def _inbox_text(mail: InboxStatus) -> str:
@@ -220,8 +217,8 @@ def note(row: AgentStatus) -> str:
         "ended": "its program has ended",
     }
     may_start = row.observed != "alive" and row.desired not in ("stopped", "paused")
-    if may_start and row.waits and row.waits_until:
-        return f"{row.waits} until {_format_clock(row.waits_until)}"
+    if may_start and row.waits:
+        return f"{row.waits} until {_clock(row.waits_until)}"
     if row.observed in remarks:
         return remarks[row.observed]
     if row.attached:
@@ -242,25 +239,35 @@ def summarize(rows: Sequence[AgentStatus]) -> str:
 
 def format_explanation(explanation: Explanation) -> list[str]:
     """The explanation as lines: the decision, what does not answer, each part, the next steps."""
-    row, paused = explanation.now, explanation.town_paused
-    decision = explanation.decision or "no heartbeat has decided about it yet"
-    back_off = (
-        f"{row.waits} until {_format_clock(row.waits_until)}" if row.waits and row.waits_until else "none"
-    )
+    row, wish, request = explanation.now, explanation.wish, explanation.last_request
+    back_off = desired = paused = _UNKNOWN
+    if row.desired != "unknown":
+        back_off = f"{row.waits} until {_clock(row.waits_until)}" if row.waits else "none"
+    if wish:
+        desired = f"{wish.desired or ('running' if row.must_run else 'nothing')}, by {wish.by}"
+        desired += f", since {_clock(wish.since)}" if wish.since else ""
+        desired += "; it is started whenever it is not running" if row.must_run else ""
+    if explanation.town_paused is not None:
+        paused = "paused: no agent is started or poked" if explanation.town_paused else "not paused"
+    last = _UNKNOWN if explanation.unknown else "none that is still known"
+    if request:
+        finished = f" at {_clock(request.finished)}" if request.finished else ""
+        detail = f": {request.detail}" if request.detail else ""
+        last = f"{request.action} by {request.asked_by} is {request.status}{finished}{detail} [{request.id}]"
     parts = {
         "decided": _decided_text(explanation),
-        "desired": _desired_text(explanation),
+        "desired": desired,
         "now": _now_text(row),
-        "back-off": _UNKNOWN if row.desired == "unknown" else back_off,
-        "town": {None: _UNKNOWN, True: "paused: no agent is started or poked", False: "not paused"}[paused],
-        "last request": _request_text(explanation),
+        "back-off": back_off,
+        "town": paused,
+        "last request": last,
     }
+    decision = explanation.decision or "no heartbeat has decided about it yet"
     unknown = [f"  ! {part}: {why}" for part, why in explanation.unknown.items()]
-    steps = [f"  > {step}" for step in explanation.next_steps]
     return [
-        *(line for words in (f"{row.agent}: {decision}", *unknown) for line in _wrapped(words, indent=4)),
+        *_wrapped([f"{row.agent}: {decision}", *unknown], indent=4),
         *_columns(parts, margin=16),
-        *(line for step in steps for line in _wrapped(step, indent=4)),
+        *_wrapped([f"  > {step}" for step in explanation.next_steps], indent=4),
     ]
 
 
@@ -275,18 +282,7 @@ def _decided_text(explanation: Explanation) -> str:
     }
     since = "".join(f"; {what} since" for what, at in changes.items() if at and at > explanation.decided)
     ago = format_short(explanation.decided_ago)
-    return f"at the heartbeat of {_format_clock(explanation.decided)}, {ago} ago{since}"
-
-
-def _desired_text(explanation: Explanation) -> str:
-    row, wish = explanation.now, explanation.wish
-    if wish is None:
-        return _UNKNOWN
-    since = f", since {_format_clock(wish.since)}" if wish.since else ""
-    desired = wish.desired or ("running" if row.must_run else "nothing")
-    return f"{desired}, by {wish.by}{since}" + (
-        "; it is started whenever it is not running" if row.must_run else ""
-    )
+    return f"at the heartbeat of {_clock(explanation.decided)}, {ago} ago{since}"
 
 
 def _now_text(row: AgentStatus) -> str:
@@ -298,33 +294,24 @@ def _now_text(row: AgentStatus) -> str:
     return f"alive for {format_short(row.age)} in session {row.session}, {active}, {attached}"
 
 
-def _request_text(explanation: Explanation) -> str:
-    request = explanation.last_request
-    if request is None:
-        return _UNKNOWN if explanation.unknown else "none that is still known"
-    finished = f" at {_format_clock(request.finished)}" if request.finished else ""
-    detail = f": {request.detail}" if request.detail else ""
-    return f"{request.action} by {request.asked_by} is {request.status}{finished}{detail} [{request.id}]"
-
-
 def _columns(parts: dict[str, str], *, margin: int) -> list[str]:
     """Each part as its name and its text, the text in a column."""
-    return [
-        line
-        for name, text in parts.items()
-        for line in _wrapped(f"  {name:<{margin - 2}}{text}", indent=margin)
-    ]
+    return _wrapped((f"  {name:<{margin - 2}}{text}" for name, text in parts.items()), indent=margin)
 
 
-def _wrapped(text: str, *, indent: int) -> list[str]:
-    return textwrap.wrap(
-        strip_controls(text), _WIDTH, subsequent_indent=" " * indent,
+def _wrapped(texts: Iterable[str], *, indent: int) -> list[str]:
+    """The texts in lines of at most `_WIDTH`, all but the first of each indented."""
+    wrapper = textwrap.TextWrapper(
+        _WIDTH, subsequent_indent=" " * indent,
         break_on_hyphens=False, replace_whitespace=False, break_long_words=False,
     )  # fmt: skip
+    return [line for text in texts for line in wrapper.wrap(strip_controls(text))]
 
 
-def _format_clock(at: datetime) -> str:
+def _clock(at: datetime | None) -> str:
     """The time in the local zone, with the date unless it is today's."""
+    if at is None:
+        return "-"
     local = at.astimezone()
     today = local.date() == datetime.now(UTC).astimezone().date()
     return local.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S")

@@ -1,9 +1,11 @@
 """The checks of `doctor`: the problems of the town's report, and what only a closer look shows."""
 
 import os
+import re
 import shutil
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -36,6 +38,8 @@ _MAX_CLOCK_SKEW = 2.0
 """Seconds by which the clocks of Redis and of this machine may differ: both judge the age of requests."""
 
 _Results = Iterator[CheckResult]
+_Check = Callable[[StatusCollector, Report], _Results]
+_checks: dict[str, _Check] = {}
 
 
 def run_checks(settings: Settings) -> list[CheckResult]:
@@ -43,7 +47,7 @@ def run_checks(settings: Settings) -> list[CheckResult]:
     collector = StatusCollector(settings)
     with collector.town.redis:
         report = collector.report()
-        return [result for name in _CHECKS for result in _run(name, collector, report)]
+        return [result for name in _checks for result in _run(name, collector, report)]
 
 
 def _run(name: str, collector: StatusCollector, report: Report) -> _Results:
@@ -51,7 +55,7 @@ def _run(name: str, collector: StatusCollector, report: Report) -> _Results:
     results = [finding(f"{problem.reason}: {problem.remedy}") for problem in problems]
     try:
         with redis_errors(collector.town.redis_url):
-            results.extend(_CHECKS[name](collector, report))
+            results.extend(_checks[name](collector, report))
     except RedisUnavailable:
         results.append(unchecked("Redis does not answer"))
     except (GastownError, RedisError, OSError) as error:
@@ -59,6 +63,17 @@ def _run(name: str, collector: StatusCollector, report: Report) -> _Results:
     return (result.model_copy(update={"check": name}) for result in results)
 
 
+def _check(name: str) -> Callable[[_Check], _Check]:
+    """Register a check under its name. It adds to the problems of the report, and does not repeat them."""
+
+    def register(check: _Check) -> _Check:
+        _checks[name] = check
+        return check
+
+    return register
+
+
+@_check("folder")
 def _check_folder(collector: StatusCollector, report: Report) -> _Results:
     """Can the state and the log be written, and is there space?"""
     settings = collector.settings
@@ -75,6 +90,7 @@ def _check_folder(collector: StatusCollector, report: Report) -> _Results:
         load_state(settings.town_root)
 
 
+@_check("agents")
 def _check_agents(collector: StatusCollector, report: Report) -> _Results:
     """Can every agent of this host be started?"""
     if "roster" in report.unknown:
@@ -95,6 +111,7 @@ def _check_agents(collector: StatusCollector, report: Report) -> _Results:
         yield unchecked(f"agents that live on other hosts: {elsewhere}; run doctor there too")
 
 
+@_check("tmux")
 def _check_tmux(_: StatusCollector, __: Report) -> _Results:
     """Is tmux installed, and new enough?"""
     path = shutil.which("tmux")
@@ -102,9 +119,7 @@ def _check_tmux(_: StatusCollector, __: Report) -> _Results:
         yield finding("tmux is not on the PATH; install it (apt install tmux, brew install tmux)")
         return
     version = _client_version()
-    digits = "".join(c if c.isdigit() else " " for c in version).split()
-    # a version without a number is "master"
-    if digits and tuple(map(int, digits))[:2] < _MIN_TMUX:
+    if _numbers(version) < _MIN_TMUX:
         yield finding(f"{path} is tmux {version}; install 3.2 or newer")
     else:
         yield ok(f"{path}, version {version}")
@@ -117,6 +132,7 @@ def _client_version() -> str:
     return done.stdout.strip().removeprefix("tmux ")
 
 
+@_check("redis")
 def _check_redis(collector: StatusCollector, report: Report) -> _Results:
     """Is Redis new enough, and does it keep what it accepts?"""
     if "redis" in report.unknown:
@@ -130,7 +146,7 @@ def _check_redis(collector: StatusCollector, report: Report) -> _Results:
         yield unchecked(warnings[0])
         return
     version = to_str(info["redis_version"])
-    if _is_too_old(version):
+    if _numbers(version) < _MIN_REDIS:
         yield finding(f"its version is {version}: 6.2 or newer is needed; update it")
     yield from map(finding, warnings)
     if not warnings:
@@ -138,10 +154,12 @@ def _check_redis(collector: StatusCollector, report: Report) -> _Results:
         yield ok(f"version {version}, append-only file on, eviction policy {policy}")
 
 
-def _is_too_old(version: str) -> bool:
-    return tuple(int(part) for part in version.split(".")[:2]) < _MIN_REDIS
+def _numbers(version: str) -> tuple[int, ...]:
+    """The first two numbers of a version; one without numbers ("master") is newer than all others."""
+    return tuple(map(int, re.findall(r"\d+", version)[:2])) or (sys.maxsize,)
 
 
+@_check("clock")
 def _check_clock(collector: StatusCollector, report: Report) -> _Results:
     """Do the clocks of Redis and of this machine agree?"""
     if "redis" in report.unknown:
@@ -157,6 +175,7 @@ def _check_clock(collector: StatusCollector, report: Report) -> _Results:
         yield ok(f"Redis' clock and this one agree, to {abs(skew):.1f} s")
 
 
+@_check("tmux socket")
 def _check_socket(collector: StatusCollector, _: Report) -> _Results:
     """Do the tmux socket and its folder belong to this user alone?"""
     name, uid = collector.settings.tmux_socket, os.getuid()
@@ -179,6 +198,7 @@ def _check_socket(collector: StatusCollector, _: Report) -> _Results:
     yield ok(f"{path}, user {uid}")
 
 
+@_check("tmux server")
 def _check_server(collector: StatusCollector, report: Report) -> _Results:
     """If the town's tmux server lives: is it of the same version as the client?"""
     if "tmux" in report.unknown:
@@ -198,6 +218,7 @@ def _check_server(collector: StatusCollector, report: Report) -> _Results:
     yield ok(f"tmux {version} answers, pid {pid}: {len(living)} sessions, {managed} of them managed")
 
 
+@_check("daemon")
 def _check_daemon(collector: StatusCollector, report: Report) -> _Results:
     """Which process holds the town, how many workers live, and what is on the schedule."""
     if report.daemon.held:
@@ -217,14 +238,7 @@ def _check_daemon(collector: StatusCollector, report: Report) -> _Results:
             yield finding(f"the {name} is not on the schedule; gastown-mail restart, or start scheduler.py")
 
 
-_CHECKS: Mapping[str, Callable[[StatusCollector, Report], _Results]] = {
-    "folder": _check_folder,
-    "agents": _check_agents,
-    "tmux": _check_tmux,
-    "redis": _check_redis,
-    "clock": _check_clock,
-    "tmux socket": _check_socket,
-    "tmux server": _check_server,
-    "daemon": _check_daemon,
-    "stopping": lambda collector, _: check_stopping(collector),
-}
+@_check("stopping")
+def _check_stopping(collector: StatusCollector, _: Report) -> _Results:
+    """Would a stop of the daemon leave the agents alone and finish in time?"""
+    return check_stopping(collector)

@@ -88,7 +88,7 @@ class StatusCollector:
 
     def report(self) -> Report:
         """All parts, with the verdict."""
-        self.ask_redis("redis", self._ping)
+        self.ask_redis("redis", self.ping)
         state, source, state_age = self._state()
         roster, keys = self._ask("roster", self.town.roster), self.town.keys
         due = self.ask_redis(
@@ -101,8 +101,8 @@ class StatusCollector:
                 paused=self.ask_redis("records", self.town.is_paused),
                 daemon=_daemon(self.holder, state, source, state_age),
                 heartbeat=_heartbeat(state, self.now, due, self.settings.daemon.heartbeat_interval),
-                hosts=self.ask_redis("workers", lambda: self._hosts(roster)),
-                mail=self.ask_redis("mail", self._inbox),
+                hosts=self.ask_redis("workers", lambda: self.hosts(roster)),
+                mail=self.ask_redis("mail", self.inbox),
                 agents=self.agents(roster) if roster else None,
                 unknown=self.unknown,
             )
@@ -139,7 +139,8 @@ class StatusCollector:
             self.failure = self.failure or ours
             return None
 
-    def _ping(self) -> None:
+    def ping(self) -> None:
+        """Raise RedisUnavailable or RedisError unless Redis answers."""
         if not (self.settings.daemon.redis_url or is_server_running(self.settings.redis_dir)):
             raise RedisUnavailable(
                 "the town's own server does not run; it starts with the daemon: gastown-mail up or start"
@@ -154,7 +155,8 @@ class StatusCollector:
         root = self.settings.town_root
         return self._ask("state", lambda: load_state(root)), "state.json", _state_file_age(root, self.now)
 
-    def _hosts(self, roster: Roster | None) -> list[Host]:
+    def hosts(self, roster: Roster | None) -> list[Host]:
+        """The living workers of each host that has agents, and of this one. Raises RedisError."""
         keys, here = self.town.keys, self.town.host
         names = sorted({here, *(agent.host for agent in (roster.agents.values() if roster else ()))})
         queues = [queue(name) for name in names for queue in (keys.lifecycle_queue, keys.heartbeat_queue)]
@@ -171,7 +173,8 @@ class StatusCollector:
             for name, lifecycle, heartbeat in zip(names, alive[::2], alive[1::2], strict=True)
         ]  # fmt: skip
 
-    def _inbox(self) -> InboxStatus:
+    def inbox(self) -> InboxStatus:
+        """What is waiting, and where. Raises RedisError."""
         keys, now = self.town.keys, self.now
         with self.town.redis.pipeline(transaction=False) as pipe:
             for elements in (keys.inbox, keys.taken):
@@ -182,19 +185,17 @@ class StatusCollector:
             pipe.get(keys.clerk)
             inbox, waiting, taken, in_hand, unsettled, oldest, clerk = pipe.execute()
         received = datetime.fromtimestamp(oldest[0][1], UTC) if oldest else None
+        owner = LeaseOwner.parse(to_str(clerk))
+        alive = owner is not None and not owner.is_dead(self.town.host)
+        if alive and owner and self.same_machine and owner.host == self.town.host:
+            alive = _is_running(owner.pid)
         return InboxStatus(
-            clerk=self._is_clerk_alive(to_str(clerk)),
+            clerk=alive,
             inbox=inbox, inbox_oldest=_oldest_age(waiting, now),
             taken=taken, taken_oldest=_oldest_age(in_hand, now),
             open=unsettled, open_oldest=age(received, now),
             dead=len(DeadLetters(self.town.redis, keys).ids()),
         )  # fmt: skip
-
-    def _is_clerk_alive(self, token: str) -> bool:
-        clerk = LeaseOwner.parse(token)
-        if clerk is None or clerk.is_dead(self.town.host):
-            return False
-        return not (self.same_machine and clerk.host == self.town.host) or _is_running(clerk.pid)
 
 
 def _report_without_settings(root: Path, holder: LockHolder, why: str) -> Report:

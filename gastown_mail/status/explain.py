@@ -25,7 +25,7 @@ def explain_agent(collector: StatusCollector, agent: Agent) -> Explanation:
     latest = collector.ask_redis("records", lambda: read_latest(town.redis, town.keys, _EVENTS_READ))
     events = [event for event in latest or () if event.fields.get("agent") == address]
     request = collector.ask_redis("records", lambda: _last_request(town, address, events))
-    decided = _decided_at(report, row)
+    decided = report.decided_at(row)
     explanation = Explanation(
         asked=report.asked, decision=_humanize(row.decision) if row.decision else None,
         decided=decided, decided_ago=age(decided, report.asked), now=row,
@@ -35,13 +35,6 @@ def explain_agent(collector: StatusCollector, agent: Agent) -> Explanation:
     )  # fmt: skip
     fault = preflight(agent, town.settings.town_root, search_path()) if agent.host == town.host else None
     return explanation.model_copy(update={"next_steps": tuple(_next_steps(explanation, report, fault))})
-
-
-def _decided_at(report: Report, row: AgentStatus) -> datetime | None:
-    """When the decision was made: at the last heartbeat, if that is the one that looked at this agent."""
-    if not row.decision or row.observed == "elsewhere" or report.heartbeat is None:
-        return None
-    return report.heartbeat.last
 
 
 def _humanize(decision: str) -> str:
@@ -90,7 +83,7 @@ def _from_record(request_id: str, record: dict[str, str]) -> LastRequest:
 
 def _next_steps(explanation: Explanation, report: Report, fault: str | None) -> Iterator[str]:
     """What an operator can do, first against what stops the whole town. `fault`: why no start succeeds."""
-    row = explanation.now
+    row, last = explanation.now, explanation.last_request
     hosts = [host for host in report.hosts or () if host.host == row.host]
     problems = blocking_problems(report.model_copy(update={"hosts": hosts}))
     condition = "when that is done, " if problems else ""
@@ -108,23 +101,18 @@ def _next_steps(explanation: Explanation, report: Report, fault: str | None) -> 
     elif row.observed == "alive":
         poke = f"{condition}gastown-mail poke {row.agent} [TEXT] pokes it"
         yield f"gastown-mail attach {row.agent} shows it; {poke}"
-    last = explanation.last_request
     if last and last.status in ("refused", "expired", "failed"):
         yield f"gastown-mail dead revive {last.id} repeats its last request"
 
 
 def _steps_to_start(row: AgentStatus, fault: str | None, condition: str) -> Iterator[str]:
+    run = f"gastown-mail run {row.agent} starts it"
     if fault:
         yield f"it cannot be started: {fault}"
     if row.waits:
         yield f"gastown-mail events --agent {row.agent} shows its starts; correct what ends it"
         yield f"gastown-mail clear {row.agent} ends the {row.waits}"
-    elif fault:
-        return
-    elif row.is_down:
-        yield f"{condition}the next sweep starts it; gastown-mail run {row.agent} starts it at once"
-    else:
-        yield (
-            f"{condition}gastown-mail run {row.agent} starts it; "
-            "keep_running = true in town.toml keeps it running"
-        )
+    elif row.is_down and not fault:
+        yield f"{condition}the next sweep starts it; {run} at once"
+    elif not fault:
+        yield f"{condition}{run}; keep_running = true in town.toml keeps it running"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from gastown_mail.contracts.go_formats import format_duration
-from gastown_mail.status.model import Host, Problem, Report, Source, age
+from gastown_mail.status.model import Problem, Report, Source, age
 
 _LATE_AFTER = 2.0
 """The town is degraded if the last heartbeat is older than this many intervals."""
@@ -66,11 +66,10 @@ def all_problems(report: Report) -> list[tuple[str, Problem]]:
 
 def blocking_problems(report: Report) -> list[Problem]:
     """What keeps the daemon from starting, poking and ending agents, a pause of the town included."""
+    pause = [_PAUSED] if report.paused else []
     if _is_stopped(report):
-        problems = [_STOPPED]
-    else:
-        problems = [*_process_problems(report), *_late_heartbeat(report), *missing_workers(report)]
-    return [*problems, _PAUSED] if report.paused else problems
+        return [_STOPPED, *pause]
+    return [*_daemon_problems(report), *missing_workers(report), *pause]
 
 
 def unreachable(part: Source) -> str:
@@ -80,7 +79,15 @@ def unreachable(part: Source) -> str:
 
 def missing_workers(report: Report) -> list[Problem]:
     """Which work of the daemon nothing does: of the workers, the clerk or the scheduler."""
-    problems = [problem for host in report.hosts or () for problem in _worker_problems(host)]
+    problems = []
+    for host in report.hosts or ():
+        remedy = f"{_LOGS}; {_RESTART}" if host.here else f"see to worker.py on {host.host}"
+        if host.lifecycle < (host.expected or 1):
+            count = f"{host.lifecycle} of {host.expected} lifecycle workers"
+            reason = f"{count if host.lifecycle else 'no lifecycle worker'} on {host.host}"
+            problems.append(Problem(reason=reason, remedy=remedy))
+        if not host.heartbeat:
+            problems.append(Problem(reason=f"no heartbeat worker on {host.host}", remedy=remedy))
     if report.mail and not report.mail.clerk:
         problems.append(Problem(reason="no clerk reads the inbox", remedy=f"{_LOGS}; {_RESTART}"))
     beat = report.heartbeat
@@ -110,8 +117,8 @@ def _is_stopped(report: Report) -> bool:
     return not report.daemon.held and report.daemon.running is False
 
 
-def _process_problems(report: Report) -> Iterator[Problem]:
-    daemon = report.daemon
+def _daemon_problems(report: Report) -> Iterator[Problem]:
+    daemon, beat = report.daemon, report.heartbeat
     if not daemon.held:
         yield Problem(
             reason="no daemon holds the town", remedy=f"it was killed, or runs elsewhere; {_RESTART}"
@@ -120,28 +127,12 @@ def _process_problems(report: Report) -> Iterator[Problem]:
         yield Problem(reason="the daemon is suspended", remedy=f"kill -CONT {daemon.pid} resumes it")
     elif daemon.running is False:
         yield Problem(reason="the daemon is starting or stopping", remedy="look again in a moment")
-
-
-def _late_heartbeat(report: Report) -> Iterator[Problem]:
-    beat, since_start = report.heartbeat, age(report.daemon.since, report.asked)
     if beat is None or not beat.interval:
         return
     # The last heartbeat may be an earlier daemon's.
-    late = min((seconds for seconds in (beat.age, since_start) if seconds is not None), default=0.0)
+    ages = [seconds for seconds in (beat.age, age(daemon.since, report.asked)) if seconds is not None]
+    late = min(ages, default=0.0)
     if late >= _LATE_AFTER * beat.interval:
         last = f"the last heartbeat was {format_short(late)} ago"
         none = f"no heartbeat since the start {format_short(late)} ago"
         yield Problem(reason=last if beat.last else none, remedy=_LOGS)
-
-
-def _worker_problems(host: Host) -> Iterator[Problem]:
-    remedy = f"{_LOGS}; {_RESTART}" if host.here else f"see to worker.py on {host.host}"
-    if host.lifecycle < (host.expected or 1):
-        count = (
-            f"{host.lifecycle} of {host.expected} lifecycle workers"
-            if host.lifecycle
-            else "no lifecycle worker"
-        )
-        yield Problem(reason=f"{count} on {host.host}", remedy=remedy)
-    if not host.heartbeat:
-        yield Problem(reason=f"no heartbeat worker on {host.host}", remedy=remedy)

@@ -171,6 +171,12 @@ class Report(_Document):
     mail: InboxStatus | None = None
     agents: list[AgentStatus] | None = None
 
+    def decided_at(self, row: AgentStatus) -> datetime | None:
+        """When the row's decision was made: at the last heartbeat, if that looked at this agent."""
+        if not row.decision or row.observed == "elsewhere" or self.heartbeat is None:
+            return None
+        return self.heartbeat.last
+
 
 class DesiredBy(_Document):
     """What the agent should be, and who decided that."""

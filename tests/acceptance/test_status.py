@@ -5,6 +5,7 @@ import pty
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -283,9 +284,16 @@ def test_agents_are_listed_by_what_is_observed_and_by_name(place: Place) -> None
     assert place.command("agents", "--status", "ended").stdout == "no such agents\n"
 
 
-def on_a_terminal(place: Place, *words: str, until: str, **environ: str) -> tuple[str, int]:
-    """What the command shows on a terminal until it has shown `until` and gets Ctrl-C; and its exit code."""
+def on_a_terminal(
+    place: Place, *words: str, until: str, ending: signal.Signals = signal.SIGINT,
+    size: tuple[int, int] = (24, 80), **environ: str,
+) -> tuple[str, int]:  # fmt: skip
+    """What the command shows on a terminal of this size until it has shown `until` twice and gets `ending`.
+
+    Also returns its exit code.
+    """
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, size)
     process = subprocess.Popen(
         [sys.executable, "-m", "gastown_mail", *words], stdin=theirs, stdout=theirs, stderr=theirs,
         env={**place.environ, "TERM": "xterm-256color", **environ}, cwd=place.root, start_new_session=True,
@@ -296,7 +304,7 @@ def on_a_terminal(place: Place, *words: str, until: str, **environ: str) -> tupl
         while chunk := _read(ours):
             shown += chunk
             if shown.count(until.encode()) >= 2 and not asked:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(ending)
                 asked = True
         return shown.decode(errors="replace"), process.wait(DEADLINE)
     finally:
@@ -322,6 +330,21 @@ def test_watch_shows_it_again_and_again_until_ctrl_c(place: Place, plain: bool) 
     assert "Traceback" not in shown
     assert shown.index("\x1b[?1049h") < shown.index("\x1b[?1049l"), "the terminal is given back as it was"
     assert ("\x1b[33m\x1b[1m" in shown) is not plain
+
+
+def test_watch_fits_the_terminal_and_gives_it_back_on_sigterm(place: Place) -> None:
+    shown, code = on_a_terminal(
+        place, "status", "--watch", "--interval", "0.2", until="stopped", ending=signal.SIGTERM,
+        size=(6, 40), NO_COLOR="1",
+    )  # fmt: skip
+
+    assert code == 128 + signal.SIGTERM
+    assert shown.startswith("\x1b[?1049h\x1b[?25l")
+    assert shown.endswith("\x1b[?25h\x1b[?1049l")
+    for frame in shown.removesuffix("\x1b[?25h\x1b[?1049l").split("\x1b[H\x1b[J")[1:]:
+        lines = frame.split("\r\n")
+        assert (len(lines), lines[-1]) == (6, "…")
+        assert max(map(len, lines)) <= 40
 
 
 def test_colours_are_for_terminals_that_want_them(place: Place) -> None:

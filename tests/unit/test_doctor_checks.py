@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from gastown_mail.status.checks import _is_too_old
+from gastown_mail.status.checks import _MIN_REDIS, _numbers
 from gastown_mail.status.systemd import check_unit
 
 SERVICE = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/town.service\n"
@@ -65,4 +65,9 @@ def test_systemd_is_asked_for_a_unit_of_the_user_as_the_user() -> None:
     ("version", "old"), [("6.0.16", True), ("6.2.0", False), ("7.2.4", False), ("10.0", False)]
 )
 def test_a_redis_without_lmove_is_too_old(version: str, old: bool) -> None:
-    assert _is_too_old(version) is old
+    assert (_numbers(version) < _MIN_REDIS) is old
+
+
+def test_a_version_without_numbers_is_the_newest() -> None:
+    assert _numbers("next-3.4") == (3, 4)
+    assert _numbers("master") > (99, 0)

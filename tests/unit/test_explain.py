@@ -8,7 +8,7 @@ import pytest
 from gastown_mail.cli.status import format_explanation
 from gastown_mail.lifecycle.heartbeat_policy import SkipKind
 from gastown_mail.mail.events import Event
-from gastown_mail.status.explain import _decided_at, _desired_by, _from_record, _humanize, _next_steps
+from gastown_mail.status.explain import _desired_by, _from_record, _humanize, _next_steps
 from gastown_mail.status.model import Daemon, DesiredBy, Explanation, Heartbeat, Host, LastRequest, Report
 from tests.unit.test_status import ALIVE, DEACON, HERE, NOW, THERE, row, well
 
@@ -127,9 +127,9 @@ def test_an_agent_on_another_host_was_not_judged_by_the_heartbeat_of_this_one() 
     )
     decision = {"decision": "delivered"}
 
-    assert _decided_at(report, row().model_copy(update=decision)) == NOW
-    assert _decided_at(report, row(host=THERE).model_copy(update=decision)) is None
-    assert _decided_at(report, row()) is None
+    assert report.decided_at(row().model_copy(update=decision)) == NOW
+    assert report.decided_at(row(host=THERE).model_copy(update=decision)) is None
+    assert report.decided_at(row()) is None
 
 
 def event(second: int, name: str, **fields: str) -> Event:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gastown_mail.cli.status import _format_clock, format_agents, format_report, note, summarize
+from gastown_mail.cli.status import _clock, format_agents, format_report, note, summarize
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.state import State
 from gastown_mail.plumbing.locks import LockHolder
@@ -201,8 +201,8 @@ def test_a_wait_says_which_and_until_when() -> None:
         for gate in (back_off, both, StartHistory(not_before=NOW.timestamp() - 1))
     )
 
-    assert note(waiting) == f"back-off until {_format_clock(later)}"
-    assert note(kept) == f"quarantine until {_format_clock(much_later)}"
+    assert note(waiting) == f"back-off until {_clock(later)}"
+    assert note(kept) == f"quarantine until {_clock(much_later)}"
     assert (over.waits, over.waits_until) == (None, None)
 
 
