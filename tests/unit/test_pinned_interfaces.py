@@ -10,9 +10,8 @@ import pytest
 from pydantic import BaseModel
 
 from gastown_mail.cli import cli
-from gastown_mail.cli.reasons import Explanation
-from gastown_mail.cli.report import Report
 from gastown_mail.contracts.settings import Settings, load_settings
+from gastown_mail.status.model import Explanation, Report
 from gastown_mail.town.roster import load_roster
 
 COMMANDS = """
