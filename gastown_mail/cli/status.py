@@ -1,7 +1,6 @@
 """`status`, `agents` and `explain`: how the town is, how each agent is, and why."""
 
 import os
-import shutil
 import signal
 import sys
 import textwrap
@@ -122,7 +121,9 @@ def _watch(root: Path, interval: float) -> NoReturn:
 
 def _fitted(lines: Sequence[str], report: Report) -> str:
     """The lines in the size of the terminal: long ones are folded, those below the last row left out."""
-    columns, rows = shutil.get_terminal_size()
+    # COLUMNS and LINES, where they are set, do not follow a window that changes its size
+    size = os.get_terminal_size(sys.stdout.fileno())
+    columns, rows = size.columns or 80, size.lines or 24
     folded = [[line[at : at + columns] for at in range(0, len(line), columns)] or [""] for line in lines]
     verdict = len(folded[0])
     pieces = [piece for line in folded for piece in line]
