@@ -58,7 +58,7 @@ def _run(name: str, collector: StatusCollector, report: Report) -> _Results:
             results.extend(_checks[name](collector, report))
     except RedisUnavailable:
         results.append(unchecked("Redis does not answer"))
-    except (GastownError, RedisError, OSError) as error:
+    except (GastownError, RedisError, OSError, subprocess.TimeoutExpired) as error:
         results.append(finding(str(error)))
     return (result.model_copy(update={"check": name}) for result in results)
 
