@@ -78,7 +78,7 @@ def unreachable(part: Source) -> str:
 
 
 def missing_workers(report: Report) -> list[Problem]:
-    """Which work of the daemon nothing does: of the workers, the clerk or the scheduler."""
+    """Which of the workers, the clerk and the scheduler should be working and are not."""
     problems = []
     for host in report.hosts or ():
         remedy = f"{_LOGS}; {_RESTART}" if host.here else f"see to worker.py on {host.host}"
