@@ -26,7 +26,7 @@ _R = TypeVar("_R")
 _TOWN = "gastown_mail.town"
 """Where a click context keeps the folder that `--town` names."""
 
-EMBEDDED_HINT = "this is the town's own server: gastown-mail up or start starts it"
+_EMBEDDED_HINT = "this is the town's own server: gastown-mail up or start starts it"
 
 
 def town_option(command: _F) -> _F:
@@ -78,7 +78,7 @@ def open_town(*, blocking: float = 0.0) -> "Iterator[Town]":
     except RedisUnavailable as error:
         if settings.daemon.redis_url:
             raise
-        raise RedisUnavailable(f"{error}; {EMBEDDED_HINT}") from error
+        raise RedisUnavailable(f"{error}; {_EMBEDDED_HINT}") from error
 
 
 @contextmanager
