@@ -64,6 +64,7 @@ def test_lower_case_letters_are_read() -> None:
         "2025-12-20T10:12:21+01:60",
         "2025-13-20T10:12:21Z",
         "2025-02-29T10:12:21Z",
+        "2025-12-20T24:00:00Z",
         "2025-12-20T24:12:21Z",
         "2025-12-20T10:12:60Z",
         "0000-12-20T10:12:21Z",
@@ -74,7 +75,7 @@ def test_lower_case_letters_are_read() -> None:
     ],
 )
 def test_what_is_no_time_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"RFC 3339|calendar|zone of this world"):
+    with pytest.raises(ValueError, match=r"RFC 3339|calendar"):
         parse_time(text)
 
 
