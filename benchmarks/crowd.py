@@ -10,6 +10,7 @@ from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import GastownError, StartFailed
 from gastown_mail.lifecycle.start import new_incarnation, session_environment
 from gastown_mail.sessions.commands import new_session_command
+from gastown_mail.town.records import AgentRecord, Desired
 from gastown_mail.town.town import Town
 
 BATCH = 50
@@ -48,10 +49,11 @@ def start(town: Town, agents: Sequence[Agent]) -> None:
     now = datetime.now(UTC)
     with town.redis.pipeline(transaction=False) as pipe:
         for agent in agents:
-            town.agents.write(
-                agent.address, pipe=pipe, desired="running", session=agent.session, host=agent.host,
+            record = AgentRecord(
+                desired=Desired.RUNNING, session=agent.session, host=agent.host,
                 incarnation=tokens[agent.address], started_at=now, last_poke=now, last_activity=now,
             )  # fmt: skip
+            town.agents.write(agent.address, record, pipe=pipe)
         pipe.execute()
 
 

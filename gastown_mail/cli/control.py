@@ -127,7 +127,7 @@ def clear(address: str) -> None:
     """End the back-off and quarantine of AGENT, so that it can be started again."""
     with open_town() as town:
         agent = town.roster().resolve(address)
-        town.agents.write_gate(agent.address, NO_HISTORY)
+        town.agents.write_start_history(agent.address, NO_HISTORY)
         record_event(town.redis, town.keys, "cleared", agent=agent.address)
         request_sweep(town)
     click.echo(f"{agent.address} may be started again")

@@ -19,12 +19,13 @@ from gastown_mail.contracts.request import decode_element
 from gastown_mail.lifecycle.decision import AlreadyDone, Execute, RequestContext, Resolve, decide
 from gastown_mail.lifecycle.start import SessionStart, preflight, record_session, search_path
 from gastown_mail.mail.events import record_event
+from gastown_mail.mail.requests import Progress
 from gastown_mail.plumbing.connections import to_fields, to_strs
 from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.lease import Lease, hold_lease
-from gastown_mail.town.records import Desired
+from gastown_mail.town.records import AgentRecord, Desired
 from gastown_mail.town.town import Town, ensure_running
 
 MAX_ATTEMPTS = 5
@@ -125,8 +126,8 @@ def _unstartable(town: Town, context: RequestContext) -> str | None:
     """Why the successor cannot be started; None when it can, or when the request has been begun."""
     if not context.wants_successor or context.progress.started_at:
         return None
-    history = context.record.gate
-    blocked = history.blocked_reason(context.now.timestamp()) if history.failed else None
+    history = context.record.start_history
+    blocked = history.blocked_reason(context.now) if history.failed else None
     if blocked:
         return f"the last start of {context.agent.address} failed: {blocked}; gastown-mail clear ends that"
     return preflight(context.agent, town.settings.town_root, search_path())
@@ -163,8 +164,9 @@ def _write_intent(town: Town, lease: Lease, context: RequestContext, target: Ses
     handoff, now, address = _handoff_text(town, context, target), datetime.now(UTC), context.agent.address
     request, progress = town.keys.request(context.id), town.keys.progress(context.id)
     action, session = context.request.action.value, context.agent.session
-    notes = {"begun_at": now.timestamp(), "victim": target.incarnation if target else ""}
-    desired, owed = (Desired.RUNNING, "true") if context.wants_successor else (Desired.STOPPED, "false")
+    notes = Progress(started_at=now, target_incarnation=target.incarnation if target else "")
+    desired = Desired.RUNNING if context.wants_successor else Desired.STOPPED
+    changes = AgentRecord(desired=desired, changed_at=now, successor_owed=context.wants_successor)
 
     def write(pipe: Any) -> None:
         if to_strs(pipe.hmget(request, ["status"]))[0] in FINAL_STATUSES:
@@ -174,8 +176,8 @@ def _write_intent(town: Town, lease: Lease, context: RequestContext, target: Ses
             pipe.set(town.keys.handoff(address), handoff)
         elif context.wants_successor:
             pipe.delete(town.keys.handoff(address))
-        town.agents.write(address, pipe=pipe, desired=desired.value, changed_at=now, owed=owed)
-        pipe.hset(progress, mapping=to_fields(notes))
+        town.agents.write(address, changes, pipe=pipe)
+        pipe.hset(progress, mapping=to_fields(notes.dump(exclude_unset=True)))
         pipe.hset(request, "status", RequestStatus.CARRYING.value)
         record_event(
             pipe, town.keys, "carrying", agent=address, request=context.id, action=action, session=session

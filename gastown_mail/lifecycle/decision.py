@@ -31,9 +31,7 @@ class RequestContext:
     @property
     def effective_time(self) -> datetime:
         """The latest moment at which it can have been asked for; reviving a request asks anew."""
-        if self.progress.revived_at:
-            return datetime.fromtimestamp(self.progress.revived_at, UTC)
-        return self.request.latest_timestamp
+        return self.progress.revived_at or self.request.latest_timestamp
 
     @property
     def wants_successor(self) -> bool:

@@ -22,7 +22,7 @@ from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions import poke as typing
 from gastown_mail.town.backoff import NO_HISTORY
 from gastown_mail.town.lease import is_held
-from gastown_mail.town.records import Desired
+from gastown_mail.town.records import AgentRecord, Desired
 from gastown_mail.town.town import Town, recover_after_flush
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def run_heartbeat(town: Town) -> State:
     _store_decisions(town, snapshots, decisions, results)
     now = datetime.now(UTC)
     for agent in stable_agents(snapshots, now, town.settings.daemon):
-        town.agents.write_gate(agent.address, NO_HISTORY)
+        town.agents.write_start_history(agent.address, NO_HISTORY)
         record_event(town.redis, town.keys, "recovered", agent=agent.address)
     town.save_desired()
     requeued = _requeue_orphans(town)
@@ -102,7 +102,8 @@ def poke_all(town: Town, pokes: Sequence[PokeAgent]) -> dict[str, str]:
         for poke in pokes:
             outcome = results[poke.agent.address]
             if outcome == "delivered":
-                town.agents.write(poke.agent.address, pipe=pipe, last_poke=now, misses=poke.unanswered)
+                changes = AgentRecord(last_poke=now, unanswered=poke.unanswered)
+                town.agents.write(poke.agent.address, changes, pipe=pipe)
             record_event(pipe, town.keys, "poke", agent=poke.agent.address, outcome=outcome)
         pipe.execute()
     return results
@@ -163,9 +164,10 @@ def _store_decisions(
     with town.redis.pipeline(transaction=False) as pipe:
         for snapshot, decision in zip(snapshots, decisions, strict=True):
             address = decision.agent.address
-            fields: dict[str, str | datetime] = {"decision": results.get(address, decision.why)}
+            why = results.get(address, decision.why)
             if isinstance(decision, PokeAgent):
-                fields["last_activity"] = datetime.fromtimestamp(decision.session.activity, UTC)
-            if fields["decision"] != snapshot.record.decision or len(fields) > 1:
-                town.agents.write(address, pipe=pipe, **fields)
+                activity = datetime.fromtimestamp(decision.session.activity, UTC)
+                town.agents.write(address, AgentRecord(decision=why, last_activity=activity), pipe=pipe)
+            elif why != snapshot.record.decision:
+                town.agents.write(address, AgentRecord(decision=why), pipe=pipe)
         pipe.execute()

@@ -80,7 +80,7 @@ def plan(snapshots: Iterable[AgentSnapshot], now: datetime, settings: DaemonSett
 
 def should_run(agent: Agent, record: AgentRecord) -> bool:
     """Whether a session of this agent should be started when there is none."""
-    return (agent.keep_running or record.owed) and record.desired in (None, Desired.RUNNING)
+    return (agent.keep_running or record.successor_owed) and record.desired in (None, Desired.RUNNING)
 
 
 def stable_agents(snapshots: Iterable[AgentSnapshot], now: datetime, settings: DaemonSettings) -> list[Agent]:
@@ -88,10 +88,10 @@ def stable_agents(snapshots: Iterable[AgentSnapshot], now: datetime, settings: D
     return [
         snapshot.agent
         for snapshot in snapshots
-        if snapshot.record.gate != NO_HISTORY
+        if snapshot.record.start_history != NO_HISTORY
         and snapshot.session is not None
         and not snapshot.session.dead
-        and is_stable(snapshot.session.started_at, now.timestamp(), settings)
+        and is_stable(_moment(snapshot.session.started_at), now, settings)
     ]
 
 
@@ -103,9 +103,9 @@ def _decide(snapshot: AgentSnapshot, now: datetime, settings: DaemonSettings) ->
         state = "has ended" if session else "is not there"
         if not should_run(agent, record):
             return Skip(agent, SkipKind.LEFT_ALONE, f"its session {state}, and keep_running is false")
-        if reason := record.gate.blocked_reason(now.timestamp()):
+        if reason := record.start_history.blocked_reason(now):
             return Skip(agent, SkipKind.NOT_STARTED, reason)
-        why = "a request ended it" if record.owed else "it must keep running"
+        why = "a request ended it" if record.successor_owed else "it must keep running"
         return StartAgent(agent, f"its session {state} and {why}")
     if not session.incarnation:
         return Skip(agent, SkipKind.LEFT_ALONE, "its session is not ours; adopt it")
@@ -134,7 +134,7 @@ def _unanswered(record: AgentRecord, session: Session) -> int:
     if record.last_poke == ZERO_TIME or record.last_poke < _moment(session.started_at):
         return 0
     answered = _moment(session.activity) > record.last_poke + _POKE_ECHO
-    return 0 if answered else record.misses + 1
+    return 0 if answered else record.unanswered + 1
 
 
 def _next_poke_at(record: AgentRecord, unanswered: int, settings: DaemonSettings) -> datetime:

@@ -24,7 +24,7 @@ from gastown_mail.lifecycle.heartbeat_policy import should_run
 from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.sessions.session import Session
-from gastown_mail.town.backoff import check_crash_loop, record_start
+from gastown_mail.town.backoff import StartHistory, check_crash_loop, record_start
 from gastown_mail.town.lease import Lease, hold_lease
 from gastown_mail.town.records import AgentRecord, Desired, nothing
 from gastown_mail.town.town import Town, ensure_running
@@ -107,7 +107,7 @@ def _start_if_wanted(town: Town, lease: Lease, agent: Agent, why: str, by: str) 
         town.sessions.end_orphans(record.incarnation, grace=agent.stop_grace)
     # a cycle whose successor did not come up has left its handoff for this one
     file = town.handoff_file(agent)
-    handoff = file if record.owed and file.exists() else None
+    handoff = file if record.successor_owed and file.exists() else None
     started = SessionStart(town, lease, agent, why, handoff, automatic=not by).run()
     return StartOutcome(StartResult.STARTED, f"{started.name}, pid {started.pid}")
 
@@ -126,12 +126,12 @@ def _skip_reason(
         return None
     if not should_run(agent, record):
         return "it need not run"
-    now = time.time()
-    history = check_crash_loop(record.gate, now, town.settings.daemon)
-    if history != record.gate:
-        town.agents.write_gate(agent.address, history)
+    now = datetime.now(UTC)
+    history = check_crash_loop(record.start_history, now, town.settings.daemon)
+    if history != record.start_history:
+        town.agents.write_start_history(agent.address, history)
     reason = history.blocked_reason(now)
-    if reason and history.quarantined_until != record.gate.quarantined_until:
+    if reason and history.quarantined_until != record.start_history.quarantined_until:
         record_event(town.redis, town.keys, "quarantined", agent=agent.address, detail=reason)
     return reason
 
@@ -268,9 +268,11 @@ class SessionStart:
         return session
 
     def _count(self, *, failed: bool) -> None:
-        now, agents, address = time.time(), self.town.agents, self.agent.address
-        history = record_start(agents.read(address).gate, now, self.town.settings.daemon, failed=failed)
-        agents.write_gate(address, history)
+        now, agents, address = datetime.now(UTC), self.town.agents, self.agent.address
+        history = record_start(
+            agents.read(address).start_history, now, self.town.settings.daemon, failed=failed
+        )
+        agents.write_start_history(address, history)
         if history.failures > 1 or failed:
             self._record("back_off", history.blocked_reason(now) or "")
 
@@ -287,14 +289,15 @@ def record_session(town: Town, lease: Lease, agent: Agent, session: Session, req
     Raises Postponed when the lease is lost.
     """
     now = datetime.now(UTC)
+    record = AgentRecord(
+        session=session.name, incarnation=session.incarnation, host=agent.host,
+        started_at=datetime.fromtimestamp(session.started_at, UTC), changed_at=now, last_activity=now,
+        unanswered=0, successor_owed=False, start_history=StartHistory(failed=False),
+    )  # fmt: skip
 
     def write(pipe: Any) -> None:
         pipe.multi()
-        town.agents.write(
-            agent.address, pipe=pipe, session=session.name, incarnation=session.incarnation, host=agent.host,
-            started_at=datetime.fromtimestamp(session.started_at, UTC), changed_at=now, misses=0,
-            last_activity=now, owed="false", failed="false",
-        )  # fmt: skip
+        town.agents.write(agent.address, record, pipe=pipe)
         pipe.hincrby(town.keys.agent(agent.address), "restarts", 1)
         record_event(
             pipe, town.keys, "started", agent=agent.address, request=request, session=session.name,

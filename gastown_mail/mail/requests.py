@@ -1,21 +1,23 @@
-"""What became of each request: the public record, the daemon's own notes, and the dead letters.
+"""The requests of one town: the inbox, the record of each request, and the dead letters.
 
-The record (`request:<id>`) is for everybody, so it holds no token and no handoff. What only the daemon needs,
-the element itself and how far its carrying out has come, is in `work:<id>`.
+The inbox is a list: any program pushes to it, one clerk takes from it. To take is to move to `taken`; an
+element leaves `taken` only in the transaction that records it. So what a killed clerk had taken is still
+there, oldest first.
 
-The daemon inbox: a list that everybody pushes to and one clerk takes from.
+The record (`request:<id>`) is public, so it holds no token and no handoff. What only the daemon needs, the
+element itself and how far it has come with it, is in `work:<id>`.
 
-Take = move to `taken`; an element leaves `taken` only in the transaction that books it. Whatever a killed
-clerk had taken is still there, oldest first.
-
-Dead letters: refused, expired, failed and undecodable elements, with their reason, and revivable."""
+Dead letters are the elements that were refused, expired, failed or could not be read, with the reason. They
+can be revived.
+"""
 
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from pydantic import Field
 from redis import Redis
 from redis.client import Pipeline
 
@@ -23,20 +25,24 @@ from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
+from gastown_mail.contracts.redis_hash import EpochSeconds, Flag, RedisHash, Words, stored_as
 from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.connections import read_hash, to_fields, to_str, to_str_dict, to_strs
 
-SCAN_STEP = 1000
+_SCAN_STEP = 1000
 """How many keys Redis looks at in one go."""
+
+BATCH_SIZE = 200
+"""How many elements are taken in one go: enough for speed, few enough to stay small in memory."""
 
 
 @dataclass(frozen=True)
 class IncomingRequest:
-    """An element as the clerk judged it: `asker`'s request for `agent`, or refused with a reason.
+    """An element as the clerk classified it: `asker`'s request for `agent`, or rejected with a reason.
 
-    `trusted`: it did not come through the inbox, so its asker needs no other proof. `proven`: it asks for
-    another agent, and carried the incarnation of the session in which its asker lived just then.
+    `trusted`: it did not come through the inbox, so its asker needs no other proof. `sender_verified`: it
+    asks for another agent, and carries the incarnation of its asker's session.
     """
 
     id: str
@@ -48,19 +54,32 @@ class IncomingRequest:
     trusted: bool = False
     sender_verified: bool = False
 
+    def record(self) -> dict[str, str]:
+        """The part of the public record that comes from the element."""
+        request = self.request
+        if request is None:
+            return {"from": "", "to": "", "action": "", "timestamp": "", "reason": ""}
+        return {
+            "from": self.asker or request.sender,
+            "to": self.agent or request.target,
+            "action": request.action.value,
+            "timestamp": format_time(request.timestamp),
+            "reason": request.reason,
+            "agent": self.agent,
+        }
 
-@dataclass(frozen=True)
-class Progress:
-    """What the daemon notes of a request it carries out. Times are seconds since the epoch, 0 = never."""
 
-    element: bytes
-    attempts: int = 0
-    started_at: float = 0.0
-    target_incarnation: str = ""
-    successors: tuple[str, ...] = ()
-    revived_at: float = 0.0
-    trusted: bool = False
-    sender_verified: bool = False
+class Progress(RedisHash):
+    """How far the daemon has come with a request: the hash `work:<id>`. Times are None until there is one."""
+
+    element: bytes = Field(default=b"", exclude=True)
+    attempts: int = stored_as("tries", 0)
+    started_at: EpochSeconds | None = stored_as("begun_at", None)
+    target_incarnation: str = stored_as("victim", "")
+    successors: Words = ()
+    revived_at: EpochSeconds | None = None
+    trusted: Flag = False
+    sender_verified: Flag = stored_as("proven", False)
 
 
 @dataclass(frozen=True)
@@ -71,87 +90,94 @@ class RequestStore:
     keys: Keys
 
     def are_known(self, ids: Sequence[str]) -> list[bool]:
-        """Which of these the clerk has booked already: a second copy of them is no second request."""
+        """Which of these have a record already: a second copy of an element is not a second request."""
         with self.redis.pipeline(transaction=False) as pipe:
             for request_id in ids:
                 pipe.hexists(self.keys.request(request_id), "received_at")
             return pipe.execute()
 
     def next_sequence(self, count: int) -> int:
-        """Reserve `count` places in the order of the town; return the first."""
+        """Reserve `count` numbers in the town's order of requests; return the first."""
         return int(self.redis.incrby(self.keys.sequence, count)) - count + 1
 
     def add(self, pipe: Pipeline, incoming: IncomingRequest, sequence: int, now: datetime) -> None:
-        """Write a new request down, as part of the clerk's transaction."""
-        record = _public(incoming) | {"received_at": format_time(now), "finished_at": "", "detail": ""}
+        """Record a new request, as part of the clerk's transaction."""
+        record = incoming.record() | {"received_at": format_time(now), "finished_at": "", "detail": ""}
         record["status"] = RequestStatus.RECEIVED.value
-        proofs = {"trusted": incoming.trusted, "proven": incoming.sender_verified}
-        given = {name: "true" for name, holds in proofs.items() if holds}
-        pipe.hset(self.keys.progress(incoming.id), mapping=to_fields({"element": incoming.element, **given}))
+        proofs = Progress(trusted=incoming.trusted, sender_verified=incoming.sender_verified)
+        notes = {"element": incoming.element, **proofs.dump(exclude_defaults=True)}
+        pipe.hset(self.keys.progress(incoming.id), mapping=to_fields(notes))
         if incoming.rejection:
-            record |= _end(RequestStatus.REFUSED, incoming.rejection, now)
+            record |= _final_fields(RequestStatus.REFUSED, incoming.rejection, now)
             self._close(pipe, incoming.id, incoming.agent, record, now)
         else:
             pipe.hset(self.keys.request(incoming.id), mapping=to_fields(record))
             pipe.zadd(self.keys.pending(incoming.agent), {incoming.id: sequence})
             pipe.zadd(self.keys.unsettled, {incoming.id: now.timestamp()})
-        record_event(pipe, self.keys, record["status"], agent=incoming.agent, request=incoming.id,
-             action=record["action"], detail=incoming.rejection)  # fmt: skip
+        record_event(
+            pipe, self.keys, record["status"], agent=incoming.agent, request=incoming.id,
+            action=record["action"], detail=incoming.rejection,
+        )  # fmt: skip
 
     def record(self, request_id: str) -> dict[str, str]:
-        """The public record; empty when there is none (yet, or any more)."""
+        """The public record; empty if there is none yet, or none any more."""
         return read_hash(self.redis, self.keys.request(request_id))
 
     def records(self, ids: Sequence[str]) -> list[dict[str, str]]:
-        """The public records of many, in one round trip."""
+        """The public records of these requests, in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for request_id in ids:
                 pipe.hgetall(self.keys.request(request_id))
             return [to_str_dict(answer) for answer in pipe.execute()]
 
     def progress(self, request_id: str) -> Progress | None:
-        """The daemon's notes on a request, None when there is no such request."""
+        """How far a request has come, None if there is no such request."""
         return self.progress_many([request_id])[0]
 
     def progress_many(self, ids: Sequence[str]) -> list[Progress | None]:
-        """The daemon's notes on many, in one round trip."""
+        """How far these requests have come, in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for request_id in ids:
                 pipe.hgetall(self.keys.progress(request_id))
-            return [_parse_progress(found) for found in pipe.execute()]
+            hashes = pipe.execute()
+        return [
+            Progress.load(to_str_dict(notes)).model_copy(update={"element": notes[b"element"]})
+            if b"element" in notes
+            else None
+            for notes in hashes
+        ]
 
     def pending(self, agent: str) -> list[str]:
-        """The ids that wait for the agent or are being carried out, oldest first."""
+        """The ids of the agent's requests without a final status, oldest first."""
         return to_strs(self.redis.zrange(self.keys.pending(agent), 0, -1))
 
     def in_progress(self, agent: str) -> str | None:
-        """The agent's request that a worker has begun and nobody has settled, None when there is none."""
+        """The agent's request that a worker has begun and that is not settled, None if there is none."""
         ids = self.pending(agent)
-        notes = zip(ids, self.progress_many(ids), strict=True)
-        return next((request_id for request_id, note in notes if note and note.started_at), None)
+        pairs = zip(ids, self.progress_many(ids), strict=True)
+        return next((request_id for request_id, progress in pairs if progress and progress.started_at), None)
 
     def unsettled(self) -> dict[str, float]:
-        """All ids without a final status, with the time they were received (seconds since the epoch)."""
-        found: list[Any] = self.redis.zrange(self.keys.unsettled, 0, -1, withscores=True)
-        return {to_str(member): float(score) for member, score in found}
+        """The ids of all requests without a final status, and when they were received (epoch seconds)."""
+        pairs: list[Any] = self.redis.zrange(self.keys.unsettled, 0, -1, withscores=True)
+        return {to_str(member): float(score) for member, score in pairs}
 
     def all_ids(self) -> list[str]:
-        """The ids of all that have a record, settled or not, in no order; every key of Redis is looked at."""
+        """The ids of all requests with a record, in no order. Redis looks at every key it has."""
         prefix = self.keys.request("")
-        found = {to_str(key) for key in self.redis.scan_iter(match=f"{prefix}*", count=SCAN_STEP)}
-        return [key.removeprefix(prefix) for key in found]
+        keys = {to_str(key) for key in self.redis.scan_iter(match=f"{prefix}*", count=_SCAN_STEP)}
+        return [key.removeprefix(prefix) for key in keys]
 
     def settle(self, request_id: str, agent: str, status: RequestStatus, detail: str, now: datetime) -> bool:
-        """Give a request its one final status; False when it already has one (and nothing is changed)."""
+        """Give a request its one final status; False, and no change, if it has one already."""
         key = self.keys.request(request_id)
 
         def unless_final(pipe: Any) -> Any:
-            found: Any = pipe.hmget(key, ["status", "action"])
-            before, action = to_strs(found)
+            before, action = to_strs(pipe.hmget(key, ["status", "action"]))
             pipe.multi()
             if not before or before in FINAL_STATUSES:
                 return False
-            self._close(pipe, request_id, agent, _end(status, detail, now), now)
+            self._close(pipe, request_id, agent, _final_fields(status, detail, now), now)
             record_event(
                 pipe, self.keys, status.value, agent=agent, request=request_id, action=action, detail=detail
             )
@@ -160,13 +186,13 @@ class RequestStore:
         return bool(self.redis.transaction(unless_final, key, value_from_callable=True))
 
     def set_detail(self, request_id: str, detail: str) -> None:
-        """Say for people where an open request stands; a settled one is not touched."""
+        """Say where an open request stands, for people; a settled one does not change."""
         key = self.keys.request(request_id)
 
         def unless_final(pipe: Any) -> None:
-            open_still = to_str(pipe.hget(key, "status")) not in (*FINAL_STATUSES, "")
+            is_open = to_str(pipe.hget(key, "status")) not in (*FINAL_STATUSES, "")
             pipe.multi()
-            if open_still:
+            if is_open:
                 pipe.hset(key, "detail", detail)
 
         self.redis.transaction(unless_final, key)
@@ -176,92 +202,48 @@ class RequestStore:
         pipe.zrem(self.keys.pending(agent), request_id)
         pipe.zrem(self.keys.unsettled, request_id)
         if end["status"] in DEAD_STATUSES:
-            self._add_dead_letter(pipe, request_id, now)
-        self._set_expiry(pipe, request_id)
-
-    def _add_dead_letter(self, pipe: Pipeline, request_id: str, now: datetime) -> None:
-        pipe.zadd(self.keys.dead, {request_id: now.timestamp()})
-        pipe.zremrangebyscore(self.keys.dead, "-inf", now.timestamp() - self.keys.requests_kept)
-
-    def _set_expiry(self, pipe: Pipeline, request_id: str) -> None:
-        kept = timedelta(seconds=self.keys.requests_kept)
-        pipe.pexpire(self.keys.request(request_id), kept)
-        pipe.pexpire(self.keys.progress(request_id), kept)
+            pipe.zadd(self.keys.dead, {request_id: now.timestamp()})
+            pipe.zremrangebyscore(self.keys.dead, "-inf", now.timestamp() - self.keys.requests_kept)
+        for key in (self.keys.request(request_id), self.keys.progress(request_id)):
+            pipe.pexpire(key, timedelta(seconds=self.keys.requests_kept))
 
 
-def _parse_progress(found: dict[Any, Any]) -> Progress | None:
-    if b"element" not in found:
-        return None
-    notes = to_str_dict(found)
-    return Progress(
-        element=found[b"element"],
-        attempts=int(notes.get("tries", 0)),
-        started_at=float(notes.get("begun_at", 0)),
-        target_incarnation=notes.get("victim", ""),
-        successors=tuple(notes.get("successors", "").split()),
-        revived_at=float(notes.get("revived_at", 0)),
-        trusted=notes.get("trusted") == "true",
-        sender_verified=notes.get("proven") == "true",
-    )
-
-
-def _public(incoming: IncomingRequest) -> dict[str, str]:
-    request = incoming.request
-    if request is None:
-        return {"from": "", "to": "", "action": "", "timestamp": "", "reason": ""}
-    return {
-        "from": incoming.asker or request.sender,
-        "to": incoming.agent or request.target,
-        "action": request.action.value,
-        "timestamp": format_time(request.timestamp),
-        "reason": request.reason,
-        "agent": incoming.agent,
-    }
-
-
-def _end(status: RequestStatus, detail: str, now: datetime) -> dict[str, str]:
+def _final_fields(status: RequestStatus, detail: str, now: datetime) -> dict[str, str]:
     return {"status": status.value, "detail": detail, "finished_at": format_time(now)}
-
-
-BATCH_SIZE = 200
-"""How many elements are judged in one go: enough for speed, few enough to stay small in memory."""
 
 
 @dataclass(frozen=True)
 class Inbox:
-    """The inbox of one town. `redis` must allow blocking reads of the `wait` that `take` is given."""
+    """The inbox of one town. `redis` must allow blocking reads as long as `take` waits."""
 
     redis: Redis
     keys: Keys
 
     def take(self, wait: float) -> list[bytes]:
-        """Move the oldest elements to `taken`, waiting at most `wait` seconds for the first one."""
+        """Move the oldest elements to `taken`, at most BATCH_SIZE; wait `wait` seconds for the first."""
         first: Any = self.redis.blmove(self.keys.inbox, self.keys.taken, wait, "LEFT", "RIGHT")  # type: ignore[arg-type]
         if first is None:
             return []
-        return [first, *self._more(self.redis.llen(self.keys.inbox))]
+        with self.redis.pipeline(transaction=False) as pipe:
+            for _ in range(min(self.length(), BATCH_SIZE - 1)):
+                pipe.lmove(self.keys.inbox, self.keys.taken, "LEFT", "RIGHT")
+            return [first, *(element for element in pipe.execute() if element is not None)]
 
     def unfinished(self) -> list[bytes]:
-        """What was taken and never booked, oldest first, at most `MOST_AT_ONCE`."""
-        return self._range(self.keys.taken, BATCH_SIZE)
+        """Elements that were taken but not recorded, oldest first, at most BATCH_SIZE."""
+        return self._range(self.keys.taken, 0, BATCH_SIZE)
 
     def length(self) -> int:
-        """How many elements nobody has taken yet."""
+        """How many elements are in the inbox."""
         return self.redis.llen(self.keys.inbox)
 
     def peek(self, most: int, start: int = 0) -> list[bytes]:
-        """Elements that nobody has taken yet, oldest first from number `start` on, left where they are."""
-        return self._range(self.keys.inbox, most, start)
+        """At most `most` elements of the inbox from number `start` on, oldest first; they stay there."""
+        return self._range(self.keys.inbox, start, most)
 
-    def _range(self, key: str, most: int, start: int = 0) -> list[bytes]:
+    def _range(self, key: str, start: int, most: int) -> list[bytes]:
         elements: Any = self.redis.lrange(key, start, start + most - 1)
         return list(elements)
-
-    def _more(self, waiting: int) -> list[bytes]:
-        with self.redis.pipeline(transaction=False) as pipe:
-            for _ in range(min(waiting, BATCH_SIZE - 1)):
-                pipe.lmove(self.keys.inbox, self.keys.taken, "LEFT", "RIGHT")
-            return [element for element in pipe.execute() if element is not None]
 
 
 @dataclass(frozen=True)
@@ -272,43 +254,42 @@ class DeadLetters:
     keys: Keys
 
     def ids(self, since: float = 0.0) -> list[str]:
-        """The ids of the dead letters still kept that died since then (epoch), oldest first."""
+        """The ids of the dead letters from `since` (seconds since the epoch) on, oldest first."""
         oldest = max(since, time.time() - self.keys.requests_kept)
-        found: list[Any] = self.redis.zrange(self.keys.dead, oldest, "+inf", byscore=True)
-        return to_strs(found)
+        ids: list[Any] = self.redis.zrange(self.keys.dead, oldest, "+inf", byscore=True)
+        return to_strs(ids)
 
     def revive(self, request_id: str) -> None:
-        """Put a dead letter back into the inbox, as if asked for now; raises GastownError if it is none."""
+        """Put a dead letter back into the inbox as a new request. Raises GastownError if there is none."""
 
         def while_dead(pipe: Any) -> None:
-            work, agent = self._work(request_id), self._agent(request_id)
-            proofs = {"trusted": work.trusted, "proven": work.sender_verified}
-            notes = {"revived_at": time.time(), **{name: "true" for name, holds in proofs.items() if holds}}
+            progress, agent = self._find(request_id)
+            notes = Progress(
+                revived_at=datetime.now(UTC),
+                trusted=progress.trusted,
+                sender_verified=progress.sender_verified,
+            ).dump(exclude_defaults=True)
             pipe.multi()
             pipe.zrem(self.keys.dead, request_id)
             pipe.delete(self.keys.request(request_id), self.keys.progress(request_id))
             pipe.hset(self.keys.progress(request_id), mapping=to_fields(notes))
-            pipe.rpush(self.keys.inbox, work.element)
+            pipe.rpush(self.keys.inbox, progress.element)
             record_event(pipe, self.keys, "revived", agent=agent, request=request_id)
 
         self.redis.transaction(while_dead, self.keys.dead)
 
     def drop(self, request_id: str) -> None:
-        """Take a dead letter off the list; its record stays until it expires. Raises as `revive`."""
-        self._work(request_id)
-        agent = self._agent(request_id)
+        """Take a dead letter off the list; its record stays until it expires. Raises like `revive`."""
+        _, agent = self._find(request_id)
         with self.redis.pipeline() as pipe:
             pipe.zrem(self.keys.dead, request_id)
             record_event(pipe, self.keys, "dropped", agent=agent, request=request_id)
             pipe.execute()
 
-    def _agent(self, request_id: str) -> str:
-        return to_str(self.redis.hget(self.keys.request(request_id), "agent"))
-
-    def _work(self, request_id: str) -> Progress:
+    def _find(self, request_id: str) -> tuple[Progress, str]:
         if self.redis.zscore(self.keys.dead, request_id) is None:
             raise GastownError(f"there is no dead letter {request_id}; `gastown-mail dead` lists them")
-        work = RequestStore(self.redis, self.keys).progress(request_id)
-        if work is None:
+        progress = RequestStore(self.redis, self.keys).progress(request_id)
+        if progress is None:
             raise GastownError(f"the dead letter {request_id} is no longer kept; send a new request instead")
-        return work
+        return progress, to_str(self.redis.hget(self.keys.request(request_id), "agent"))

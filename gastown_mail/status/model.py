@@ -289,16 +289,16 @@ def agent_status(
 
 
 def _from_record(agent: Agent, record: AgentRecord, now: datetime) -> dict[str, Any]:
-    gate, epoch, last_poke = record.gate, now.timestamp(), known_time(record.last_poke)
+    history, last_poke = record.start_history, known_time(record.last_poke)
     waits = until = None
-    if gate.blocked_reason(epoch):
-        waits = "quarantine" if epoch < gate.quarantined_until else "back-off"
-        until = gate.quarantined_until if waits == "quarantine" else gate.not_before
+    if history.blocked_reason(now):
+        waits = "quarantine" if now < history.quarantined_until else "back-off"
+        until = history.quarantined_until if waits == "quarantine" else history.not_before
     return {
         "desired": record.desired.value if record.desired else None,
         "must_run": should_run(agent, record),
         "waits": waits,
-        "waits_until": datetime.fromtimestamp(until, UTC) if until else None,
+        "waits_until": until,
         "last_poke": last_poke,
         "since_poke": age(last_poke, now),
         "restarts": record.restarts,

@@ -1,80 +1,75 @@
-"""What is wanted and known of each agent and of the town, in Redis, and its mirror `state.json`.
-
-What should be: running, stopped or paused. In Redis, and on disk for the day that Redis is emptied."""
+"""The records of agents and of the town in Redis, and the copies on disk: state.json and desired.json."""
 
 import enum
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from redis import Redis
 
 from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import StateFileError
-from gastown_mail.contracts.go_formats import ZERO_TIME, format_time, parse_time
+from gastown_mail.contracts.go_formats import ZERO_TIME, format_time
 from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.redis_hash import Flag, RedisHash, stored_as
 from gastown_mail.contracts.state import State, load_state, save_state
+from gastown_mail.contracts.validation import Timestamp
 from gastown_mail.mail.events import record_event
 from gastown_mail.plumbing.connections import read_hash, to_fields, to_str_dict, to_strs
 from gastown_mail.plumbing.locks import file_lock
 from gastown_mail.town.backoff import NO_HISTORY, StartHistory
 
-STATE_LOCK_TIMEOUT = 5.0
-"""Seconds to wait for another process that writes `state.json`."""
+TOWN = "*"
+"""The address of the record that says whether the whole town is paused."""
+
+_LOCK_TIMEOUT = 5.0
+"""Seconds to wait for another process that writes `state.json` or `desired.json`."""
 
 
 class Desired(enum.StrEnum):
-    """What should be, whatever is observed."""
+    """What an agent should be, whatever is observed."""
 
     RUNNING = "running"
     STOPPED = "stopped"
     PAUSED = "paused"
 
 
-@dataclass(frozen=True)
-class AgentRecord:
-    """What Redis holds of an agent. `desired` is None as long as nobody has said; times may be ZERO_TIME.
+class AgentRecord(RedisHash):
+    """What Redis holds of an agent. `desired` is None if it follows the settings; times may be ZERO_TIME.
 
-    `owed`: a request has ended its session, and the successor has not come up yet. `before_pause`: what was
-    desired when it was paused.
+    `successor_owed`: a request has ended its session, and the successor is not up yet. `unanswered`: how many
+    pokes in a row got no answer. `before_pause`: what `desired` was before the pause.
     """
 
     desired: Desired | None = None
     session: str = ""
     incarnation: str = ""
-    started_at: datetime = ZERO_TIME
-    changed_at: datetime = ZERO_TIME
+    started_at: Timestamp = ZERO_TIME
+    changed_at: Timestamp = ZERO_TIME
     host: str = ""
-    last_poke: datetime = ZERO_TIME
-    last_activity: datetime = ZERO_TIME
-    misses: int = 0
+    last_poke: Timestamp = ZERO_TIME
+    last_activity: Timestamp = ZERO_TIME
+    unanswered: int = stored_as("misses", 0)
     restarts: int = 0
     decision: str = ""
     before_pause: str = ""
-    owed: bool = False
-    gate: StartHistory = NO_HISTORY
+    successor_owed: Flag = stored_as("owed", False)
+    start_history: StartHistory = NO_HISTORY
 
     @classmethod
-    def from_mapping(cls, text: Mapping[str, str]) -> "AgentRecord":
-        """Read the hash `agent:<address>`; fields that are not there keep their defaults."""
-        moments = {name: parse_time(text[name]) for name in _MOMENTS if text.get(name)}
-        counts = {name: int(text[name]) for name in ("misses", "restarts") if text.get(name)}
-        words = {name: text[name] for name in _WORDS if name in text}
-        desired = Desired(text["desired"]) if text.get("desired") else None
-        owed, gate = text.get("owed") == "true", StartHistory.from_mapping(text)
-        return cls(desired=desired, owed=owed, gate=gate, **moments, **counts, **words)  # type: ignore[arg-type]
-
-
-_WORDS = ("session", "incarnation", "host", "decision", "before_pause")
-_MOMENTS = ("started_at", "changed_at", "last_poke", "last_activity")
+    def load(cls, fields: Mapping[str, Any]) -> Self:
+        """Read the hash `agent:<address>`, which holds the fields of the start history too."""
+        given = {name: text for name, text in fields.items() if text}
+        return super().load({**given, "start_history": given})
 
 
 def nothing(*_: object) -> None:
-    """Write nothing more."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True)
@@ -85,33 +80,32 @@ class AgentStore:
     keys: Keys
 
     def read(self, address: str) -> AgentRecord:
-        """One agent's record."""
-        return AgentRecord.from_mapping(read_hash(self.redis, self.keys.agent(address)))
+        """The record of an agent; the empty one if Redis has none."""
+        return AgentRecord.load(read_hash(self.redis, self.keys.agent(address)))
 
     def read_all(self, addresses: Sequence[str]) -> list[AgentRecord]:
-        """Many agents' records, in one round trip."""
+        """The records of these agents, in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for address in addresses:
                 pipe.hgetall(self.keys.agent(address))
-            return [AgentRecord.from_mapping(to_str_dict(answer)) for answer in pipe.execute()]
+            return [AgentRecord.load(to_str_dict(answer)) for answer in pipe.execute()]
 
     def desired_texts(self, addresses: Sequence[str]) -> list[tuple[str, str]]:
-        """What is desired of each, and what was before its pause, as text; in one round trip."""
+        """The stored `desired` and `before_pause` of these agents, in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for address in addresses:
                 pipe.hmget(self.keys.agent(address), ["desired", "before_pause"])
             return [(desired, before) for desired, before in map(to_strs, pipe.execute())]
 
-    def write(self, address: str, *, pipe: Redis | None = None, **values: str | int | datetime) -> None:
-        """Write fields through; on a pipeline they become part of the transaction."""
-        texts = {name: format_time(v) if isinstance(v, datetime) else v for name, v in values.items()}
+    def write(self, address: str, changes: AgentRecord, *, pipe: Redis | None = None) -> None:
+        """Write the fields that `changes` was made with; on a pipeline as part of its transaction."""
         target = self.redis if pipe is None else pipe
-        target.hset(self.keys.agent(address), mapping=to_fields(texts))
+        target.hset(self.keys.agent(address), mapping=to_fields(changes.dump(exclude_unset=True)))
         target.sadd(self.keys.agents, address)
 
-    def write_gate(self, address: str, gate: StartHistory) -> None:
-        """Write the agent's start history through."""
-        self.redis.hset(self.keys.agent(address), mapping=to_fields(gate.to_mapping()))
+    def write_start_history(self, address: str, history: StartHistory) -> None:
+        """Replace the agent's start history."""
+        self.redis.hset(self.keys.agent(address), mapping=to_fields(history.dump()))
 
     def next_generation(self, address: str) -> int:
         """A number for the next start, greater than every one before it (see `Sessions.start`)."""
@@ -119,60 +113,61 @@ class AgentStore:
         def advance(pipe: Any) -> Any:
             return self.bump_generation(pipe, address)
 
-        following: Any = self.redis.transaction(advance, self.keys.agent(address), value_from_callable=True)
-        return int(following)
+        generation: Any = self.redis.transaction(advance, self.keys.agent(address), value_from_callable=True)
+        return int(generation)
 
     def bump_generation(self, pipe: Any, address: str, also: Callable[[Any], object] = nothing) -> int:
-        """The next generation, on a pipeline that watches the agent's key; `also` writes on the same one.
+        """The same on a pipeline that watches the agent's key; `also` adds to the transaction.
 
-        It follows the clock in milliseconds: tmux remembers the last one, an emptied Redis does not.
+        The number follows the clock in milliseconds, because tmux remembers the last one and an emptied Redis
+        does not.
         """
         key = self.keys.agent(address)
-        following = max(int(pipe.hget(key, "generation") or 0) + 1, time.time_ns() // 10**6)
+        generation = max(int(pipe.hget(key, "generation") or 0) + 1, time.time_ns() // 10**6)
         pipe.multi()
-        pipe.hset(key, "generation", following)
+        pipe.hset(key, "generation", generation)
         also(pipe)
-        return following
+        return generation
 
 
 @dataclass(frozen=True)
 class TownStateStore:
-    """The town's state: the hash in Redis is the original, `state.json` under `root` its mirror."""
+    """The town's state. The hash in Redis is the original, `state.json` under `root` its copy."""
 
     redis: Redis
     keys: Keys
     root: Path
 
     def read(self) -> State:
-        """The state as Redis has it; the zero state when it has none."""
-        return State.from_mapping(read_hash(self.redis, self.keys.state))
+        """The state in Redis; the zero state if there is none."""
+        return State.load(read_hash(self.redis, self.keys.state))
 
     def mark_started(self, pid: int, now: datetime) -> None:
-        """A daemon has begun: the count begins with it."""
-        self._write(State(running=True, pid=pid, started_at=now, heartbeat_count=0).to_mapping())
+        """Record that a daemon has started, and count heartbeats from 0."""
+        self._write(State(running=True, pid=pid, started_at=now, heartbeat_count=0).dump())
 
     def state_before_flush(self) -> State | None:
-        """What `state.json` still knows and Redis does not, because it was emptied; None when it was not."""
-        # started_at alone tells: other fields are written again before all is brought back.
+        """The state in `state.json` if Redis has lost it, None if Redis was not emptied."""
+        # only started_at counts: other fields are written again before everything is restored
         if self.redis.hexists(self.keys.state, "started_at"):
             return None
         state = load_state(self.root)
         return None if state == State() else state
 
     def restore(self, state: State) -> None:
-        """Bring back what `state.json` still knows after Redis was emptied."""
-        self.redis.hset(self.keys.state, mapping=to_fields(state.to_mapping()))
+        """Put the state from `state.json` back into Redis."""
+        self.redis.hset(self.keys.state, mapping=to_fields(state.dump()))
 
     def mark_stopping(self) -> None:
-        """The daemon is about to end: no act is begun any more."""
+        """Record that the daemon is about to stop: nothing new is begun."""
         self.redis.hset(self.keys.state, "running", "false")
 
     def mark_stopped(self) -> None:
-        """The daemon has ended as it should."""
+        """Record that the daemon has stopped in order."""
         self._write({"running": "false"})
 
     def count_heartbeat(self, now: datetime) -> State:
-        """One more heartbeat is complete; returns the state that is now in both places."""
+        """Count a completed heartbeat; return the state that is now in Redis and in the file."""
         with self.redis.pipeline() as pipe:
             pipe.hincrby(self.keys.state, "heartbeat_count", 1)
             pipe.hset(self.keys.state, "last_heartbeat", format_time(now))
@@ -180,8 +175,8 @@ class TownStateStore:
         return self.write_state_file()
 
     def write_state_file(self) -> State:
-        """Make `state.json` say what Redis says, unless that was emptied."""
-        with file_lock(self.root / "daemon" / "state.lock", STATE_LOCK_TIMEOUT):
+        """Copy the state from Redis to `state.json`, unless Redis was emptied."""
+        with file_lock(self.root / "daemon" / "state.lock", _LOCK_TIMEOUT):
             state = self.read()
             if self.state_before_flush() is None:
                 save_state(self.root, state)
@@ -192,104 +187,103 @@ class TownStateStore:
         self.write_state_file()
 
 
-FILE = "desired.json"
-LOCK, LOCK_DEADLINE = "desired.lock", 5.0
-
-TOWN = "*"
-"""Whose record says whether the town as a whole is paused."""
-
-
 @dataclass(frozen=True)
 class DesiredStates:
-    """What should be of each agent of one town."""
+    """What each agent of one town should be. `desired.json` keeps it for the day that Redis is emptied.
+
+    The file holds the desired states by address; after `paused` comes the state before it, as in
+    `paused stopped`.
+    """
 
     agents: AgentStore
     daemon_dir: Path
 
     def set(self, address: str, desired: Desired) -> None:
-        """From now on this should be, until somebody says otherwise."""
-        self._write(address, desired.value, {"owed": "false", "before_pause": ""})
+        """Set the agent's desired state, which also ends a pause."""
+        self._write(address, AgentRecord(desired=desired, successor_owed=False, before_pause=""))
 
     def pause(self, address: str) -> None:
-        """Leave it alone, whatever is asked for, until `resume`; pausing twice changes nothing."""
+        """Leave the agent alone until `resume`; a second pause changes nothing."""
         before = self.agents.read(address).desired
         if before is not Desired.PAUSED:
-            self._write(address, Desired.PAUSED.value, {"before_pause": before.value if before else ""})
+            self._write(address, AgentRecord(desired=Desired.PAUSED, before_pause=before or ""))
 
     def resume(self, address: str) -> None:
-        """What was desired before the pause is desired again; without a pause nothing changes."""
+        """Restore the desired state from before the pause; without a pause nothing changes."""
         record = self.agents.read(address)
         if record.desired is Desired.PAUSED:
-            self._write(address, record.before_pause, {"before_pause": ""})
+            before = Desired(record.before_pause) if record.before_pause else None
+            self._write(address, AgentRecord(desired=before, before_pause=""))
 
     def is_town_paused(self) -> bool:
         """Has an operator paused the whole town?"""
         return self.agents.read(TOWN).desired is Desired.PAUSED
 
     def save(self, *only: str) -> None:
-        """Make the file say what Redis says (of these agents alone, if any are named).
+        """Copy the desired states from Redis to the file, those of all agents or of `only` these.
 
-        Nothing is done when Redis was emptied and the file knows more.
+        Does nothing if Redis was emptied and the file knows more. Raises StateFileError.
         """
-        with file_lock(self.daemon_dir / LOCK, LOCK_DEADLINE):
-            known = self._read_file() if only else {}
+        with self._lock():
+            known: dict[str, str] = {}
+            if only:
+                with suppress(StateFileError):  # a broken file is written whole
+                    known = self._load()
             addresses = only if known else to_strs(self.agents.redis.smembers(self.agents.keys.agents))
-            found = zip(addresses, self.agents.desired_texts(addresses), strict=True)
-            wanted = known | {a: " ".join(words).strip() if words[0] else "" for a, words in found}
-            # Asked after the reading: what was read before Redis was emptied is whole.
+            for address, texts in zip(addresses, self.agents.desired_texts(addresses), strict=True):
+                known[address] = " ".join(texts).strip() if texts[0] else ""
+            # asked after the reading: what was read before Redis was emptied is whole
             town = TownStateStore(self.agents.redis, self.agents.keys, self.daemon_dir.parent)
             if town.state_before_flush() is None:
-                save_desired(self.daemon_dir, {a: words for a, words in wanted.items() if words})
-
-    def _read_file(self) -> dict[str, str]:
-        """What the file says; nothing when it is broken or missing, and has to be written whole."""
-        try:
-            return load_desired(self.daemon_dir)
-        except StateFileError:
-            return {}
+                self._store({address: text for address, text in known.items() if text})
 
     def restore(self) -> None:
-        """Bring the wishes back into an emptied Redis, where nobody has said anything new yet."""
-        with file_lock(self.daemon_dir / LOCK, LOCK_DEADLINE):
-            for address, words in load_desired(self.daemon_dir).items():
-                desired, _, before = words.partition(" ")
+        """Put the states from the file back into an emptied Redis, except where it has new ones."""
+        with self._lock():
+            for address, text in self._load().items():
+                desired, _, before = text.partition(" ")
                 if self.agents.read(address).desired is None and desired in set(Desired):
-                    self.agents.write(address, desired=desired, before_pause=before)
+                    self.agents.write(address, AgentRecord(desired=Desired(desired), before_pause=before))
 
-    def _write(self, address: str, desired: str, more: Mapping[str, str]) -> None:
+    def _write(self, address: str, changes: AgentRecord) -> None:
         with self.agents.redis.pipeline() as pipe:
-            now = datetime.now(UTC)
-            self.agents.write(address, pipe=pipe, desired=desired, changed_at=now, **more)
+            changes = changes.model_copy(update={"changed_at": datetime.now(UTC)})
+            self.agents.write(address, changes, pipe=pipe)
             record_event(
-                pipe, self.agents.keys, "desired", agent=address, detail=desired or "as its settings say"
+                pipe,
+                self.agents.keys,
+                "desired",
+                agent=address,
+                detail=changes.desired or "as its settings say",
             )
             pipe.execute()
         self.save(address)
 
+    @property
+    def _file(self) -> Path:
+        return self.daemon_dir / "desired.json"
 
-def load_desired(daemon_dir: Path) -> dict[str, str]:
-    """The desired states by address, empty when there is no file. Raises StateFileError.
+    def _lock(self) -> AbstractContextManager[None]:
+        return file_lock(self.daemon_dir / "desired.lock", _LOCK_TIMEOUT)
 
-    For what is paused, what was desired before the pause follows it: `paused stopped`.
-    """
-    path = daemon_dir / FILE
-    try:
-        read = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, RecursionError) as error:
-        raise StateFileError(f"{path} cannot be read ({error}); move it away to go on without it") from error
-    if not isinstance(read, dict):
-        raise StateFileError(f"{path} holds no object; move it away to go on without it")
-    return {str(address): str(desired) for address, desired in read.items()}
+    def _load(self) -> dict[str, str]:
+        try:
+            states = json.loads(self._file.read_bytes())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            raise StateFileError(
+                f"{self._file} cannot be read ({error}); move it away to go on without it"
+            ) from error
+        if not isinstance(states, dict):
+            raise StateFileError(f"{self._file} holds no JSON object; move it away to go on without it")
+        return {str(address): str(desired) for address, desired in states.items()}
 
-
-def save_desired(daemon_dir: Path, desired: Mapping[str, str]) -> None:
-    """Write the desired states unless the file says them already. Raises StateFileError."""
-    text = json.dumps(dict(sorted(desired.items())), indent=2).encode()
-    path = daemon_dir / FILE
-    try:
-        if not path.exists() or path.read_bytes() != text:
-            write_atomically(path, text)
-    except OSError as error:
-        raise StateFileError(f"{path} cannot be written: {error}") from error
+    def _store(self, states: Mapping[str, str]) -> None:
+        """Write the file unless it has these states already."""
+        text = json.dumps(dict(sorted(states.items())), indent=2).encode()
+        try:
+            if not self._file.exists() or self._file.read_bytes() != text:
+                write_atomically(self._file, text)
+        except OSError as error:
+            raise StateFileError(f"{self._file} cannot be written: {error}") from error

@@ -19,7 +19,7 @@ from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions.session import Sessions
 from gastown_mail.sessions.tmux import CALL_DEADLINE, Tmux
 from gastown_mail.town.queues import JobQueues
-from gastown_mail.town.records import AgentStore, DesiredStates, TownStateStore
+from gastown_mail.town.records import AgentRecord, AgentStore, DesiredStates, TownStateStore
 from gastown_mail.town.roster import Roster, RosterCache
 
 log = logging.getLogger(__name__)
@@ -113,10 +113,9 @@ def recover_after_flush(town: Town) -> None:
         raise StateUnknown(str(error)) from error
     for session in town.sessions.snapshot().values():
         if session.incarnation and session.agent:
-            town.agents.write(
-                session.agent, session=session.name, incarnation=session.incarnation,
-                started_at=datetime.fromtimestamp(session.started_at, UTC),
-            )  # fmt: skip
+            started = datetime.fromtimestamp(session.started_at, UTC)
+            record = AgentRecord(session=session.name, incarnation=session.incarnation, started_at=started)
+            town.agents.write(session.agent, record)
     town.state.restore(state)
     detail = "Redis was empty; state, desired states and sessions are back"
     record_event(town.redis, town.keys, "restored", detail=detail)

@@ -1,6 +1,6 @@
 """`explain` on a real daemon: what the last heartbeat decided, and what has happened since."""
 
-import time
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -87,10 +87,12 @@ def test_a_quarantine_is_told_with_its_end_and_what_ends_it_sooner() -> None:
         '[agents."gastown/crew/max"]', '[agents."gastown/crew/max"]\nkeep_running = true'
     )
     with a_place(keeps.replace("[daemon]\n", "[daemon]\nheartbeat_interval = 1\n")) as place:
-        later = time.time() + 3600
+        later = datetime.now(UTC) + timedelta(hours=1)
         place.up()
-        eventually(lambda: place.town.agents.read(MAX).gate.starts, deadline=DEADLINE)
-        place.town.agents.write_gate(MAX, StartHistory(quarantined_until=later, judged_at=time.time()))
+        eventually(lambda: place.town.agents.read(MAX).start_history.starts, deadline=DEADLINE)
+        place.town.agents.write_start_history(
+            MAX, StartHistory(quarantined_until=later, updated_at=datetime.now(UTC))
+        )
         place.town.sessions.end(place.living(MAX), grace=2.0)
 
         told = decided(place, MAX, "not started: in quarantine until")

@@ -243,16 +243,18 @@ def with_deacon() -> Iterator[Place]:
 def test_an_agent_in_quarantine_is_down_and_is_said_until_when(with_deacon: Place) -> None:
     place = with_deacon
     place.up()
-    eventually(lambda: place.town.agents.read(DEACON).gate.starts, deadline=DEADLINE)
-    later = time.time() + 3600
-    place.town.agents.write_gate(DEACON, StartHistory(quarantined_until=later, judged_at=time.time()))
+    eventually(lambda: place.town.agents.read(DEACON).start_history.starts, deadline=DEADLINE)
+    later = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
+    place.town.agents.write_start_history(
+        DEACON, StartHistory(quarantined_until=later, updated_at=datetime.now(UTC))
+    )
     place.town.sessions.end(place.living(DEACON), grace=2.0)
 
     code, report, words = look(place)
 
     [deacon] = [row for row in report.agents or () if row.agent == DEACON]
     assert (code, deacon.observed, deacon.waits) == (4, "none", "quarantine")
-    assert deacon.waits_until == datetime.fromtimestamp(round(later, 3), UTC)
+    assert deacon.waits_until == later
     assert words.splitlines()[0].endswith(": degraded: deacon/ must run and does not")
     assert "quarantine until" in words
 

@@ -3,8 +3,8 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 
 import psutil
 import pytest
@@ -155,10 +155,12 @@ def test_an_agent_that_is_not_there_is_named(place: Place) -> None:
 def test_clear_ends_a_quarantine(with_deacon: Place) -> None:
     place = with_deacon
     place.up()
-    eventually(lambda: place.town.agents.read(DEACON).gate.failures == 1, deadline=DEADLINE)
+    eventually(lambda: place.town.agents.read(DEACON).start_history.failures == 1, deadline=DEADLINE)
     session = place.living(DEACON)
-    later = time.time() + 3600
-    place.town.agents.write_gate(DEACON, StartHistory(failures=9, not_before=later, quarantined_until=later))
+    later = datetime.now(UTC) + timedelta(hours=1)
+    place.town.agents.write_start_history(
+        DEACON, StartHistory(failures=9, not_before=later, quarantined_until=later)
+    )
     os.kill(session.pid, signal.SIGKILL)
     eventually(lambda: "in quarantine" in decision(place, DEACON), deadline=DEADLINE)
     assert not replaced(place, session, DEACON)
@@ -166,9 +168,9 @@ def test_clear_ends_a_quarantine(with_deacon: Place) -> None:
     assert well(place, "clear", "deacon") == f"{DEACON} may be started again\n"
 
     eventually(lambda: replaced(place, session, DEACON), deadline=DEADLINE)
-    eventually(lambda: place.town.agents.read(DEACON).gate.failures == 1, deadline=DEADLINE)
+    eventually(lambda: place.town.agents.read(DEACON).start_history.failures == 1, deadline=DEADLINE)
     well(place, "clear", DEACON)
-    assert place.town.agents.read(DEACON).gate == NO_HISTORY
+    assert place.town.agents.read(DEACON).start_history == NO_HISTORY
 
 
 def test_a_persons_session_is_left_alone_until_it_is_adopted(place: Place) -> None:

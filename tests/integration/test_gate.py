@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,7 @@ def test_an_agent_that_died_is_not_started_again_before_its_back_off_is_over(
     answer = start(stage)
 
     assert answer.startswith("left alone: in back-off until ")
-    assert stage.record(DEACON).gate.failures == 1
+    assert stage.record(DEACON).start_history.failures == 1
     act = wanted(stage, DEACON)
     assert isinstance(act, Skip)
     assert "in back-off" in act.why
@@ -99,7 +100,7 @@ def test_it_is_started_when_its_back_off_is_over_and_each_longer_one_is_said_onc
 
     eventually(lambda: start(stage).startswith("started"))
 
-    assert stage.record(DEACON).gate.failures == 2
+    assert stage.record(DEACON).start_history.failures == 2
     assert [event["agent"] for event in events(stage, "back_off")] == [DEACON]
 
 
@@ -127,7 +128,7 @@ def test_a_quarantine_ends_with_one_trial_after_which_the_next_begins(
     assert "in quarantine" in start(stage)
 
     eventually(lambda: start(stage).startswith("started"))
-    assert stage.record(DEACON).gate.trial
+    assert stage.record(DEACON).start_history.probation
     die(stage)
 
     assert "in quarantine" in start(stage)
@@ -163,13 +164,13 @@ def test_starts_that_fail_are_a_crash_loop_too(staged: Callable[..., Stage]) -> 
 def test_a_person_may_start_whom_the_gate_holds(staged: Callable[..., Stage]) -> None:
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
     crash(stage, 1)
-    history = stage.record(DEACON).gate
+    history = stage.record(DEACON).start_history
     assert start(stage).startswith("left alone")
 
     assert start(stage, by="operator").startswith("started")
 
     stage.living(DEACON)
-    assert stage.record(DEACON).gate == history
+    assert stage.record(DEACON).start_history == history
 
 
 def test_after_a_failed_start_no_cycle_begins_until_the_gate_is_cleared(
@@ -180,7 +181,7 @@ def test_after_a_failed_start_no_cycle_begins_until_the_gate_is_cleared(
     broken = break_down(stage)
     status, why = stage.carry_out("cycle", "operator", to=MAX, handoff="mine")
     assert (status, stage.session()) == ("failed", None), why
-    assert stage.record().gate.failed
+    assert stage.record().start_history.failed
     tries = len(events(stage, "start_failed"))
     broken.unlink()
 
@@ -191,9 +192,9 @@ def test_after_a_failed_start_no_cycle_begins_until_the_gate_is_cleared(
     assert len(events(stage, "carrying")) == 1
     assert len(events(stage, "start_failed")) == tries
     assert stage.town.redis.get(stage.town.keys.handoff(MAX)) == b"mine"
-    stage.town.agents.write_gate(MAX, NO_HISTORY)
+    stage.town.agents.write_start_history(MAX, NO_HISTORY)
     assert stage.carry_out("cycle", "operator", to=MAX, handoff="third")[0] == "done"
-    assert not stage.record().gate.failed
+    assert not stage.record().start_history.failed
 
 
 @pytest.mark.parametrize("action", ["cycle", "restart"])
@@ -202,8 +203,10 @@ def test_a_living_session_is_not_ended_for_a_successor_that_failed_a_moment_ago(
 ) -> None:
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
     session = stage.start()
-    now = session.started_at + 1
-    stage.town.agents.write_gate(MAX, record_start(NO_HISTORY, now, stage.town.settings.daemon, failed=True))
+    now = datetime.fromtimestamp(session.started_at + 1, UTC)
+    stage.town.agents.write_start_history(
+        MAX, record_start(NO_HISTORY, now, stage.town.settings.daemon, failed=True)
+    )
 
     status, why = stage.carry_out(action, incarnation=session.incarnation)
 
@@ -211,15 +214,16 @@ def test_a_living_session_is_not_ended_for_a_successor_that_failed_a_moment_ago(
     assert "the last start of gastown/crew/max failed" in why
     assert identity(stage.living()) == identity(session)
     assert events(stage, "carrying") == []
-    stage.town.agents.write_gate(MAX, NO_HISTORY)
+    stage.town.agents.write_start_history(MAX, NO_HISTORY)
     assert stage.carry_out(action, incarnation=session.incarnation)[0] == "done"
 
 
 def test_a_shutdown_passes_a_gate_that_holds_starts(staged: Callable[..., Stage]) -> None:
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
     session = stage.start()
-    gate = record_start(NO_HISTORY, session.started_at + 1, stage.town.settings.daemon, failed=True)
-    stage.town.agents.write_gate(MAX, gate)
+    now = datetime.fromtimestamp(session.started_at + 1, UTC)
+    gate = record_start(NO_HISTORY, now, stage.town.settings.daemon, failed=True)
+    stage.town.agents.write_start_history(MAX, gate)
 
     assert stage.carry_out("shutdown", incarnation=session.incarnation)[0] == "done"
 
@@ -237,7 +241,7 @@ def test_the_successor_that_did_not_come_up_is_owed_and_gets_its_handoff(
 
     assert stage.carry_out("cycle", handoff="go on with #7")[0] == "failed"
 
-    assert stage.record().owed
+    assert stage.record().successor_owed
     act = wanted(stage, MAX)
     assert isinstance(act, StartAgent)
     assert "a request ended it" in act.why
@@ -247,7 +251,7 @@ def test_the_successor_that_did_not_come_up_is_owed_and_gets_its_handoff(
     file = stage.town.handoff_file(stage.agent())
     assert stage.environ()["GASTOWN_HANDOFF"] == str(file)
     assert file.read_text() == "go on with #7"
-    assert not stage.record().owed
+    assert not stage.record().successor_owed
     die(stage, MAX)
     assert isinstance(wanted(stage, MAX), Skip)
 
@@ -256,11 +260,11 @@ def test_a_heartbeat_forgets_the_history_of_a_session_that_is_stable(staged: Cal
     stage = staged(restart_backoff=0, crash_loop_window=1)
     crash(stage, 1)
     assert start(stage).startswith("started")
-    assert stage.record(DEACON).gate != NO_HISTORY
+    assert stage.record(DEACON).start_history != NO_HISTORY
 
     def forgotten() -> bool:
         heartbeat.run_heartbeat(stage.town)
-        return stage.record(DEACON).gate == NO_HISTORY
+        return stage.record(DEACON).start_history == NO_HISTORY
 
     eventually(forgotten)
     heartbeat.run_heartbeat(stage.town)
@@ -272,10 +276,10 @@ def test_a_heartbeat_remembers_the_history_of_a_session_that_is_young_or_dead(
 ) -> None:
     stage = staged(restart_backoff=0, crash_loop_window=LONG)
     assert start(stage).startswith("started")
-    history = stage.record(DEACON).gate
+    history = stage.record(DEACON).start_history
 
     heartbeat.run_heartbeat(stage.town)
     die(stage)
     heartbeat.run_heartbeat(stage.town)
 
-    assert stage.record(DEACON).gate == history != NO_HISTORY
+    assert stage.record(DEACON).start_history == history != NO_HISTORY

@@ -17,7 +17,7 @@ from gastown_mail.contracts.errors import GastownError
 from gastown_mail.daemon import jobs
 from gastown_mail.town import queues
 from gastown_mail.town.lease import Lease
-from gastown_mail.town.records import Desired
+from gastown_mail.town.records import AgentRecord, Desired
 from gastown_mail.town.town import Town
 from tests.integration.stage import DEACON, MAX, RECORDED, RECORDER, WITH_DEACON, WITNESS, Stage, identity
 from tests.waiting import eventually
@@ -50,7 +50,7 @@ def test_an_automatic_start_that_waited_too_long_is_dropped(
 ) -> None:
     stage = Stage(make_town(WITH_DEACON))
     jobs.serving.set(stage.town)
-    stage.town.agents.write(DEACON, desired=desired.value)
+    stage.town.agents.write(DEACON, AgentRecord(desired=desired))
 
     assert jobs.start(DEACON, "it must keep running").startswith("left alone")
 

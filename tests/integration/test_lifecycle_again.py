@@ -14,6 +14,7 @@ from gastown_mail.lifecycle import carry_out, heartbeat
 from gastown_mail.lifecycle.start import SessionStart
 from gastown_mail.sessions import processes
 from gastown_mail.town.lease import Lease, hold_lease
+from gastown_mail.town.records import AgentRecord
 from gastown_mail.town.town import Town
 from tests.integration.carriers import Carriers
 from tests.integration.stage import DEAF_RECORDER, MAX, RECORDED, RECORDER, Stage, gone, identity
@@ -163,7 +164,7 @@ def test_the_successor_is_found_when_only_its_note_was_lost(stage: Stage) -> Non
     work, record = stage.town.keys.progress(ident), stage.town.keys.request(ident)
     stage.town.redis.hset(record, "status", "carrying")
     stage.town.redis.zadd(stage.town.keys.pending(MAX), {ident: 1})
-    stage.town.agents.write(MAX, incarnation=first.incarnation)
+    stage.town.agents.write(MAX, AgentRecord(incarnation=first.incarnation))
     assert stage.town.redis.hget(work, "begun_at")
 
     assert stage.again(ident) == "done"

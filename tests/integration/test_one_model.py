@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from gastown_mail.status.explain import explain_agent
 from gastown_mail.status.model import Explanation, Problem
 from gastown_mail.town.backoff import StartHistory
 from gastown_mail.town.lease import hold_lease
-from gastown_mail.town.records import TOWN
+from gastown_mail.town.records import TOWN, AgentRecord
 from gastown_mail.town.town import Town
 from tests.integration.stage import MAX
 from tests.parts import OwnServer
@@ -99,13 +98,14 @@ def nothing_scheduled(served: Served) -> None:
 
 
 def ended_agent(served: Served) -> None:
-    served.town.agents.write(MAX, owed="true")
+    served.town.agents.write(MAX, AgentRecord(successor_owed=True))
 
 
 def quarantined_agent(served: Served) -> None:
     ended_agent(served)
-    later = time.time() + 3600
-    served.town.agents.write_gate(MAX, StartHistory(quarantined_until=later, judged_at=time.time()))
+    now = datetime.now(UTC)
+    history = StartHistory(quarantined_until=now + timedelta(hours=1), updated_at=now)
+    served.town.agents.write_start_history(MAX, history)
 
 
 def taken_without_clerk(served: Served) -> None:

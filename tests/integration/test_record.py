@@ -28,21 +28,25 @@ def test_an_unknown_agent_has_an_empty_record(town: Town) -> None:
 
 
 def test_what_is_written_of_an_agent_is_read_again(town: Town) -> None:
-    town.agents.write(MAX, desired=Desired.PAUSED.value, session="gt-max", incarnation="t0k", started_at=NOW)
-    town.agents.write(MAX, last_poke=NOW, last_activity=NOW, changed_at=NOW, misses=3, restarts=7, host="h")
+    first = AgentRecord(desired=Desired.PAUSED, session="gt-max", incarnation="t0k", started_at=NOW)
+    town.agents.write(MAX, first)
+    town.agents.write(
+        MAX,
+        AgentRecord(last_poke=NOW, last_activity=NOW, changed_at=NOW, unanswered=3, restarts=7, host="h"),
+    )
 
     record = town.agents.read(MAX)
 
     assert record == AgentRecord(
         desired=Desired.PAUSED, session="gt-max", incarnation="t0k", started_at=NOW, last_poke=NOW,
-        last_activity=NOW, changed_at=NOW, misses=3, restarts=7, host="h",
+        last_activity=NOW, changed_at=NOW, unanswered=3, restarts=7, host="h",
     )  # fmt: skip
     assert town.redis.smembers(town.keys.agents) == {MAX.encode()}
 
 
 def test_a_write_on_a_pipeline_is_part_of_its_transaction(town: Town) -> None:
     with town.redis.pipeline() as pipe:
-        town.agents.write(MAX, pipe=pipe, session="gt-max")
+        town.agents.write(MAX, AgentRecord(session="gt-max"), pipe=pipe)
         assert town.agents.read(MAX) == AgentRecord()
 
         pipe.execute()
@@ -51,12 +55,12 @@ def test_a_write_on_a_pipeline_is_part_of_its_transaction(town: Town) -> None:
 
 
 def test_many_are_read_in_their_order(town: Town) -> None:
-    town.agents.write("deacon/", misses=1)
-    town.agents.write(MAX, misses=2)
+    town.agents.write("deacon/", AgentRecord(unanswered=1))
+    town.agents.write(MAX, AgentRecord(unanswered=2))
 
     found = town.agents.read_all([MAX, "nobody/", "deacon/"])
 
-    assert [record.misses for record in found] == [2, 0, 1]
+    assert [record.unanswered for record in found] == [2, 0, 1]
 
 
 def test_generations_increase_for_ever(town: Town) -> None:
@@ -192,6 +196,6 @@ def test_a_writer_that_hangs_is_told_of(town: Town) -> None:
 
 
 def test_times_keep_their_instant_in_any_zone(town: Town) -> None:
-    town.agents.write(MAX, started_at=NOW)
+    town.agents.write(MAX, AgentRecord(started_at=NOW))
 
     assert town.agents.read(MAX).started_at == NOW.astimezone(UTC)

@@ -143,7 +143,7 @@ def test_dead_letters_are_listed_oldest_first_and_for_a_week(
 def test_a_revived_letter_is_asked_anew(town: Town, ask: Callable[..., str], dead: DeadLetters) -> None:
     ask(to="gastown/crew/max", reason="why")
     settle(town, "one", RequestStatus.EXPIRED)
-    before = datetime.now(UTC).timestamp()
+    before = datetime.now(UTC)
 
     dead.revive("one")
     book_inbox(town)
@@ -152,8 +152,9 @@ def test_a_revived_letter_is_asked_anew(town: Town, ask: Callable[..., str], dea
     assert (record["status"], record["agent"], record["reason"]) == ("received", "gastown/crew/max", "why")
     assert record["detail"] == record["finished_at"] == ""
     assert work
+    assert work.revived_at
     assert work.revived_at >= before
-    assert (work.attempts, work.started_at) == (0, 0.0)
+    assert (work.attempts, work.started_at) == (0, None)
     assert dead.ids() == []
     assert town.requests.pending("gastown/crew/max") == ["one"]
     assert town.redis.ttl(town.keys.request("one")) == town.redis.ttl(town.keys.progress("one")) == -1

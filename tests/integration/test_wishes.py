@@ -11,7 +11,7 @@ from gastown_mail.daemon import jobs
 from gastown_mail.lifecycle import carry_out, heartbeat
 from gastown_mail.lifecycle.heartbeat_policy import Decision, Skip, StartAgent
 from gastown_mail.mail.events import read_latest
-from gastown_mail.town.records import FILE, TOWN, AgentRecord, Desired
+from gastown_mail.town.records import TOWN, AgentRecord, Desired
 from gastown_mail.town.town import Town, recover_after_flush
 from tests.integration.stage import DEACON, MAX, MAXINE, WITH_DEACON, WITNESS, Stage, identity
 
@@ -27,7 +27,7 @@ def bound(make_town: Callable[..., Town]) -> Stage:
 
 
 def file_of(stage: Stage) -> Path:
-    return stage.town.settings.daemon_dir / FILE
+    return stage.town.settings.daemon_dir / "desired.json"
 
 
 def on_disk(stage: Stage) -> dict[str, str]:

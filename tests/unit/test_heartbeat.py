@@ -69,14 +69,14 @@ def test_an_agent_that_need_not_run_is_left_ended(session: Session | None) -> No
 
 
 def test_an_agent_whose_request_ended_it_and_could_not_start_it_is_started() -> None:
-    assert isinstance(act(WITNESS, None, desired=Desired.RUNNING, owed=True), StartAgent)
+    assert isinstance(act(WITNESS, None, desired=Desired.RUNNING, successor_owed=True), StartAgent)
 
 
 @pytest.mark.parametrize(("seconds", "started"), [(1, False), (-1, True)])
 def test_a_start_waits_for_its_back_off_and_no_longer(seconds: float, started: bool) -> None:
-    gate = StartHistory(failures=1, not_before=NOW.timestamp() + seconds)
+    gate = StartHistory(failures=1, not_before=NOW + timedelta(seconds=seconds))
 
-    assert isinstance(act(DEACON, None, gate=gate), StartAgent) is started
+    assert isinstance(act(DEACON, None, start_history=gate), StartAgent) is started
 
 
 @pytest.mark.parametrize("desired", [Desired.STOPPED, Desired.PAUSED])
@@ -124,7 +124,7 @@ def test_each_poke_without_an_answer_makes_the_next_one_later_up_to_half_an_hour
     misses: int, wait: float
 ) -> None:
     def after(minutes: float) -> Decision:
-        return act(WITNESS, idle(minutes), last_poke=ago(minutes), misses=misses)
+        return act(WITNESS, idle(minutes), last_poke=ago(minutes), unanswered=misses)
 
     assert isinstance(after(wait - 0.6), Skip)
     due = after(wait)
@@ -146,7 +146,7 @@ def test_only_what_comes_after_the_pokes_own_echo_is_an_answer(seconds: float, a
     poked_at = ago(10)
     session = idle(activity=poked_at.timestamp() + seconds)
 
-    again = act(WITNESS, session, last_poke=poked_at, misses=0)
+    again = act(WITNESS, session, last_poke=poked_at, unanswered=0)
 
     assert isinstance(again, PokeAgent)
     assert again.unanswered == (0 if answered else 1)
@@ -155,7 +155,7 @@ def test_only_what_comes_after_the_pokes_own_echo_is_an_answer(seconds: float, a
 def test_a_new_session_is_not_judged_by_its_predecessor() -> None:
     young = idle(2.5, age=3)
 
-    first = act(WITNESS, young, last_poke=ago(6), misses=7, last_activity=ago(600))
+    first = act(WITNESS, young, last_poke=ago(6), unanswered=7, last_activity=ago(600))
 
     assert first == PokeAgent(WITNESS, young, TEXT, unanswered=0)
 
@@ -163,8 +163,8 @@ def test_a_new_session_is_not_judged_by_its_predecessor() -> None:
 def test_a_heartbeat_longer_than_the_longest_back_off_is_kept() -> None:
     hourly = DaemonSettings(heartbeat_interval=3600)
 
-    assert isinstance(act(WITNESS, idle(50), settings=hourly, last_poke=ago(50), misses=3), Skip)
-    assert isinstance(act(WITNESS, idle(60), settings=hourly, last_poke=ago(60), misses=3), PokeAgent)
+    assert isinstance(act(WITNESS, idle(50), settings=hourly, last_poke=ago(50), unanswered=3), Skip)
+    assert isinstance(act(WITNESS, idle(60), settings=hourly, last_poke=ago(60), unanswered=3), PokeAgent)
 
 
 def heartbeats(answers: bool, hours: int) -> Iterator[datetime]:
@@ -175,7 +175,7 @@ def heartbeats(answers: bool, hours: int) -> Iterator[datetime]:
         [done] = plan([AgentSnapshot(WITNESS, record, session)], now, DAEMON)
         if isinstance(done, PokeAgent):
             yield now
-            record = replace(record, last_poke=now, misses=done.unanswered)
+            record = AgentRecord(last_poke=now, unanswered=done.unanswered)
             echo = now + timedelta(seconds=10 if answers else 1)
             session = replace(session, activity=echo.timestamp())
 
@@ -217,7 +217,7 @@ SESSIONS = st.none() | st.builds(
 def test_whatever_the_clock_says_only_ours_are_poked_and_only_what_has_ended_is_started(
     session: Session | None, last_poke: datetime, misses: int, desired: Desired | None, agent: Agent
 ) -> None:
-    done = act(agent, session, last_poke=last_poke, misses=misses, desired=desired)
+    done = act(agent, session, last_poke=last_poke, unanswered=misses, desired=desired)
 
     assert done.why
     if isinstance(done, PokeAgent):
@@ -237,7 +237,7 @@ def test_after_a_step_of_the_clock_a_living_agent_is_at_most_poked(hours: int) -
     stepped = NOW + timedelta(hours=hours)
 
     for session in (idle(0), idle(60), idle(0, age=0)):
-        assert isinstance(act(DEACON, session, now=stepped, last_poke=ago(1), misses=2), PokeAgent | Skip)
+        assert isinstance(act(DEACON, session, now=stepped, last_poke=ago(1), unanswered=2), PokeAgent | Skip)
 
 
 def test_every_agent_gets_one_act_in_its_place() -> None:

@@ -193,12 +193,12 @@ def test_without_redis_what_is_desired_is_unknown_and_what_is_observed_is_not() 
 
 def test_a_wait_says_which_and_until_when() -> None:
     later, much_later = NOW + timedelta(minutes=1), NOW + timedelta(hours=1)
-    back_off = StartHistory(not_before=later.timestamp(), judged_at=NOW.timestamp())
-    both = replace(back_off, quarantined_until=much_later.timestamp())
+    back_off = StartHistory(not_before=later, updated_at=NOW)
+    both = back_off.model_copy(update={"quarantined_until": much_later})
 
     waiting, kept, over = (
-        row(AgentRecord(gate=gate), None)
-        for gate in (back_off, both, StartHistory(not_before=NOW.timestamp() - 1))
+        row(AgentRecord(start_history=gate), None)
+        for gate in (back_off, both, StartHistory(not_before=NOW - timedelta(seconds=1)))
     )
 
     assert note(waiting) == f"back-off until {_clock(later)}"
@@ -209,9 +209,9 @@ def test_a_wait_says_which_and_until_when() -> None:
 @pytest.mark.parametrize("desired", [Desired.STOPPED, Desired.PAUSED])
 def test_who_is_not_to_be_started_waits_for_nothing(desired: Desired) -> None:
     later = NOW + timedelta(minutes=1)
-    gate = StartHistory(not_before=later.timestamp(), judged_at=NOW.timestamp())
+    gate = StartHistory(not_before=later, updated_at=NOW)
 
-    assert note(row(AgentRecord(desired=desired, gate=gate), None)) == "-"
+    assert note(row(AgentRecord(desired=desired, start_history=gate), None)) == "-"
 
 
 def test_a_poke_of_its_predecessor_is_none_of_this_session() -> None:

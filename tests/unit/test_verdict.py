@@ -58,7 +58,7 @@ def case(
 ) -> RequestContext:  # fmt: skip
     def of(ident: str, its: LifecycleRequest) -> RequestContext:
         return RequestContext(
-            id=ident, request=its, progress=work or Progress(b""), asker=asker, agent=MAX,
+            id=ident, request=its, progress=work or Progress(), asker=asker, agent=MAX,
             record=record or AgentRecord(), session=session, now=now, max_age=HOUR,
         )  # fmt: skip
 
@@ -144,10 +144,10 @@ def test_a_request_older_than_the_longest_age_expires(age: timedelta, expired: b
 
 
 def test_a_revived_request_counts_as_asked_anew() -> None:
-    revived_at = (NOW + 5 * HOUR).timestamp()
+    revived_at = NOW + 5 * HOUR
     session = living(started=4 * 3600)
 
-    verdict = decide(case(asked(), session, work=Progress(b"", revived_at=revived_at), now=NOW + 5.5 * HOUR))
+    verdict = decide(case(asked(), session, work=Progress(revived_at=revived_at), now=NOW + 5.5 * HOUR))
 
     assert verdict == Execute(session)
 
@@ -217,7 +217,7 @@ def test_a_start_asked_for_before_the_last_change_is_superseded() -> None:
 def test_the_token_of_who_asks_is_a_proof_and_not_the_session_that_is_meant() -> None:
     session = living("now")
     request = asked(incarnation="of-the-witness")
-    asker, proven = "gastown/witness", Progress(b"", sender_verified=True)
+    asker, proven = "gastown/witness", Progress(sender_verified=True)
 
     assert decide(case(request, session, asker=asker, work=proven)) == Execute(session)
     late = living("next", started=5)
@@ -233,15 +233,15 @@ def test_a_token_that_proves_nobody_means_a_session_that_is_gone() -> None:
 @pytest.mark.parametrize(
     ("asker", "token", "work", "expected"),
     [
-        (MAX.address, "now", Progress(b""), "carried out"),
-        (MAX.address, None, Progress(b""), "refused"),
-        (MAX.address, "forged", Progress(b""), "superseded"),
-        ("mayor/", "of-the-mayor", Progress(b"", sender_verified=True), "carried out"),
-        ("mayor/", "forged", Progress(b""), "refused"),
-        ("mayor/", None, Progress(b""), "refused"),
-        ("operator", None, Progress(b""), "refused"),
-        ("operator", "now", Progress(b""), "refused"),
-        ("operator", None, Progress(b"", trusted=True), "carried out"),
+        (MAX.address, "now", Progress(), "carried out"),
+        (MAX.address, None, Progress(), "refused"),
+        (MAX.address, "forged", Progress(), "superseded"),
+        ("mayor/", "of-the-mayor", Progress(sender_verified=True), "carried out"),
+        ("mayor/", "forged", Progress(), "refused"),
+        ("mayor/", None, Progress(), "refused"),
+        ("operator", None, Progress(), "refused"),
+        ("operator", "now", Progress(), "refused"),
+        ("operator", None, Progress(trusted=True), "carried out"),
     ],
 )
 def test_with_require_incarnation_nobody_speaks_for_another(
@@ -256,9 +256,7 @@ def test_with_require_incarnation_nobody_speaks_for_another(
 
 
 VICTIM, SUCCESSOR = living("victim"), living("successor", started=20)
-BEGUN = Progress(
-    b"", attempts=1, started_at=NOW.timestamp(), target_incarnation="victim", successors=("lost", "successor")
-)
+BEGUN = Progress(attempts=1, started_at=NOW, target_incarnation="victim", successors=("lost", "successor"))
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -285,7 +283,7 @@ def test_work_that_has_begun_spares_a_stranger_in_its_place(stranger: Session) -
 
 @pytest.mark.parametrize("stranger", [living(""), living("stranger")])
 def test_work_that_began_without_a_session_spares_whoever_is_there_now(stranger: Session) -> None:
-    work = Progress(b"", attempts=1, started_at=NOW.timestamp())
+    work = Progress(attempts=1, started_at=NOW)
 
     assert status(decide(case(asked(), stranger, asker="mayor/", work=work))) == "superseded"
 
@@ -328,9 +326,7 @@ def test_only_the_session_that_is_meant_is_ever_a_victim(
 def test_begun_work_ends_nobody_but_its_victim_and_its_own_successors(
     request: LifecycleRequest, session: Session | None, victim: str, successors: list[str]
 ) -> None:
-    work = Progress(
-        b"", attempts=1, started_at=NOW.timestamp(), target_incarnation=victim, successors=tuple(successors)
-    )
+    work = Progress(attempts=1, started_at=NOW, target_incarnation=victim, successors=tuple(successors))
 
     verdict = decide(case(request, session, work=work))
 
