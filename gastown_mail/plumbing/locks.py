@@ -1,32 +1,44 @@
-"""The town's lock and the pid file: who holds the town, told by the kernel and never by a stale file."""
+"""File locks and the pid file. The kernel says who holds a lock; what a file says may be stale."""
 
 import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import GastownError, SettingsError, TownLocked
 
-# A `holder()` looks for some microseconds through a lock of its own; a start must not fail on that.
-PROBE_TIMEOUT = 0.25
-PROBE_STEP = 0.01
+_PROBE_TIMEOUT = 0.25
+"""Seconds a start waits for the lock: `holder()` takes it for some microseconds to look."""
+
+_RETRY_PAUSE = 0.01
+
+
+def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
+    """Lock the open file unless another process has it locked; False then. Raises OSError."""
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """The living process that holds a lock; `pid` is None if it could not be told for certain."""
+    """The living process that holds a lock; `pid` is None if it could not be verified."""
 
     pid: int | None
 
 
 class TownLock:
-    """The `flock` that makes a daemon the only one of its town.
+    """The lock that allows a town only one daemon.
 
-    The kernel frees it when its holder dies, however it dies. The file stays; its text is only a hint.
+    The kernel releases it when its holder dies, however it dies. The file stays; the pid in it is only a
+    hint.
     """
 
     def __init__(self, path: Path) -> None:
@@ -34,11 +46,18 @@ class TownLock:
         self._fd: int | None = None
 
     def acquire(self) -> None:
-        """Take the town. Raises TownHeld (with the pid, if known) or SettingsError (no lock is possible)."""
+        """Lock the town. Raises TownLocked, or SettingsError if no lock is possible there."""
         fd = _open(self.path)
         try:
-            if not _lock_within(fd, PROBE_TIMEOUT):
-                raise _held(self.path)
+            if not _lock_within(fd, _PROBE_TIMEOUT):
+                holder = TownLock.holder(self.path)
+                pid = holder.pid if holder else None
+                known = f"pid {pid}" if pid else "its pid is not known"
+                raise TownLocked(
+                    f"another daemon holds this town ({known}, lock {self.path}); "
+                    "use that one, or end it with `gastown-mail stop`",
+                    pid,
+                )
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
         except OSError as error:
@@ -50,14 +69,14 @@ class TownLock:
         self._fd = fd
 
     def release(self) -> None:
-        """Free the town, for forked children that still have the file open too."""
+        """Unlock the town, even if forked children still have the file open."""
         if self._fd is not None:
             os.ftruncate(self._fd, 0)
             fcntl.flock(self._fd, fcntl.LOCK_UN)
             self.close_in_child()
 
     def close_in_child(self) -> None:
-        """In a forked child: let go of the inherited lock, so that only the parent keeps the town."""
+        """Close the lock that a forked child has inherited, so that only its parent holds the town."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
@@ -73,14 +92,14 @@ class TownLock:
 
     @staticmethod
     def holder(path: Path) -> LockHolder | None:
-        """The living holder of the lock at `path`, or None if nobody holds it, whatever the file says."""
+        """The living holder of the lock at `path`, None if there is none, whatever the file says."""
         try:
             fd = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
-            # Shared, so that two who look do not take each other for a daemon.
-            if _try(fd, fcntl.LOCK_SH):
+            # shared, so that two processes that look do not see each other as a daemon
+            if try_lock(fd, fcntl.LOCK_SH):
                 return None
             return LockHolder(_verified_pid(os.pread(fd, 32, 0), fd))
         finally:
@@ -89,15 +108,15 @@ class TownLock:
 
 @contextmanager
 def file_lock(path: Path, timeout: float) -> Iterator[None]:
-    """Run the block while no other process runs one for `path`, waiting for it at most `patience` seconds.
+    """Run the block while no other process runs one for `path`; wait at most `timeout` seconds for it.
 
-    Raises GastownError when the others do not come to an end, SettingsError when there can be no lock.
+    Raises GastownError if the file stays locked, SettingsError if no lock is possible there.
     """
     fd = _open(path)
     try:
         if not _lock_within(fd, timeout):
             raise GastownError(
-                f"{path} has been locked for {timeout} s: see what the process that has it open does"
+                f"{path} has been locked for {timeout} s; end the process that has it open if it hangs"
             )
         yield
     finally:
@@ -107,18 +126,14 @@ def file_lock(path: Path, timeout: float) -> Iterator[None]:
 def write_pid(path: Path) -> None:
     """Write this process's pid in decimal to `path`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(f"{os.getpid()}\n", encoding="ascii")
-    draft.replace(path)
+    write_atomically(path, b"%d\n" % os.getpid())
 
 
 def remove_pid(path: Path) -> None:
     """Remove the pid file if it is this process's own; a successor's stays."""
-    try:
+    with suppress(FileNotFoundError):
         if path.read_bytes().strip() == b"%d" % os.getpid():
             path.unlink()
-    except FileNotFoundError:
-        return
 
 
 def _open(path: Path) -> int:
@@ -131,61 +146,34 @@ def _open(path: Path) -> int:
 
 def _lock_within(fd: int, timeout: float) -> bool:
     until = time.monotonic() + timeout
-    while not _try(fd, fcntl.LOCK_EX):
+    while not try_lock(fd):
         if time.monotonic() > until:
             return False
-        time.sleep(PROBE_STEP)
-    return True
-
-
-def _try(fd: int, kind: int) -> bool:
-    try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        time.sleep(_RETRY_PAUSE)
     return True
 
 
 def _verified_pid(text: bytes, fd: int) -> int | None:
-    """The pid in `text`, if that very process is seen to have the file of `fd` open.
-
-    The text alone may be a dead holder's, or a pid of another container.
-    """
+    """The pid in `text` if that process has the file of `fd` open; the text may be stale or a container's."""
     pid = text.strip()
-    return int(pid) if pid.isdigit() and int(pid) > 0 and _has_open(int(pid), fd) else None
-
-
-def _has_open(pid: int, fd: int) -> bool:
+    if not pid.isdigit() or int(pid) == 0:
+        return None
     import psutil
 
     wanted = os.fstat(fd)
     try:
-        files = psutil.Process(pid).open_files()
+        files = psutil.Process(int(pid)).open_files()
     except psutil.Error:
-        return False
-    return any(_is_file(file.path, wanted) for file in files)
-
-
-def _is_file(path: str, wanted: os.stat_result) -> bool:
-    try:
-        return os.path.samestat(Path(path).stat(), wanted)
-    except OSError:
-        return False
-
-
-def _held(path: Path) -> TownLocked:
-    holder = TownLock.holder(path)
-    pid = holder.pid if holder else None
-    who = f"pid {pid}" if pid else "its pid is not known"
-    return TownLocked(
-        f"another daemon holds this town ({who}, lock {path}); "
-        "use that one, or end it with `gastown-mail stop`",
-        pid,
-    )
+        return None
+    for file in files:
+        with suppress(OSError):
+            if os.path.samestat(Path(file.path).stat(), wanted):
+                return int(pid)
+    return None
 
 
 def _unlockable(path: Path, error: OSError) -> SettingsError:
     return SettingsError(
-        f"the town's lock {path} cannot be taken: {error.strerror}; the town must be on a file system "
-        "with locks, in a folder that this user may write to"
+        f"the lock {path} cannot be taken: {error.strerror}; the town must be on a file system with locks, "
+        "in a folder that this user may write to"
     )

@@ -1,32 +1,31 @@
-"""The log: one event per line with stable keys, ours and rq's alike, in a file of bounded size.
+"""The log: one event per line with stable keys, also for rq's lines, in a file of bounded size.
 
-Several processes append to one file. Each line is one write in append mode, so lines never mix; whoever finds
-the file full rotates it under a lock, and the others notice that another file is behind the name and follow.
+Several processes append to one file. Each line is one write in append mode, so lines never mix. The process
+that finds the file full rotates it under a lock; the others notice that the name has a new file and follow.
 
 | key        | on which lines | says                                                              |
 |------------|----------------|-------------------------------------------------------------------|
 | time       | all            | RFC 3339 in UTC, milliseconds                                     |
 | level      | all            | DEBUG, INFO, WARNING, ERROR                                       |
-| logger     | all            | who says it: a module of ours, or of rq                           |
-| event      | all            | what happened, one word for ours                                  |
+| logger     | all            | the module that logs: the daemon's, or rq's                       |
+| event      | all            | what happened; one word from the daemon                           |
 | trace      | of an error    | where in the program it came up                                   |
 | request_id | of a request   | its id, as in the record `request:<id>` and in the events         |
 | agent      | of an agent    | its canonical address                                             |
 | action     | of a request   | cycle, restart, shutdown                                          |
 | outcome    | of a request   | its final status                                                  |
-| took_ms    | of an act      | milliseconds from its begin to its end                            |
-| detail     | many           | why, or what came of it, in words                                 |
-| child      | of a process   | which one of ours                                                 |
-| pid        | of a process   | its number                                                        |
-| code       | of its death   | the exit status; minus the signal that ended it                   |
+| took_ms    | of an act      | milliseconds from start to end                                    |
+| detail     | many           | the reason or the result, in words                                |
+| child      | of a process   | the name of the daemon's child process                            |
+| pid        | of a process   | its process id                                                    |
+| code       | of its death   | its exit status, or minus the signal that ended it                |
 | job        | of an rq job   | rq's id of it                                                     |
 | interval   | of a schedule  | seconds                                                           |
-| requeued   | of a sweep     | how many requests were put into the queue again                   |
+| requeued   | of a sweep     | how many requests were queued again                               |
 
-An incarnation, which proves who asks, is never in the log.
+An incarnation proves who asks, so it is never in the log.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -37,55 +36,59 @@ from pathlib import Path
 from typing import TextIO
 
 from gastown_mail.contracts.errors import SettingsError
-
-LOG_SIZE = 10_000_000
-"""Bytes that a log and its past may take, all files together."""
+from gastown_mail.plumbing.locks import try_lock
 
 LOG_FILES = 5
+"""The log and its rotated files."""
 
-# rq and rq-scheduler give these loggers handlers of their own unless somebody else handles their records.
-LIBRARY_LOGGERS = ("rq.worker", "rq.job", "rq_scheduler.scheduler")
+_LOG_SIZE = 10_000_000
+"""Bytes of all of them together."""
+
+# rq and rq-scheduler give these loggers handlers of their own unless their records are handled already
+_LIBRARY_LOGGERS = ("rq.worker", "rq.job", "rq_scheduler.scheduler")
 _FIELDS = "gastown_fields"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def configure(
-    *, log_file: Path | None, size: int = LOG_SIZE, level: str = "INFO", stream: bool | TextIO = False
+    *, log_file: Path | None, size: int = _LOG_SIZE, level: str = "INFO", stream: bool | TextIO = False
 ) -> None:
-    """Send every record of this process to `log_file` (JSON lines, rotated) and, if wanted, to `stream`.
+    """Send the log records of this process to `log_file` (JSON lines, rotated) and to `stream`.
 
-    `size`: bytes that the file and its past may take together. `stream`: True is stderr. On a terminal a
-    record is a readable line, elsewhere a JSON line. Calling it again replaces what the last call set up.
-    Raises SettingsError (unknown level, file cannot be opened).
+    `size`: bytes of the file and its rotated ones together. `stream`: True is stderr. A terminal gets
+    readable lines, any other stream JSON lines. A second call replaces what the first has set up. Raises
+    SettingsError if the level is unknown or the file cannot be opened.
     """
     number = logging.getLevelNamesMapping().get(level.upper())
     if number is None:
         raise SettingsError(f"unknown log level {level!r}: use DEBUG, INFO, WARNING, ERROR or CRITICAL")
-    wanted: list[logging.Handler] = []
+    handlers: list[logging.Handler] = []
     if log_file is not None:
-        wanted.append(SharedFileHandler(log_file, size=size // LOG_FILES))
+        handlers.append(_SharedFileHandler(log_file, size=size // LOG_FILES))
     if stream:
-        wanted.append(_StreamHandler(sys.stderr if stream is True else stream))
+        handlers.append(_StreamHandler(sys.stderr if stream is True else stream))
     root = logging.getLogger()
     for old in [handler for handler in root.handlers if isinstance(handler, _OURS)]:
         root.removeHandler(old)
         old.close()
-    for handler in wanted:
+    for handler in handlers:
         root.addHandler(handler)
     root.setLevel(number)
-    for name in LIBRARY_LOGGERS:
-        _propagate(logging.getLogger(name))
+    for name in _LIBRARY_LOGGERS:
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = True
 
 
 def log_event(logger: logging.Logger, event: str, level: int = logging.INFO, **fields: object) -> None:
-    """Log one event with its fields (`request_id`, `agent`, `took_ms`, ...); None leaves a field out."""
+    """Log an event with its fields (`request_id`, `agent`, `took_ms` …); a field that is None is left out."""
     given = {name: value for name, value in fields.items() if value is not None}
     logger.log(level, "%s", event, extra={_FIELDS: given})
 
 
-class JsonFormatter(logging.Formatter):
-    """A record as one JSON object: time, level, logger, event, then the event's own fields."""
+class _JsonFormatter(logging.Formatter):
+    """Writes a record as one JSON object: time, level, logger, event, then the event's own fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -101,8 +104,8 @@ class JsonFormatter(logging.Formatter):
         return _CONTROL.sub(_as_json, json.dumps(line, ensure_ascii=False, default=str))
 
 
-class ConsoleFormatter(logging.Formatter):
-    """A record as a line for people; nothing that an agent wrote can steer the terminal."""
+class _ConsoleFormatter(logging.Formatter):
+    """Writes a record as a line for people; control characters in it cannot reach the terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
         moment = _moment(record).astimezone().strftime("%H:%M:%S")
@@ -112,16 +115,17 @@ class ConsoleFormatter(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-class SharedFileHandler(logging.Handler):
-    """Appends JSON lines to a file that other processes append to as well, and keeps it and its past bounded.
+class _SharedFileHandler(logging.Handler):
+    """Appends JSON lines to a file that other processes append to as well, and rotates it.
 
-    At most `files` files of about `size` bytes: `path`, then `path.1` (younger) to `path.N` (oldest).
+    There are at most `files` files of about `size` bytes: `path`, then `path.1` (newest) to `path.N`
+    (oldest).
     """
 
-    def __init__(self, path: Path, *, size: int = LOG_SIZE // LOG_FILES, files: int = LOG_FILES) -> None:
+    def __init__(self, path: Path, *, size: int = _LOG_SIZE // LOG_FILES, files: int = LOG_FILES) -> None:
         super().__init__()
         self.path, self.size, self.files = path, size, files
-        self.setFormatter(JsonFormatter())
+        self.setFormatter(_JsonFormatter())
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = self._open()
@@ -156,7 +160,7 @@ class SharedFileHandler(logging.Handler):
         return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def _follow(self) -> None:
-        """Open the file anew if the one behind the name is no longer ours (rotated, removed)."""
+        """Open the file again if the name has another file now, or none: it was rotated or removed."""
         if self._fd < 0 or not _is_behind(self._fd, self.path):
             fresh = self._open()
             if self._fd >= 0:
@@ -164,16 +168,15 @@ class SharedFileHandler(logging.Handler):
             self._fd = fresh
 
     def _rotate(self) -> None:
-        # A file opened anew: a fork shares our own one, and so would share a lock on it.
+        # a file description of its own: a forked process shares self._fd, and would share a lock on it
         fd = self._open()
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Another process may have rotated between our look at the size and our lock.
+            # while another process rotates, this one line goes into the full file
+            if not try_lock(fd):
+                return
+            # another process may have rotated between the look at the size and the lock
             if _is_behind(fd, self.path) and os.path.samestat(os.fstat(fd), os.fstat(self._fd)):
                 self._rename_backups()
-        except BlockingIOError:
-            # Another process is rotating; this one line goes into the full file.
-            return
         finally:
             os.close(fd)
 
@@ -187,16 +190,10 @@ class SharedFileHandler(logging.Handler):
 class _StreamHandler(logging.StreamHandler[TextIO]):
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self.setFormatter(ConsoleFormatter() if stream.isatty() else JsonFormatter())
+        self.setFormatter(_ConsoleFormatter() if stream.isatty() else _JsonFormatter())
 
 
-_OURS = (SharedFileHandler, _StreamHandler)
-
-
-def _propagate(logger: logging.Logger) -> None:
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-    logger.propagate = True
+_OURS = (_SharedFileHandler, _StreamHandler)
 
 
 def _as_json(control: re.Match[str]) -> str:

@@ -16,16 +16,16 @@ import pytest
 from rq.logutils import setup_loghandlers
 
 from gastown_mail.contracts.errors import SettingsError
-from gastown_mail.plumbing.log import SharedFileHandler, configure, log_event
+from gastown_mail.plumbing.log import _SharedFileHandler, configure, log_event
 
 logger = logging.getLogger("gastown_mail.test")
 
 WRITER = """
 import logging, os, sys
 from pathlib import Path
-from gastown_mail.plumbing.log import SharedFileHandler, log_event
+from gastown_mail.plumbing.log import _SharedFileHandler, log_event
 root = logging.getLogger()
-root.addHandler(SharedFileHandler(Path(sys.argv[1]), size=int(sys.argv[2]), files=int(sys.argv[3])))
+root.addHandler(_SharedFileHandler(Path(sys.argv[1]), size=int(sys.argv[2]), files=int(sys.argv[3])))
 root.setLevel("INFO")
 who = os.getpid() if os.fork() else 0
 for number in range(int(sys.argv[4])):
@@ -140,7 +140,7 @@ def test_a_stream_that_is_true_is_stderr(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_the_file_and_its_past_are_bounded(path: Path) -> None:
-    handler = SharedFileHandler(path, size=2000, files=3)
+    handler = _SharedFileHandler(path, size=2000, files=3)
     for number in range(200):
         handler.handle(logging.makeLogRecord({"msg": f"event {number}", "name": "n"}))
     handler.close()
