@@ -19,7 +19,7 @@ from gastown_mail.contracts.go_formats import format_duration
 from gastown_mail.contracts.lifecycle import LifecycleAction, RequestStatus
 from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.contracts.settings_model import DURATION_HINT, DaemonSettings, RoleSettings
-from gastown_mail.mail.events import EVENTS, FIELDS
+from gastown_mail.mail.events import FIELDS, EventName
 from gastown_mail.plumbing import log
 from gastown_mail.status.model import Report
 from gastown_mail.town.roster import STOP_GRACE
@@ -172,7 +172,7 @@ def events_page() -> str:
         "Redis they are the entries of the stream `gastown:{town}:events`.",
         table(
             ("event", "what it says", "fields"),
-            ([code(name), kind.meaning, listed(kind.fields)] for name, kind in EVENTS.items()),
+            ([code(event), event.meaning, listed(event.fields)] for event in EventName),
         ),
         "## Fields",
         "A field that would be empty is left out.",

@@ -11,7 +11,7 @@ from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import AddressError, GastownError
 from gastown_mail.daemon.service import request_sweep
 from gastown_mail.lifecycle.start import StartOutcome, StartResult, adopt_session
-from gastown_mail.mail.events import record_event
+from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.town.backoff import NO_HISTORY
 from gastown_mail.town.records import TOWN, Desired
 from gastown_mail.town.town import Town
@@ -128,7 +128,7 @@ def clear(address: str) -> None:
     with open_town() as town:
         agent = town.roster().resolve(address)
         town.agents.write_start_history(agent.address, NO_HISTORY)
-        record_event(town.redis, town.keys, "cleared", agent=agent.address)
+        record_event(town.redis, town.keys, EventName.CLEARED, agent=agent.address)
         request_sweep(town)
     click.echo(f"{agent.address} may be started again")
 

@@ -9,7 +9,7 @@ from gastown_mail.lifecycle import carry_out as requests
 from gastown_mail.lifecycle import heartbeat as rounds
 from gastown_mail.lifecycle.heartbeat import poke_agent
 from gastown_mail.lifecycle.start import start_agent
-from gastown_mail.mail.events import record_event
+from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.town.lease import hold_lease
 from gastown_mail.town.town import Town
@@ -53,7 +53,7 @@ def heartbeat() -> str:
         try:
             return f"heartbeat {rounds.run_heartbeat(town).heartbeat_count}"
         except StateUnknown as error:
-            record_event(town.redis, town.keys, "heartbeat_failed", detail=str(error))
+            record_event(town.redis, town.keys, EventName.HEARTBEAT_FAILED, detail=str(error))
             return f"failed: {error}"
 
 

@@ -11,7 +11,7 @@ from types import TracebackType
 from redis.exceptions import RedisError
 
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, TownLocked
-from gastown_mail.mail.events import record_event
+from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.connections import redis_errors
 from gastown_mail.plumbing.locks import TownLock, remove_pid, write_pid
 from gastown_mail.plumbing.log import log_event
@@ -84,7 +84,7 @@ def _publish_running(town: Town) -> Iterator[None]:
     with redis_errors(town.redis_url):
         recover_after_flush(town)
         town.state.mark_started(os.getpid(), datetime.now().astimezone())
-        record_event(town.redis, town.keys, "daemon_started", pid=os.getpid())
+        record_event(town.redis, town.keys, EventName.DAEMON_STARTED, pid=os.getpid())
     write_pid(town.settings.pid_file)
     try:
         yield
@@ -92,7 +92,7 @@ def _publish_running(town: Town) -> Iterator[None]:
         remove_pid(town.settings.pid_file)
         try:
             with redis_errors(town.redis_url):
-                record_event(town.redis, town.keys, "daemon_stopped", pid=os.getpid())
+                record_event(town.redis, town.keys, EventName.DAEMON_STOPPED, pid=os.getpid())
                 town.state.mark_stopped()
         except RedisUnavailable as error:
             log_event(log, "stop_not_recorded", level=logging.ERROR, detail=str(error))

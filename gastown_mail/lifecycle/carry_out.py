@@ -18,7 +18,7 @@ from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, Re
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.lifecycle.decision import AlreadyDone, Execute, RequestContext, Resolve, decide
 from gastown_mail.lifecycle.start import SessionStart, preflight, record_session, search_path
-from gastown_mail.mail.events import record_event
+from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.mail.requests import Progress
 from gastown_mail.plumbing.connections import to_fields, to_strs
 from gastown_mail.plumbing.failpoints import failpoint
@@ -56,7 +56,9 @@ def carry_out_request(town: Town, request_id: str) -> str:
             # nothing is killed or started on an unclear state; the sweep enqueues the request again
             why = str(error)
             town.requests.set_detail(request_id, f"waiting: {why}")
-            record_event(town.redis, town.keys, "postponed", agent=address, request=request_id, detail=why)
+            record_event(
+                town.redis, town.keys, EventName.POSTPONED, agent=address, request=request_id, detail=why
+            )
             log_event(
                 log, "postponed", level=logging.WARNING, request_id=request_id, agent=address, detail=why
             )
@@ -180,7 +182,13 @@ def _write_intent(town: Town, lease: Lease, context: RequestContext, target: Ses
         pipe.hset(progress, mapping=to_fields(notes.dump(exclude_unset=True)))
         pipe.hset(request, "status", RequestStatus.CARRYING.value)
         record_event(
-            pipe, town.keys, "carrying", agent=address, request=context.id, action=action, session=session
+            pipe,
+            town.keys,
+            EventName.CARRYING,
+            agent=address,
+            request=context.id,
+            action=action,
+            session=session,
         )
 
     lease.transaction(write, request)
@@ -197,7 +205,12 @@ def _end_session(town: Town, context: RequestContext, target: Session | None) ->
         town.sessions.end(target, grace=agent.stop_grace)
         failpoint("session-ended")
         record_event(
-            town.redis, town.keys, "ended", agent=agent.address, request=context.id, session=target.name
+            town.redis,
+            town.keys,
+            EventName.ENDED,
+            agent=agent.address,
+            request=context.id,
+            session=target.name,
         )
     failpoint("end-noted")
     # without a session: what a tmux server that crashed has left running

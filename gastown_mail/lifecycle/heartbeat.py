@@ -17,7 +17,7 @@ from gastown_mail.lifecycle.heartbeat_policy import (
     plan,
     stable_agents,
 )
-from gastown_mail.mail.events import record_event
+from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions import poke as typing
 from gastown_mail.town.backoff import NO_HISTORY
@@ -41,12 +41,12 @@ def run_heartbeat(town: Town) -> State:
     now = datetime.now(UTC)
     for agent in stable_agents(snapshots, now, town.settings.daemon):
         town.agents.write_start_history(agent.address, NO_HISTORY)
-        record_event(town.redis, town.keys, "recovered", agent=agent.address)
+        record_event(town.redis, town.keys, EventName.RECOVERED, agent=agent.address)
     town.save_desired()
     requeued = _requeue_orphans(town)
     state = town.state.count_heartbeat(datetime.now(UTC))
     record_event(
-        town.redis, town.keys, "heartbeat", number=state.heartbeat_count,
+        town.redis, town.keys, EventName.HEARTBEAT, number=state.heartbeat_count,
         started=sum(isinstance(decision, StartAgent) for decision in decisions),
         poked=sum(outcome == "delivered" for outcome in results.values()),
         held=sum(outcome != "delivered" for outcome in results.values()),
@@ -104,7 +104,7 @@ def poke_all(town: Town, pokes: Sequence[PokeAgent]) -> dict[str, str]:
             if outcome == "delivered":
                 changes = AgentRecord(last_poke=now, unanswered=poke.unanswered)
                 town.agents.write(poke.agent.address, changes, pipe=pipe)
-            record_event(pipe, town.keys, "poke", agent=poke.agent.address, outcome=outcome)
+            record_event(pipe, town.keys, EventName.POKE, agent=poke.agent.address, outcome=outcome)
         pipe.execute()
     return results
 

@@ -21,7 +21,7 @@ from gastown_mail.contracts.errors import (
     StateUnknown,
 )
 from gastown_mail.lifecycle.heartbeat_policy import should_run
-from gastown_mail.mail.events import record_event
+from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.backoff import StartHistory, check_crash_loop, record_start
@@ -86,7 +86,7 @@ def start_agent(town: Town, address: str, why: str, by: str = "") -> StartOutcom
             ensure_running(town)
             outcome = _start_if_wanted(town, lease, agent, why, by)
         except (StartFailed, ProcessesSurvived, StateUnknown, Postponed) as error:
-            record_event(town.redis, town.keys, "not_started", agent=address, detail=str(error))
+            record_event(town.redis, town.keys, EventName.NOT_STARTED, agent=address, detail=str(error))
             return StartOutcome(StartResult.FAILED, str(error))
     town.enqueue_next(agent.address)
     return outcome
@@ -100,7 +100,7 @@ def _start_if_wanted(town: Town, lease: Lease, agent: Agent, why: str, by: str) 
         return StartOutcome(StartResult.SKIPPED, reason)
     if fault := preflight(agent, town.settings.town_root, search_path()):
         raise StartFailed(fault)
-    record_event(town.redis, town.keys, "starting", agent=agent.address, detail=why)
+    record_event(town.redis, town.keys, EventName.STARTING, agent=agent.address, detail=why)
     if session is not None:
         town.sessions.end(session, grace=agent.stop_grace)
     elif record.incarnation:
@@ -132,7 +132,7 @@ def _skip_reason(
         town.agents.write_start_history(agent.address, history)
     reason = history.blocked_reason(now)
     if reason and history.quarantined_until != record.start_history.quarantined_until:
-        record_event(town.redis, town.keys, "quarantined", agent=agent.address, detail=reason)
+        record_event(town.redis, town.keys, EventName.QUARANTINED, agent=agent.address, detail=reason)
     return reason
 
 
@@ -221,7 +221,7 @@ class SessionStart:
             try:
                 session = self._once(announced)
             except StartFailed as error:
-                self._record("start_failed", str(error))
+                self._record(EventName.START_FAILED, str(error))
                 if pause is None:
                     self._count(failed=True)
                     raise
@@ -274,9 +274,9 @@ class SessionStart:
         )
         agents.write_start_history(address, history)
         if history.failures > 1 or failed:
-            self._record("back_off", history.blocked_reason(now) or "")
+            self._record(EventName.BACK_OFF, history.blocked_reason(now) or "")
 
-    def _record(self, event: str, detail: str) -> None:
+    def _record(self, event: EventName, detail: str) -> None:
         record_event(
             self.town.redis, self.town.keys, event, agent=self.agent.address, request=self.request,
             detail=detail,
@@ -300,7 +300,7 @@ def record_session(town: Town, lease: Lease, agent: Agent, session: Session, req
         town.agents.write(agent.address, record, pipe=pipe)
         pipe.hincrby(town.keys.agent(agent.address), "restarts", 1)
         record_event(
-            pipe, town.keys, "started", agent=agent.address, request=request, session=session.name,
+            pipe, town.keys, EventName.STARTED, agent=agent.address, request=request, session=session.name,
             pid=session.pid,
         )  # fmt: skip
 
@@ -325,5 +325,5 @@ def adopt_session(town: Town, agent: Agent) -> Session:
         generation = town.agents.next_generation(agent.address)
         adopted = town.sessions.adopt(session, agent, incarnation=new_incarnation(), generation=generation)
         record_session(town, lease, agent, adopted)
-        record_event(town.redis, town.keys, "adopted", agent=agent.address, session=adopted.name)
+        record_event(town.redis, town.keys, EventName.ADOPTED, agent=agent.address, session=adopted.name)
         return adopted

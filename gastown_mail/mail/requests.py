@@ -27,7 +27,7 @@ from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
 from gastown_mail.contracts.redis_hash import EpochSeconds, Flag, RedisHash, Words, stored_as
 from gastown_mail.contracts.request import LifecycleRequest
-from gastown_mail.mail.events import record_event
+from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.connections import read_hash, to_fields, to_str, to_str_dict, to_strs
 
 _SCAN_STEP = 1000
@@ -115,7 +115,7 @@ class RequestStore:
             pipe.zadd(self.keys.pending(incoming.agent), {incoming.id: sequence})
             pipe.zadd(self.keys.unsettled, {incoming.id: now.timestamp()})
         record_event(
-            pipe, self.keys, record["status"], agent=incoming.agent, request=incoming.id,
+            pipe, self.keys, EventName(record["status"]), agent=incoming.agent, request=incoming.id,
             action=record["action"], detail=incoming.rejection,
         )  # fmt: skip
 
@@ -179,7 +179,13 @@ class RequestStore:
                 return False
             self._close(pipe, request_id, agent, _final_fields(status, detail, now), now)
             record_event(
-                pipe, self.keys, status.value, agent=agent, request=request_id, action=action, detail=detail
+                pipe,
+                self.keys,
+                EventName(status),
+                agent=agent,
+                request=request_id,
+                action=action,
+                detail=detail,
             )
             return True
 
@@ -274,7 +280,7 @@ class DeadLetters:
             pipe.delete(self.keys.request(request_id), self.keys.progress(request_id))
             pipe.hset(self.keys.progress(request_id), mapping=to_fields(notes))
             pipe.rpush(self.keys.inbox, progress.element)
-            record_event(pipe, self.keys, "revived", agent=agent, request=request_id)
+            record_event(pipe, self.keys, EventName.REVIVED, agent=agent, request=request_id)
 
         self.redis.transaction(while_dead, self.keys.dead)
 
@@ -283,7 +289,7 @@ class DeadLetters:
         _, agent = self._find(request_id)
         with self.redis.pipeline() as pipe:
             pipe.zrem(self.keys.dead, request_id)
-            record_event(pipe, self.keys, "dropped", agent=agent, request=request_id)
+            record_event(pipe, self.keys, EventName.DROPPED, agent=agent, request=request_id)
             pipe.execute()
 
     def _find(self, request_id: str) -> tuple[Progress, str]:

@@ -19,7 +19,7 @@ from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.redis_hash import Flag, RedisHash, stored_as
 from gastown_mail.contracts.state import State, load_state, save_state
 from gastown_mail.contracts.validation import Timestamp
-from gastown_mail.mail.events import record_event
+from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.connections import read_hash, to_fields, to_str_dict, to_strs
 from gastown_mail.plumbing.locks import file_lock
 from gastown_mail.town.backoff import NO_HISTORY, StartHistory
@@ -252,7 +252,7 @@ class DesiredStates:
             record_event(
                 pipe,
                 self.agents.keys,
-                "desired",
+                EventName.DESIRED,
                 agent=address,
                 detail=changes.desired or "as its settings say",
             )

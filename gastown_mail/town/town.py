@@ -12,7 +12,7 @@ from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import GastownError, Postponed, StateFileError, StateUnknown
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings
-from gastown_mail.mail.events import record_event
+from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.mail.requests import RequestStore
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.plumbing.log import log_event
@@ -118,4 +118,4 @@ def recover_after_flush(town: Town) -> None:
             town.agents.write(session.agent, record)
     town.state.restore(state)
     detail = "Redis was empty; state, desired states and sessions are back"
-    record_event(town.redis, town.keys, "restored", detail=detail)
+    record_event(town.redis, town.keys, EventName.RESTORED, detail=detail)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.mail.events import record_event
+from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.town.town import Town
 from tests.parts import OwnServer, book_inbox
 from tests.towns import TWO_AGENTS, a_town, clean_environ, element
@@ -37,8 +37,9 @@ def busy(make_town: Callable[..., Town], redis_url: str) -> Town:
     """A town whose settings name its Redis, with some events."""
     town = make_town(f'[daemon]\nredis_url = "{redis_url}"\n{TWO_AGENTS}')
     for number in range(1200):
-        record_event(town.redis, town.keys, "poke" if number % 2 else "started", agent=WITNESS, number=number)
-    record_event(town.redis, town.keys, "poke", agent=MAX, request=ID)
+        event = EventName.POKE if number % 2 else EventName.STARTED
+        record_event(town.redis, town.keys, event, agent=WITNESS, number=number)
+    record_event(town.redis, town.keys, EventName.POKE, agent=MAX, request=ID)
     return town
 
 
@@ -90,24 +91,24 @@ def test_events_can_be_narrowed_down(busy: Town) -> None:
 
 def test_events_are_followed_through_a_restart_of_redis(tmp_path: Path, server: OwnServer) -> None:
     with a_town(tmp_path, server.url, f'[daemon]\nredis_url = "{server.url}"\n{TWO_AGENTS}') as town:
-        record_event(town.redis, town.keys, "before", agent=MAX)
+        record_event(town.redis, town.keys, EventName.ADOPTED, agent=MAX)
         with following(town, tmp_path, "events", "-f", "--agent", "gastown-crew-max") as followed:
-            eventually(lambda: "before" in followed.out(), deadline=30)
-            record_event(town.redis, town.keys, "other", agent=WITNESS)
-            record_event(town.redis, town.keys, "meanwhile", agent=MAX)
-            eventually(lambda: "meanwhile" in followed.out())
+            eventually(lambda: "adopted" in followed.out(), deadline=30)
+            record_event(town.redis, town.keys, EventName.POKE, agent=WITNESS)
+            record_event(town.redis, town.keys, EventName.QUARANTINED, agent=MAX)
+            eventually(lambda: "quarantined" in followed.out())
 
             server.kill()
 
             eventually(lambda: "Redis does not answer" in followed.err())
             server.start_again()
-            record_event(town.redis, town.keys, "afterwards", agent=MAX)
-            eventually(lambda: "afterwards" in followed.out())
+            record_event(town.redis, town.keys, EventName.CLEARED, agent=MAX)
+            eventually(lambda: "cleared" in followed.out())
             assert followed.err().endswith("gastown-mail: Redis answers again\n")
             assert [line.split()[1] for line in followed.out().splitlines()] == [
-                "before",
-                "meanwhile",
-                "afterwards",
+                "adopted",
+                "quarantined",
+                "cleared",
             ]
             followed.process.send_signal(signal.SIGINT)
             assert followed.process.wait(10) == 130

@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable
 
-from gastown_mail.mail import events
-from gastown_mail.mail.events import last_id, read_after, read_latest, record_event
+from gastown_mail.mail.events import EventName, last_id, read_after, read_latest, record_event
 from gastown_mail.town.town import Town
 from tests.towns import TWO_AGENTS
 
@@ -12,7 +11,7 @@ from tests.towns import TWO_AGENTS
 def test_a_fact_is_told_with_what_belongs_to_it(town: Town) -> None:
     before = time.time()
 
-    record_event(town.redis, town.keys, "poke", agent="deacon/", number=3, detail="", outcome="ütf")
+    record_event(town.redis, town.keys, EventName.POKE, agent="deacon/", number=3, detail="", outcome="ütf")
 
     (event,) = read_latest(town.redis, town.keys, 10)
     assert event.fields == {"event": "poke", "agent": "deacon/", "number": "3", "outcome": "ütf"}
@@ -21,10 +20,10 @@ def test_a_fact_is_told_with_what_belongs_to_it(town: Town) -> None:
 
 def test_what_came_after_a_place_is_read_oldest_first(town: Town) -> None:
     assert last_id(town.redis, town.keys) == "0-0"
-    record_event(town.redis, town.keys, "before")
+    record_event(town.redis, town.keys, EventName.STARTED)
     place = last_id(town.redis, town.keys)
     for number in range(5):
-        record_event(town.redis, town.keys, "after", number=number)
+        record_event(town.redis, town.keys, EventName.HEARTBEAT, number=number)
 
     found = read_after(town.redis, town.keys, place)
 
@@ -38,7 +37,7 @@ def test_what_came_after_a_place_is_read_oldest_first(town: Town) -> None:
 
 def test_the_latest_are_the_newest_in_order(town: Town) -> None:
     for number in range(5):
-        record_event(town.redis, town.keys, "n", number=number)
+        record_event(town.redis, town.keys, EventName.HEARTBEAT, number=number)
 
     assert [event.fields["number"] for event in read_latest(town.redis, town.keys, 2)] == ["3", "4"]
 
@@ -47,7 +46,7 @@ def test_the_stream_keeps_about_as_many_as_the_settings_say(make_town: Callable[
     town, kept = make_town(f"[daemon]\nevents_kept = 2000\n{TWO_AGENTS}"), 2000
     with town.redis.pipeline(transaction=False) as pipe:
         for number in range(kept + 1000):
-            record_event(pipe, town.keys, "n", number=number)
+            record_event(pipe, town.keys, EventName.HEARTBEAT, number=number)
         pipe.execute()
 
     length = town.redis.xlen(town.keys.events)
@@ -57,7 +56,7 @@ def test_the_stream_keeps_about_as_many_as_the_settings_say(make_town: Callable[
 
 def test_a_fact_of_a_transaction_that_fails_is_not_told(town: Town) -> None:
     with town.redis.pipeline() as pipe:
-        events.record_event(pipe, town.keys, "never")
+        record_event(pipe, town.keys, EventName.STARTED)
         pipe.reset()
 
     assert read_latest(town.redis, town.keys, 10) == []

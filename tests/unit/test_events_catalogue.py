@@ -1,4 +1,4 @@
-"""Every event that is told is in the catalogue, with all its fields, and the catalogue has no other."""
+"""Every event of the catalogue is recorded somewhere, with no field that the catalogue does not name."""
 
 import ast
 from collections.abc import Iterator
@@ -6,71 +6,58 @@ from pathlib import Path
 
 import gastown_mail
 from gastown_mail.contracts.lifecycle import RequestStatus
-from gastown_mail.mail.events import EVENTS, FIELDS
+from gastown_mail.mail.events import FIELDS, EventName
 
-PACKAGE = Path(gastown_mail.__file__).parent
-STATUSES = {status.value for status in RequestStatus}
-TELLERS = {"record_event": 2, "_record": 0}
-"""The functions that tell an event, and which of their arguments is its name."""
-
-
-def calls() -> Iterator[tuple[ast.Call, ast.expr]]:
-    """Every call that tells an event, with the expression of its name."""
-    for file in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
-            if isinstance(node, ast.Call) and (name := _event_of(node)):
-                yield node, name
+TREES = [ast.parse(file.read_text()) for file in Path(gastown_mail.__file__).parent.rglob("*.py")]
+STATUSES = {EventName(status) for status in RequestStatus}
+CATALOGUE = {f"EventName.{event.name}": event for event in EventName}
 
 
-def _event_of(call: ast.Call) -> ast.expr | None:
-    place = TELLERS.get(getattr(call.func, "id", getattr(call.func, "attr", "")))
-    return None if place is None or place >= len(call.args) else call.args[place]
+def calls(name: str) -> Iterator[ast.Call]:
+    """Every call of a function or method of that name."""
+    for node in (node for tree in TREES for node in ast.walk(tree)):
+        if isinstance(node, ast.Call) and name == getattr(node.func, "id", getattr(node.func, "attr", "")):
+            yield node
 
 
-def literal_calls() -> Iterator[tuple[str, set[str]]]:
-    """The events whose name stands in the source, with the fields that are named there, or where it goes."""
-    handed_on = {word for call, name in calls() if ast.unparse(name) == "event" for word in _fields(call)}
-    for call, name in calls():
-        if isinstance(name, ast.Constant):
-            direct = getattr(call.func, "id", "") == "record_event"
-            yield str(name.value), _fields(call) if direct else handed_on
+def recorded() -> Iterator[tuple[str, set[str]]]:
+    """The source of the name of each event that is recorded, with the fields that it is given."""
+    for call in calls("record_event"):
+        yield ast.unparse(call.args[2]), {word.arg for word in call.keywords if word.arg}
 
 
-def _fields(call: ast.Call) -> set[str]:
-    return {word.arg for word in call.keywords if word.arg}
+def handed_on() -> set[str]:
+    """The sources of the names that go through `SessionStart._record`."""
+    return {ast.unparse(call.args[0]) for call in calls("_record") if call.args}
 
 
-def test_the_catalogue_has_every_event_that_is_told_and_no_other() -> None:
-    told = {event for event, _ in literal_calls()}
+def test_every_event_of_the_catalogue_is_recorded() -> None:
+    named = {CATALOGUE[name] for name in {name for name, _ in recorded()} | handed_on() if name in CATALOGUE}
 
-    assert told | STATUSES == set(EVENTS)
+    assert named | STATUSES == set(EventName)
 
 
-def test_an_event_that_has_no_literal_name_is_a_requests_status_or_handed_on() -> None:
-    computed = {ast.unparse(name) for _, name in calls() if not isinstance(name, ast.Constant)}
+def test_an_event_that_is_not_named_at_the_call_is_a_requests_status_or_handed_on() -> None:
+    computed = {name for name, _ in recorded() if name not in CATALOGUE}
 
-    assert computed == {"status.value", "record['status']", "event"}
+    assert computed == {"EventName(status)", "EventName(record['status'])", "event"}
 
 
 def test_the_catalogue_names_every_field() -> None:
-    unnamed = {event: fields - set(EVENTS[event].fields) for event, fields in literal_calls()}
+    for name, fields in recorded():
+        for event in handed_on() if name == "event" else {name} & set(CATALOGUE):
+            assert fields <= set(CATALOGUE[event].fields), event
 
-    assert {event: fields for event, fields in unnamed.items() if fields} == {}
 
+def test_a_status_is_recorded_with_the_fields_of_the_catalogue() -> None:
+    given = [fields for name, fields in recorded() if name.startswith("EventName(")]
 
-def test_a_status_is_told_with_the_fields_of_the_catalogue() -> None:
-    said = [
-        {word.arg for word in call.keywords}
-        for call, name in calls()
-        if ast.unparse(name) in ("status.value", "record['status']")
-    ]
-
-    assert said
-    for event in STATUSES - {RequestStatus.CARRYING.value}:
-        assert [fields for fields in said if fields != set(EVENTS[event].fields)] == [], event
+    assert given
+    for event in STATUSES - {EventName.CARRYING}:
+        assert [fields for fields in given if fields != set(event.fields)] == [], event
 
 
 def test_every_field_of_the_catalogue_is_explained() -> None:
-    used = {field for kind in EVENTS.values() for field in kind.fields}
+    used = {field for event in EventName for field in event.fields}
 
     assert used | {"event"} == set(FIELDS)

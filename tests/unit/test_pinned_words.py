@@ -20,7 +20,7 @@ import pytest
 import gastown_mail
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
-from gastown_mail.mail.events import EVENTS
+from gastown_mail.mail.events import EventName
 from gastown_mail.plumbing import failpoints
 
 ROOT = Path(__file__).parents[2]
@@ -176,7 +176,7 @@ def test_state_and_config_are_these_texts(tmp_path: Path) -> None:
 
 
 def test_events_and_their_fields() -> None:
-    assert {name: " ".join(kind.fields) for name, kind in EVENTS.items()} == EVENT_FIELDS
+    assert {event: " ".join(event.fields) for event in EventName} == EVENT_FIELDS
 
 
 def test_failpoints() -> None:
