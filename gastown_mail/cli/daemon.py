@@ -14,12 +14,12 @@ from gastown_mail.cli.events import EventFollower, format_event
 from gastown_mail.cli.options import load, town_option
 from gastown_mail.cli.output import wait_for
 from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.redis_url import redact
 from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.contracts.state import load_state
 from gastown_mail.daemon import service
 from gastown_mail.daemon.supervisor import KILL_GRACE, STOP_DEADLINE
 from gastown_mail.plumbing import log
-from gastown_mail.plumbing.connections import redact
 from gastown_mail.plumbing.locks import TownLock
 from gastown_mail.town.roster import load_roster
 from gastown_mail.town.town import Town

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from redis.exceptions import ResponseError
 
-from gastown_mail.contracts.errors import GastownError, RedisUnavailable
+from gastown_mail.contracts.errors import RedisUnavailable
 from gastown_mail.contracts.go_formats import parse_duration, parse_time
-from gastown_mail.plumbing.connections import redact, redis_errors
+from gastown_mail.plumbing.connections import redis_errors
 
 if TYPE_CHECKING:
     from gastown_mail.contracts.settings import Settings
@@ -73,25 +72,12 @@ def open_town(*, blocking: float = 0.0) -> "Iterator[Town]":
     settings = load()
     url = redis_url(settings)
     try:
-        with user_redis_errors(url):
+        with redis_errors(url):
             yield Town.open(settings, url, blocking=blocking)
     except RedisUnavailable as error:
         if settings.daemon.redis_url:
             raise
         raise RedisUnavailable(f"{error}; {_EMBEDDED_HINT}") from error
-
-
-@contextmanager
-def user_redis_errors(url: str) -> Iterator[None]:
-    """Raise errors of Redis inside the block as RedisUnavailable or GastownError."""
-    try:
-        with redis_errors(url):
-            yield
-    except ResponseError as error:
-        raise GastownError(
-            f"Redis at {redact(url)} holds something of another type under a key of this town ({error}); "
-            "see which one with redis-cli TYPE, and rename it"
-        ) from error
 
 
 def complete_agents(context: click.Context, _: click.Parameter, incomplete: str) -> list[str]:

@@ -15,12 +15,13 @@ from redis.exceptions import RedisError, ResponseError
 
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable
 from gastown_mail.contracts.go_formats import format_duration
+from gastown_mail.contracts.redis_url import redact
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import load_state
 from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import periodic_jobs
 from gastown_mail.lifecycle.start import preflight, search_path
-from gastown_mail.plumbing.connections import durability_warnings, redact, redis_errors, to_str
+from gastown_mail.plumbing.connections import durability_warnings, redis_errors, to_str
 from gastown_mail.sessions.tmux import NoServer
 from gastown_mail.status.collect import StatusCollector
 from gastown_mail.status.health import all_problems, missing_workers, name_some

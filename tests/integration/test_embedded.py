@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from gastown_mail.contracts.errors import RedisUnavailable, SettingsError
-from gastown_mail.plumbing.connections import connect
+from gastown_mail.plumbing.connections import connect, to_str_dict
 from gastown_mail.plumbing.embedded import (
     LOG_NAME,
     PID_NAME,
@@ -97,7 +97,7 @@ def test_started_once_then_found(folder: Path) -> None:
 
 def test_the_server_is_durable_private_and_has_no_port(folder: Path) -> None:
     folder.mkdir(mode=0o755)
-    with connect(ensure_server(folder), decode=True) as connection:
+    with connect(ensure_server(folder)) as connection:
         wanted = {
             "appendonly": "yes",
             "appendfsync": "always",
@@ -105,7 +105,7 @@ def test_the_server_is_durable_private_and_has_no_port(folder: Path) -> None:
             "maxmemory-policy": "noeviction",
             "port": "0",
         }
-        assert {key: connection.config_get(key)[key] for key in wanted} == wanted
+        assert {key: to_str_dict(connection.config_get(key))[key] for key in wanted} == wanted
     assert folder.stat().st_mode & 0o777 == 0o700
     assert (folder / SOCKET_NAME).stat().st_mode & 0o777 == 0o700
     assert not the_server(folder).net_connections("inet")

@@ -137,7 +137,18 @@ def test_an_empty_variable_and_those_of_agents_say_nothing(tmp_path: Path) -> No
         ('[daemon]\nrequests_kept = "7 days"', '[daemon] requests_kept = "7 days": expected a duration'),
         ("[daemon]\nrequests_kept = 0", "requests_kept = 0.0: expected a duration"),
         ("[daemon]\nlogsize = 5", "[daemon] logsize is not a setting; did you mean log_size?"),
-        ('[daemon]\nredis_url = "http://x"', "redis://, rediss:// or unix://"),
+        (
+            '[daemon]\n\nredis_url = "http://x"',
+            "town.toml, line 3: [daemon] redis_url = \"http://x\": unknown scheme 'http'; expected a URL "
+            "that begins with redis://, rediss:// or unix://",
+        ),
+        (
+            '[daemon]\nagent_redis_url = "redis://h:99999"',
+            'line 2: [daemon] agent_redis_url = "redis://h:99999": it cannot be read',
+        ),
+        ('[daemon]\nredis_url = "redis://h/x"', "the database after the host must be a number; expected"),
+        ('[daemon]\nredis_url = "unix://a/b"', "a unix socket needs three slashes and an absolute path;"),
+        ('[daemon]\nredis_url = "redis://a b"', "it holds white space"),
         ('[daemon]\ntmux_socket = "a/b"', "a name out of A-Z a-z 0-9 . _ - or an absolute path"),
         ('[daemon]\nhost = "a b"', "[daemon] host = "),
         ("[daemon]\nlog_file = 1979-05-27", '[daemon] log_file = "1979-05-27": expected a path'),
@@ -190,6 +201,8 @@ def test_passwords_and_variables_of_agents_stay_out_of_errors(tmp_path: Path) ->
     assert "://***@h" in text
     assert "se/cr" not in text
     assert "secret2" not in error_of(tmp_path, '[agents.x.env]\n"A=" = "secret2"')
+    assert "hunter2" not in error_of(tmp_path, GASTOWN_REDIS_URL="redis://h?password=hunter2&x=1")
+    assert "hunter2" not in error_of(tmp_path, GASTOWN_REDIS_URL="u:hunter2@h")
 
 
 def test_what_is_said_of_agents_is_read(tmp_path: Path) -> None:
