@@ -1,4 +1,7 @@
-"""One agent, the forms of addresses, and what follows from a role (CONTRACTS section 1)."""
+"""Addresses, roles, and what an agent consists of.
+
+The forms: docs/reference/contract.md#towns-and-addresses.
+"""
 
 import re
 import shlex
@@ -10,18 +13,18 @@ from typing import NamedTuple
 
 NAME_PATTERN = re.compile(r"\A[A-Za-z0-9_-]+\Z")
 ADDRESS_PATTERN = re.compile(r"\A[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*/?\Z")
-"""What an address declared under `[agents]` may look like when it is of no known form."""
+"""An address declared under `[agents]` that has none of the known forms."""
 
 DEFAULT_COMMAND = "claude --dangerously-skip-permissions {prompt}"
 CUSTOM_ROLE = "agent"
-"""The role of an agent whose address is of no known form."""
+"""The role of an agent whose address has none of the known forms."""
 
 _PLACEHOLDER = re.compile(r"\{(town|rig|name|role|prompt)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """What an agent of a role has unless `town.toml` says otherwise; templates hold `{rig}` and `{name}`."""
+    """The defaults for agents of a role; templates hold `{rig}` and `{name}`."""
 
     name: str
     address: str
@@ -58,7 +61,7 @@ ROLES: Mapping[str, Role] = MappingProxyType(
 
 
 class ParsedAddress(NamedTuple):
-    """What an address says: a role, and the rig and name it has in it ("" where the role has none)."""
+    """The parts of an address; `rig` and `name` are "" if the role has none."""
 
     role: str
     rig: str = ""
@@ -72,9 +75,9 @@ class ParsedAddress(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """One agent of the town with everything that is needed to start, poke and end its session.
+    """An agent with everything that is needed to start, poke and end its session.
 
-    `work_dir` is absolute; `stop_grace` is in seconds; `poke` is None for an agent that is not poked.
+    `work_dir` is absolute; `stop_grace` is in seconds; `poke` is None if the agent is not poked.
     """
 
     address: str
@@ -91,7 +94,7 @@ class Agent:
     host: str
 
     def spellings(self) -> tuple[str, ...]:
-        """Every spelling that needs no look at other agents, the canonical one first."""
+        """The spellings that do not depend on other agents, the canonical one first."""
         role = ROLES.get(self.role)
         if role is None:
             return (self.address,)
@@ -106,14 +109,14 @@ class Agent:
 
 
 def render_template(template: str, values: Mapping[str, str]) -> str:
-    """Replace the placeholders that `values` has, in one pass; all other braces stay as they are."""
-    return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), template)
+    """Replace the placeholders that `values` has, in one pass; other braces stay as they are."""
+    return _PLACEHOLDER.sub(lambda match: values.get(match[1], match[0]), template)
 
 
 def parse_address(text: str) -> ParsedAddress | None:
-    """What a spelling with slashes, or `mayor` and `deacon`, says by itself; None for any other.
+    """Parse a spelling with slashes, or `mayor` and `deacon`; None for any other.
 
-    `<rig>/<name>` and the spellings with hyphens mean something only in a town: see `hyphen_forms`.
+    `<rig>/<name>` and spellings with hyphens depend on the town's rigs: see `parse_hyphenated`.
     """
     match text.split("/"):
         case [("mayor" | "deacon") as role] | [("mayor" | "deacon") as role, ""]:
@@ -128,14 +131,14 @@ def parse_address(text: str) -> ParsedAddress | None:
 
 
 def parse_hyphenated(text: str) -> Iterator[ParsedAddress]:
-    """Every way to read a spelling with hyphens; which ones hold depends on the rigs of the town."""
+    """Every way to parse a spelling with hyphens; the town's rigs decide which is right."""
     if not NAME_PATTERN.match(text):
         return
     for role in ("witness", "refinery"):
         if text.endswith(f"-{role}") and len(text) > len(role) + 1:
             yield ParsedAddress(role, text[: -len(role) - 1])
     for role in ("crew", "polecat"):
-        for found in re.finditer(f"(?=-{role}-)", text):
-            rig, name = text[: found.start()], text[found.start() + len(role) + 2 :]
+        for match in re.finditer(f"(?=-{role}-)", text):
+            rig, name = text[: match.start()], text[match.start() + len(role) + 2 :]
             if rig and name:
                 yield ParsedAddress(role, rig, name)

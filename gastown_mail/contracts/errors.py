@@ -1,6 +1,6 @@
 """The error family: the class says what the caller does, the text says what happened and what to do next.
 
-`exit_code` is what `gastown-mail` ends with (CONTRACTS section 9).
+`exit_code` is the exit code of `gastown-mail`: docs/reference/contract.md#exit-codes.
 """
 
 from typing import ClassVar
@@ -19,7 +19,7 @@ class SettingsError(GastownError):
 
 
 class AddressError(GastownError):
-    """A spelling names no agent of this town: refuse, with the reason."""
+    """A spelling does not name an agent of this town: refuse, with the reason."""
 
 
 class InvalidRequest(GastownError):
@@ -36,13 +36,13 @@ class StateFileError(GastownError):
 
 
 class RedisUnavailable(GastownError):
-    """Redis did not answer or refused: nobody is touched; try again later."""
+    """Redis did not answer or refused: do nothing; try again later."""
 
     exit_code = 3
 
 
 class RequestNotAccepted(RedisUnavailable):
-    """The request was not accepted: the sender still has it and may send it again."""
+    """The request was not accepted: the sender may send it again."""
 
 
 class TownLocked(GastownError):
@@ -56,7 +56,7 @@ class TownLocked(GastownError):
 
 
 class StateUnknown(GastownError):
-    """The world did not answer, or not understandably: nobody is killed and nobody is started on it."""
+    """tmux, Redis or the disk gave no usable answer: do not start or end anything."""
 
 
 class Postponed(GastownError):
@@ -67,13 +67,13 @@ class Postponed(GastownError):
 
 
 class TmuxMissing(StateUnknown):
-    """There is no tmux binary: nothing can be seen, started or ended until there is."""
+    """tmux is not installed: nothing can be seen, started or ended until it is."""
 
     exit_code = 5
 
 
 class SessionNotManaged(GastownError):
-    """The session carries no token of ours: it is never killed or typed into; `adopt` gives it one."""
+    """The session has no token: do not end it or type into it; `adopt` gives it one."""
 
 
 class StartFailed(GastownError):

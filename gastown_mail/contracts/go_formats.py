@@ -1,6 +1,7 @@
-"""Times and durations as the original Go program and people write them. Standard library only.
+"""Times, durations and JSON as the original Go program writes them, and durations as people do.
 
-JSON with the bytes that Go's `encoding/json` writes. Standard library only."""
+Standard library only.
+"""
 
 import json
 import math
@@ -10,10 +11,10 @@ from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 
 ZERO_TIME = datetime(1, 1, 1, tzinfo=UTC)
-"""A time that never was, as Go's zero `time.Time`."""
+"""Stands for "never", like Go's zero `time.Time`."""
 
-MAX_DURATION = 2**63 / 1e9
-"""Seconds that Go's `time.Duration` can hold (292 years); nothing longer is taken."""
+_MAX_DURATION = 2**63 / 1e9
+"""Seconds that Go's `time.Duration` can hold (292 years); nothing longer is accepted."""
 
 _TIME = re.compile(
     r"\d{4}-\d\d-\d\d[Tt](?!24)\d\d:\d\d:\d\d(?:\.(\d{1,9}))?(?:[Zz]|[+-]\d\d:[0-5]\d)", re.ASCII
@@ -35,7 +36,7 @@ _WHOLE = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
 
 
 def parse_time(text: str) -> datetime:
-    """The moment that an RFC 3339 text with a zone names; more than microseconds are cut off.
+    """The time in an RFC 3339 text with a zone, cut off at microseconds.
 
     Raises ValueError with a reason for people.
     """
@@ -44,21 +45,21 @@ def parse_time(text: str) -> datetime:
         moment = datetime.fromisoformat(text.upper())
         moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{_short(text)} is no time of the calendar: {error}") from None
+        raise ValueError(f"{_short(text)} is not a time of the calendar: {error}") from None
     return moment
 
 
 def precision_of(text: str) -> timedelta:
-    """How much time the last digit of such a text covers: 1 s without a fraction, never under 1 µs."""
+    """The time that the last digit of such a text covers: 1 s without a fraction, at least 1 µs."""
     return timedelta(microseconds=10 ** (6 - min(len(_fraction_of(text)), 6)))
 
 
 def format_time(moment: datetime) -> str:
-    """As Go's RFC3339Nano: own offset or `Z`, no zeros at the fraction's end. ValueError without a zone."""
+    """Go's RFC3339Nano: offset or `Z`, no zeros at the end of the fraction. ValueError without a zone."""
     offset = moment.utcoffset()
     if offset is None:
         raise ValueError(f"{moment!r} has no time zone: give it one")
-    if offset.total_seconds() % 60:  # zones of old kept seconds, which RFC 3339 cannot write
+    if offset.total_seconds() % 60:  # old zones had seconds, which RFC 3339 cannot write
         moment = moment.astimezone(timezone(timedelta(minutes=offset // timedelta(minutes=1))))
     day_and_time = moment.replace(microsecond=0, tzinfo=None).isoformat()
     fraction = f".{moment.microsecond:06d}".rstrip("0").rstrip(".")
@@ -66,19 +67,19 @@ def format_time(moment: datetime) -> str:
 
 
 def parse_duration(value: str | int | float) -> float:
-    """Seconds in `"5m"`, `"90s"`, `"1h30m"`, `"1.5s"`, `"250ms"` or a bare number of seconds.
+    """The seconds of `"5m"`, `"90s"`, `"1h30m"`, `"1.5s"`, `"250ms"` or a bare number of seconds.
 
-    Raises ValueError for anything else, and for a negative or endless duration.
+    Raises ValueError for anything else, and for a negative or infinite duration.
     """
     seconds = _spelled_seconds(value.strip()) if isinstance(value, str) else _number_of_seconds(value)
-    if not 0 <= seconds <= MAX_DURATION:
+    if not 0 <= seconds <= _MAX_DURATION:
         shown = _short(value) if isinstance(value, str) else f"{seconds:g}"
         raise ValueError(f"{shown} is not a duration between 0 and 292 years")
     return seconds
 
 
 def format_duration(seconds: float) -> str:
-    """How people write so many seconds: `5m`, `1h30m`, `1.5s`; with a minus where there is one."""
+    """The seconds as people write them: `5m`, `1h30m`, `1.5s`, `-1m30s`."""
     nanos = round(abs(seconds) * 1e9)
     minutes, rest = divmod(nanos, 60 * 10**9)
     hours, minutes = divmod(minutes, 60)
@@ -121,17 +122,17 @@ _ESCAPED = str.maketrans({char: f"\\u{ord(char):04x}" for char in "&<>\u2028\u20
 
 
 def dump_compact(values: Mapping[str, object]) -> str:
-    """One line, as `json.Marshal`: HTML's and JavaScript's characters escaped, all others as they are."""
+    """One line as from `json.Marshal`: characters special to HTML and JavaScript are escaped."""
     return json.dumps(values, ensure_ascii=False, separators=(",", ":")).translate(_ESCAPED)
 
 
 def dump_indented(values: Mapping[str, object]) -> str:
-    """As `json.MarshalIndent(v, "", "  ")`: two spaces, no newline at the end."""
+    """Text as from `json.MarshalIndent(v, "", "  ")`: two spaces, no newline at the end."""
     return json.dumps(values, ensure_ascii=False, indent=2).translate(_ESCAPED)
 
 
 def load_object(text: str) -> dict[str, object]:
-    """The object that a JSON text holds, of equal keys the last; ValueError with a plain reason otherwise."""
+    """The object in a JSON text; the last of equal keys counts. Raises ValueError with a reason."""
     try:
         value = json.loads(text, parse_int=_whole_number)
     except RecursionError:
@@ -139,15 +140,11 @@ def load_object(text: str) -> dict[str, object]:
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"it is not a JSON object but {_kind(value)}")
+        kinds = {str: "a text", list: "a list", bool: "a boolean", type(None): "null"}
+        raise ValueError(f"it is not a JSON object but {kinds.get(type(value), 'a number')}")
     return value
 
 
 def _whole_number(digits: str) -> int | float:
-    # Python refuses to read endless integers, which would let one unknown key spoil an element
+    # Python does not read very long integers, so one unknown key could spoil an element
     return int(digits) if len(digits) < 100 else float(digits)
-
-
-def _kind(value: object) -> str:
-    kinds = {str: "a text", list: "a list", bool: "a boolean", type(None): "null"}
-    return kinds.get(type(value), "a number")

@@ -5,19 +5,19 @@
 | key                               | type   | public | holds                                               |
 |-----------------------------------|--------|--------|-----------------------------------------------------|
 | gastown:{town}:inbox              | list   | yes    | requests as JSON, pushed on the right               |
-| gastown:{town}:taken              | list   |        | elements the clerk has in its hands                 |
+| gastown:{town}:taken              | list   |        | elements taken from the inbox, not yet recorded     |
 | gastown:{town}:state              | hash   | yes    | what state.json says                                |
 | gastown:{town}:dead               | zset   | yes    | ids of dead letters by time                         |
-| gastown:{town}:events             | stream | yes    | one entry per fact, capped                          |
+| gastown:{town}:events             | stream | yes    | one entry for each fact, capped                     |
 | gastown:{town}:open               | zset   |        | ids of requests not yet settled, by time of receipt |
 | gastown:{town}:agents             | set    |        | canonical addresses that have an agent hash         |
-| gastown:{town}:agent:<address>    | hash   | yes    | what is wanted of an agent and what was seen        |
+| gastown:{town}:agent:<address>    | hash   | yes    | an agent's desired state and what was observed      |
 | gastown:{town}:request:<id>       | hash   | yes    | a request and how it ended                          |
-| gastown:{town}:work:<id>          | hash   |        | its raw element, and how far the carrying out came  |
+| gastown:{town}:work:<id>          | hash   |        | its raw element, and how far the daemon has come    |
 | gastown:{town}:places             | string |        | counter: a request's place in the town's order      |
 | gastown:{town}:waiting:<address>  | zset   |        | ids of requests to an agent, by their place         |
-| gastown:{town}:handoff:<address>  | string |        | what the last cycle left the agent's successor      |
-| gastown:{town}:turn:<address>     | string |        | lock: one act per agent                             |
+| gastown:{town}:handoff:<address>  | string |        | the handoff of the last cycle, for the successor    |
+| gastown:{town}:turn:<address>     | string |        | lock: one operation on an agent at a time           |
 | gastown:{town}:heartbeat:<host>   | string |        | lock: one heartbeat of a host at a time             |
 | gastown:{town}:sweep:<host>       | string |        | lock: one sweep of a host at a time                 |
 | gastown:{town}:clerk              | string |        | lock: one reader of the inbox                       |
@@ -29,10 +29,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """The keys of the town of this name (`Settings.town_name`), and how much is kept behind them.
+    """The keys of the town with this name (`Settings.town_name`), and how much they keep.
 
-    `events_kept`: about how many entries of `events`. `requests_kept`: for how many seconds `request:<id>` of
-    a settled request; 7 days unless the settings say otherwise (CONTRACTS section 2).
+    `events_kept`: about how many entries of `events`. `requests_kept`: for how many seconds the record of a
+    settled request.
     """
 
     town: str
@@ -104,7 +104,7 @@ class Keys:
         return f"gastown-{self.town}-{host}-lifecycle"
 
     def heartbeat_queue(self, host: str) -> str:
-        """rq's queue of heartbeats; a queue of its own, so that neither kind waits for the other."""
+        """rq's queue of heartbeats, separate so that neither kind of job waits for the other."""
         return f"gastown-{self.town}-{host}-heartbeat"
 
     def job_id(self, kind: str, ident: str) -> str:

@@ -1,4 +1,7 @@
-"""The words of the lifecycle request and their bounds (CONTRACTS section 2). Standard library only."""
+"""The words of the lifecycle request and their limits. Standard library only.
+
+Their meaning: docs/reference/contract.md#lifecycle-request.
+"""
 
 import hashlib
 import re
@@ -7,7 +10,7 @@ import time
 from enum import StrEnum
 
 OPERATOR = "operator"
-"""Who asks when a person does; never the address of an agent."""
+"""The sender when a person asks; never the address of an agent."""
 
 MAX_ELEMENT_BYTES = 128 * 1024
 MAX_HANDOFF_BYTES = 64 * 1024
@@ -16,7 +19,7 @@ ID_PATTERN = re.compile(r"\A[A-Za-z0-9_-]{1,64}\Z")
 
 
 class LifecycleAction(StrEnum):
-    """What becomes of a session."""
+    """What a request does to a session."""
 
     CYCLE = "cycle"
     """End it and start a successor that gets the handoff."""
@@ -30,11 +33,11 @@ class RequestStatus(StrEnum):
     """Where an accepted request stands."""
 
     RECEIVED = "received"
-    """The clerk has read and booked it."""
+    """The clerk has recorded it."""
     CARRYING = "carrying"
-    """A worker has begun with it."""
+    """A worker has started on it."""
     DONE = "done"
-    """What was asked for has happened."""
+    """It was carried out."""
     SUPERSEDED = "superseded"
     """Its session was already gone or replaced, or a later request decided."""
     REFUSED = "refused"
@@ -42,7 +45,7 @@ class RequestStatus(StrEnum):
     EXPIRED = "expired"
     """Older than `max_request_age`."""
     FAILED = "failed"
-    """All tries used."""
+    """All attempts have failed."""
 
 
 DEAD_STATUSES = frozenset({RequestStatus.REFUSED, RequestStatus.EXPIRED, RequestStatus.FAILED})
@@ -50,7 +53,7 @@ FINAL_STATUSES = DEAD_STATUSES | {RequestStatus.DONE, RequestStatus.SUPERSEDED}
 
 
 def parse_action(text: str) -> LifecycleAction:
-    """The action of that name in any case; ValueError otherwise, nothing is guessed."""
+    """The action of that name in any case. Raises ValueError; nothing is guessed."""
     try:
         return LifecycleAction(text.lower())
     except ValueError:
@@ -58,19 +61,19 @@ def parse_action(text: str) -> LifecycleAction:
 
 
 def content_id(element: bytes) -> str:
-    """The id of an inbox element that carries none: the same bytes are the same request."""
+    """The id of an element that has none: the same bytes are the same request."""
     return "sha-" + hashlib.sha256(element).hexdigest()[:32]
 
 
 def new_request_id() -> str:
-    """A fresh id; ids made later sort later (to the millisecond)."""
+    """A new id; later ids sort later, to the millisecond."""
     return f"{time.time_ns() // 10**6:012x}-{secrets.token_hex(10)}"
 
 
 def check_handoff(text: str, action: LifecycleAction) -> None:
-    """Raise ValueError unless this handoff may go with this action; an empty one goes with all."""
+    """Raise ValueError unless this handoff may go with this action; an empty one may go with any."""
     if text and action is not LifecycleAction.CYCLE:
-        raise ValueError(f"a handoff goes with cycle only, not with {action.value}")
+        raise ValueError(f"a handoff goes only with cycle, not with {action.value}")
     if (size := len(_utf8(text, "handoff"))) > MAX_HANDOFF_BYTES:
         raise ValueError(f"the handoff has {size} bytes, the limit is {MAX_HANDOFF_BYTES}: put it in a file")
 

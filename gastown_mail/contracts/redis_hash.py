@@ -15,17 +15,22 @@ class RedisHash(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", validate_by_alias=True, validate_by_name=True)
 
     @classmethod
-    def load(cls, fields: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, fields: Mapping[str, Any]) -> Self:
         """The object that these stored fields describe. Raises ValueError for a bad value."""
         given = {name: text for name, text in fields.items() if text}
         return cls.model_validate_strings(given, by_alias=True, by_name=False)
 
-    def dump(self, *, exclude_unset: bool = False, exclude_defaults: bool = False) -> dict[str, str]:
-        """The fields as they are stored: all of them, only those that were given, or only unusual ones."""
-        values = self.model_dump(
-            by_alias=True, exclude_unset=exclude_unset, exclude_defaults=exclude_defaults
-        )
-        return dict(_texts(values))
+    def to_mapping(self) -> dict[str, str]:
+        """All fields as they are stored."""
+        return dict(_texts(self.model_dump(by_alias=True)))
+
+    def given_fields(self) -> dict[str, str]:
+        """The fields that this object was made with, as they are stored."""
+        return dict(_texts(self.model_dump(by_alias=True, exclude_unset=True)))
+
+    def non_default_fields(self) -> dict[str, str]:
+        """The fields that do not have their default, as they are stored."""
+        return dict(_texts(self.model_dump(by_alias=True, exclude_defaults=True)))
 
 
 def stored_as(name: str, default: Any) -> Any:
@@ -50,10 +55,6 @@ def _texts(values: Mapping[str, object]) -> Iterator[tuple[str, str]]:
                 yield name, str(value)
 
 
-def _is_true(value: object) -> object:
-    return value == "true" if isinstance(value, str) else value
-
-
 def _split(value: object) -> object:
     return value.split() if isinstance(value, str) else value
 
@@ -62,7 +63,7 @@ def _from_epoch(value: object) -> object:
     return datetime.fromtimestamp(float(value), UTC) if isinstance(value, str) else value
 
 
-Flag = Annotated[bool, BeforeValidator(_is_true)]
+Flag = Annotated[bool, BeforeValidator(lambda value: value == "true" if isinstance(value, str) else value)]
 """`true` or `false`."""
 
 Words = Annotated[tuple[str, ...], BeforeValidator(_split)]

@@ -1,4 +1,7 @@
-"""The lifecycle request: one JSON object, one element of the inbox (CONTRACTS section 2)."""
+"""The lifecycle request: one JSON object, one element of the inbox.
+
+Its keys: docs/reference/contract.md#lifecycle-request.
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -30,8 +33,8 @@ from gastown_mail.contracts.lifecycle import (
 )
 from gastown_mail.contracts.validation import Timestamp, one_line_error
 
-OPTIONAL_KEYS = ("id", "to", "incarnation", "reason", "handoff")
-KEYS = ("from", "action", "timestamp", *OPTIONAL_KEYS)
+_OPTIONAL_KEYS = ("id", "to", "incarnation", "reason", "handoff")
+_KEYS = ("from", "action", "timestamp", *_OPTIONAL_KEYS)
 
 
 def _replace_surrogates(text: str) -> str:
@@ -39,68 +42,66 @@ def _replace_surrogates(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _action(value: object) -> object:
-    return parse_action(value) if isinstance(value, str) else value
-
-
-def _or_none(text: str) -> str | None:
-    return text or None
-
-
-Text = Annotated[str, StringConstraints(strict=True), AfterValidator(_replace_surrogates)]
-NonEmptyText = Annotated[Text, StringConstraints(min_length=1)]
+_Text = Annotated[str, StringConstraints(strict=True), AfterValidator(_replace_surrogates)]
+_NonEmptyText = Annotated[_Text, StringConstraints(min_length=1)]
 
 
 class LifecycleRequest(BaseModel):
-    """An agent's wish about a session. Raises ValidationError, a ValueError, when it is not of the shape."""
+    """A request about a session. Raises ValidationError, which is a ValueError, if it is not valid."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    sender: NonEmptyText = Field(
+    sender: _NonEmptyText = Field(
         validation_alias="from", serialization_alias="from", description="an address or operator"
     )
     """Who asks: any spelling of an address, or `operator`."""
-    action: Annotated[LifecycleAction, BeforeValidator(_action)] = Field(
-        description="cycle, restart or shutdown"
-    )
-    """What is to be done; upper and lower case are the same."""
+    action: Annotated[
+        LifecycleAction,
+        BeforeValidator(lambda value: parse_action(value) if isinstance(value, str) else value),
+    ] = Field(description="cycle, restart or shutdown")
+    """What to do; case is ignored."""
     timestamp: Timestamp
     """When it was asked for; up to nine digits of a second."""
     id: Annotated[str, StringConstraints(strict=True, pattern=ID_PATTERN)] | None = Field(
         default=None, description="1 to 64 characters out of A-Z a-z 0-9 _ -"
     )
-    """The same id twice is one request; without one, the same bytes twice are."""
-    to: NonEmptyText | None = Field(default=None, description="an address")
-    """Whose session; the sender's if not given."""
-    incarnation: NonEmptyText | None = Field(default=None, description="the token of a session")
-    """The token of the very session that is meant."""
-    reason: Text = Field(
+    """Two elements with the same id are one request; without an id, two with the same bytes are."""
+    to: _NonEmptyText | None = Field(default=None, description="an address")
+    """The agent whose session is meant; by default the sender."""
+    incarnation: _NonEmptyText | None = Field(default=None, description="the token of a session")
+    """The token of the session that is meant."""
+    reason: _Text = Field(
         default="", max_length=MAX_REASON_CHARS, description=f"text of at most {MAX_REASON_CHARS} characters"
     )
     """Why, for people."""
-    handoff: Annotated[Text, AfterValidator(_or_none)] | None = Field(default=None, description="text")
-    """Text for the successor, with `cycle` only."""
+    handoff: Annotated[_Text, AfterValidator(lambda text: text or None)] | None = Field(
+        default=None, description="text"
+    )
+    """Text for the successor; only with `cycle`."""
 
     _raw_timestamp: str = PrivateAttr(default="")
 
     @model_validator(mode="wrap")
     @classmethod
-    def _whole(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Self:
-        values = _without_absent(data) if isinstance(data, Mapping) else data
-        made: Self = handler(values)
+    def _check_whole(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Self:
+        if isinstance(data, Mapping):  # an optional key that is null is as good as absent
+            data = {
+                key: value for key, value in data.items() if value is not None or key not in _OPTIONAL_KEYS
+            }
+        made: Self = handler(data)
         check_handoff(made.handoff or "", made.action)
-        written = values.get("timestamp") if isinstance(values, Mapping) else None
-        made._raw_timestamp = written if isinstance(written, str) else format_time(made.timestamp)
+        raw = data.get("timestamp") if isinstance(data, Mapping) else None
+        made._raw_timestamp = raw if isinstance(raw, str) else format_time(made.timestamp)
         return made
 
     @property
     def target(self) -> str:
-        """Whose session is meant, as it was spelled."""
+        """The agent whose session is meant, as it was spelled."""
         return self.sender if self.to is None else self.to
 
     @property
     def latest_timestamp(self) -> datetime:
-        """The end of the time that `timestamp` may mean: `10:12:21Z` is any instant within that second."""
+        """The latest time that `timestamp` may mean: `10:12:21Z` is any instant within that second."""
         try:
             return self.timestamp + precision_of(self._written())
         except OverflowError:
@@ -109,9 +110,9 @@ class LifecycleRequest(BaseModel):
     def encode(self) -> bytes:
         """The element for the inbox, with the keys in order and only those that are set.
 
-        Raises ValueError when it would be too long for the inbox.
+        Raises ValueError if it is too long for the inbox.
         """
-        optional = {key: value for key in OPTIONAL_KEYS if (value := getattr(self, key))}
+        optional = {key: value for key in _OPTIONAL_KEYS if (value := getattr(self, key))}
         required = {"from": self.sender, "action": self.action.value, "timestamp": self._written()}
         element = go_formats.dump_compact(required | optional).encode()
         if len(element) > MAX_ELEMENT_BYTES:
@@ -122,17 +123,17 @@ class LifecycleRequest(BaseModel):
 
     def _written(self) -> str:
         # a copy with another timestamp (`model_copy`) keeps the old spelling
-        kept = self._raw_timestamp and parse_time(self._raw_timestamp) == self.timestamp
-        return self._raw_timestamp if kept else format_time(self.timestamp)
+        holds = self._raw_timestamp and parse_time(self._raw_timestamp) == self.timestamp
+        return self._raw_timestamp if holds else format_time(self.timestamp)
 
 
 def decode_element(element: bytes) -> tuple[str, LifecycleRequest]:
-    """The id and the request of an inbox element; without an `id` key, its bytes' digest is the id.
+    """The id and the request of an inbox element; without an `id` key the digest of its bytes is the id.
 
-    Raises UndecodableElement, and nothing else, for whatever is not a request.
+    Raises InvalidRequest, and nothing else, for anything that is not a request.
     """
     try:
-        request = _request(element)
+        request = _parse(element)
     except ValueError as error:
         raise InvalidRequest(str(error), element) from None
     except RecursionError:
@@ -141,24 +142,14 @@ def decode_element(element: bytes) -> tuple[str, LifecycleRequest]:
     return request.id or content_id(element), request
 
 
-def _request(element: bytes) -> LifecycleRequest:
-    try:
-        return LifecycleRequest.model_validate(_known_values(element))
-    except ValueError as error:
-        raise ValueError(one_line_error(error, LifecycleRequest)) from None
-
-
-def _known_values(element: bytes) -> dict[str, object]:
+def _parse(element: bytes) -> LifecycleRequest:
     if len(element) > MAX_ELEMENT_BYTES:
         raise ValueError(f"it has {len(element)} bytes, the limit is {MAX_ELEMENT_BYTES}")
     try:
-        text = element.decode()
+        values = go_formats.load_object(element.decode())
     except UnicodeDecodeError as error:
         raise ValueError(f"it is not UTF-8: byte {error.start} is {element[error.start]:#04x}") from None
-    values = go_formats.load_object(text)
-    return {key: values[key] for key in KEYS if key in values}
-
-
-def _without_absent(data: Mapping[str, Any]) -> dict[str, Any]:
-    absent = [key for key in OPTIONAL_KEYS if key in data and data[key] is None]
-    return {key: value for key, value in data.items() if key not in absent}
+    try:
+        return LifecycleRequest.model_validate({key: values[key] for key in _KEYS if key in values})
+    except ValueError as error:
+        raise ValueError(one_line_error(error, LifecycleRequest)) from None

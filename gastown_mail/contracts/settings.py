@@ -1,16 +1,16 @@
 """A town's settings: arguments, then the environment, then `town.toml`, then defaults.
 
-The keys and their order are those of CONTRACTS section 6. Files under the town's root:
+The keys: docs/reference/contract.md#settings. Files under the town's root:
 
 | file                        | holds                                                                   |
 |-----------------------------|-------------------------------------------------------------------------|
 | town.toml                   | the settings; the daemon never writes it                                |
-| mayor/rigs.json             | where there is one, the town's rigs; the daemon never writes it         |
+| mayor/rigs.json             | the town's rigs, if it exists; the daemon never writes it               |
 | daemon/state.json           | running, pid, started_at, last_heartbeat, heartbeat_count               |
-| daemon/desired.json         | what is wanted of each agent, for the day that Redis is emptied         |
+| daemon/desired.json         | desired state of each agent; used to recover if Redis is flushed        |
 | daemon/daemon.pid           | the daemon's pid, while one runs                                        |
 | daemon/daemon.lock          | locked while a daemon lives; it is never deleted                        |
-| daemon/daemon.log           | the log; older ones are beside it, with a number                        |
+| daemon/daemon.log           | the log; rotated ones are beside it, with a number                      |
 | daemon/handoff/<session>.md | the handoff for the successor of that session                           |
 | daemon/redis/               | the embedded server's socket, log, lock and append-only file            |
 | daemon/state.lock           | locked while state.json is written                                      |
@@ -37,14 +37,14 @@ from gastown_mail.contracts.validation import field_errors, quote_value, unknown
 
 __all__ = ["DaemonSettings", "RoleSettings", "Settings", "find_town", "load_settings", "town_name"]
 
-TOWN_FILE = "town.toml"
+_TOWN_FILE = "town.toml"
 _NOTHING: Mapping[str, object] = MappingProxyType({})
-M = TypeVar("M", bound=BaseModel)
-KeyPath = tuple[str, ...]
+_M = TypeVar("_M", bound=BaseModel)
+_KeyPath = tuple[str, ...]
 
 
 class Settings(BaseModel):
-    """What holds for one town; `town_root` is absolute and without symbolic links."""
+    """The settings of one town; `town_root` is absolute and without symbolic links."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -53,9 +53,9 @@ class Settings(BaseModel):
     daemon: DaemonSettings = DaemonSettings()
     roles: Mapping[str, RoleSettings] = {}
     agents: Mapping[str, RoleSettings] = {}
-    """By address as it is spelled in `town.toml`."""
+    """By address, as spelled in `town.toml`."""
     machine: str = Field(default_factory=socket.gethostname)
-    """The machine's own name, the default of `host`."""
+    """The machine's host name, the default of `host`."""
 
     @property
     def daemon_dir(self) -> Path:
@@ -84,7 +84,7 @@ class Settings(BaseModel):
 
     @property
     def tmux_socket(self) -> str:
-        """A name (`tmux -L`) or an absolute path (`tmux -S`); by default no two towns have the same."""
+        """A name (`tmux -L`) or an absolute path (`tmux -S`); the default differs between towns."""
         digest = hashlib.sha256(os.fsencode(self.town_root)).hexdigest()
         return self.daemon.tmux_socket or f"gastown-{self.town_name}-{digest[:6]}"
 
@@ -108,13 +108,13 @@ def load_settings(
 ) -> Settings:
     """The settings of the town in this folder; each key of `arguments` is one of `[daemon]`.
 
-    An argument that is None and an empty variable say nothing. Raises SettingsError for a key that does not
-    exist and for a bad value, wherever it stands, even where another place goes before it.
+    An argument that is None and an empty variable are ignored. Raises SettingsError for an unknown key and
+    for a bad value in any place, even if another place overrides it.
     """
     if not _exists(town_root, Path.is_dir):
-        raise SettingsError(f"{town_root} is not a folder: gastown-mail init makes a town")
+        raise SettingsError(f"{town_root} is not a folder; gastown-mail init makes a town")
     root = town_root.resolve()
-    file = read_toml(root / TOWN_FILE)
+    file = read_toml(root / _TOWN_FILE)
     document = _validate(_Document, file.values, lambda path: f"{file.location_of(*path)}: {'.'.join(path)}")
     return Settings(
         town_root=root,
@@ -126,28 +126,29 @@ def load_settings(
 
 
 def find_town(start: Path, environ: Mapping[str, str]) -> Path:
-    """The root of the town that is meant in folder `start`: `GASTOWN_TOWN`, or the nearest with `town.toml`.
+    """The root of the town for folder `start`: `GASTOWN_TOWN`, or the nearest folder with `town.toml`.
 
-    Raises SettingsError when there is none.
+    Raises SettingsError if there is none.
     """
     if named := environ.get("GASTOWN_TOWN"):
         if not _exists(start / named, Path.is_dir):
-            raise SettingsError(f"GASTOWN_TOWN = {quote_value(named)}: expected a folder that is there")
+            raise SettingsError(f"GASTOWN_TOWN = {quote_value(named)}: expected a folder that exists")
         return (start / named).resolve()
     folder = start.resolve()
     for parent in (folder, *folder.parents):
-        if _exists(parent / TOWN_FILE, Path.is_file):
+        if _exists(parent / _TOWN_FILE, Path.is_file):
             return parent
     raise SettingsError(
-        f"no {TOWN_FILE} in {folder} or above: say --town or GASTOWN_TOWN, or make one with gastown-mail init"
+        f"no {_TOWN_FILE} in {folder} or above: "
+        "give --town or GASTOWN_TOWN, or make one with gastown-mail init"
     )
 
 
 def town_name(town_root: Path, declared: str | None) -> str:
-    """The town's name: the declared one or the folder's, lower-cased, with `-` for all but `[a-z0-9-]`."""
+    """The town's name: declared, or the folder's; in lower case, with `-` for all but `[a-z0-9-]`."""
     name = re.sub(r"[^a-z0-9-]", "-", (declared or town_root.name).lower())
     if not name:
-        raise SettingsError(f"{town_root} gives the town no name: set town_name in {TOWN_FILE}")
+        raise SettingsError(f"{town_root} gives the town no name: set town_name in {_TOWN_FILE}")
     return name
 
 
@@ -166,9 +167,8 @@ def _daemon(
 def _role(file: TomlFile, role: str, table: Mapping[str, object]) -> RoleSettings:
     known = (*ROLES, CUSTOM_ROLE)
     if role not in known:
-        raise SettingsError(
-            f"{file.location_of('roles', role)}: [roles.{role}] {unknown_key_message('a role', role, known)}"
-        )
+        message = unknown_key_message("a role", role, known)
+        raise SettingsError(f"{file.location_of('roles', role)}: [roles.{role}] {message}")
     return _overrides(file, ("roles", role), f"[roles.{role}]", table)
 
 
@@ -177,23 +177,23 @@ def _agent(file: TomlFile, address: str, table: Mapping[str, object]) -> RoleSet
     if not ADDRESS_PATTERN.match(address) or address.strip("/") == OPERATOR:
         expected = "expected an address such as gastown/crew/max, out of A-Z a-z 0-9 _ - and /"
         raise SettingsError(
-            f"{file.location_of('agents', address)}: {header} is no address: {expected}, not operator"
+            f"{file.location_of('agents', address)}: {header} is not an address: {expected}, not operator"
         )
     return _overrides(file, ("agents", address), header, table)
 
 
-def _overrides(file: TomlFile, place: KeyPath, header: str, table: Mapping[str, object]) -> RoleSettings:
+def _overrides(file: TomlFile, place: _KeyPath, header: str, table: Mapping[str, object]) -> RoleSettings:
     return _validate(
         RoleSettings, table, lambda path: f"{file.location_of(*place, *path)}: {header} {'.'.join(path)}"
     )
 
 
-def _validate(model: type[M], values: Mapping[str, object], named: Callable[[KeyPath], str]) -> M:
+def _validate(model: type[_M], values: Mapping[str, object], named: Callable[[_KeyPath], str]) -> _M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        found = field_errors(error, model)
-        raise SettingsError("\n".join(f"{named(path)} {text}" for path, text in found)) from None
+        errors = field_errors(error, model)
+        raise SettingsError("\n".join(f"{named(path)} {text}" for path, text in errors)) from None
 
 
 def _exists(path: Path, kind: Callable[[Path], bool]) -> bool:

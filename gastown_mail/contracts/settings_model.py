@@ -26,10 +26,6 @@ _TEXT = re.compile(r"\A[^\x00]*\Z")
 _FILLED = re.compile(r"\A(?=[\s\S]*\S)[^\x00]*\Z")
 
 
-def _duration(value: object) -> object:
-    return parse_duration(value) if isinstance(value, str | int | float) else value
-
-
 def _size(value: object) -> object:
     match = _SIZE.match(value) if isinstance(value, str) else None
     return int(match[1]) * _UNITS[match[2].lower()] if match else _not_boolean(value)
@@ -53,7 +49,11 @@ def _redis_url(url: str) -> str:
     return url
 
 
-_Duration = Annotated[float, BeforeValidator(_duration), Field(ge=0)]
+_Duration = Annotated[
+    float,
+    BeforeValidator(lambda value: parse_duration(value) if isinstance(value, str | int | float) else value),
+    Field(ge=0),
+]
 _Text = Annotated[str, StringConstraints(strict=True, pattern=_TEXT)]
 _NonEmptyText = Annotated[str, StringConstraints(strict=True, pattern=_FILLED)]
 _Host = Annotated[str, StringConstraints(strict=True, pattern=_HOST)]

@@ -17,6 +17,14 @@ from gastown_mail.contracts.go_formats import ZERO_TIME, format_time, parse_dura
 from gastown_mail.contracts.redis_hash import RedisHash
 from gastown_mail.contracts.validation import Timestamp, one_line_error, quote_value
 
+_Interval = Annotated[
+    timedelta,
+    BeforeValidator(
+        lambda value: (
+            timedelta(seconds=parse_duration(value)) if isinstance(value, str | int | float) else value
+        )
+    ),
+]
 _Count = Annotated[int, Field(strict=True, ge=0, description="a whole number, 0 or more")]
 
 
@@ -50,13 +58,13 @@ class State(RedisHash):
             raise StateFileError(one_line_error(error, cls)) from None
 
     @classmethod
-    def load(cls, fields: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, fields: Mapping[str, Any]) -> Self:
         """Read the hash in Redis, whose fields may be missing. Raises StateFileError."""
         try:
             running = fields.get("running") or "false"
             if running not in ("true", "false"):  # pydantic would take `yes` as well
                 raise ValueError(f"running = {quote_value(running)}: expected true or false")
-            return super().load(fields)
+            return super().from_mapping(fields)
         except ValueError as error:
             raise StateFileError(f"the state in Redis: {one_line_error(error, cls)}") from None
 
@@ -91,10 +99,6 @@ def save_state(town_root: Path | str, state: State) -> None:
         raise StateFileError(f"cannot write {path}: {error}; the file keeps the state before") from error
 
 
-def _interval(value: object) -> object:
-    return timedelta(seconds=parse_duration(value)) if isinstance(value, str | int | float) else value
-
-
 class Config(BaseModel):
     """The folders and files of one daemon, and the interval of its heartbeat.
 
@@ -103,7 +107,7 @@ class Config(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    heartbeat_interval: Annotated[timedelta, BeforeValidator(_interval)] = Field(
+    heartbeat_interval: _Interval = Field(
         default=timedelta(minutes=5), ge=timedelta(0), description='a duration such as "5m"'
     )
     town_root: Path = Field(description="a folder")

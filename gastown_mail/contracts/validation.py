@@ -14,14 +14,9 @@ from pydantic import AwareDatetime, BaseModel, BeforeValidator, Field, Validatio
 from gastown_mail.contracts.go_formats import parse_time
 from gastown_mail.contracts.redis_url import redact
 
-
-def _timestamp(value: object) -> object:
-    return parse_time(value) if isinstance(value, str) else value
-
-
 Timestamp = Annotated[
     AwareDatetime,
-    BeforeValidator(_timestamp),
+    BeforeValidator(lambda value: parse_time(value) if isinstance(value, str) else value),
     Field(strict=True, description="RFC 3339 with a zone, such as 2025-12-20T10:12:21.5Z"),
 ]
 

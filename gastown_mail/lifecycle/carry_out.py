@@ -179,7 +179,7 @@ def _write_intent(town: Town, lease: Lease, context: RequestContext, target: Ses
         elif context.wants_successor:
             pipe.delete(town.keys.handoff(address))
         town.agents.write(address, changes, pipe=pipe)
-        pipe.hset(progress, mapping=to_fields(notes.dump(exclude_unset=True)))
+        pipe.hset(progress, mapping=to_fields(notes.given_fields()))
         pipe.hset(request, "status", RequestStatus.CARRYING.value)
         record_event(
             pipe,

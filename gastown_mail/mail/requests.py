@@ -105,7 +105,7 @@ class RequestStore:
         record = incoming.record() | {"received_at": format_time(now), "finished_at": "", "detail": ""}
         record["status"] = RequestStatus.RECEIVED.value
         proofs = Progress(trusted=incoming.trusted, sender_verified=incoming.sender_verified)
-        notes = {"element": incoming.element, **proofs.dump(exclude_defaults=True)}
+        notes = {"element": incoming.element, **proofs.non_default_fields()}
         pipe.hset(self.keys.progress(incoming.id), mapping=to_fields(notes))
         if incoming.rejection:
             record |= _final_fields(RequestStatus.REFUSED, incoming.rejection, now)
@@ -141,7 +141,7 @@ class RequestStore:
                 pipe.hgetall(self.keys.progress(request_id))
             hashes = pipe.execute()
         return [
-            Progress.load(to_str_dict(notes)).model_copy(update={"element": notes[b"element"]})
+            Progress.from_mapping(to_str_dict(notes)).model_copy(update={"element": notes[b"element"]})
             if b"element" in notes
             else None
             for notes in hashes
@@ -274,7 +274,7 @@ class DeadLetters:
                 revived_at=datetime.now(UTC),
                 trusted=progress.trusted,
                 sender_verified=progress.sender_verified,
-            ).dump(exclude_defaults=True)
+            ).non_default_fields()
             pipe.multi()
             pipe.zrem(self.keys.dead, request_id)
             pipe.delete(self.keys.request(request_id), self.keys.progress(request_id))

@@ -1,4 +1,4 @@
-"""Sending a request: one RPUSH of JSON. It imports redis and the contract, no more: agents pay for it."""
+"""Sending a request: one RPUSH of JSON. Imports only redis and contracts, because agents wait for it."""
 
 import json
 import os
@@ -27,18 +27,18 @@ from gastown_mail.contracts.lifecycle import (
 from gastown_mail.plumbing.connections import connect, read_hash, redis_errors
 
 SEND_DEADLINE = 6.0
-"""Seconds in which a request must be accepted, all tries together."""
+"""Seconds in which a request must be accepted, all attempts together."""
 
-PAUSE_BETWEEN_TRIES = 0.2
-MIN_POLL, MAX_POLL = 0.002, 0.1
+_RETRY_PAUSE = 0.2
+_MIN_POLL, _MAX_POLL = 0.002, 0.1
 
 ACCEPTED = "accepted"
-"""The status of a request that Redis holds and no clerk has read yet."""
+"""The status of a request that is in the inbox."""
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """Proof that a request was accepted, and the way to what became of it."""
+    """Proof that a request was accepted, and the way to its outcome."""
 
     id: str
     redis_url: str
@@ -49,15 +49,15 @@ class Receipt:
         return self._record().get("status", ACCEPTED)
 
     def detail(self) -> str:
-        """What the daemon says of the request, for people; raises RedisUnavailable."""
+        """The daemon's words about the request, for people; raises RedisUnavailable."""
         return self._record().get("detail", "")
 
     def wait(self, timeout: float) -> str:
-        """Wait at most `timeout` seconds for a final status; return the last status seen."""
-        until, pause = time.monotonic() + timeout, MIN_POLL
+        """Wait at most `timeout` seconds for a final status; return the last status read."""
+        until, pause = time.monotonic() + timeout, _MIN_POLL
         while (status := self.status()) not in FINAL_STATUSES and time.monotonic() < until:
             time.sleep(min(pause, max(0.0, until - time.monotonic())))
-            pause = min(pause * 1.5, MAX_POLL)
+            pause = min(pause * 1.5, _MAX_POLL)
         return status
 
     def _record(self) -> Mapping[str, str]:
@@ -76,11 +76,12 @@ def send_lifecycle(
     town: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Receipt:
-    """Ask the daemon to `cycle`, `restart` or `shutdown` a session; inside a session who and where are known.
+    """Ask the daemon to `cycle`, `restart` or `shutdown` a session.
 
-    `agent` is who asks, `to` whose session is meant (the asker's own if not given); `town` is the town's
-    name. Raises SettingsError when a word is wrong or missing: then nothing was sent. Raises NotAccepted when
-    Redis did not say that it took it: sending again is safe.
+    `agent` is the sender, `to` the agent whose session is meant (by default the sender's own), `town` the
+    town's name. Inside a session the defaults come from its environment. Raises SettingsError if an argument
+    is wrong or missing; then nothing was sent. Raises RequestNotAccepted if Redis did not confirm the
+    request; then it is safe to send it again.
     """
     url = redis_url or _from_env(environ, "GASTOWN_REDIS_URL", "redis_url")
     name = town or _from_env(environ, "GASTOWN_TOWN_NAME", "town")
@@ -95,7 +96,7 @@ def send_lifecycle(
 def build_element(
     request_id: str, action: str, asker: str, *, to: str | None, token: str, reason: str, handoff: str
 ) -> bytes:
-    """The element of CONTRACTS section 2; raises SettingsError naming what is wrong."""
+    """The JSON for the inbox. Raises SettingsError."""
     try:
         chosen = parse_action(action)
         check_reason(reason)
@@ -108,13 +109,13 @@ def build_element(
         raise SettingsError(f"the request was not sent: {error}") from None
     if len(element) > MAX_ELEMENT_BYTES:
         raise SettingsError(
-            f"the request was not sent: {len(element)} bytes, at most {MAX_ELEMENT_BYTES} fit"
+            f"the request was not sent: it has {len(element)} bytes, the limit is {MAX_ELEMENT_BYTES}"
         )
     return element
 
 
 def push(url: str, inbox: str, element: bytes) -> None:
-    """RPUSH, again after a lost answer: the element carries its id, so a second copy is no second request."""
+    """RPUSH, again if the answer is lost: the element has an id, so a second copy is not a second request."""
     until = time.monotonic() + SEND_DEADLINE
     while True:
         try:
@@ -122,13 +123,13 @@ def push(url: str, inbox: str, element: bytes) -> None:
                 _client(url).rpush(inbox, element)
                 return
         except RedisUnavailable as error:
-            if not _is_transient(error) or time.monotonic() + PAUSE_BETWEEN_TRIES > until:
+            if not _is_transient(error) or time.monotonic() + _RETRY_PAUSE > until:
                 raise RequestNotAccepted(f"the request was not accepted: {error}") from error
-            time.sleep(PAUSE_BETWEEN_TRIES)
+            time.sleep(_RETRY_PAUSE)
 
 
 def _is_transient(error: RedisUnavailable) -> bool:
-    """Is it silence, which may end, and not a refusal?"""
+    """Was there no answer, which may change, rather than a refusal?"""
     cause = error.__cause__
     return isinstance(cause, RedisConnectionError | RedisTimeoutError) and not isinstance(
         cause, AuthenticationError
@@ -137,7 +138,7 @@ def _is_transient(error: RedisUnavailable) -> bool:
 
 @cache
 def _client(url: str) -> Redis:
-    """One client for each Redis of this process: a connection costs more than a request."""
+    """One client for each URL in this process: a connection costs more than a request."""
     return connect(url)
 
 
@@ -146,5 +147,5 @@ def _from_env(environ: Mapping[str, str], variable: str, argument: str) -> str:
         return value
     raise SettingsError(
         f"the request was not sent: {variable} is not set, and {argument} was not given;"
-        f" run it inside an agent's session, or say {argument}"
+        f" run this inside an agent's session, or give {argument}"
     )

@@ -8,8 +8,6 @@ import os
 import signal
 from collections.abc import Mapping
 
-VARIABLE = "GASTOWN_FAIL_AT"
-
 FAILPOINTS = (
     "clerk-taken",
     "clerk-booked",
@@ -27,17 +25,13 @@ FAILPOINTS = (
 
 
 def failpoint(point: str, environ: Mapping[str, str] = os.environ) -> None:
-    """Die here by SIGKILL if that was asked for."""
-    wanted, _, once = environ.get(VARIABLE, "").partition("@")
-    if wanted == point and _first(once):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _first(file: str) -> bool:
-    if not file:
-        return True
+    """Die here by SIGKILL if `GASTOWN_FAIL_AT` names this point."""
+    wanted, _, file = environ.get("GASTOWN_FAIL_AT", "").partition("@")
+    if wanted != point:
+        return
     try:
-        os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+        if file:
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
     except FileExistsError:
-        return False
-    return True
+        return  # another process has died here
+    os.kill(os.getpid(), signal.SIGKILL)

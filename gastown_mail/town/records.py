@@ -62,10 +62,10 @@ class AgentRecord(RedisHash):
     start_history: StartHistory = NO_HISTORY
 
     @classmethod
-    def load(cls, fields: Mapping[str, Any]) -> Self:
+    def from_mapping(cls, fields: Mapping[str, Any]) -> Self:
         """Read the hash `agent:<address>`, which holds the fields of the start history too."""
         given = {name: text for name, text in fields.items() if text}
-        return super().load({**given, "start_history": given})
+        return super().from_mapping({**given, "start_history": given})
 
 
 def nothing(*_: object) -> None:
@@ -81,14 +81,14 @@ class AgentStore:
 
     def read(self, address: str) -> AgentRecord:
         """The record of an agent; the empty one if Redis has none."""
-        return AgentRecord.load(read_hash(self.redis, self.keys.agent(address)))
+        return AgentRecord.from_mapping(read_hash(self.redis, self.keys.agent(address)))
 
     def read_all(self, addresses: Sequence[str]) -> list[AgentRecord]:
         """The records of these agents, in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:
             for address in addresses:
                 pipe.hgetall(self.keys.agent(address))
-            return [AgentRecord.load(to_str_dict(answer)) for answer in pipe.execute()]
+            return [AgentRecord.from_mapping(to_str_dict(answer)) for answer in pipe.execute()]
 
     def desired_texts(self, addresses: Sequence[str]) -> list[tuple[str, str]]:
         """The stored `desired` and `before_pause` of these agents, in one round trip."""
@@ -100,12 +100,12 @@ class AgentStore:
     def write(self, address: str, changes: AgentRecord, *, pipe: Redis | None = None) -> None:
         """Write the fields that `changes` was made with; on a pipeline as part of its transaction."""
         target = self.redis if pipe is None else pipe
-        target.hset(self.keys.agent(address), mapping=to_fields(changes.dump(exclude_unset=True)))
+        target.hset(self.keys.agent(address), mapping=to_fields(changes.given_fields()))
         target.sadd(self.keys.agents, address)
 
     def write_start_history(self, address: str, history: StartHistory) -> None:
         """Replace the agent's start history."""
-        self.redis.hset(self.keys.agent(address), mapping=to_fields(history.dump()))
+        self.redis.hset(self.keys.agent(address), mapping=to_fields(history.to_mapping()))
 
     def next_generation(self, address: str) -> int:
         """A number for the next start, greater than every one before it (see `Sessions.start`)."""
@@ -140,11 +140,11 @@ class TownStateStore:
 
     def read(self) -> State:
         """The state in Redis; the zero state if there is none."""
-        return State.load(read_hash(self.redis, self.keys.state))
+        return State.from_mapping(read_hash(self.redis, self.keys.state))
 
     def mark_started(self, pid: int, now: datetime) -> None:
         """Record that a daemon has started, and count heartbeats from 0."""
-        self._write(State(running=True, pid=pid, started_at=now, heartbeat_count=0).dump())
+        self._write(State(running=True, pid=pid, started_at=now, heartbeat_count=0).to_mapping())
 
     def state_before_flush(self) -> State | None:
         """The state in `state.json` if Redis has lost it, None if Redis was not emptied."""
@@ -156,7 +156,7 @@ class TownStateStore:
 
     def restore(self, state: State) -> None:
         """Put the state from `state.json` back into Redis."""
-        self.redis.hset(self.keys.state, mapping=to_fields(state.dump()))
+        self.redis.hset(self.keys.state, mapping=to_fields(state.to_mapping()))
 
     def mark_stopping(self) -> None:
         """Record that the daemon is about to stop: nothing new is begun."""

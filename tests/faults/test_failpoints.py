@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.plumbing.failpoints import FAILPOINTS, VARIABLE, failpoint
+from gastown_mail.plumbing.failpoints import FAILPOINTS, failpoint
 from gastown_mail.sessions import process_table, processes
 from gastown_mail.sessions.session import Session
 from tests.faults.daemons import MAX, MAXINE, Daemon, a_crew, a_daemon
@@ -38,7 +38,7 @@ class Mine:
 def mine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mine]:
     file = tmp_path / "died"
     file.touch()
-    with a_daemon(a_crew(), **{VARIABLE: f"{request.param}@{file}"}) as daemon:
+    with a_daemon(a_crew(), GASTOWN_FAIL_AT=f"{request.param}@{file}") as daemon:
         yield Mine(daemon, file)
 
 
@@ -100,7 +100,7 @@ def test_a_death_at_this_point_costs_nothing(mine: Mine, request: pytest.Fixture
     assert daemon.living(MAXINE) == bystander
     assert daemon.town.requests.unsettled() == {}
     assert daemon.town.redis.llen(daemon.town.keys.taken) == 0
-    assert VARIABLE.encode() not in process_table.environment(bystander.pid), "it does not reach the agents"
+    assert b"GASTOWN_FAIL_AT" not in process_table.environment(bystander.pid), "it does not reach the agents"
 
 
 def test_every_point_is_passed_by_a_cycle_with_handoff() -> None:
@@ -110,8 +110,8 @@ def test_every_point_is_passed_by_a_cycle_with_handoff() -> None:
 @pytest.mark.parametrize("point", FAILPOINTS)
 def test_nobody_dies_where_it_was_not_asked_for(point: str) -> None:
     failpoint(point, {})
-    failpoint(point, {VARIABLE: ""})
-    failpoint(point, {VARIABLE: f"{point}-not"})
+    failpoint(point, {"GASTOWN_FAIL_AT": ""})
+    failpoint(point, {"GASTOWN_FAIL_AT": f"{point}-not"})
 
 
 @pytest.mark.parametrize("point", FAILPOINTS)
@@ -126,4 +126,4 @@ def test_no_point_is_on_by_default(point: str) -> None:
         return done.returncode, done.stdout
 
     assert run() == (0, "alive\n")
-    assert run(**{VARIABLE: point}) == (-9, "")
+    assert run(GASTOWN_FAIL_AT=point) == (-9, "")

@@ -80,7 +80,7 @@ def test_a_sender_imports_no_more_than_redis(url: str) -> None:
 def test_a_stalled_server_gets_a_command_once_and_in_time(
     folder: Path, url: str, client: redis.Redis
 ) -> None:
-    """LESSONS part 2: redis-py's defaults made two elements of one RPUSH to a stalled server."""
+    """With redis-py's defaults one RPUSH to a stalled server became two elements."""
     pid = server_pid(folder)
     assert pid
     client.ping()

@@ -133,7 +133,7 @@ def _in_background(act: Callable[[], None]) -> Callable[[], None]:
 def test_a_stalled_redis_is_an_error_and_what_it_did_get_is_one_request(
     own_town: Town, server: OwnServer
 ) -> None:
-    """LESSONS part 2: one `rpush` to a stalled server became two elements."""
+    """A repeated `rpush` to a stalled server would be a second element."""
     with server.frozen(), pytest.raises(RequestNotAccepted, match="did not answer in time"):
         send_lifecycle("restart", environ=inside(own_town))
     last = send_lifecycle("restart", environ=inside(own_town))
@@ -178,7 +178,7 @@ def test_a_receipt_of_a_dead_redis_says_so(own_town: Town, server: OwnServer) ->
 
 @pytest.fixture
 def agents_url(own_town: Town) -> str:
-    """The url of a user who may do what CONTRACTS section 3 says an agent needs, and no more."""
+    """The URL of a user with the rights of docs/reference/contract.md#redis-keys-and-queues, and no more."""
     prefix = f"gastown:{{{own_town.keys.town}}}"
     execute: Any = own_town.redis.execute_command
     execute(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.contracts.atomic import STALE_TEMP_SECONDS, write_atomically
+from gastown_mail.contracts.atomic import _STALE_TEMP_SECONDS, write_atomically
 
 
 def test_the_file_holds_the_bytes_with_the_mode_whatever_the_umask(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_what_a_killed_writer_left_goes_and_what_is_in_use_stays(tmp_path: Path)
     names = {"old": ".a.x.tmp", "young": ".a.y.tmp", "other": ".b.z.tmp"}
     for name in names.values():
         (tmp_path / name).touch()
-    long_ago = time.time() - STALE_TEMP_SECONDS - 5
+    long_ago = time.time() - _STALE_TEMP_SECONDS - 5
     for which in ("old", "other"):
         os.utime(tmp_path / names[which], (long_ago, long_ago))
     write_atomically(tmp_path / "a", b"one")

@@ -71,7 +71,7 @@ def test_what_is_no_id(ident: str) -> None:
 @pytest.mark.parametrize("action", [LifecycleAction.RESTART, LifecycleAction.SHUTDOWN])
 def test_a_handoff_goes_with_cycle_only(action: LifecycleAction) -> None:
     check_handoff("", action)
-    with pytest.raises(ValueError, match="cycle only"):
+    with pytest.raises(ValueError, match="only with cycle"):
         check_handoff("notes", action)
 
 

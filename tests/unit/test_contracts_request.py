@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gastown_mail.contracts.errors import InvalidRequest
 from gastown_mail.contracts.lifecycle import MAX_ELEMENT_BYTES, LifecycleAction, content_id
-from gastown_mail.contracts.request import KEYS, OPTIONAL_KEYS, LifecycleRequest, decode_element
+from gastown_mail.contracts.request import _KEYS, _OPTIONAL_KEYS, LifecycleRequest, decode_element
 from tests.unit.moments import MOMENTS
 
 CONFORMANCE = Path(__file__).parent.parent / "conformance"
@@ -79,8 +79,8 @@ def test_a_written_request_reads_as_itself(request: LifecycleRequest) -> None:
 def test_an_element_is_in_order_without_what_is_not_set_and_safe_in_html(request: LifecycleRequest) -> None:
     raw = request.encode()
     values = json.loads(raw)
-    assert list(values) == [key for key in KEYS if key in values]
-    assert all(values[key] for key in OPTIONAL_KEYS if key in values)
+    assert list(values) == [key for key in _KEYS if key in values]
+    assert all(values[key] for key in _OPTIONAL_KEYS if key in values)
     assert not set("<>&\u2028\u2029") & set(raw.decode())
 
 
@@ -90,7 +90,7 @@ def test_text_is_written_as_go_writes_it() -> None:
     assert request.encode().endswith('🙂 \x7f \\u0001"}'.encode())
 
 
-@pytest.mark.parametrize("key", OPTIONAL_KEYS)
+@pytest.mark.parametrize("key", _OPTIONAL_KEYS)
 def test_null_counts_as_absent(key: str) -> None:
     assert decode_element(element(**{key: None}))[1] == decode_element(element())[1]
 
@@ -160,7 +160,7 @@ def test_a_copy_with_another_time_is_written_with_that_time() -> None:
         ({"to": ["mayor/"]}, 'to = ["mayor/"]: expected an address'),
         ({"incarnation": ""}, 'incarnation = "": expected the token'),
         ({"reason": "x" * 1001}, "expected text of at most 1000 characters"),
-        ({"handoff": "x"}, "cycle only"),
+        ({"handoff": "x"}, "only with cycle"),
         ({"action": "cycle", "handoff": {}}, "handoff = {}: expected text"),
         ({"action": "cycle", "handoff": "x" * 65537}, "65537 bytes"),
     ],
@@ -228,7 +228,7 @@ def decoded(raw: bytes) -> tuple[str, LifecycleRequest] | InvalidRequest:
         return error
 
 
-@given(st.dictionaries(st.sampled_from([*KEYS, "sender", "x"]), JSON_VALUES), st.booleans())
+@given(st.dictionaries(st.sampled_from([*_KEYS, "sender", "x"]), JSON_VALUES), st.booleans())
 def test_nearly_right_elements_are_requests_or_undecodable(changes: dict[str, Any], whole: bool) -> None:
     raw = json.dumps({**GOOD, **changes} if whole else changes).encode()
     outcome = decoded(raw)

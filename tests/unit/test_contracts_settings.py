@@ -171,8 +171,8 @@ def test_an_empty_variable_and_those_of_agents_say_nothing(tmp_path: Path) -> No
         ("[agents.'a/b']\nstop_grace = -1", "stop_grace = -1: expected a duration"),
         ("[agents.'a/b']\nkeep_running = 1", "keep_running = 1: expected true or false"),
         ("[agents.'a/b'.env]\nA = 1", 'line 2: [agents."a/b"] env.A = 1: expected a table of variables'),
-        ("[agents.'a b']", 'line 1: [agents."a b"] is no address'),
-        ("[agents.operator]", '[agents."operator"] is no address'),
+        ("[agents.'a b']", 'line 1: [agents."a b"] is not an address'),
+        ("[agents.operator]", '[agents."operator"] is not an address'),
     ],
 )
 def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, toml: str, words: str) -> None:
@@ -290,5 +290,5 @@ def test_the_variable_goes_before_the_nearest_folder(tmp_path: Path) -> None:
 
 
 def test_no_town_is_an_error_with_a_remedy(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match=r"no town\.toml in .* or above: say --town"):
+    with pytest.raises(SettingsError, match=r"no town\.toml in .* or above: give --town"):
         find_town(tmp_path, {})

@@ -51,13 +51,13 @@ def test_the_zero_state_is_gos() -> None:
 def test_a_state_reads_as_itself_from_file_and_hash(state: State) -> None:
     assert State.decode(state.encode()) == state
     assert State.decode(state.encode()).encode() == state.encode()
-    assert State.load(state.dump()) == state
-    assert State.load(state.dump()).encode() == state.encode()
+    assert State.from_mapping(state.to_mapping()) == state
+    assert State.from_mapping(state.to_mapping()).encode() == state.encode()
 
 
 def test_the_hash_says_the_same_words_as_the_file() -> None:
     text = (CONFORMANCE / "state-zero.json").read_text()
-    assert State.decode(text).dump() == {
+    assert State.decode(text).to_mapping() == {
         "running": "false",
         "pid": "0",
         "started_at": "0001-01-01T00:00:00Z",
@@ -67,8 +67,8 @@ def test_the_hash_says_the_same_words_as_the_file() -> None:
 
 
 def test_a_hash_field_that_is_not_there_was_never_written() -> None:
-    assert State.load({}) == State()
-    assert State.load({"pid": "7", "something": "else"}) == State(pid=7)
+    assert State.from_mapping({}) == State()
+    assert State.from_mapping({"pid": "7", "something": "else"}) == State(pid=7)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_a_hash_field_that_is_not_there_was_never_written() -> None:
 )
 def test_a_bad_hash_field_is_named(key: str, text: str) -> None:
     with pytest.raises(StateFileError, match=rf'the state in Redis: {key} = "{text}": expected '):
-        State.load({key: text})
+        State.from_mapping({key: text})
 
 
 def test_a_missing_file_is_the_zero_state(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.go_formats import (
-    MAX_DURATION,
+    _MAX_DURATION,
     ZERO_TIME,
     format_duration,
     format_time,
@@ -154,7 +154,7 @@ def test_durations(value: str | float, seconds: float) -> None:
         float("nan"),
         float("inf"),
         10**400,
-        MAX_DURATION * 2,
+        _MAX_DURATION * 2,
         True,
     ],
 )
@@ -193,4 +193,4 @@ def test_a_duration_is_finite_or_a_value_error(text: str) -> None:
         seconds = parse_duration(text)
     except ValueError:
         return
-    assert 0 <= seconds <= MAX_DURATION
+    assert 0 <= seconds <= _MAX_DURATION

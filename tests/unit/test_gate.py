@@ -64,7 +64,7 @@ def in_quarantine(now: float = NOW, settings: DaemonSettings = NO_BACK_OFF) -> S
 
 def kept(gate: StartHistory) -> StartHistory:
     """The gate as a daemon reads it that was started after it was written down."""
-    return StartHistory.load(gate.dump())
+    return StartHistory.from_mapping(gate.to_mapping())
 
 
 def test_an_agent_without_a_history_is_started_at_once() -> None:
@@ -72,7 +72,7 @@ def test_an_agent_without_a_history_is_started_at_once() -> None:
         check_crash_loop(NO_HISTORY, moment(NOW), DAEMON)
         == NO_HISTORY
         == kept(NO_HISTORY)
-        == StartHistory.load({})
+        == StartHistory.from_mapping({})
     )
     assert blocked_reason(NO_HISTORY, NOW) is None
 

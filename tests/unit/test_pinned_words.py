@@ -164,7 +164,7 @@ def test_state_and_config_are_these_texts(tmp_path: Path) -> None:
         '{\n  "running": true,\n  "pid": 7,\n  "started_at": "2025-12-20T12:00:00Z",\n'
         '  "last_heartbeat": "0001-01-01T00:00:00Z",\n  "heartbeat_count": 2\n}'
     )
-    assert state.dump() == {
+    assert state.to_mapping() == {
         "running": "true", "pid": "7", "started_at": "2025-12-20T12:00:00Z",
         "last_heartbeat": "0001-01-01T00:00:00Z", "heartbeat_count": "2",
     }  # fmt: skip

@@ -27,16 +27,16 @@ STORED_HISTORY = {
 @pytest.mark.parametrize(
     ("stored", "fields"),
     [
-        (HISTORY.dump(), STORED_HISTORY),
+        (HISTORY.to_mapping(), STORED_HISTORY),
         (
-            NO_HISTORY.dump(),
+            NO_HISTORY.to_mapping(),
             {
                 "starts": "", "failures": "0", "not_before": "0.000", "quarantined_until": "0.000",
                 "trial": "false", "failed": "false", "judged_at": "0.000",
             },
         ),
         (
-            State(running=True, pid=7, started_at=NOW).dump(),
+            State(running=True, pid=7, started_at=NOW).to_mapping(),
             {
                 "running": "true", "pid": "7", "started_at": "2025-12-20T10:00:00.123456Z",
                 "last_heartbeat": "0001-01-01T00:00:00Z", "heartbeat_count": "0",
@@ -47,7 +47,7 @@ STORED_HISTORY = {
                 desired=Desired.PAUSED, session="gt-max", incarnation="t0k", started_at=NOW, changed_at=NOW,
                 host="h", last_poke=NOW, last_activity=NOW, unanswered=3, restarts=7, decision="poked",
                 before_pause="running", successor_owed=True, start_history=StartHistory(failed=False),
-            ).dump(exclude_unset=True),
+            ).given_fields(),
             {
                 "desired": "paused", "session": "gt-max", "incarnation": "t0k",
                 "started_at": "2025-12-20T10:00:00.123456Z", "changed_at": "2025-12-20T10:00:00.123456Z",
@@ -57,20 +57,20 @@ STORED_HISTORY = {
             },
         ),
         (
-            AgentRecord(desired=None, before_pause="", successor_owed=False).dump(exclude_unset=True),
+            AgentRecord(desired=None, before_pause="", successor_owed=False).given_fields(),
             {"desired": "", "before_pause": "", "owed": "false"},
         ),
         (
             Progress(
                 attempts=2, started_at=NOW, target_incarnation="t0k", successors=("a", "b"),
                 revived_at=NOW, trusted=True, sender_verified=True,
-            ).dump(exclude_defaults=True),
+            ).non_default_fields(),
             {
                 "tries": "2", "begun_at": "1766224800.123456", "victim": "t0k", "successors": "a b",
                 "revived_at": "1766224800.123456", "trusted": "true", "proven": "true",
             },
         ),
-        (Progress(trusted=False, sender_verified=True).dump(exclude_defaults=True), {"proven": "true"}),
+        (Progress(trusted=False, sender_verified=True).non_default_fields(), {"proven": "true"}),
     ],
     ids=["history", "no history", "state", "agent", "agent, unset", "progress", "proofs"],
 )  # fmt: skip
@@ -97,25 +97,25 @@ def test_a_hash_is_stored_under_the_names_and_in_the_forms_of_ever(
     ids=lambda value: type(value).__name__,
 )
 def test_a_stored_hash_is_loaded_as_it_was(value: RedisHash) -> None:
-    stored = value.dump()
+    stored = value.to_mapping()
 
-    assert type(value).load(stored) == value
-    assert type(value).load(stored).dump() == stored
+    assert type(value).from_mapping(stored) == value
+    assert type(value).from_mapping(stored).to_mapping() == stored
 
 
 @pytest.mark.parametrize("kind", [State, AgentRecord, Progress, StartHistory])
 def test_empty_and_unknown_fields_are_as_good_as_none(kind: type[RedisHash]) -> None:
-    stored = dict.fromkeys(kind().dump(), "") | {"something": "else"}
+    stored = dict.fromkeys(kind().to_mapping(), "") | {"something": "else"}
 
-    assert kind.load(stored) == kind.load({}) == kind()
+    assert kind.from_mapping(stored) == kind.from_mapping({}) == kind()
 
 
 def test_an_agents_record_holds_its_start_history() -> None:
-    record = AgentRecord.load({"session": "gt-max", "misses": "2", **STORED_HISTORY})
+    record = AgentRecord.from_mapping({"session": "gt-max", "misses": "2", **STORED_HISTORY})
 
     assert (record.session, record.unanswered) == ("gt-max", 2)
-    assert record.start_history == StartHistory.load(STORED_HISTORY)
-    assert record.start_history.dump() == STORED_HISTORY
+    assert record.start_history == StartHistory.from_mapping(STORED_HISTORY)
+    assert record.start_history.to_mapping() == STORED_HISTORY
 
 
 @pytest.mark.parametrize(
@@ -124,4 +124,4 @@ def test_an_agents_record_holds_its_start_history() -> None:
 )
 def test_a_bad_value_is_an_error(kind: type[RedisHash], field: str, text: str) -> None:
     with pytest.raises(ValueError, match=field):
-        kind.load({field: text})
+        kind.from_mapping({field: text})

@@ -72,7 +72,7 @@ def test_no_action_is_guessed(word: str) -> None:
 
 @pytest.mark.parametrize("action", ["restart", "shutdown"])
 def test_a_handoff_goes_with_cycle_only(action: str) -> None:
-    with pytest.raises(SettingsError, match="a handoff goes with cycle only"):
+    with pytest.raises(SettingsError, match="a handoff goes only with cycle"):
         composed(action, handoff="notes")
 
 
@@ -88,7 +88,7 @@ def test_the_longest_reason_and_handoff_go_through_and_one_more_does_not() -> No
 
 def test_an_element_that_no_clerk_would_read_is_not_sent() -> None:
     """Each control character of the handoff takes six bytes in JSON."""
-    with pytest.raises(SettingsError, match=f"at most {MAX_ELEMENT_BYTES} fit"):
+    with pytest.raises(SettingsError, match=f"the limit is {MAX_ELEMENT_BYTES}"):
         composed("cycle", handoff="\x01" * 40_000)
 
 
@@ -122,7 +122,7 @@ def test_the_clerk_reads_what_a_sender_composed(
 
 
 def test_sending_imports_no_more_than_it_uses() -> None:
-    """LESSONS part 2: pydantic and rq cost an agent 0.4 s."""
+    """Importing pydantic and rq would cost an agent 0.4 s."""
     script = (
         "import sys\nfrom gastown_mail import send_lifecycle\nsend_lifecycle\n"
         "print(sorted({'pydantic', 'rq', 'psutil', 'click', 'rq_scheduler'} & set(sys.modules)))"
