@@ -3,6 +3,7 @@
 Its keys: docs/reference/contract.md#lifecycle-request.
 """
 
+import warnings
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Self
@@ -106,6 +107,13 @@ class LifecycleRequest(BaseModel):
             return self.timestamp + precision_of(self._written())
         except OverflowError:
             return self.timestamp
+
+    @property
+    def latest(self) -> datetime:
+        """The former name of `latest_timestamp`."""
+        text = "LifecycleRequest.latest is now LifecycleRequest.latest_timestamp"
+        warnings.warn(text, DeprecationWarning, stacklevel=2)
+        return self.latest_timestamp
 
     def encode(self) -> bytes:
         """The element for the inbox, with the keys in order and only those that are set.

@@ -41,8 +41,8 @@ FUNCTIONS = {
 CLASSES = {
     "Receipt": "id redis_url town status() detail() wait(timeout)",
     "LifecycleAction": "CYCLE RESTART SHUTDOWN",
-    "LifecycleRequest": "sender action timestamp id to incarnation reason handoff encode() latest_timestamp"
-    " target",
+    "LifecycleRequest": "sender action timestamp id to incarnation reason handoff encode() latest"
+    " latest_timestamp target",
     "State": "running pid started_at last_heartbeat heartbeat_count encode() decode(text)"
     " to_mapping() from_mapping(fields)",
     "Config": "heartbeat_interval town_root log_file pid_file encode() decode(text)",

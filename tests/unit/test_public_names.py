@@ -24,3 +24,10 @@ def test_an_old_name_is_the_new_class_and_warns_every_time(old: str, new: str) -
 def test_a_name_that_never_was_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         gastown_mail.Nothing  # noqa: B018
+
+
+def test_the_old_name_of_a_property_warns_too() -> None:
+    request = gastown_mail.LifecycleRequest(sender="mayor/", action="cycle", timestamp="2025-12-20T10:12:21Z")  # type: ignore[arg-type]
+
+    with pytest.warns(DeprecationWarning, match="latest is now LifecycleRequest.latest_timestamp"):
+        assert request.latest == request.latest_timestamp
