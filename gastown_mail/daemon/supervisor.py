@@ -53,6 +53,24 @@ class _Slot:
     pause: float = 0.0
     due: float = 0.0
 
+    def start(self, process: ForkProcess) -> None:
+        """Start this process in the slot."""
+        process.name = self.spec.name
+        process.start()
+        self.process, self.started = process, time.monotonic()
+        log_event(log, "child_started", child=self.spec.name, pid=process.pid)
+
+    def reap(self) -> None:
+        """Note that the process has died; one that died young is started again after a pause."""
+        code = self.process.exitcode if self.process else None
+        log_event(log, "child_died", level=logging.WARNING, child=self.spec.name, code=code)
+        if self.process:
+            self.process.close()
+        self.process = None
+        crashed = time.monotonic() - self.started < _CRASH_WINDOW
+        self.pause = min(max(self.pause * 2, 0.2), _MAX_RESTART_PAUSE) if crashed else 0.0
+        self.due = time.monotonic() + self.pause
+
 
 class Supervisor:
     """The children of this process. `in_child` runs first in each, `on_death` here after each death."""
@@ -75,9 +93,14 @@ class Supervisor:
         """Keep all children alive until `stop` is set, calling `tick`; then call `on_stop` and end them."""
         try:
             while not stop.is_set():
-                self._spawn_missing()
+                for slot in self._slots:
+                    if slot.process is None and time.monotonic() >= slot.due:
+                        slot.start(self._fork.Process(target=self._child_main, args=(slot.spec,)))
                 wait([slot.process.sentinel for slot in self._slots if slot.process], timeout=_TICK)
-                self._reap()
+                for slot in self._slots:
+                    if slot.process and not slot.process.is_alive():
+                        slot.reap()
+                        self._on_death(slot.spec.name)
                 tick()
             on_stop()
         finally:
@@ -86,28 +109,6 @@ class Supervisor:
     def pids(self) -> dict[str, int]:
         """The pids of the living children, by name."""
         return {s.spec.name: s.process.pid for s in self._slots if s.process and s.process.pid}
-
-    def _spawn_missing(self) -> None:
-        for slot in self._slots:
-            if slot.process is None and time.monotonic() >= slot.due:
-                slot.process = self._fork.Process(
-                    target=self._child_main, args=(slot.spec,), name=slot.spec.name
-                )
-                slot.process.start()
-                slot.started = time.monotonic()
-                log_event(log, "child_started", child=slot.spec.name, pid=slot.process.pid)
-
-    def _reap(self) -> None:
-        for slot in self._slots:
-            if slot.process and not slot.process.is_alive():
-                name, code = slot.spec.name, slot.process.exitcode
-                log_event(log, "child_died", level=logging.WARNING, child=name, code=code)
-                slot.process.close()
-                slot.process = None
-                crashed = time.monotonic() - slot.started < _CRASH_WINDOW
-                slot.pause = min(max(slot.pause * 2, 0.2), _MAX_RESTART_PAUSE) if crashed else 0.0
-                slot.due = time.monotonic() + slot.pause
-                self._on_death(name)
 
     def _end(self) -> None:
         self._signal(signal.SIGTERM)

@@ -6,7 +6,7 @@ Every step looks at the world first and can be run again: after a crash the next
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -119,145 +119,147 @@ def _settle_one(town: Town, lease: Lease, context: RequestContext) -> tuple[Requ
                 record_session(town, lease, context.agent, successor, context.id)
             return RequestStatus.DONE, f"started {successor.name}", True
         case Execute(target):
-            if fault := _unstartable(town, context):
+            attempt = _Attempt(town, lease, context, target)
+            if fault := attempt.obstacle():
                 return RequestStatus.REFUSED, fault, False
-            return *_execute(town, lease, context, target), True
+            return *attempt.run(), True
 
 
-def _unstartable(town: Town, context: RequestContext) -> str | None:
-    """Why the successor cannot be started; None when it can, or when the request has been begun."""
-    if not context.wants_successor or context.progress.started_at:
-        return None
-    history = context.record.start_history
-    blocked = history.blocked_reason(context.now) if history.failed else None
-    if blocked:
-        return f"the last start of {context.agent.address} failed: {blocked}; gastown-mail clear ends that"
-    return preflight(context.agent, town.settings.town_root, search_path())
+@dataclass(frozen=True)
+class _Attempt:
+    """One attempt to carry out a request: end `target` if there is one, then start the successor."""
 
+    town: Town
+    lease: Lease
+    context: RequestContext
+    target: Session | None
 
-def _execute(
-    town: Town, lease: Lease, context: RequestContext, target: Session | None
-) -> tuple[RequestStatus, str]:
-    key, agent, request = town.keys.progress(context.id), context.agent, context.request
-    if int(town.redis.hincrby(key, "tries", 1)) > MAX_ATTEMPTS:
-        return RequestStatus.FAILED, f"given up after {MAX_ATTEMPTS} attempts that did not finish"
-    if not context.progress.started_at:
-        _write_intent(town, lease, context, target)
-    lease.ensure_held()
-    handoff = _write_handoff_file(town, context)
-    asker = "you" if context.asker == agent.address else context.asker
-    reason = f" ({request.reason})" if request.reason else ""
-    try:
-        _end_session(town, context, target)
-        if not context.wants_successor:
-            return RequestStatus.DONE, f"ended {agent.session}"
-        session = SessionStart(
-            town, lease, agent, f"{asker} asked for a {request.action.value}{reason}", handoff,
-            previous_tokens=context.progress.successors, request=context.id,
-            on_new_token=lambda pipe, tokens: pipe.hset(key, "successors", " ".join(tokens)),
-        ).run()  # fmt: skip
-    except (StartFailed, ProcessesSurvived) as error:
-        return RequestStatus.FAILED, str(error)
-    return RequestStatus.DONE, f"started {session.name}, pid {session.pid}"
+    def obstacle(self) -> str | None:
+        """Why the successor cannot be started; None when it can, or when the request has been begun."""
+        context = self.context
+        if not context.wants_successor or context.progress.started_at:
+            return None
+        history = context.record.start_history
+        blocked = history.blocked_reason(context.now) if history.failed else None
+        if blocked:
+            return (
+                f"the last start of {context.agent.address} failed: {blocked}; gastown-mail clear ends that"
+            )
+        return preflight(context.agent, self.town.settings.town_root, search_path())
 
+    def run(self) -> tuple[RequestStatus, str]:
+        """Take all steps that are left; return the final status and its reason."""
+        town, context, agent, request = self.town, self.context, self.context.agent, self.context.request
+        progress = town.keys.progress(context.id)
+        if int(town.redis.hincrby(progress, "tries", 1)) > MAX_ATTEMPTS:
+            return RequestStatus.FAILED, f"given up after {MAX_ATTEMPTS} attempts that did not finish"
+        if not context.progress.started_at:
+            self.write_intent()
+        self.lease.ensure_held()
+        handoff = self.write_handoff_file()
+        asker = "you" if context.asker == agent.address else context.asker
+        reason = f" ({request.reason})" if request.reason else ""
+        try:
+            self.end_session()
+            if not context.wants_successor:
+                return RequestStatus.DONE, f"ended {agent.session}"
+            session = SessionStart(
+                town, self.lease, agent, f"{asker} asked for a {request.action.value}{reason}", handoff,
+                previous_tokens=context.progress.successors, request=context.id,
+                on_new_token=lambda pipe, tokens: pipe.hset(progress, "successors", " ".join(tokens)),
+            ).run()  # fmt: skip
+        except (StartFailed, ProcessesSurvived) as error:
+            return RequestStatus.FAILED, str(error)
+        return RequestStatus.DONE, f"started {session.name}, pid {session.pid}"
 
-def _write_intent(town: Town, lease: Lease, context: RequestContext, target: Session | None) -> None:
-    """Record what is about to be done, before any session is touched."""
-    handoff, now, address = _handoff_text(town, context, target), datetime.now(UTC), context.agent.address
-    request, progress = town.keys.request(context.id), town.keys.progress(context.id)
-    action, session = context.request.action.value, context.agent.session
-    notes = Progress(started_at=now, target_incarnation=target.incarnation if target else "")
-    desired = Desired.RUNNING if context.wants_successor else Desired.STOPPED
-    changes = AgentRecord(desired=desired, changed_at=now, successor_owed=context.wants_successor)
+    def write_intent(self) -> None:
+        """Record what is about to be done, before any session is touched."""
+        town, context, handoff, now = self.town, self.context, self.handoff_text(), datetime.now(UTC)
+        address, action, session = context.agent.address, context.request.action.value, context.agent.session
+        request, progress = town.keys.request(context.id), town.keys.progress(context.id)
+        token = self.target.incarnation if self.target else ""
+        notes = Progress(started_at=now, target_incarnation=token)
+        desired = Desired.RUNNING if context.wants_successor else Desired.STOPPED
+        changes = AgentRecord(desired=desired, changed_at=now, successor_owed=context.wants_successor)
 
-    def write(pipe: Any) -> None:
-        if to_strs(pipe.hmget(request, ["status"]))[0] in FINAL_STATUSES:
-            raise Postponed(f"another worker has settled request {context.id}")
-        pipe.multi()
-        if handoff:
-            pipe.set(town.keys.handoff(address), handoff)
-        elif context.wants_successor:
-            pipe.delete(town.keys.handoff(address))
-        town.agents.write(address, changes, pipe=pipe)
-        pipe.hset(progress, mapping=to_fields(notes.given_fields()))
-        pipe.hset(request, "status", RequestStatus.CARRYING.value)
-        record_event(
-            pipe,
-            town.keys,
-            EventName.CARRYING,
-            agent=address,
-            request=context.id,
-            action=action,
-            session=session,
+        def write(pipe: Any) -> None:
+            if to_strs(pipe.hmget(request, ["status"]))[0] in FINAL_STATUSES:
+                raise Postponed(f"another worker has settled request {context.id}")
+            pipe.multi()
+            if handoff:
+                pipe.set(town.keys.handoff(address), handoff)
+            elif context.wants_successor:
+                pipe.delete(town.keys.handoff(address))
+            town.agents.write(address, changes, pipe=pipe)
+            pipe.hset(progress, mapping=to_fields(notes.given_fields()))
+            pipe.hset(request, "status", RequestStatus.CARRYING.value)
+            record_event(
+                pipe, town.keys, EventName.CARRYING, agent=address, request=context.id, action=action,
+                session=session,
+            )  # fmt: skip
+
+        self.lease.transaction(write, request)
+        failpoint("intent-written")
+        log_event(log, "carrying", request_id=context.id, agent=address, action=action)
+        if context.record.desired is not desired and Desired.STOPPED in (context.record.desired, desired):
+            town.save_desired(address)
+
+    def handoff_text(self) -> str:
+        """The agent's own words, else a short note: the asker, the reason, and the end of the screen."""
+        context, request = self.context, self.context.request
+        if request.action is not LifecycleAction.CYCLE:
+            return ""
+        if request.handoff:
+            return request.handoff
+        screen = self.town.sessions.capture_screen(self.target, _SCREEN_LINES) if self.target else ""
+        return (
+            f"# Handoff for {context.agent.address}\n\nAsked for by: {context.asker}\n"
+            f"Reason: {request.reason or 'none given'}\n\n"
+            f"The last {_SCREEN_LINES} lines of the screen:\n\n```\n{screen}\n```\n"
         )
 
-    lease.transaction(write, request)
-    failpoint("intent-written")
-    log_event(log, "carrying", request_id=context.id, agent=address, action=action)
-    if context.record.desired is not desired and Desired.STOPPED in (context.record.desired, desired):
-        town.save_desired(address)
+    def write_handoff_file(self) -> Path | None:
+        """Write the handoff that Redis holds to its file; without one, remove the file of an earlier cycle.
 
+        Raises StateUnknown when the disk refuses; no session has been touched then.
+        """
+        town, agent = self.town, self.context.agent
+        if not self.context.wants_successor:
+            return None
+        file, key = town.handoff_file(agent), town.keys.handoff(agent.address)
+        stored = town.redis.get(key)
+        try:
+            while True:
+                written = stored
+                if isinstance(written, bytes):
+                    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+                    write_atomically(file, written, 0o600)
+                    failpoint("handoff-written")
+                else:
+                    file.unlink(missing_ok=True)
+                # a worker that was stopped before its write may have overwritten a later handoff
+                stored = town.redis.get(key)
+                if stored == written:
+                    return None if written is None else file
+        except OSError as error:
+            # no worker has died in the middle: this attempt does not count
+            town.redis.hincrby(town.keys.progress(self.context.id), "tries", -1)
+            raise StateUnknown(
+                f"the handoff {file} cannot be written ({error}); repair that, and the request goes on"
+            ) from error
 
-def _end_session(town: Town, context: RequestContext, target: Session | None) -> None:
-    """End the target session, and the processes that earlier attempts left behind."""
-    agent = context.agent
-    if target is not None:
-        town.sessions.end(target, grace=agent.stop_grace)
-        failpoint("session-ended")
-        record_event(
-            town.redis,
-            town.keys,
-            EventName.ENDED,
-            agent=agent.address,
-            request=context.id,
-            session=target.name,
-        )
-    failpoint("end-noted")
-    # without a session: what a tmux server that crashed has left running
-    gone = context.record.incarnation if target is None else ""
-    for token in filter(None, {context.progress.target_incarnation, *context.progress.successors, gone}):
-        town.sessions.end_orphans(token, grace=agent.stop_grace)
-
-
-def _handoff_text(town: Town, context: RequestContext, target: Session | None) -> str:
-    """The agent's own words, else a short note: the asker, the reason, and the end of the screen."""
-    if context.request.action is not LifecycleAction.CYCLE:
-        return ""
-    if context.request.handoff:
-        return context.request.handoff
-    screen = town.sessions.capture_screen(target, _SCREEN_LINES) if target else ""
-    reason = context.request.reason or "none given"
-    return (
-        f"# Handoff for {context.agent.address}\n\nAsked for by: {context.asker}\nReason: {reason}\n\n"
-        f"The last {_SCREEN_LINES} lines of the screen:\n\n```\n{screen}\n```\n"
-    )
-
-
-def _write_handoff_file(town: Town, context: RequestContext) -> Path | None:
-    """Write the handoff that Redis holds to its file; without one, remove the file of an earlier cycle.
-
-    Raises StateUnknown when the disk refuses; no session has been touched then.
-    """
-    if not context.wants_successor:
-        return None
-    file, key = town.handoff_file(context.agent), town.keys.handoff(context.agent.address)
-    stored = town.redis.get(key)
-    try:
-        while True:
-            written = stored
-            if isinstance(written, bytes):
-                file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-                write_atomically(file, written, 0o600)
-                failpoint("handoff-written")
-            else:
-                file.unlink(missing_ok=True)
-            # a worker that was stopped before its write may have overwritten a later handoff: compare again
-            stored = town.redis.get(key)
-            if stored == written:
-                return None if written is None else file
-    except OSError as error:
-        # no worker has died in the middle: this attempt does not count
-        town.redis.hincrby(town.keys.progress(context.id), "tries", -1)
-        raise StateUnknown(
-            f"the handoff {file} cannot be written ({error}); repair that, and the request goes on"
-        ) from error
+    def end_session(self) -> None:
+        """End the target session, and the processes that earlier attempts left behind."""
+        town, agent, progress = self.town, self.context.agent, self.context.progress
+        if self.target is not None:
+            town.sessions.end(self.target, grace=agent.stop_grace)
+            failpoint("session-ended")
+            record_event(
+                town.redis, town.keys, EventName.ENDED, agent=agent.address, request=self.context.id,
+                session=self.target.name,
+            )  # fmt: skip
+        failpoint("end-noted")
+        # without a session: what a tmux server that crashed has left running
+        gone = self.context.record.incarnation if self.target is None else ""
+        for token in filter(None, {progress.target_incarnation, *progress.successors, gone}):
+            town.sessions.end_orphans(token, grace=agent.stop_grace)
