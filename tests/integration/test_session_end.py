@@ -305,7 +305,7 @@ def test_a_program_that_ended_unnoticed_by_tmux_makes_the_session_dead(world: Tm
     living = f"$1|%1|{child.pid}|0|||0|0|0|1|1|1|{os.getpid()}|1|1|%1|t0ken|sh|a/|gone"
 
     class MissedIt(Tmux):
-        def call(self, *args: object, **kwargs: object) -> TmuxResult:
+        def run_raw(self, *args: object, **kwargs: object) -> TmuxResult:
             return TmuxResult(0, living, "")
 
     seen = Sessions(MissedIt(world.socket, environ=world.environ)).find("gone")
