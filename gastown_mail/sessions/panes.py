@@ -1,10 +1,10 @@
-"""What one `list-panes` says about a town: its line format, its parser, and the sessions seen in it. Pure."""
+"""The output of one `list-panes`: its format, its parser, and the sessions in it. Pure."""
 
 import re
 import signal
-from collections.abc import Iterable
-from dataclasses import dataclass
-from itertools import groupby
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.sessions.commands import TOKEN
@@ -13,68 +13,14 @@ _SIGNALLED = 128
 _SECONDS = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
 
 
-def _sanitized(variable: str) -> str:
-    # Programs choose these texts: without control characters and separators they cannot forge a line.
-    return f"#{{s/[\x01-\x1f|\x7f]/_/:{variable}}}"
-
-
-_FIELDS = (
-    "#{session_id}",
-    "#{pane_id}",
-    "#{pane_pid}",
-    "#{pane_dead}",
-    "#{pane_dead_status}",
-    "#{pane_dead_signal}",
-    "#{session_attached}",
-    "#{window_active_clients}",
-    "#{pane_in_mode}",
-    "#{window_activity}",
-    "#{session_created}",
-    "#{&&:#{window_active},#{pane_active}}",
-    "#{pid}",
-    _sanitized("@gastown_generation"),
-    _sanitized("@gastown_started"),
-    _sanitized("@gastown_pane"),
-    _sanitized("@gastown_incarnation"),
-    _sanitized("pane_current_command"),
-    _sanitized("@gastown_agent"),
-    "#{session_name}",
-)
-PANE_FORMAT = "|".join(_FIELDS)
-
-
-@dataclass(frozen=True, slots=True)
-class Pane:
-    """One pane and the session it is in. Times are seconds since the epoch, with whole seconds' precision."""
-
-    session_id: str
-    id: str
-    pid: int
-    dead: bool
-    exit_status: int | None
-    attached: int
-    in_mode: bool
-    activity: float
-    created: float
-    active: bool
-    server: int
-    generation: int
-    started: float
-    agent_pane: str
-    incarnation: str
-    command: str
-    agent: str
-    session: str
-
-
 @dataclass(frozen=True, slots=True)
 class Session:
     """One session as it was when tmux was asked. Times are seconds since the epoch.
 
-    `incarnation` is "" for a session that is not ours. `pid` is 0 and `dead` true when the agent's pane is no
-    more. `exit_status` is 128 + signal for a program that a signal ended. `attached` counts who sees it.
+    `incarnation` is "" for a session that is not managed. `pid` is 0 and `dead` true when the agent's pane is
+    gone. `exit_status` is 128 + signal for a program that a signal ended. `attached` counts its viewers.
     `activity` is the last output or input, in whole seconds. `foreground` names the program in front, for
-    people. `server` is the pid of the tmux server.
+    display. `server` is the pid of the tmux server.
     """
 
     name: str
@@ -94,50 +40,18 @@ class Session:
     server: int
 
 
-def parse_panes(text: str) -> list[Pane]:
-    """Read the lines of PANE_FORMAT. Raises Unknown for a line that is none."""
-    return [_parse_line(row) for row in text.split("\n") if row]
+@dataclass(frozen=True, slots=True)
+class Pane:
+    """One pane: its session as seen from it, whether it is the active one, and which one is the agent's."""
+
+    session: Session
+    active: bool
+    agent_pane: str
 
 
-def _parse_line(row: str) -> Pane:
-    fields = row.split("|", len(_FIELDS) - 1)
-    try:
-        return _pane(*fields)
-    except (TypeError, ValueError, KeyError):
-        raise StateUnknown(f"tmux described a pane in a way that is not understood: {row!r}") from None
-
-
-def _pane(
-    session_id: str, ident: str, pid: str, dead: str, status: str, ended_by: str, attached: str, viewers: str,
-    in_mode: str, activity: str, created: str, active: str, server: str, generation: str, started: str,
-    agent_pane: str, incarnation: str, command: str, agent: str, session: str,
-) -> Pane:  # fmt: skip
-    return Pane(
-        session_id=session_id,
-        id=ident,
-        pid=int(pid),
-        dead=dead == "1",
-        exit_status=_exit_status(status, ended_by),
-        attached=max(int(attached), int(viewers)),
-        in_mode=in_mode not in ("", "0"),
-        activity=float(activity),
-        created=float(created),
-        active=active == "1",
-        server=int(server),
-        generation=int(generation) if generation.isdecimal() else 0,
-        started=float(started if _SECONDS.fullmatch(started) else created),
-        agent_pane=agent_pane,
-        incarnation=incarnation if TOKEN.fullmatch(incarnation) else "",
-        command=command,
-        agent=agent,
-        session=session,
-    )
-
-
-def _exit_status(status: str, ended_by: str) -> int | None:
-    if ended_by:
-        return _SIGNALLED + _signal_number(ended_by)
-    return int(status) if status else None
+def _sanitized(variable: str) -> str:
+    # Programs choose these texts: without control characters and separators they cannot forge a line.
+    return f"#{{s/[\x01-\x1f|\x7f]/_/:{variable}}}"
 
 
 def _signal_number(text: str) -> int:
@@ -145,32 +59,76 @@ def _signal_number(text: str) -> int:
     return int(text) if text.isdecimal() else signal.Signals["SIG" + text.removeprefix("SIG")].value
 
 
-def group_sessions(panes: Iterable[Pane]) -> dict[str, Session]:
-    """Return the sessions that these panes belong to, by name."""
-    ordered = sorted(panes, key=lambda pane: pane.session_id)
-    groups = (list(group) for _, group in groupby(ordered, key=lambda pane: pane.session_id))
-    return {group[0].session: _session(group) for group in groups}
+_COLUMNS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
+    ("#{session_id}", "id", str),
+    ("#{pane_id}", "pane", str),
+    ("#{pane_pid}", "pid", int),
+    ("#{pane_dead}", "dead", "1".__eq__),
+    ("#{pane_dead_status}", "status", lambda text: int(text) if text else None),
+    ("#{pane_dead_signal}", "signal", lambda text: _SIGNALLED + _signal_number(text) if text else None),
+    ("#{session_attached}", "clients", int),
+    ("#{window_active_clients}", "viewers", int),
+    ("#{pane_in_mode}", "in_mode", lambda text: text not in ("", "0")),
+    ("#{window_activity}", "activity", float),
+    ("#{session_created}", "created", float),
+    ("#{&&:#{window_active},#{pane_active}}", "active", "1".__eq__),
+    ("#{pid}", "server", int),
+    (_sanitized("@gastown_generation"), "generation", lambda text: int(text) if text.isdecimal() else 0),
+    (
+        _sanitized("@gastown_started"),
+        "started",
+        lambda text: float(text) if _SECONDS.fullmatch(text) else None,
+    ),
+    (_sanitized("@gastown_pane"), "agent_pane", str),
+    (_sanitized("@gastown_incarnation"), "incarnation", lambda text: text if TOKEN.fullmatch(text) else ""),
+    (_sanitized("pane_current_command"), "foreground", str),
+    (_sanitized("@gastown_agent"), "agent", str),
+    ("#{session_name}", "name", str),
+)
+"""What is asked of tmux, the name of the answer, and its converter."""
+
+PANE_FORMAT = "|".join(form for form, _, _ in _COLUMNS)
 
 
-def _session(panes: list[Pane]) -> Session:
-    chosen = next((pane for pane in panes if pane.active), panes[0])
-    pane = next((pane for pane in panes if pane.id == chosen.agent_pane), None)
-    lost = pane is None and chosen.agent_pane != ""
-    seen = pane or chosen
-    return Session(
-        name=seen.session,
-        id=seen.session_id,
-        pane=seen.agent_pane or seen.id,
-        pid=0 if lost else seen.pid,
-        incarnation=seen.incarnation,
-        generation=seen.generation,
-        agent=seen.agent,
-        dead=lost or seen.dead,
-        exit_status=None if lost else seen.exit_status,
-        attached=max(pane.attached for pane in panes),
-        activity=seen.activity,
-        started_at=seen.started,
-        foreground=seen.command,
-        in_mode=seen.in_mode,
-        server=seen.server,
+def parse_panes(text: str) -> list[Pane]:
+    """Read lines of PANE_FORMAT. Raises StateUnknown for any other line."""
+    return [_parse_line(row) for row in text.split("\n") if row]
+
+
+def _parse_line(row: str) -> Pane:
+    texts = row.split("|", len(_COLUMNS) - 1)
+    try:
+        value = {name: convert(text) for (_, name, convert), text in zip(_COLUMNS, texts, strict=True)}
+    except (ValueError, KeyError):
+        raise StateUnknown(f"tmux described a pane in a way that is not understood: {row!r}") from None
+    active, agent_pane = value.pop("active"), value.pop("agent_pane")
+    status, signalled = value.pop("status"), value.pop("signal")
+    attached = max(value.pop("clients"), value.pop("viewers"))
+    created, started = value.pop("created"), value.pop("started")
+    session = Session(
+        exit_status=status if signalled is None else signalled,
+        attached=attached,
+        started_at=created if started is None else started,
+        **value,
     )
+    return Pane(session, active, agent_pane)
+
+
+def group_sessions(panes: Iterable[Pane]) -> dict[str, Session]:
+    """Return the sessions of these panes by name."""
+    groups: dict[str, list[Pane]] = {}
+    for pane in panes:
+        groups.setdefault(pane.session.id, []).append(pane)
+    return {group[0].session.name: _merge(group) for group in groups.values()}
+
+
+def _merge(panes: list[Pane]) -> Session:
+    """Return the session of these panes as seen from its agent's pane; dead without that pane."""
+    chosen = next((pane for pane in panes if pane.active), panes[0])
+    own = next((pane for pane in panes if pane.session.pane == chosen.agent_pane), None)
+    attached = max(pane.session.attached for pane in panes)
+    if own is None and chosen.agent_pane:
+        return replace(
+            chosen.session, pane=chosen.agent_pane, pid=0, dead=True, exit_status=None, attached=attached
+        )
+    return replace((own or chosen).session, attached=attached)

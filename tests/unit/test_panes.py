@@ -134,4 +134,5 @@ printable = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_chara
 def test_texts_arrive_as_they_are(command: str, agent: str, name: str) -> None:
     (pane,) = parse_panes(row(command=command, agent=agent, session_name=name) + "\n")
 
-    assert (pane.command, pane.agent, pane.session) == (command, agent, name)
+    found = pane.session
+    assert (found.foreground, found.agent, found.name) == (command, agent, name)
