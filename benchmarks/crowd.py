@@ -9,7 +9,7 @@ from pathlib import Path
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import GastownError, StartFailed
 from gastown_mail.lifecycle.start import new_incarnation, session_environment
-from gastown_mail.sessions.commands import new_session_command
+from gastown_mail.sessions.commands import SessionSpec, new_session
 from gastown_mail.town.records import AgentRecord, Desired
 from gastown_mail.town.town import Town
 
@@ -60,11 +60,14 @@ def start(town: Town, agents: Sequence[Agent]) -> None:
 def _creations(town: Town, agents: Sequence[Agent], tokens: dict[str, str]) -> list[str]:
     generation, names = time.time_ns() // 10**6, town.sessions.tmux.global_environment()
     return [
-        new_session_command(
-            agent, incarnation=tokens[agent.address], generation=generation, started=time.time(),
-            command=agent.command_line("", town.settings.town_root),
-            environ=session_environment(town, agent, tokens[agent.address], None),
-            base=town.sessions.tmux.environ, server_names=names,
+        new_session(
+            SessionSpec(
+                agent, tokens[agent.address], generation, time.time(),
+                command=agent.command_line("", town.settings.town_root),
+                environ=session_environment(town, agent, tokens[agent.address], None),
+                base=town.sessions.tmux.environ,
+            ),
+            names,
         )
         for agent in agents
     ]  # fmt: skip

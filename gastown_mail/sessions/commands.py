@@ -1,13 +1,12 @@
 """Every tmux command that is sent, built in one place: as argv, or as one line of a script.
 
 `-t` gets only ids (`$1`, `%1`) or `=name:`. A plain name would match by prefix and by pattern too; `=name`
-without the colon is not understood by `set-option`, and is a window's name to `list-panes`.
-
-What a session is created from: checked, and made into the one command that creates it."""
+without the colon is not understood by `set-option`, and is a window's name to `list-panes`."""
 
 import os
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import StartFailed
@@ -31,6 +30,44 @@ _NO_MODE = "#{?pane_in_mode,0,1}"
 
 _PLACEHOLDER = ("/bin/sh", "-c", "read _")
 _ENTER_COMMAND = 'cd -- "$1" && exec /bin/sh -c "$2"'
+
+
+@dataclass(frozen=True)
+class SessionSpec:
+    """What a session is created from: its command, run in `environ` over `base`.
+
+    `started` is in seconds since the epoch. Raises StartFailed for what tmux or the kernel would change.
+    """
+
+    agent: Agent
+    incarnation: str
+    generation: int
+    started: float
+    command: str = ""
+    environ: Mapping[str, str] = field(default_factory=dict)
+    base: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        agent, environ = self.agent, self.environ
+        texts = [self.command, os.fspath(agent.work_dir), *environ, *environ.values()]
+        name = f"{agent.session!r} is no session name of letters, digits, - and _"
+        checks = {
+            name: NAME.fullmatch(agent.session),
+            f"{self.incarnation!r} is no incarnation token": TOKEN.fullmatch(self.incarnation),
+            f"the work dir {agent.work_dir} is not absolute": agent.work_dir.is_absolute(),
+            "a variable's name is empty or holds =": all(name and "=" not in name for name in environ),
+            "the command, the work dir, or the environment holds a NUL": not any(
+                "\0" in text for text in texts
+            ),
+        }
+        for problem, fine in checks.items():
+            if not fine:
+                raise StartFailed(f"{agent.address} cannot be started: {problem}; correct it in town.toml")
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The session's environment. TERM is tmux's own, whatever the worker's terminal is."""
+        return {key: value for key, value in self.base.items() if key != "TERM"} | dict(self.environ)
 
 
 def quote(text: str) -> str:
@@ -133,32 +170,37 @@ def kill(session_id: str, token: str) -> list[str]:
     return if_else(target, is_incarnation(token), action, print_word("kept"))
 
 
-def create(
-    session: str,
-    *,
-    generation: int,
-    environ: Mapping[str, str],
-    removed: Iterable[str],
-    options: Mapping[str, str],
-    work_dir: str,
-    command: str,
-) -> str:
-    """Create a session and start `command` in it, at most once per generation; prints `started` or `stale`.
+def new_session(spec: SessionSpec, server_names: Iterable[str]) -> str:
+    """Create a session and start its command, at most once per generation; prints `started` or `stale`.
 
-    All of it is one step of the server, so a command that ends at once stays visible. Variables can be
-    `removed` only from what is started after the session: a placeholder holds its pane until then.
+    The server does all of it in one step, so a command that ends at once stays visible. What `server_names`
+    (the variables of the server's own environment) has beyond the spec's is removed. That affects only what
+    starts after the session, so a placeholder holds its pane until then.
     """
-    target, counter = target_by_name(session), f"@gastown_generation_{session}"
-    variables = [word for key, value in environ.items() for word in ("-e", f"{key}={value}")]
+    session, counter = spec.agent.session, f"@gastown_generation_{spec.agent.session}"
+    target, variables = target_by_name(session), spec.variables
+    given = [word for key, value in variables.items() for word in ("-e", f"{key}={value}")]
     size = ("-x", str(WIDTH), "-y", str(HEIGHT))
-    program = ("/bin/sh", "-c", _ENTER_COMMAND, "sh", work_dir, command)
-    unset = [line("set-environment", "-t", target, "-r", "--", name) for name in removed]
-    first = _PLACEHOLDER if unset else program
+    program = ("/bin/sh", "-c", _ENTER_COMMAND, "sh", os.fspath(spec.agent.work_dir), spec.command)
+    unset = [
+        line("set-environment", "-t", target, "-r", "--", name)
+        for name in server_names
+        if name not in variables
+    ]
     action = block(
-        line("set-option", "-s", counter, str(generation)),
-        line("new-session", "-d", "-s", session, "-n", session, *size, *variables, *first),
-        *(line("set-option", "-t", target, "--", f"@gastown_{key}", value) for key, value in options.items()),
-        line("set-option", "-F", "-t", target, "@gastown_pane", "#{pane_id}"),
+        line("set-option", "-s", counter, str(spec.generation)),
+        line(
+            "new-session",
+            "-d",
+            "-s",
+            session,
+            "-n",
+            session,
+            *size,
+            *given,
+            *(_PLACEHOLDER if unset else program),
+        ),
+        *_set_ownership(target, spec),
         line("set-option", "-t", target, "destroy-unattached", "off"),
         line("set-option", "-w", "-t", target, "remain-on-exit", "on"),
         line("set-option", "-w", "-t", target, "automatic-rename", "off"),
@@ -167,16 +209,29 @@ def create(
         *([line("respawn-pane", "-k", "-t", target, *program)] if unset else []),
         print_word("started"),
     )
-    return line("if-shell", "-F", f"#{{e|<:#{{{counter}}},{generation}}}", action, print_word("stale"))
+    return line("if-shell", "-F", f"#{{e|<:#{{{counter}}},{spec.generation}}}", action, print_word("stale"))
 
 
-def adopt(session_id: str, name: str, options: Mapping[str, str]) -> str:
-    """Give a session without a token these options; its active pane is the agent's. Prints `adopted`."""
-    target = target_by_id(session_id)
-    action = block(
-        line("set-option", "-s", f"@gastown_generation_{name}", options["generation"]),
+def _set_ownership(target: str, spec: SessionSpec) -> list[str]:
+    """Set the options by which a session is known as managed; its active pane is the agent's."""
+    options = {
+        "incarnation": spec.incarnation,
+        "generation": str(spec.generation),
+        "agent": spec.agent.address,
+        "started": f"{spec.started:.6f}",
+    }
+    return [
         *(line("set-option", "-t", target, "--", f"@gastown_{key}", value) for key, value in options.items()),
         line("set-option", "-F", "-t", target, "@gastown_pane", "#{pane_id}"),
+    ]
+
+
+def adopt(session_id: str, spec: SessionSpec) -> str:
+    """Set the ownership options of a session that has no token; prints `adopted` or `kept`."""
+    target = target_by_id(session_id)
+    action = block(
+        line("set-option", "-s", f"@gastown_generation_{spec.agent.session}", str(spec.generation)),
+        *_set_ownership(target, spec),
         line("set-option", "-w", "-t", target, "remain-on-exit", "on"),
         print_word("adopted"),
     )
@@ -231,57 +286,3 @@ def _send_to(pane: str, condition: str, typing: str, in_mode: bool) -> str:
 def detect_dialog(pane: str) -> str:
     """Print `dialog N` when a question is on the pane's screen."""
     return line(*if_else(target_by_id(pane), NO_DIALOG, "", print_word(f"dialog {pane[1:]}")))
-
-
-def new_session_command(
-    agent: Agent,
-    *,
-    incarnation: str,
-    generation: int,
-    started: float,
-    command: str,
-    environ: Mapping[str, str],
-    base: Mapping[str, str],
-    server_names: Iterable[str],
-) -> str:
-    """Return the command line that creates the agent's session, whoever sends it and however often.
-
-    The session's environment is `environ` over `base`; of the server's own (`server_names`) nothing is left.
-    """
-    # TERM is the pane's own, from tmux; what the worker's terminal is does not matter.
-    variables = {key: value for key, value in base.items() if key != "TERM"} | dict(environ)
-    return create(
-        agent.session,
-        generation=generation,
-        environ=variables,
-        removed=[name for name in server_names if name not in variables],
-        options=ownership_options(agent, incarnation=incarnation, generation=generation, started=started),
-        work_dir=os.fspath(agent.work_dir),
-        command=command,
-    )
-
-
-def ownership_options(agent: Agent, *, incarnation: str, generation: int, started: float) -> dict[str, str]:
-    """Return the options, without their prefix, by which a session is known as ours."""
-    return {
-        "incarnation": incarnation,
-        "generation": str(generation),
-        "agent": agent.address,
-        "started": f"{started:.6f}",
-    }
-
-
-def validate_start(agent: Agent, incarnation: str, environ: Mapping[str, str], command: str) -> None:
-    """Raise StartFailed for what tmux or the kernel could not take exactly."""
-    texts = [command, os.fspath(agent.work_dir), *environ, *environ.values()]
-    name = f"{agent.session!r} is no session name of letters, digits, - and _"
-    checks = {
-        name: NAME.fullmatch(agent.session),
-        f"{incarnation!r} is no incarnation token": TOKEN.fullmatch(incarnation),
-        f"the work dir {agent.work_dir} is not absolute": agent.work_dir.is_absolute(),
-        "a variable's name is empty or holds =": all(name and "=" not in name for name in environ),
-        "a NUL is in the command, the work dir, or the environment": not any("\0" in text for text in texts),
-    }
-    for problem, fine in checks.items():
-        if not fine:
-            raise StartFailed(f"{agent.address} cannot be started: {problem}; correct it in town.toml")

@@ -11,7 +11,7 @@ from dataclasses import replace
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import ProcessesSurvived, SessionNotManaged, StartFailed, StateUnknown
 from gastown_mail.sessions import commands, process_table, processes
-from gastown_mail.sessions.commands import new_session_command, ownership_options, validate_start
+from gastown_mail.sessions.commands import SessionSpec
 from gastown_mail.sessions.panes import PANE_FORMAT, Session, group_sessions, parse_panes
 from gastown_mail.sessions.poke import Poke, poke_all
 from gastown_mail.sessions.process_table import Process
@@ -65,20 +65,13 @@ class Sessions:
         (it is not touched), when the work dir is missing, or when the command ends at once (nothing of it
         stays).
         """
-        validate_start(agent, incarnation, environ, command)
-        line = new_session_command(
-            agent,
-            incarnation=incarnation,
-            generation=generation,
-            started=self._now(),
-            command=command,
-            environ=environ,
-            base=self.tmux.environ,
-            server_names=self._server_names(),
+        spec = SessionSpec(
+            agent, incarnation, generation, self._now(), command, environ, base=self.tmux.environ
         )
+        creation = commands.new_session(spec, self._server_names())
         look = commands.line(*commands.list_session(commands.target_by_name(agent.session), PANE_FORMAT))
         try:
-            answer = self._ensured(lambda: self.tmux.script([line, look], cwd=agent.work_dir))
+            answer = self._ensured(lambda: self.tmux.script([creation, look], cwd=agent.work_dir))
         except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
             raise StartFailed(
                 f"the work dir of {agent.address} cannot be entered: {error}; create it, then start again"
@@ -93,11 +86,8 @@ class Sessions:
         Its processes do not carry the token, so `end` finds them as the family of its pane only. Raises
         StartFailed when it is gone or carries a token already.
         """
-        validate_start(agent, incarnation, {}, "")
-        options = ownership_options(
-            agent, incarnation=incarnation, generation=generation, started=session.started_at
-        )
-        answer = self.tmux.script([commands.adopt(session.id, agent.session, options)])
+        spec = SessionSpec(agent, incarnation, generation, session.started_at)
+        answer = self.tmux.script([commands.adopt(session.id, spec)])
         adopted = self._find_target(commands.target_by_id(session.id))
         if adopted is None or adopted.incarnation != incarnation:
             raise StartFailed(

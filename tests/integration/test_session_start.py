@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -279,18 +280,11 @@ def test_a_missing_work_dir_is_noticed_and_nothing_is_started(world: TmuxWorld, 
 def test_a_work_dir_that_only_the_server_cannot_enter_ends_the_start(
     world: TmuxWorld, tmp_path: Path
 ) -> None:
-    creation = commands.create(
-        "lost",
-        generation=1,
-        environ={},
-        removed=[],
-        options={"incarnation": world.token()},
-        work_dir=str(tmp_path / "gone-in-between"),
-        command="exec sleep 600",
-    )
+    agent = world.agent("lost", work_dir=tmp_path / "gone-in-between")
+    spec = commands.SessionSpec(agent, world.token(), 1, time.time(), "exec sleep 600")
     world.tmux.run(*commands.start_server())
 
-    assert world.tmux.script([creation], cwd=tmp_path).lines == ["started"]
+    assert world.tmux.script([commands.new_session(spec, [])], cwd=tmp_path).lines == ["started"]
 
     session = eventually(lambda: (seen := world.sessions.find("lost")) and seen.dead and seen)
     assert session

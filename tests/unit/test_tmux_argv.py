@@ -3,14 +3,25 @@
 import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gastown_mail.contracts.address import Agent
 from gastown_mail.sessions import commands
 from gastown_mail.sessions.tmux import clean_environment
 
+SPEC = commands.SessionSpec(
+    Agent(
+        address="rig/crew/max", role="crew", rig="rig", name="max", session="gt-crew-max",
+        work_dir=Path("/tmp"), command="cat", poke=None, keep_running=False, stop_grace=1.0, env={},
+        host="here",
+    ),
+    incarnation="t0ken", generation=3, started=1766225500.25, command="exec cat ~; #{pid}",
+    environ={"A": "1", "B": "x\ny"}, base={"PATH": "/p", "TERM": "xterm"},
+)  # fmt: skip
 SAMPLES: dict[str, Callable[[], str | list[str]]] = {
     "quote": lambda: commands.quote("a"),
     "line": lambda: commands.line("a", "b"),
@@ -31,16 +42,8 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
     "if_else": lambda: commands.if_else("$1", "1", "a", "b"),
     "print_word": lambda: commands.print_word("done"),
     "kill": lambda: commands.kill("$1", "t0ken"),
-    "create": lambda: commands.create(
-        "gt-crew-max",
-        generation=3,
-        environ={"A": "1"},
-        removed=["SECRET"],
-        options={"agent": "mayor/"},
-        work_dir="/tmp",
-        command="cat",
-    ),
-    "adopt": lambda: commands.adopt("$1", "gt-crew-max", {"generation": "3"}),
+    "new_session": lambda: commands.new_session(SPEC, ["A", "SECRET"]),
+    "adopt": lambda: commands.adopt("$1", SPEC),
     "typing_condition": lambda: commands.typing_condition("t0ken", shell_seen=False),
     "set_buffer": lambda: commands.set_buffer("b", "text"),
     "delete_buffer": lambda: commands.delete_buffer("b"),
@@ -62,7 +65,7 @@ def test_every_builder_has_a_sample() -> None:
     }
     public = {name for name in builders if not name.startswith("_")}
 
-    assert public == set(SAMPLES) | {"new_session_command", "ownership_options", "validate_start"}
+    assert public == set(SAMPLES)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -74,8 +77,8 @@ def test_every_target_is_exact(name: str) -> None:
     ("name", "count"),
     [
         ("kill", 2),
-        ("create", 8),
-        ("adopt", 4),
+        ("new_session", 11),
+        ("adopt", 7),
         ("paste", 3),
         ("enter", 2),
         ("detect_dialog", 1),
@@ -123,6 +126,35 @@ def test_the_guard_of_a_kill_stands_around_the_kill() -> None:
 
     assert condition == "#{==:#{@gastown_incarnation},t0ken}"
     assert action.startswith('"kill-session" "-t" "\\$7" ;')
+
+
+def test_a_session_is_created_by_these_commands_in_this_order() -> None:
+    target, program = "=gt-crew-max:", ["/bin/sh", "-c", 'cd -- "$1" && exec /bin/sh -c "$2"', "sh", "/tmp"]
+    variables = ["-e", "PATH=/p", "-e", "A=1", "-e", "B=x\ny"]
+    creation = [
+        ["set-option", "-s", "@gastown_generation_gt-crew-max", "3"],
+        ["new-session", "-d", "-s", "gt-crew-max", "-n", "gt-crew-max", "-x", "200", "-y", "50", *variables,
+         "/bin/sh", "-c", "read _"],
+        ["set-option", "-t", target, "--", "@gastown_incarnation", "t0ken"],
+        ["set-option", "-t", target, "--", "@gastown_generation", "3"],
+        ["set-option", "-t", target, "--", "@gastown_agent", "rig/crew/max"],
+        ["set-option", "-t", target, "--", "@gastown_started", "1766225500.250000"],
+        ["set-option", "-F", "-t", target, "@gastown_pane", "#{pane_id}"],
+        ["set-option", "-t", target, "destroy-unattached", "off"],
+        ["set-option", "-w", "-t", target, "remain-on-exit", "on"],
+        ["set-option", "-w", "-t", target, "automatic-rename", "off"],
+        ["set-option", "-w", "-t", target, "allow-rename", "off"],
+        ["set-environment", "-t", target, "-r", "--", "TERM"],
+        ["set-environment", "-t", target, "-r", "--", "SECRET"],
+        ["respawn-pane", "-k", "-t", target, *program, "exec cat ~; #{pid}"],
+        ["display-message", "-p", "started"],
+    ]  # fmt: skip
+    once = "#{e|<:#{@gastown_generation_gt-crew-max},3}"
+    action = " ; ".join(commands.line(*words) for words in creation)
+
+    assert commands.new_session(SPEC, ["A", "TERM", "SECRET"]) == commands.line(
+        "if-shell", "-F", once, action, '"display-message" "-p" "stale"'
+    )
 
 
 def test_nothing_of_the_starter_but_the_allowed_reaches_tmux() -> None:
