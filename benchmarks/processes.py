@@ -65,4 +65,4 @@ def _belonging(folder: str) -> set[process_table.Process]:
             or folder in " ".join(process_table.arguments(pid))
         )
     )
-    return {row.process for row in rows if row is not None}
+    return {row for row in rows if row is not None}

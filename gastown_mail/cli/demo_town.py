@@ -239,6 +239,5 @@ def _processes_of(folder: Path) -> set[process_table.Process]:
         return str(folder) in command and any(server in command for server in _SERVERS)
 
     uid = os.geteuid()
-    pids = (pid for pid in process_table.pids() if process_table.owned_by(pid, uid) and belongs(pid))
-    rows = (process_table.read_process(pid) for pid in pids)
-    return {row.process for row in rows if row is not None}
+    everything = process_table.read_all()
+    return {p for p in everything if process_table.owned_by(p.pid, uid) and belongs(p.pid)}

@@ -1,10 +1,9 @@
-"""What the kernel says about processes: from /proc on Linux, through psutil elsewhere.
+"""The machine's processes: from /proc on Linux, through psutil elsewhere.
 
-A count of all processes of the machine: who they are, whose children, and which incarnation they carry.
-
-In a large town a count costs more than all the rest of an act. So those who ask at the same time share one,
-and what was read a moment ago is not read again, unless it is so young that it may not have begun its own
-program yet."""
+In a large town one scan of all processes costs more than the rest of an act. Threads that ask at the same
+time share a scan. A process that was read a moment ago is not read again, unless it is so young that it may
+not have begun its own program yet.
+"""
 
 import errno
 import os
@@ -13,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -21,97 +20,126 @@ import psutil
 from gastown_mail.contracts.errors import StateUnknown
 
 LINUX = sys.platform.startswith("linux")
-PS_DEADLINE = 2.0
-_NOT_LOOKED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-"""Errors that say nothing of the process: it was not looked at."""
 
+_CACHE_SECONDS = 1.0
+"""Seconds for which a pid is taken for the same process: the kernel reuses no pid so soon."""
+
+_STABLE_AFTER = 1.0
+"""Seconds of age after which a process has long begun its own program, and its environment stays."""
+
+_PS_DEADLINE = 2.0
 _TICKS = os.sysconf("SC_CLK_TCK")
+_NOT_READ = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
+"""Errors that say nothing about the process: it could not be read."""
 _CHUNK = 1 << 15
-"""Bytes read at once; Python sets aside that much for each file, and that takes longer than the reading."""
+"""Bytes per read. Python allocates that much for each file, and allocating takes longer than reading."""
+_ENTRY = b"\0GASTOWN_INCARNATION="
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process for good: a pid may be given to another, a pid with its start time is not."""
+    """A living process (not a zombie), its parent, and its process group.
+
+    Equal means the same pid and start time: the kernel reuses a pid, but not with the same start time.
+    """
 
     pid: int
     started: float
+    parent: int = field(default=0, compare=False)
+    group: int = field(default=0, compare=False)
 
-
-@dataclass(frozen=True, slots=True)
-class ProcessInfo:
-    """A living process (no zombie), its parent, and its process group."""
-
-    process: Process
-    parent: int
-    group: int
+    def age(self) -> float:
+        """Return its age in seconds."""
+        if not LINUX:
+            return time.time() - self.started
+        return time.clock_gettime(time.CLOCK_BOOTTIME) - self.started / _TICKS
 
 
 def pids() -> list[int]:
-    """Return the pids of all processes there are."""
+    """Return the pids of all processes."""
     if not LINUX:
         return list(psutil.pids())
     with os.scandir("/proc") as entries:
         return [int(entry.name) for entry in entries if entry.name.isdecimal()]
 
 
-def read_process(pid: int) -> ProcessInfo | None:
-    """Return what is known of a pid; None when nothing lives there."""
-    return _linux_process(pid) if LINUX else _psutil_process(pid)
+def read_process(pid: int) -> Process | None:
+    """Return the living process of this pid; None when there is none."""
+    if LINUX:
+        stat = _stat(pid)
+        if len(stat) < 20 or stat[0] in b"ZXx":
+            return None
+        return Process(pid, float(stat[19]), parent=int(stat[1]), group=int(stat[2]))
+    try:
+        process = psutil.Process(pid)
+        if process.status() == psutil.STATUS_ZOMBIE:
+            return None
+        return Process(pid, process.create_time(), process.ppid(), os.getpgid(pid))
+    except (OSError, psutil.Error):
+        return None
 
 
-def age(process: Process) -> float:
-    """Return for how many seconds a process has existed."""
-    if not LINUX:
-        return time.time() - process.started
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - process.started / _TICKS
+def read_all() -> list[Process]:
+    """Return all living processes."""
+    return [process for pid in pids() if (process := read_process(pid))]
 
 
 def is_zombie(pid: int, parent: int) -> bool:
-    """Say whether this child has ended and its parent has not noticed yet; only what is seen counts."""
+    """Return whether this child has ended and its parent has not reaped it yet. False when unsure."""
     if not LINUX:
         return False
-    fields = _stat(pid)
-    return len(fields) > 1 and fields[0] in b"ZXx" and int(fields[1]) == parent
-
-
-def read_all() -> dict[int, ProcessInfo]:
-    """Return all living processes by pid."""
-    rows = {pid: read_process(pid) for pid in pids()}
-    return {pid: found for pid, found in rows.items() if found is not None}
+    stat = _stat(pid)
+    return len(stat) > 1 and stat[0] in b"ZXx" and int(stat[1]) == parent
 
 
 def foreground_group(pid: int) -> int:
-    """Return the process group in front on a process's terminal; 0 or less when it cannot be told."""
-    if not LINUX:
-        return _ps_foreground(pid)
-    fields = _stat(pid)
-    return int(fields[5]) if len(fields) > 5 else 0
+    """Return the foreground process group of a process's terminal; 0 or less when it is unknown."""
+    if LINUX:
+        stat = _stat(pid)
+        return int(stat[5]) if len(stat) > 5 else 0
+    # psutil does not know a terminal's foreground group; ps does, everywhere.
+    command = ["/bin/ps", "-o", "tpgid=", "-p", str(pid)]
+    try:
+        return int(subprocess.run(command, capture_output=True, timeout=_PS_DEADLINE, check=True).stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return 0
 
 
 def environment(pid: int) -> bytes:
-    """Return a process's environment as it was started, entries between NULs; no entries if unreadable."""
-    return b"\0" + (_read(f"/proc/{pid}/environ") if LINUX else _psutil_environment(pid))
+    """Return the environment a process was started with, a NUL around each entry; b"\\0" if unreadable."""
+    if LINUX:
+        return b"\0" + _read(f"/proc/{pid}/environ")
+    try:
+        entries = psutil.Process(pid).environ().items()
+    except (OSError, psutil.Error):
+        return b"\0"
+    return b"\0" + b"".join(os.fsencode(f"{key}={value}\0") for key, value in entries)
 
 
 def arguments(pid: int) -> list[str]:
-    """Return a process's argv; empty when there is none to be read."""
-    if not LINUX:
-        return _psutil_arguments(pid)
-    words = _read(f"/proc/{pid}/cmdline").decode(errors="replace").split("\0")
-    return words[:-1] if words[-1] == "" else words
+    """Return a process's argv; empty when it cannot be read."""
+    if LINUX:
+        words = _read(f"/proc/{pid}/cmdline").decode(errors="replace").split("\0")
+        return words[:-1] if words[-1] == "" else words
+    try:
+        return list(psutil.Process(pid).cmdline())
+    except (OSError, psutil.Error):
+        return []
 
 
 def owned_by(pid: int, uid: int) -> bool:
-    """Say whether a process is of this user; other users' environments cannot be ours to read."""
+    """Return whether a process belongs to this user; other users' environments are unreadable."""
     try:
-        return (
-            Path(f"/proc/{pid}").stat().st_uid == uid
-            if LINUX
-            else bool(psutil.Process(pid).uids().real == uid)
-        )
+        owner = Path(f"/proc/{pid}").stat().st_uid if LINUX else psutil.Process(pid).uids().real
     except (OSError, psutil.Error):
         return False
+    return bool(owner == uid)
+
+
+def _stat(pid: int) -> list[bytes]:
+    # The name in parentheses may hold spaces and parentheses: what follows the last one is fixed (proc(5)).
+    stat = _read(f"/proc/{pid}/stat")
+    return stat[stat.rfind(b")") + 2 :].split()
 
 
 def _read(path: str) -> bytes:
@@ -119,9 +147,10 @@ def _read(path: str) -> bytes:
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
-        if error.errno in _NOT_LOOKED:
+        if error.errno in _NOT_READ:
             raise StateUnknown(
-                f"{path} cannot be looked at ({error.strerror}); nothing is concluded from that"
+                f"{path} cannot be read ({error.strerror}), so it is unknown whether the process lives; "
+                "free file descriptors or memory, then try again"
             ) from error
         return b""
     try:
@@ -135,138 +164,72 @@ def _read(path: str) -> bytes:
         os.close(file)
 
 
-def _stat(pid: int) -> list[bytes]:
-    # The name in parentheses may hold spaces and parentheses: what follows the last one is fixed (proc(5)).
-    stat = _read(f"/proc/{pid}/stat")
-    return stat[stat.rfind(b")") + 2 :].split()
-
-
-def _linux_process(pid: int) -> ProcessInfo | None:
-    fields = _stat(pid)
-    if len(fields) < 20 or fields[0] in b"ZXx":
-        return None
-    return ProcessInfo(Process(pid, float(fields[19])), parent=int(fields[1]), group=int(fields[2]))
-
-
-def _psutil_process(pid: int) -> ProcessInfo | None:
-    try:
-        process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE:
-            return None
-        return ProcessInfo(Process(pid, process.create_time()), process.ppid(), os.getpgid(pid))
-    except (OSError, psutil.Error):
-        return None
-
-
-def _ps_foreground(pid: int) -> int:
-    # psutil does not tell the terminal's foreground group; ps does, everywhere.
-    try:
-        answer = subprocess.run(
-            ["/bin/ps", "-o", "tpgid=", "-p", str(pid)], capture_output=True, timeout=PS_DEADLINE, check=True
-        )
-        return int(answer.stdout)
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return 0
-
-
-def _psutil_environment(pid: int) -> bytes:
-    try:
-        environ = psutil.Process(pid).environ()
-    except (OSError, psutil.Error):
-        return b""
-    return b"".join(f"{key}={value}\0".encode(errors="surrogateescape") for key, value in environ.items())
-
-
-def _psutil_arguments(pid: int) -> list[str]:
-    try:
-        return list(psutil.Process(pid).cmdline())
-    except (OSError, psutil.Error):
-        return []
-
-
-VARIABLE = "GASTOWN_INCARNATION"
-
-CACHE_SECONDS = 1.0
-"""Seconds for which a pid is believed to be the same process: the kernel gives no pid away again so soon."""
-
-STABLE_AFTER = 1.0
-"""Seconds of age from which on a process has long begun its own program, with the environment that stays."""
-
-_ENTRY = f"\0{VARIABLE}=".encode()
-
-
 @dataclass(frozen=True, slots=True)
-class ProcessEntry:
-    """A process as it was read at `at` (monotonic seconds): its row, and its incarnation or b"".
+class _Entry:
+    """A process as it was read at `read_at` (monotonic seconds), and its incarnation or b"".
 
-    `told` is false for one that showed no environment at all, as in the middle of an exec. `grown`: what was
-    read stays.
+    `env_readable` is false for a process that showed no environment at all, as in the middle of an exec.
+    `stable`: its environment does not change any more.
     """
 
-    row: ProcessInfo
+    process: Process
     incarnation: bytes
     read_at: float
     env_readable: bool
     stable: bool
 
+    @classmethod
+    def read(cls, pid: int, now: float) -> "_Entry | None":
+        # The process first: were its pid reused in between, the incarnation would be a stranger's.
+        process = read_process(pid)
+        if process is None:
+            return None
+        environ = environment(pid)
+        incarnation = environ.partition(_ENTRY)[2].partition(b"\0")[0]
+        # The kernel's own processes (group 0) never show an environment.
+        readable = environ != b"\0" or process.group == 0
+        return cls(process, incarnation, now, readable, readable and process.age() >= _STABLE_AFTER)
+
     def may_have(self, incarnation: bytes) -> bool:
-        """Does nothing speak against it that this one, which carried the incarnation, still does?"""
+        """Return True unless it certainly lost the incarnation that it had before."""
         return self.incarnation == incarnation or not self.env_readable
 
 
 class ProcessTable:
-    """Counts, shared by all threads of this process."""
+    """Scans of all processes, shared by all threads of this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._began = 0.0
-        self._entries: Mapping[int, ProcessEntry] = {}
+        self._entries: Mapping[int, _Entry] = {}
 
-    def snapshot(self, since: float | None = None) -> Mapping[int, ProcessEntry]:
-        """All processes by pid, from a count that began after `since` (monotonic; default: this moment).
+    def snapshot(self, since: float | None = None) -> list[Process]:
+        """Return all processes, from a scan that began after `since` (monotonic seconds; default: now).
 
         One that has just ended may still be among them.
         """
+        return [entry.process for entry in self._scan(since).values()]
+
+    def with_incarnation(self, incarnation: str) -> set[Process]:
+        """Return every living process that has this incarnation in its environment."""
+        wanted = incarnation.encode()
+        claimed = [entry.process for entry in self._scan().values() if entry.incarnation == wanted]
+        # Read once more: it may have ended, or begun a program with another environment.
+        fresh = {process: _Entry.read(process.pid, 0.0) for process in claimed}
+        return {p for p, entry in fresh.items() if entry and entry.process == p and entry.may_have(wanted)}
+
+    def _scan(self, since: float | None = None) -> Mapping[int, _Entry]:
         wanted = time.monotonic() if since is None else since
         with self._lock:
             if self._began < wanted:
                 began = time.monotonic()
-                # Both only when the count came to its end: one that failed says nothing.
-                self._entries, self._began = _read_entries(self._entries, began), began
+                entries: dict[int, _Entry] = {}
+                for pid in pids():
+                    entry = self._entries.get(pid)
+                    if entry is None or not entry.stable or began - entry.read_at > _CACHE_SECONDS:
+                        entry = _Entry.read(pid, began)
+                    if entry is not None:
+                        entries[pid] = entry
+                # Both only now: a scan that failed halfway counts for nothing.
+                self._entries, self._began = entries, began
             return self._entries
-
-    def with_incarnation(self, incarnation: str) -> set[Process]:
-        """Every living process that carries this incarnation."""
-        entry = incarnation.encode()
-        claimed = [seen.row.process for seen in self.snapshot().values() if seen.incarnation == entry]
-        # Looked at once more: it may have ended, or begun a program with another environment.
-        looked = {process: _read_entry(process.pid, 0.0) for process in claimed}
-        return {p for p, seen in looked.items() if seen and seen.row.process == p and seen.may_have(entry)}
-
-
-def _read_entries(known: Mapping[int, ProcessEntry], now: float) -> dict[int, ProcessEntry]:
-    entries = {}
-    for pid in pids():
-        seen = known.get(pid)
-        if seen is None or not seen.stable or now - seen.read_at > CACHE_SECONDS:
-            seen = _read_entry(pid, now)
-        if seen is not None:
-            entries[pid] = seen
-    return entries
-
-
-def _read_entry(pid: int, now: float) -> ProcessEntry | None:
-    # The row first: were the pid given away in between, the incarnation would be a stranger's.
-    row = read_process(pid)
-    if row is None:
-        return None
-    environ = environment(pid)
-    # The kernel's own processes (group 0) never show an environment.
-    told = environ != b"\0" or row.group == 0
-    grown = told and age(row.process) >= STABLE_AFTER
-    return ProcessEntry(row, _incarnation(environ), now, told, grown)
-
-
-def _incarnation(environment: bytes) -> bytes:
-    _, found, rest = environment.partition(_ENTRY)
-    return rest.partition(b"\0")[0] if found else b""

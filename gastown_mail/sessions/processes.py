@@ -22,7 +22,7 @@ KILL_DEADLINE = 5.0
 KILL_LOOK = 0.5
 POLL_STEP = 0.02
 
-_census = ProcessTable()
+_table = ProcessTable()
 
 
 class Clock(Protocol):
@@ -35,7 +35,7 @@ def with_incarnation(token: str) -> set[Process]:
     """Return every living process that carries this incarnation. Raises ValueError for an empty token."""
     if not token:
         raise ValueError("an empty token would be carried by nobody")
-    return _census.with_incarnation(token)
+    return _table.with_incarnation(token)
 
 
 def descendants(
@@ -47,8 +47,8 @@ def descendants(
     """
     waiting = [root for root in roots if alive(root)]
     children: dict[int, list[Process]] = {}
-    for seen in _census.snapshot(since).values() if waiting else ():
-        children.setdefault(seen.row.parent, []).append(seen.row.process)
+    for process in _table.snapshot(since) if waiting else ():
+        children.setdefault(process.parent, []).append(process)
     found: set[Process] = set()
     while waiting:
         process = waiting.pop()
@@ -60,14 +60,13 @@ def descendants(
 
 def child_of(parent: int, pid: int) -> Process | None:
     """Return the process `pid` if it is a living child of `parent`: a pid alone may have been given away."""
-    row = process_table.read_process(pid) if pid > 1 else None
-    return row.process if row is not None and row.parent == parent else None
+    process = process_table.read_process(pid) if pid > 1 else None
+    return process if process is not None and process.parent == parent else None
 
 
 def alive(process: Process) -> bool:
     """Say whether this very process lives; a zombie does not."""
-    row = process_table.read_process(process.pid)
-    return row is not None and row.process == process
+    return process_table.read_process(process.pid) == process
 
 
 def never_signalled() -> frozenset[int]:
@@ -243,7 +242,7 @@ def is_shell(argv: Sequence[str]) -> bool:
 
 def _other_group_member(group: int) -> list[str]:
     # The first program of a pipeline may have ended while the rest of its group is still in front.
-    members = (row.process.pid for row in process_table.read_all().values() if row.group == group)
+    members = (process.pid for process in process_table.read_all() if process.group == group)
     return next((words for pid in members if (words := process_table.arguments(pid))), [])
 
 

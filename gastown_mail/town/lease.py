@@ -42,7 +42,7 @@ class LeaseOwner:
     def me(cls, host: str) -> "LeaseOwner":
         """This process."""
         here = process_table.read_process(os.getpid())
-        return cls(host, _pid_namespace(), os.getpid(), here.process.started if here else 0.0)
+        return cls(host, _pid_namespace(), os.getpid(), here.started if here else 0.0)
 
     @classmethod
     def parse(cls, token: str) -> "LeaseOwner | None":

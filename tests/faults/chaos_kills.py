@@ -136,7 +136,7 @@ def _listed(folder: Path) -> list[str]:
 
 def _process(pid: int, parent: int | None = None) -> Process | None:
     row = process_table.read_process(pid)
-    return row.process if row is not None and parent in (None, row.parent) else None
+    return row if row is not None and parent in (None, row.parent) else None
 
 
 def _children_named(log: Path, up: int) -> dict[str, int]:

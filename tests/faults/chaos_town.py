@@ -114,4 +114,4 @@ def _session(socket: str, name: str, what: str) -> Bystander:
 def _of(what: str, pid: int) -> Bystander:
     row = process_table.read_process(pid)
     assert row is not None, f"{what} has no process {pid}"
-    return Bystander(what, row.process)
+    return Bystander(what, row)

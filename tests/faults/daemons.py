@@ -201,7 +201,7 @@ class Daemon:
         """Whatever still belongs to this town: its folder has a name that nobody else has."""
         folder = str(self.root)
         rows = (process_table.read_process(pid) for pid in process_table.pids() if _belongs(pid, folder))
-        return {row.process for row in rows if row is not None}
+        return {row for row in rows if row is not None}
 
 
 def surroundings(**more: str) -> dict[str, str]:

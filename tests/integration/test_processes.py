@@ -171,7 +171,7 @@ def test_this_process_its_ancestors_and_the_spared_are_never_signalled(
 ) -> None:
     spared = spawn(children, token)
     ended = spawn(children, token)
-    own = {row.process for pid in (os.getpid(), os.getppid()) if (row := process_table.read_process(pid))}
+    own = {row for pid in (os.getpid(), os.getppid()) if (row := process_table.read_process(pid))}
     assert {0, 1, os.getpid(), os.getppid()} <= processes.never_signalled()
 
     left = processes.terminate_all(lambda: own | {spared, ended}, grace=5.0, exclude=[spared.pid])
@@ -204,7 +204,7 @@ def test_an_ancestor_that_carries_the_token_lives_and_so_does_who_ends_it(token:
 def test_survivors_are_named() -> None:
     row = process_table.read_process(os.getpid())
     assert row is not None
-    assert str(os.getpid()) in processes.describe([row.process])
+    assert str(os.getpid()) in processes.describe([row])
 
 
 @pytest.mark.skipif(not process_table.LINUX, reason="measured on Linux")
@@ -245,11 +245,11 @@ def test_what_a_server_has_just_forked_is_not_signalled_before_it_runs_its_own_p
         assert server.stdout is not None
         forked = process_table.read_process(int(server.stdout.readline()))
         assert forked is not None
-        unborn = {forked.process}
+        unborn = {forked}
         try:
             assert processes.terminate_all(lambda: unborn, grace=0.2, exclude={server.pid}) == set()
 
-            assert processes.alive(forked.process)
+            assert processes.alive(forked)
         finally:
             processes.send_signal(unborn, signal.SIGKILL)
             server.kill()
@@ -261,24 +261,24 @@ def test_who_cannot_be_looked_at_for_want_of_a_descriptor_is_not_dead(children: 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     try:
-        with pytest.raises(StateUnknown, match="nothing is concluded"):
+        with pytest.raises(StateUnknown, match="unknown whether the process lives"):
             processes.alive(process)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_count_that_failed_serves_nobody(children: Children, token: str) -> None:
-    census = ProcessTable()
-    before = census.snapshot()
+    table = ProcessTable()
+    before = table.snapshot()
     process = spawn(children, token)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
     since = time.monotonic()
     try:
         with pytest.raises((OSError, StateUnknown)):
-            census.snapshot()
+            table.snapshot()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
-    assert process.pid not in before
-    assert process.pid in census.snapshot(since)
+    assert process not in before
+    assert process in table.snapshot(since)

@@ -42,7 +42,7 @@ def bystander() -> Iterator[Process]:
     nobodys = subprocess.Popen(["sleep", "600"])
     others = subprocess.Popen(["sleep", "600"], env={**os.environ, "GASTOWN_INCARNATION": "of-another"})
     rows = [process_table.read_process(child.pid) for child in (nobodys, others)]
-    yield from (row.process for row in rows[:1] if row)
+    yield from (row for row in rows[:1] if row)
     alive = [child.poll() is None for child in (nobodys, others)]
     for child in (nobodys, others):
         child.kill()
