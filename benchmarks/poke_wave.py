@@ -60,7 +60,7 @@ class Wave:
 
     def poke(self) -> None:
         before = self._sessions.tmux.calls
-        outcomes = set(self._sessions.poke(self._pokes).values())
+        outcomes = set(map(str, self._sessions.poke(self._pokes).values()))
         self.most_processes = max(self.most_processes, self._sessions.tmux.calls - before)
         if outcomes != {"delivered"}:
             raise AssertionError(f"not all pokes were delivered: {', '.join(outcomes)}")

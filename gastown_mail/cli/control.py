@@ -12,6 +12,7 @@ from gastown_mail.contracts.errors import AddressError, GastownError
 from gastown_mail.daemon.service import request_sweep
 from gastown_mail.lifecycle.start import StartOutcome, StartResult, adopt_session
 from gastown_mail.mail.events import EventName, record_event
+from gastown_mail.sessions.poke import PokeResult
 from gastown_mail.town.backoff import NO_HISTORY
 from gastown_mail.town.records import TOWN, Desired
 from gastown_mail.town.town import Town
@@ -29,7 +30,7 @@ def poke(address: str, text: str) -> None:
     with open_town() as town:
         agent = town.roster().resolve(address)
         answer = _await_answer(town.queues.enqueue_poke(agent, text), agent)
-    _print_answer(agent, answer, ok=answer.startswith("delivered"))
+    _print_answer(agent, answer, ok=answer.startswith(PokeResult.DELIVERED))
 
 
 @click.command()

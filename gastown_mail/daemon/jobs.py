@@ -41,7 +41,7 @@ def start(address: str, why: str, by: str = "") -> str:
 
 def poke(address: str, text: str = "") -> str:
     """Poke one agent now, because an operator asked for it; return the outcome as text."""
-    return poke_agent(_town(), address, text)
+    return str(poke_agent(_town(), address, text))
 
 
 def heartbeat() -> str:

@@ -19,7 +19,7 @@ from gastown_mail.lifecycle.heartbeat_policy import (
 )
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.log import log_event
-from gastown_mail.sessions import poke as typing
+from gastown_mail.sessions.poke import Poke, PokeOutcome, PokeResult
 from gastown_mail.town.backoff import NO_HISTORY
 from gastown_mail.town.lease import is_held
 from gastown_mail.town.records import AgentRecord, Desired
@@ -45,11 +45,11 @@ def run_heartbeat(town: Town) -> State:
     town.save_desired()
     requeued = _requeue_orphans(town)
     state = town.state.count_heartbeat(datetime.now(UTC))
+    delivered = [outcome.result is PokeResult.DELIVERED for outcome in results.values()]
     record_event(
         town.redis, town.keys, EventName.HEARTBEAT, number=state.heartbeat_count,
         started=sum(isinstance(decision, StartAgent) for decision in decisions),
-        poked=sum(outcome == "delivered" for outcome in results.values()),
-        held=sum(outcome != "delivered" for outcome in results.values()),
+        poked=sum(delivered), held=len(delivered) - sum(delivered),
         left=sum(isinstance(decision, Skip) for decision in decisions),
         requeued=requeued,
     )  # fmt: skip
@@ -91,35 +91,35 @@ def _enqueue_starts(town: Town, decisions: Sequence[Decision]) -> None:
         pipe.execute()
 
 
-def poke_all(town: Town, pokes: Sequence[PokeAgent]) -> dict[str, str]:
+def poke_all(town: Town, pokes: Sequence[PokeAgent]) -> dict[str, PokeOutcome]:
     """Type into all these sessions at once; return the outcome by address."""
     if not pokes:
         return {}
-    outcomes = town.sessions.poke([typing.Poke(poke.session, poke.text) for poke in pokes])
+    outcomes = town.sessions.poke([Poke(poke.session, poke.text) for poke in pokes])
     results = {poke.agent.address: outcomes[poke.session.name] for poke in pokes}
     now = datetime.now(UTC)
     with town.redis.pipeline() as pipe:
         for poke in pokes:
             outcome = results[poke.agent.address]
-            if outcome == "delivered":
+            if outcome.result is PokeResult.DELIVERED:
                 changes = AgentRecord(last_poke=now, unanswered=poke.unanswered)
                 town.agents.write(poke.agent.address, changes, pipe=pipe)
-            record_event(pipe, town.keys, EventName.POKE, agent=poke.agent.address, outcome=outcome)
+            record_event(pipe, town.keys, EventName.POKE, agent=poke.agent.address, outcome=str(outcome))
         pipe.execute()
     return results
 
 
-def poke_agent(town: Town, address: str, text: str = "") -> str:
-    """Poke one agent now, idle or not; return `delivered` or why not. An empty text means its own poke."""
+def poke_agent(town: Town, address: str, text: str = "") -> PokeOutcome:
+    """Poke one agent now, idle or not. An empty text means its own poke."""
     agent = town.roster().resolve(address)
     session = town.sessions.find(agent.session)
     if session is None:
-        return "failed: it has no session; `gastown-mail run` starts one"
+        return PokeOutcome(PokeResult.FAILED, "it has no session; `gastown-mail run` starts one")
     message = text or agent.poke
     if not message:
-        return "failed: it has no poke; give a text"
+        return PokeOutcome(PokeResult.FAILED, "it has no poke; give a text")
     if town.agents.read(agent.address).desired is Desired.PAUSED or town.is_paused():
-        return "held: paused"
+        return PokeOutcome(PokeResult.HELD, "paused")
     return poke_all(town, [PokeAgent(agent, session, message, 0)])[agent.address]
 
 
@@ -158,13 +158,16 @@ def _expire_unserved(town: Town, received: dict[str, float], addresses: dict[str
 
 
 def _store_decisions(
-    town: Town, snapshots: Sequence[AgentSnapshot], decisions: Sequence[Decision], results: dict[str, str]
+    town: Town,
+    snapshots: Sequence[AgentSnapshot],
+    decisions: Sequence[Decision],
+    results: dict[str, PokeOutcome],
 ) -> None:
     """Store the reason of each decision, for `explain`."""
     with town.redis.pipeline(transaction=False) as pipe:
         for snapshot, decision in zip(snapshots, decisions, strict=True):
             address = decision.agent.address
-            why = results.get(address, decision.why)
+            why = str(results.get(address, decision.why))
             if isinstance(decision, PokeAgent):
                 activity = datetime.fromtimestamp(decision.session.activity, UTC)
                 town.agents.write(address, AgentRecord(decision=why, last_activity=activity), pipe=pipe)

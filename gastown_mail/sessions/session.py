@@ -13,7 +13,7 @@ from gastown_mail.contracts.errors import ProcessesSurvived, SessionNotManaged, 
 from gastown_mail.sessions import commands, process_table, processes
 from gastown_mail.sessions.commands import SessionSpec
 from gastown_mail.sessions.panes import PANE_FORMAT, Session, group_sessions, parse_panes
-from gastown_mail.sessions.poke import Poke, poke_all
+from gastown_mail.sessions.poke import Poke, PokeOutcome, poke_all
 from gastown_mail.sessions.process_table import Process
 from gastown_mail.sessions.processes import is_shell
 from gastown_mail.sessions.tmux import NoServer, TargetNotFound, Tmux, TmuxResult, variable_names
@@ -121,8 +121,8 @@ class Sessions:
             return ""
         return "\n".join(text.rstrip().splitlines()[-lines:])
 
-    def poke(self, pokes: Sequence[Poke]) -> dict[str, str]:
-        """Type texts into sessions; return `delivered`, `held: why` or `failed: why` per session name."""
+    def poke(self, pokes: Sequence[Poke]) -> dict[str, PokeOutcome]:
+        """Type texts into sessions; return the outcomes by session name."""
         return poke_all(self.tmux, self.snapshot, pokes, sleep=self._sleep)
 
     def _ensured(self, ask: Callable[[], TmuxResult]) -> TmuxResult:

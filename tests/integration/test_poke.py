@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.sessions.poke import MAX_POKE_BYTES, PASTE_PAUSE, Poke
+from gastown_mail.sessions.poke import _MAX_BYTES, PASTE_PAUSE, Poke
 from gastown_mail.sessions.session import Sessions
-from tests.integration.tmux_world import Recorder, TmuxWorld, poke
+from tests.integration.tmux_world import Recorder, TmuxWorld, poke, poke_all
 from tests.waiting import eventually
 
 TEXTS = [
@@ -36,8 +36,8 @@ def test_texts_arrive_exactly_and_each_with_one_enter(
 ) -> None:
     agents = [recorder(mode, f"agent-{number}") for number in range(len(TEXTS))]
 
-    outcomes = world.sessions.poke(
-        [Poke(session, text) for (session, _), text in zip(agents, TEXTS, strict=True)]
+    outcomes = poke_all(
+        world.sessions, *(Poke(session, text) for (session, _), text in zip(agents, TEXTS, strict=True))
     )
 
     assert set(outcomes.values()) == {"delivered"}
@@ -66,8 +66,8 @@ def test_control_characters_are_not_typed(world: TmuxWorld, recorder: Recorder) 
 
 def test_the_longest_text_arrives_whole(world: TmuxWorld, recorder: Recorder) -> None:
     session, record = recorder()
-    text = ("0123456789é;'\"\\$#" * 10_000)[: MAX_POKE_BYTES - 10_000]
-    text += "x" * (MAX_POKE_BYTES - len(text.encode()))
+    text = ("0123456789é;'\"\\$#" * 10_000)[: _MAX_BYTES - 10_000]
+    text += "x" * (_MAX_BYTES - len(text.encode()))
 
     assert poke(world, session, text) == "delivered"
 
@@ -108,7 +108,7 @@ def test_enter_comes_apart_from_the_text(world: TmuxWorld, recorder: Recorder) -
         pauses.append((seconds, record.read_bytes()))
 
     sessions = Sessions(world.tmux, sleep=pause)
-    assert sessions.poke([Poke(session, "text")]) == {session.name: "delivered"}
+    assert poke_all(sessions, Poke(session, "text")) == {session.name: "delivered"}
 
     assert pauses == [(PASTE_PAUSE, b"text")]
     eventually(lambda: record.read_bytes() == b"text\r")
@@ -139,7 +139,7 @@ def test_two_hundred_sessions_take_eight_tmux_processes_and_one_pause(world: Tmu
     eventually(lambda: {one.foreground for one in world.sessions.snapshot().values()} == {"cat"})
     before, begun = world.tmux.calls, time.monotonic()
 
-    outcomes = world.sessions.poke([Poke(one, f"hello {one.name}") for one in sessions.values()])
+    outcomes = poke_all(world.sessions, *(Poke(one, f"hello {one.name}") for one in sessions.values()))
 
     assert set(outcomes.values()) == {"delivered"}
     assert len(outcomes) == 200

@@ -16,7 +16,7 @@ from gastown_mail.sessions import process_table
 from gastown_mail.sessions.poke import Poke
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
-from tests.integration.tmux_world import RECORDER, WHEN_TOLD, Recorder, TmuxWorld, poke, python
+from tests.integration.tmux_world import RECORDER, WHEN_TOLD, Recorder, TmuxWorld, poke, poke_all, python
 from tests.waiting import eventually
 
 
@@ -51,7 +51,7 @@ def test_somebody_attached_holds_the_poke(world: TmuxWorld, recorder: Recorder) 
     session, record = recorder()
 
     with attached(world, session):
-        assert poke(world, session, "text") == "held: somebody is attached"
+        assert poke(world, session, "text") == "held: a person is attached"
 
     assert record.read_bytes() == b""
 
@@ -64,7 +64,7 @@ def test_somebody_who_looks_through_another_session_holds_the_poke_too(
     guest = world.sessions.snapshot()["guest"]
 
     with attached(world, guest):
-        assert poke(world, session, "text") == "held: somebody is attached"
+        assert poke(world, session, "text") == "held: a person is attached"
     assert guest.incarnation == ""
     assert record.read_bytes() == b""
 
@@ -75,9 +75,9 @@ def test_somebody_who_comes_between_text_and_enter_gets_no_enter(
     session, record = recorder()
     with contextlib.ExitStack() as stack:
         sessions = Sessions(world.tmux, sleep=lambda _: stack.enter_context(attached(world, session)))
-        outcome = sessions.poke([Poke(session, "text")])[session.name]
+        outcome = poke_all(sessions, Poke(session, "text"))[session.name]
 
-    assert outcome == "held: the text was typed, but not Enter: somebody is attached"
+    assert outcome == "held: the text was typed, but not Enter: a person is attached"
     assert record.read_bytes() == b"text"
 
 
@@ -145,18 +145,17 @@ def test_a_dead_pane_a_gone_a_replaced_and_a_foreign_session(world: TmuxWorld, r
     foreign = world.sessions.snapshot()["foreign"]
     assert dead
 
-    assert world.sessions.poke(
-        [
-            Poke(dead, "text"),
-            Poke(gone, "text"),
-            Poke(replace(living, incarnation="an-older-one"), "text"),
-            Poke(foreign, "text"),
-        ]
+    assert poke_all(
+        world.sessions,
+        Poke(dead, "text"),
+        Poke(gone, "text"),
+        Poke(replace(living, incarnation="an-older-one"), "text"),
+        Poke(foreign, "text"),
     ) == {
         "dead": "held: its program has ended",
         "gone": "failed: the session is gone",
         "recorder": "failed: the session was replaced",
-        "foreign": "failed: the session carries no token of ours; adopt it first",
+        "foreign": "failed: the session is not managed; adopt it first",
     }
     assert record.read_bytes() == b""
 
@@ -171,7 +170,9 @@ def test_the_server_itself_refuses_what_changed_after_the_look(world: TmuxWorld,
 
     late = Sessions(Late(world.socket, environ=world.environ))
 
-    assert late.poke([Poke(session, "text")])[session.name].startswith("held: the session changed just now")
+    assert poke_all(late, Poke(session, "text"))[session.name].startswith(
+        "held: the session changed just now"
+    )
     assert record.read_bytes() == b""
     world.tmux.run("set-option", "-t", session.id, "@gastown_incarnation", session.incarnation)
 
@@ -189,7 +190,9 @@ def test_somebody_who_comes_after_the_look_holds_the_poke_in_the_server(
 
     late = Sessions(Late(world.socket, environ=world.environ))
 
-    assert late.poke([Poke(session, "text")])[session.name].startswith("held: the session changed just now")
+    assert poke_all(late, Poke(session, "text"))[session.name].startswith(
+        "held: the session changed just now"
+    )
     assert record.read_bytes() == b""
 
 
@@ -216,7 +219,7 @@ def test_a_shell_that_comes_to_the_front_after_the_look_is_not_typed_into(
 
     late = Sessions(Late(world.socket, environ=world.environ))
 
-    assert late.poke([Poke(session, "touch ran")])[session.name].startswith("held: the session changed")
+    assert poke_all(late, Poke(session, "touch ran"))[session.name].startswith("held: the session changed")
     assert "ran" not in world.sessions.capture_screen(session)
 
 
@@ -239,7 +242,7 @@ def test_a_server_that_stops_between_text_and_enter_is_told(world: TmuxWorld, re
         sleep=lambda _: os.kill(session.server, signal.SIGSTOP),
     )
     try:
-        outcome = hasty.poke([Poke(session, "text")])[session.name]
+        outcome = poke_all(hasty, Poke(session, "text"))[session.name]
     finally:
         os.kill(session.server, signal.SIGCONT)
 
@@ -256,7 +259,7 @@ def test_an_open_dialog_holds_the_poke(world: TmuxWorld, question: str) -> None:
 
     outcome = poke(world, session, "HEARTBEAT")
 
-    assert outcome == "held: a dialog is open and would take the poke for its answer"
+    assert outcome == "held: a dialog is open and would take the poke as its answer"
     assert "HEARTBEAT" not in world.sessions.capture_screen(session)
 
 

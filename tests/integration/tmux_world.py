@@ -114,10 +114,14 @@ Recorder = Callable[..., tuple[Session, Path]]
 """Starts a program that records its input, `(mode, name)`; gives the session and the file of the record."""
 
 
+def poke_all(sessions: Sessions, *pokes: Poke) -> dict[str, str]:
+    """Poke sessions; return the outcomes as text, by session name."""
+    return {name: str(outcome) for name, outcome in sessions.poke(pokes).items()}
+
+
 def poke(world: TmuxWorld, session: Session, text: str) -> str:
-    """Poke one session; return the outcome."""
-    (outcome,) = world.sessions.poke([Poke(session, text)]).values()
-    return outcome
+    """Poke one session; return the outcome as text."""
+    return poke_all(world.sessions, Poke(session, text))[session.name]
 
 
 def python(program: str, *arguments: object) -> str:

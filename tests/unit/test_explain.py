@@ -35,7 +35,7 @@ def words(explanation: Explanation) -> str:
         ("not poked: due in 3m", "not poked: due in 3m"),
         ("left alone: paused", "left alone: paused"),
         ("delivered", "poked: it was due, and the poke was delivered"),
-        ("held: somebody is attached", "not poked: it was due, but the poke was held: somebody is attached"),
+        ("held: a person is attached", "not poked: it was due, but the poke was held: a person is attached"),
         ("failed: the session is gone", "not poked: it was due, but the poke failed: the session is gone"),
         ("its session has ended and it must keep running",
          "a start was asked for: its session has ended and it must keep running"),
