@@ -62,7 +62,7 @@ def _creations(town: Town, agents: Sequence[Agent], tokens: dict[str, str]) -> l
     return [
         new_session(
             SessionSpec(
-                agent, tokens[agent.address], generation, time.time(),
+                agent, tokens[agent.address], generation, datetime.now(UTC),
                 command=agent.command_line("", town.settings.town_root),
                 environ=session_environment(town, agent, tokens[agent.address], None),
                 base=town.sessions.tmux.environ,

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.lifecycle import OPERATOR, LifecycleAction, RequestStatus
@@ -114,7 +114,7 @@ def _wrong_session(context: RequestContext) -> Resolve | None:
         return None
     if token and not context.progress.sender_verified:
         return _superseded("its session has been replaced")
-    if datetime.fromtimestamp(session.started_at, UTC) > context.effective_time:
+    if session.started_at > context.effective_time:
         return _superseded("the session was started after the request")
     return None
 

@@ -169,8 +169,8 @@ def _store_decisions(
             address = decision.agent.address
             why = str(results.get(address, decision.why))
             if isinstance(decision, PokeAgent):
-                activity = datetime.fromtimestamp(decision.session.activity, UTC)
-                town.agents.write(address, AgentRecord(decision=why, last_activity=activity), pipe=pipe)
+                record = AgentRecord(decision=why, last_activity=decision.session.activity)
+                town.agents.write(address, record, pipe=pipe)
             elif why != snapshot.record.decision:
                 town.agents.write(address, AgentRecord(decision=why), pipe=pipe)
         pipe.execute()

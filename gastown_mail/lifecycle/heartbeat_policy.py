@@ -3,7 +3,7 @@
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.go_formats import ZERO_TIME, format_time
@@ -91,7 +91,7 @@ def stable_agents(snapshots: Iterable[AgentSnapshot], now: datetime, settings: D
         if snapshot.record.start_history != NO_HISTORY
         and snapshot.session is not None
         and not snapshot.session.dead
-        and is_stable(_moment(snapshot.session.started_at), now, settings)
+        and is_stable(snapshot.session.started_at, now, settings)
     ]
 
 
@@ -119,7 +119,7 @@ def _poke_or_skip(
         return Skip(agent, SkipKind.NOT_POKED, "it has no poke")
     if session.attached:
         return Skip(agent, SkipKind.NOT_POKED, "a person is attached")
-    idle = now - _moment(session.activity)
+    idle = now - session.activity
     if idle < timedelta(seconds=settings.fresh_after):
         return Skip(agent, SkipKind.NOT_POKED, f"active at {_stable_text(now - idle)}")
     unanswered = _unanswered(record, session)
@@ -131,9 +131,9 @@ def _poke_or_skip(
 
 def _unanswered(record: AgentRecord, session: Session) -> int:
     """How many pokes in a row got no answer; pokes of another session do not count."""
-    if record.last_poke == ZERO_TIME or record.last_poke < _moment(session.started_at):
+    if record.last_poke == ZERO_TIME or record.last_poke < session.started_at:
         return 0
-    answered = _moment(session.activity) > record.last_poke + _POKE_ECHO
+    answered = session.activity > record.last_poke + _POKE_ECHO
     return 0 if answered else record.unanswered + 1
 
 
@@ -149,7 +149,3 @@ def _next_poke_at(record: AgentRecord, unanswered: int, settings: DaemonSettings
 def _stable_text(moment: datetime) -> str:
     """A time as text that is the same at each heartbeat and stays true."""
     return format_time(moment.replace(microsecond=0).astimezone())
-
-
-def _moment(epoch: float) -> datetime:
-    return datetime.fromtimestamp(epoch, UTC)

@@ -291,7 +291,7 @@ def record_session(town: Town, lease: Lease, agent: Agent, session: Session, req
     now = datetime.now(UTC)
     record = AgentRecord(
         session=session.name, incarnation=session.incarnation, host=agent.host,
-        started_at=datetime.fromtimestamp(session.started_at, UTC), changed_at=now, last_activity=now,
+        started_at=session.started_at, changed_at=now, last_activity=now,
         unanswered=0, successor_owed=False, start_history=StartHistory(failed=False),
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import StartFailed
@@ -36,13 +37,13 @@ _ENTER_COMMAND = 'cd -- "$1" && exec /bin/sh -c "$2"'
 class SessionSpec:
     """What a session is created from: its command, run in `environ` over `base`.
 
-    `started` is in seconds since the epoch. Raises StartFailed for what tmux or the kernel would change.
+    Raises StartFailed for what tmux or the kernel would change.
     """
 
     agent: Agent
     incarnation: str
     generation: int
-    started: float
+    started: datetime
     command: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
     base: Mapping[str, str] = field(default_factory=dict)
@@ -218,7 +219,7 @@ def _set_ownership(target: str, spec: SessionSpec) -> list[str]:
         "incarnation": spec.incarnation,
         "generation": str(spec.generation),
         "agent": spec.agent.address,
-        "started": f"{spec.started:.6f}",
+        "started": f"{spec.started.timestamp():.6f}",
     }
     return [
         *(line("set-option", "-t", target, "--", f"@gastown_{key}", value) for key, value in options.items()),

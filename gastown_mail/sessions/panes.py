@@ -4,18 +4,19 @@ import re
 import signal
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any
 
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.sessions.commands import TOKEN
 
 _SIGNALLED = 128
-_SECONDS = re.compile(r"[0-9]{1,15}(\.[0-9]{1,9})?")
+_SECONDS = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One session as it was when tmux was asked. Times are seconds since the epoch.
+    """One session as it was when tmux was asked.
 
     `incarnation` is "" for a session that is not managed. `pid` is 0 and `dead` true when the agent's pane is
     gone. `exit_status` is 128 + signal for a program that a signal ended. `attached` counts its viewers.
@@ -33,8 +34,8 @@ class Session:
     dead: bool
     exit_status: int | None
     attached: int
-    activity: float
-    started_at: float
+    activity: datetime
+    started_at: datetime
     foreground: str
     in_mode: bool
     server: int
@@ -59,6 +60,10 @@ def _signal_number(text: str) -> int:
     return int(text) if text.isdecimal() else signal.Signals["SIG" + text.removeprefix("SIG")].value
 
 
+def _moment(text: str) -> datetime:
+    return datetime.fromtimestamp(float(text), UTC)
+
+
 _COLUMNS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("#{session_id}", "id", str),
     ("#{pane_id}", "pane", str),
@@ -69,15 +74,15 @@ _COLUMNS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("#{session_attached}", "clients", int),
     ("#{window_active_clients}", "viewers", int),
     ("#{pane_in_mode}", "in_mode", lambda text: text not in ("", "0")),
-    ("#{window_activity}", "activity", float),
-    ("#{session_created}", "created", float),
+    ("#{window_activity}", "activity", _moment),
+    ("#{session_created}", "created", _moment),
     ("#{&&:#{window_active},#{pane_active}}", "active", "1".__eq__),
     ("#{pid}", "server", int),
     (_sanitized("@gastown_generation"), "generation", lambda text: int(text) if text.isdecimal() else 0),
     (
         _sanitized("@gastown_started"),
         "started",
-        lambda text: float(text) if _SECONDS.fullmatch(text) else None,
+        lambda text: _moment(text) if _SECONDS.fullmatch(text) else None,
     ),
     (_sanitized("@gastown_pane"), "agent_pane", str),
     (_sanitized("@gastown_incarnation"), "incarnation", lambda text: text if TOKEN.fullmatch(text) else ""),
@@ -99,7 +104,7 @@ def _parse_line(row: str) -> Pane:
     texts = row.split("|", len(_COLUMNS) - 1)
     try:
         value = {name: convert(text) for (_, name, convert), text in zip(_COLUMNS, texts, strict=True)}
-    except (ValueError, KeyError):
+    except (ValueError, KeyError, OverflowError):
         raise StateUnknown(f"tmux described a pane in a way that is not understood: {row!r}") from None
     active, agent_pane = value.pop("active"), value.pop("agent_pane")
     status, signalled = value.pop("status"), value.pop("signal")

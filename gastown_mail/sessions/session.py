@@ -7,6 +7,7 @@ check; what is done to processes is done to those that carry it.
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import ProcessesSurvived, SessionNotManaged, StartFailed, StateUnknown
@@ -36,11 +37,9 @@ class Sessions:
         self,
         tmux: Tmux,
         *,
-        now: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self.tmux = tmux
-        self._now = now
         self._sleep = sleep
         self._names: list[str] | None = None
         self._names_at = 0.0
@@ -66,7 +65,7 @@ class Sessions:
         stays).
         """
         spec = SessionSpec(
-            agent, incarnation, generation, self._now(), command, environ, base=self.tmux.environ
+            agent, incarnation, generation, datetime.now(UTC), command, environ, base=self.tmux.environ
         )
         creation = commands.new_session(spec, self._server_names())
         look = commands.line(*commands.list_session(commands.target_by_name(agent.session), PANE_FORMAT))

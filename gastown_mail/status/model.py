@@ -5,7 +5,7 @@ version 1; none is renamed or removed.
 """
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -308,8 +308,7 @@ def _from_record(agent: Agent, record: AgentRecord, now: datetime) -> dict[str, 
 
 def _from_session(session: Session, now: datetime) -> dict[str, Any]:
     # tmux counts activity in whole seconds: without max it could be before the start
-    active = datetime.fromtimestamp(max(session.activity, session.started_at), UTC)
-    since = datetime.fromtimestamp(session.started_at, UTC)
+    since, active = session.started_at, max(session.activity, session.started_at)
     return {
         "since": since,
         "age": age(since, now),

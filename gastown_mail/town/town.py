@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from redis import Redis
@@ -113,8 +112,9 @@ def recover_after_flush(town: Town) -> None:
         raise StateUnknown(str(error)) from error
     for session in town.sessions.snapshot().values():
         if session.incarnation and session.agent:
-            started = datetime.fromtimestamp(session.started_at, UTC)
-            record = AgentRecord(session=session.name, incarnation=session.incarnation, started_at=started)
+            record = AgentRecord(
+                session=session.name, incarnation=session.incarnation, started_at=session.started_at
+            )
             town.agents.write(session.agent, record)
     town.state.restore(state)
     detail = "Redis was empty; state, desired states and sessions are back"

@@ -3,7 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +203,7 @@ def test_a_living_session_is_not_ended_for_a_successor_that_failed_a_moment_ago(
 ) -> None:
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
     session = stage.start()
-    now = datetime.fromtimestamp(session.started_at + 1, UTC)
+    now = session.started_at + timedelta(seconds=1)
     stage.town.agents.write_start_history(
         MAX, record_start(NO_HISTORY, now, stage.town.settings.daemon, failed=True)
     )
@@ -221,7 +221,7 @@ def test_a_living_session_is_not_ended_for_a_successor_that_failed_a_moment_ago(
 def test_a_shutdown_passes_a_gate_that_holds_starts(staged: Callable[..., Stage]) -> None:
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
     session = stage.start()
-    now = datetime.fromtimestamp(session.started_at + 1, UTC)
+    now = session.started_at + timedelta(seconds=1)
     gate = record_start(NO_HISTORY, now, stage.town.settings.daemon, failed=True)
     stage.town.agents.write_start_history(MAX, gate)
 

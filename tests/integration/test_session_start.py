@@ -4,8 +4,8 @@ import os
 import signal
 import subprocess
 import threading
-import time
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -38,7 +38,7 @@ def test_a_started_session_is_what_the_snapshot_shows(world: TmuxWorld) -> None:
     assert (session.name, session.agent) == ("gt-rig-crew-max", "rig/crew/gt-rig-crew-max")
     assert (session.attached, session.in_mode, session.exit_status) == (0, False, None)
     assert session.foreground == "sleep"
-    assert abs(session.started_at - session.activity) < 5
+    assert abs((session.started_at - session.activity).total_seconds()) < 5
 
 
 def test_the_program_has_the_token_and_no_placeholder_stays(world: TmuxWorld) -> None:
@@ -281,7 +281,7 @@ def test_a_work_dir_that_only_the_server_cannot_enter_ends_the_start(
     world: TmuxWorld, tmp_path: Path
 ) -> None:
     agent = world.agent("lost", work_dir=tmp_path / "gone-in-between")
-    spec = commands.SessionSpec(agent, world.token(), 1, time.time(), "exec sleep 600")
+    spec = commands.SessionSpec(agent, world.token(), 1, datetime.now(UTC), "exec sleep 600")
     world.tmux.run(*commands.start_server())
 
     assert world.tmux.script([commands.new_session(spec, [])], cwd=tmp_path).lines == ["started"]

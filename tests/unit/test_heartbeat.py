@@ -39,8 +39,8 @@ def idle(minutes: float = 60.0, *, age: float = 600.0, incarnation: str = "now",
     """A session without output for so many minutes, started `age` minutes ago."""
     session = Session(
         name=WITNESS.session, id="$1", pane="%1", pid=4711, incarnation=incarnation, generation=1,
-        agent=WITNESS.address, dead=False, exit_status=None, attached=0, activity=ago(minutes).timestamp(),
-        started_at=ago(age).timestamp(), foreground="agent", in_mode=False, server=1,
+        agent=WITNESS.address, dead=False, exit_status=None, attached=0, activity=ago(minutes),
+        started_at=ago(age), foreground="agent", in_mode=False, server=1,
     )  # fmt: skip
     return replace(session, **more)  # type: ignore[arg-type]
 
@@ -144,7 +144,7 @@ def test_a_poke_may_be_early_by_as_much_as_heartbeats_are(minutes: float, poked:
 )
 def test_only_what_comes_after_the_pokes_own_echo_is_an_answer(seconds: float, answered: bool) -> None:
     poked_at = ago(10)
-    session = idle(activity=poked_at.timestamp() + seconds)
+    session = idle(activity=poked_at + timedelta(seconds=seconds))
 
     again = act(WITNESS, session, last_poke=poked_at, unanswered=0)
 
@@ -177,7 +177,7 @@ def heartbeats(answers: bool, hours: int) -> Iterator[datetime]:
             yield now
             record = AgentRecord(last_poke=now, unanswered=done.unanswered)
             echo = now + timedelta(seconds=10 if answers else 1)
-            session = replace(session, activity=echo.timestamp())
+            session = replace(session, activity=echo)
 
 
 def test_an_agent_that_answers_is_poked_at_every_heartbeat() -> None:
@@ -195,8 +195,8 @@ def test_an_agent_that_never_answers_is_poked_every_half_hour_in_the_end() -> No
 MOMENTS = st.floats(-100_000, 100_000).map(ago)
 SESSIONS = st.none() | st.builds(
     lambda activity, started, dead, ours: idle(
-        activity=activity.timestamp(),
-        started_at=started.timestamp(),
+        activity=activity,
+        started_at=started,
         dead=dead,
         incarnation="now" if ours else "",
     ),

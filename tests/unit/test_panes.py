@@ -1,5 +1,7 @@
 """What one line of `list-panes` means, whatever programs write into the texts of it."""
 
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,6 +33,10 @@ FIELDS = {
 }
 
 
+def at(epoch: float) -> datetime:
+    return datetime.fromtimestamp(epoch, UTC)
+
+
 def row(**changes: str) -> str:
     return "|".join((FIELDS | changes).values())
 
@@ -56,8 +62,8 @@ def test_a_living_session() -> None:
         dead=False,
         exit_status=None,
         attached=0,
-        activity=1766225541.0,
-        started_at=1766225500.25,
+        activity=at(1766225541),
+        started_at=at(1766225500.25),
         foreground="claude",
         in_mode=False,
         server=99,
@@ -89,7 +95,7 @@ def test_a_session_that_is_not_ours() -> None:
     bare = {"generation": "", "started": "", "agent_pane": "", "incarnation": "", "agent": ""}
     found = session(row(active="0", **bare), row(pane_id="%2", pane_pid="1234", active="1", **bare))
 
-    assert (found.incarnation, found.generation, found.started_at) == ("", 0, 1766225500.0)
+    assert (found.incarnation, found.generation, found.started_at) == ("", 0, at(1766225500))
     assert (found.pane, found.pid) == ("%2", 1234)
 
 
@@ -98,11 +104,13 @@ def test_a_token_that_is_none_makes_the_session_not_ours(token: str) -> None:
     assert session(row(incarnation=token)).incarnation == ""
 
 
-@pytest.mark.parametrize("options", [{"generation": "soon"}, {"started": "nan"}, {"started": "-1"}])
+@pytest.mark.parametrize(
+    "options", [{"generation": "soon"}, {"started": "nan"}, {"started": "-1"}, {"started": "9" * 15}]
+)
 def test_spoiled_options_of_one_session_do_not_blind_the_town(options: dict[str, str]) -> None:
     found = session(row(**options))
 
-    assert (found.generation, found.started_at) in [(0, 1766225500.25), (7, 1766225500.0)]
+    assert (found.generation, found.started_at) in [(0, at(1766225500.25)), (7, at(1766225500))]
 
 
 def test_who_looks_at_the_window_from_another_session_is_attached_too() -> None:

@@ -34,8 +34,8 @@ DEACON = Agent(
 )  # fmt: skip
 ALIVE = Session(
     name="gt-deacon", id="$1", pane="%1", pid=1, incarnation="t" * 32, generation=1, agent="deacon/",
-    dead=False, exit_status=None, attached=0, activity=(NOW - timedelta(seconds=5)).timestamp(),
-    started_at=(NOW - timedelta(minutes=2)).timestamp(), foreground="sh", in_mode=False, server=2,
+    dead=False, exit_status=None, attached=0, activity=NOW - timedelta(seconds=5),
+    started_at=NOW - timedelta(minutes=2), foreground="sh", in_mode=False, server=2,
 )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,8 @@ SPEC = commands.SessionSpec(
         work_dir=Path("/tmp"), command="cat", poke=None, keep_running=False, stop_grace=1.0, env={},
         host="here",
     ),
-    incarnation="t0ken", generation=3, started=1766225500.25, command="exec cat ~; #{pid}",
-    environ={"A": "1", "B": "x\ny"}, base={"PATH": "/p", "TERM": "xterm"},
+    incarnation="t0ken", generation=3, started=datetime.fromtimestamp(1766225500.25, UTC),
+    command="exec cat ~; #{pid}", environ={"A": "1", "B": "x\ny"}, base={"PATH": "/p", "TERM": "xterm"},
 )  # fmt: skip
 SAMPLES: dict[str, Callable[[], str | list[str]]] = {
     "quote": lambda: commands.quote("a"),

@@ -46,8 +46,8 @@ def living(incarnation: str = "now", started: float = -60.0, *, dead: bool = Fal
     """The agent's session, started so many seconds after the request."""
     return Session(
         name=MAX.session, id="$1", pane="%1", pid=4711, incarnation=incarnation, generation=1,
-        agent=MAX.address, dead=dead, exit_status=None, attached=0, activity=0.0,
-        started_at=ASKED_AT.timestamp() + started, foreground="agent", in_mode=False, server=1,
+        agent=MAX.address, dead=dead, exit_status=None, attached=0, activity=ASKED_AT,
+        started_at=ASKED_AT + timedelta(seconds=started), foreground="agent", in_mode=False, server=1,
     )  # fmt: skip
 
 
@@ -317,7 +317,7 @@ def test_only_the_session_that_is_meant_is_ever_a_victim(
     if isinstance(verdict, Execute) and verdict.target is not None:
         assert verdict.target == session
         assert session.incarnation
-        older = session.started_at <= request.latest_timestamp.timestamp()
+        older = session.started_at <= request.latest_timestamp
         assert request.incarnation == session.incarnation or (older and request.incarnation is None)
     assert not isinstance(verdict, AlreadyDone), "nothing has begun yet"
 
