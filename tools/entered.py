@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import click
 
-from gastown_mail.cli.demo_town import clean_environ, demo_folder
+from gastown_mail.cli.demo_town import demo_folder
+from gastown_mail.plumbing.environment import without_town
 
 AGENT = "town/crew/ann"
 CYCLES = 2
@@ -81,7 +82,7 @@ class Town:
         # A file that appears later in the town's folder makes the worker read the roster again.
         for log in ("sender", "worker"):
             (folder / log).touch()
-        self.environ = {**clean_environ(os.environ), "GASTOWN_TOWN": str(folder), "PYTHONPATH": str(root)}
+        self.environ = {**without_town(os.environ), "GASTOWN_TOWN": str(folder), "PYTHONPATH": str(root)}
         env = ", ".join(f"{name} = {json.dumps(value)}" for name, value in self.measured("sender").items())
         socket = json.dumps(str(folder / "tmux"))
         (folder / "town.toml").write_text(TOWN.format(socket=socket, env=env, agent=AGENT))

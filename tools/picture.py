@@ -19,6 +19,7 @@ from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
 from gastown_mail.cli.demo_town import demo_folder
+from gastown_mail.plumbing.environment import without_town
 
 PICTURE = Path(__file__).parents[1] / "docs" / "picture.svg"
 WIDTH = 118
@@ -111,14 +112,11 @@ def said(command: str, folder: Path) -> str:
     """What a command prints on a terminal, with its colours."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (50, WIDTH))
-    environ = {
-        **os.environ,
+    environ = without_town(os.environ) | {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "TERM": "xterm-256color",
     }
-    environ = {
-        name: value for name, value in environ.items() if not name.startswith(("GASTOWN_", "NO_COLOR"))
-    }
+    environ.pop("NO_COLOR", None)
     with subprocess.Popen(
         ["sh", "-c", command], cwd=folder, env=environ, stdin=theirs, stdout=theirs, stderr=theirs
     ) as process:

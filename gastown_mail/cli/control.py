@@ -12,6 +12,7 @@ from gastown_mail.contracts.errors import AddressError, GastownError
 from gastown_mail.daemon.service import request_sweep
 from gastown_mail.lifecycle.start import StartOutcome, StartResult, adopt_session
 from gastown_mail.mail.events import EventName, record_event
+from gastown_mail.plumbing.environment import without_town
 from gastown_mail.sessions.poke import PokeResult
 from gastown_mail.town.backoff import NO_HISTORY
 from gastown_mail.town.records import TOWN, Desired
@@ -78,7 +79,7 @@ def attach(address: str) -> None:
             raise GastownError(f"{agent.address} has no session; gastown-mail run {agent.address} starts one")
         argv = town.sessions.tmux.attach_argv(session.id)
     # tmux refuses to attach from inside a session as long as TMUX is set
-    os.execve(argv[0], argv, {name: value for name, value in os.environ.items() if name != "TMUX"})
+    os.execve(argv[0], argv, without_town(os.environ))
 
 
 def _local_agent(town: Town, address: str) -> Agent:

@@ -20,6 +20,7 @@ from gastown_mail.contracts.state import load_state
 from gastown_mail.daemon import service
 from gastown_mail.daemon.supervisor import KILL_GRACE, STOP_DEADLINE
 from gastown_mail.plumbing import log
+from gastown_mail.plumbing.environment import without_session
 from gastown_mail.plumbing.locks import TownLock
 from gastown_mail.town.roster import load_roster
 from gastown_mail.town.town import Town
@@ -29,10 +30,6 @@ _START_WAIT = 20.0
 
 _STOP_WAIT = STOP_DEADLINE + 2 * KILL_GRACE + 10.0
 """Seconds that a daemon has to end after it was asked to stop."""
-
-_SESSION_VARIABLES = frozenset(
-    "GASTOWN_AGENT GASTOWN_HANDOFF GASTOWN_INCARNATION GASTOWN_REDIS_URL GASTOWN_TOWN_NAME GT_ROLE".split()
-)
 
 
 @click.command()
@@ -60,19 +57,13 @@ def up(quiet: bool) -> None:
     """Run the daemon in the foreground until Ctrl-C. The agents' sessions keep running after it."""
     if "GASTOWN_INCARNATION" in os.environ:
         # The daemon would end with this session as long as its environment says that it belongs to it.
-        os.execve(sys.executable, sys.orig_argv, _without_session_variables())
+        os.execve(sys.executable, sys.orig_argv, without_session(os.environ))
     settings = load()
     load_roster(settings)
     service.require_tmux()
     with TownLock(settings.lock_file) as lock:
         log.configure(log_file=settings.log_file, size=settings.daemon.log_size)
         _serve(settings, lock, quiet)
-
-
-def _without_session_variables() -> dict[str, str]:
-    """The environment without what a session added (docs/reference/contract.md#session-environment)."""
-    added = _SESSION_VARIABLES if "GASTOWN_INCARNATION" in os.environ else frozenset[str]()
-    return {name: value for name, value in os.environ.items() if name not in added}
 
 
 def _serve(settings: Settings, lock: TownLock, quiet: bool) -> None:
@@ -126,7 +117,7 @@ def start_in_background(settings: Settings) -> int:
         process = subprocess.Popen(
             [sys.executable, "-m", "gastown_mail", "--town", str(settings.town_root), "up", "--quiet"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
-            start_new_session=True, cwd=settings.town_root, env=_without_session_variables(),
+            start_new_session=True, cwd=settings.town_root, env=without_session(os.environ),
         )  # fmt: skip
         if _wait_until_up(process, settings):
             return process.pid

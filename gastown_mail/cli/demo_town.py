@@ -19,6 +19,7 @@ from gastown_mail.contracts.errors import GastownError, SettingsError
 from gastown_mail.contracts.settings import load_settings
 from gastown_mail.contracts.state import load_state
 from gastown_mail.daemon.service import redis_url
+from gastown_mail.plumbing.environment import without_town
 from gastown_mail.sessions import process_table, processes
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.roster import load_roster
@@ -160,7 +161,7 @@ class DemoTown:
 @contextmanager
 def demo_town(folder: Path, caught: Sequence[int], until: float) -> Iterator[DemoTown]:
     """Write a town into `folder` and start its daemon; ask it to stop at the end."""
-    environ = clean_environ(os.environ)
+    environ = without_town(os.environ)
     variables = {"DEMO_PYTHON": sys.executable, "PYTHONPATH": environ.get("PYTHONPATH", "")}
     toml = _TOWN_TOML.format(
         interval=_HEARTBEAT_INTERVAL, socket=_toml_string(str(folder / "tmux")), ann=ANN, bob=BOB, cal=CAL,
@@ -182,11 +183,6 @@ def demo_town(folder: Path, caught: Sequence[int], until: float) -> Iterator[Dem
         finally:
             town.redis.close()
             stop_daemon(daemon)
-
-
-def clean_environ(environ: Mapping[str, str]) -> dict[str, str]:
-    """`environ` without variables of tmux or of another town."""
-    return {k: v for k, v in environ.items() if not k.startswith(("GASTOWN_", "GT_", "TMUX"))}
 
 
 def _toml_string(text: str) -> str:

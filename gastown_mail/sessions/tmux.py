@@ -8,34 +8,18 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gastown_mail.contracts.errors import StateUnknown, TmuxMissing
+from gastown_mail.plumbing.environment import clean_environment
 from gastown_mail.sessions import commands
 from gastown_mail.sessions.panes import PANE_FORMAT, Pane, parse_panes
 
 CALL_DEADLINE = 5.0
 REAP_DEADLINE = 1.0
 
-_ALLOWED = frozenset(
-    (
-        "HOME",
-        "PATH",
-        "SHELL",
-        "USER",
-        "LOGNAME",
-        "LANG",
-        "TZ",
-        "TMPDIR",
-        "TMUX_TMPDIR",
-        "XDG_RUNTIME_DIR",
-        "TERM",
-    )
-)
-_UTF8 = re.compile(r"utf-?8", re.IGNORECASE)
 _NO_TARGET = re.compile(
     r"can't find (session|window|pane): |no such (session|window|pane): |no current target"
 )
@@ -215,16 +199,6 @@ class Tmux:
 def variable_names(environment: Iterable[str]) -> list[str]:
     """Return the names in an environment as tmux shows it."""
     return [line.partition("=")[0] for line in environment if line.find("=") > 0]
-
-
-def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what of `environ` tmux and every session may see: no identity, no secrets, a UTF-8 locale."""
-    kept = {key: value for key, value in environ.items() if key in _ALLOWED or key.startswith("LC_")}
-    kept = {"PATH": os.defpath, "TERM": "xterm"} | kept
-    if _UTF8.search(kept.get("LC_ALL") or kept.get("LC_CTYPE") or kept.get("LANG") or ""):
-        return kept
-    kept.pop("LC_ALL", None)
-    return kept | {"LC_CTYPE": "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"}
 
 
 def _listens(path: str) -> bool:

@@ -20,7 +20,7 @@ from gastown_mail.contracts.request import decode_element
 from gastown_mail.contracts.settings import load_settings
 from gastown_mail.lifecycle.decision import is_authorized
 from gastown_mail.lifecycle.start import session_environment
-from gastown_mail.sessions.tmux import clean_environment
+from gastown_mail.plumbing.environment import clean_environment
 from gastown_mail.town.queues import ALLOWED_FUNCTIONS
 from gastown_mail.town.roster import load_roster
 from gastown_mail.town.town import Town

@@ -1,4 +1,4 @@
-"""Every `-t` that is ever sent is an id or `=name:`; every text is quoted; nothing of the starter leaks."""
+"""Every `-t` that is ever sent is an id or `=name:`; every text is quoted."""
 
 import inspect
 import re
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.sessions import commands
-from gastown_mail.sessions.tmux import clean_environment
 
 SPEC = commands.SessionSpec(
     Agent(
@@ -156,41 +155,3 @@ def test_a_session_is_created_by_these_commands_in_this_order() -> None:
     assert commands.new_session(SPEC, ["A", "TERM", "SECRET"]) == commands.line(
         "if-shell", "-F", once, action, '"display-message" "-p" "stale"'
     )
-
-
-def test_nothing_of_the_starter_but_the_allowed_reaches_tmux() -> None:
-    starter = {
-        "HOME": "/h",
-        "PATH": "/p",
-        "LANG": "de_DE.UTF-8",
-        "LC_TIME": "C",
-        "SECRET": "1",
-        "GASTOWN_INCARNATION": "x",
-        "GT_ROLE": "mayor",
-        "TMUX": "/tmp/s,1,0",
-        "TMUX_PANE": "%3",
-        "CLAUDECODE": "1",
-    }
-
-    assert clean_environment(starter) == {
-        "HOME": "/h",
-        "PATH": "/p",
-        "LANG": "de_DE.UTF-8",
-        "LC_TIME": "C",
-        "TERM": "xterm",
-    }
-
-
-@pytest.mark.parametrize(
-    "environ", [{}, {"LANG": "C"}, {"LC_ALL": "POSIX", "LANG": "en_US.UTF-8"}, {"LC_ALL": ""}]
-)
-def test_the_locale_is_always_utf8(environ: dict[str, str]) -> None:
-    cleaned = clean_environment(environ)
-
-    assert "LC_ALL" not in cleaned or cleaned["LC_ALL"] == ""
-    assert cleaned["LC_CTYPE"].endswith("UTF-8")
-
-
-@pytest.mark.parametrize("environ", [{"LANG": "C.utf8"}, {"LC_ALL": "en_US.UTF-8", "LANG": "C"}])
-def test_a_locale_that_is_utf8_stays(environ: dict[str, str]) -> None:
-    assert clean_environment(environ).items() >= environ.items()
