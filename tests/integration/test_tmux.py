@@ -158,7 +158,9 @@ def test_programs_cannot_forge_a_line_of_the_snapshot(world: TmuxWorld) -> None:
 @example("\n \t#x\n")
 def test_every_text_arrives_as_it_is_through_two_parsers(world: TmuxWorld, text: str) -> None:
     store = commands.line("set-environment", "-g", "--", "TEXT", text)
-    nested = commands.line("if-shell", "-F", "1", commands.block(store, commands.print_word("stored")))
+    nested = commands.line(
+        "if-shell", "-F", "1", f"{store} ; {commands.line('display-message', '-p', 'stored')}"
+    )
     world.tmux.run(*commands.start_server())
 
     answer = world.tmux.script([nested])
@@ -172,9 +174,9 @@ def test_a_failing_line_of_a_script_does_not_stop_the_others(world: TmuxWorld) -
 
     answer = world.tmux.script(
         [
-            commands.print_word("one"),
+            commands.line("display-message", "-p", "one"),
             commands.line("kill-session", "-t", "=nobody:"),
-            commands.print_word("two"),
+            commands.line("display-message", "-p", "two"),
         ]
     )
 

@@ -23,9 +23,7 @@ SPEC = commands.SessionSpec(
     command="exec cat ~; #{pid}", environ={"A": "1", "B": "x\ny"}, base={"PATH": "/p", "TERM": "xterm"},
 )  # fmt: skip
 SAMPLES: dict[str, Callable[[], str | list[str]]] = {
-    "quote": lambda: commands.quote("a"),
     "line": lambda: commands.line("a", "b"),
-    "block": lambda: commands.block("a", "b"),
     "target_by_name": lambda: commands.target_by_name("gt-crew-max"),
     "target_by_id": lambda: commands.target_by_id("$1"),
     "source_stdin": commands.source_stdin,
@@ -37,10 +35,6 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
     "list_session": lambda: commands.list_session(commands.target_by_name("gt-crew-max"), "#{pid}"),
     "attach": lambda: commands.attach("$1"),
     "capture": lambda: commands.capture("%1", 50),
-    "is_incarnation": lambda: commands.is_incarnation("t0ken"),
-    "all_of": lambda: commands.all_of("1", "0"),
-    "if_else": lambda: commands.if_else("$1", "1", "a", "b"),
-    "print_word": lambda: commands.print_word("done"),
     "kill": lambda: commands.kill("$1", "t0ken"),
     "new_session": lambda: commands.new_session(SPEC, ["A", "SECRET"]),
     "adopt": lambda: commands.adopt("$1", SPEC),
@@ -85,7 +79,6 @@ def test_every_target_is_exact(name: str) -> None:
         ("attach", 1),
         ("capture", 1),
         ("list_session", 1),
-        ("if_else", 1),
     ],
 )
 def test_targets_inside_of_guarded_commands_are_seen_by_this_test(name: str, count: int) -> None:
@@ -109,12 +102,12 @@ def test_what_is_no_id_is_refused(ident: str) -> None:
 @pytest.mark.parametrize("token", ["", "a b", "a,b", "#{x}", "}", "a" * 129, "a\n"])
 def test_a_token_that_could_change_the_condition_is_refused(token: str) -> None:
     with pytest.raises(ValueError, match="token"):
-        commands.is_incarnation(token)
+        commands.kill("$1", token)
 
 
 @given(st.text(alphabet=st.characters(exclude_characters="\0", exclude_categories=["Cs"])))
 def test_a_quoted_text_is_one_line_of_plain_quotes(text: str) -> None:
-    quoted = commands.quote(text)
+    quoted = commands.line(text)
 
     assert "\n" not in quoted
     assert re.sub(r"\\[0-7]{3}|\\.", "", quoted[1:-1]).find('"') == -1
