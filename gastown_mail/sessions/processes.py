@@ -1,10 +1,11 @@
-"""Finding and ending the processes of one incarnation: the whole tree, and nobody else.
+"""Finding and ending the processes of one incarnation: its whole tree, and nothing else.
 
-A session's processes carry its token in their environment, however they detached themselves; what dropped its
-environment is found as a descendant of one that did not. Signals go through a pidfd where there are pidfds,
-else to a pid whose start time was looked at just before.
+The processes of a session have its token in their environment, however they detached themselves. A process
+that dropped its environment is found as a descendant of one that did not. Signals go through a pidfd where
+the system has pidfds, else to a pid whose start time was checked just before.
 
-Whether a bare shell is in front in a pane: what is typed there would run as a command."""
+Also tells whether a bare shell is in front in a pane, because text typed there would run as a command.
+"""
 
 import contextlib
 import os
@@ -13,70 +14,68 @@ import signal
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from pathlib import PurePath
-from typing import Protocol
 
 from gastown_mail.sessions import process_table
 from gastown_mail.sessions.process_table import Process, ProcessTable
 
-KILL_DEADLINE = 5.0
-KILL_LOOK = 0.5
-POLL_STEP = 0.02
+_KILL_DEADLINE = 5.0
+_KILL_LOOK = 0.5
+_POLL_STEP = 0.02
 
+SHELLS = frozenset(("sh", "bash", "dash", "zsh", "fish", "ksh", "mksh", "ash", "tcsh", "csh"))
+_MULTI_CALL = "busybox"
+_OPTIONS_WITH_VALUE = {"fish": ("-C", "--init-command"), "bash": ("--rcfile", "--init-file")}
+
+_Clock = Callable[[], float]
 _table = ProcessTable()
 
 
-class Clock(Protocol):
-    """Seconds that never step back."""
-
-    def __call__(self) -> float: ...
-
-
 def with_incarnation(token: str) -> set[Process]:
-    """Return every living process that carries this incarnation. Raises ValueError for an empty token."""
+    """Return every living process that has this incarnation. Raises ValueError for an empty token."""
     if not token:
-        raise ValueError("an empty token would be carried by nobody")
+        raise ValueError("an empty token is no incarnation")
     return _table.with_incarnation(token)
 
 
 def descendants(
     roots: Collection[Process], *, exclude: Collection[int] = (), since: float | None = None
 ) -> set[Process]:
-    """Return these processes and all their descendants that live; never `spare`, nor through it.
+    """Return these processes and their live descendants. Does not include or descend into `exclude`.
 
-    `since`: a moment (monotonic) from which on a count of the processes is fresh enough.
+    `since`: a scan of the processes that began at this time (monotonic) or later is fresh enough.
     """
-    waiting = [root for root in roots if alive(root)]
+    waiting = list(filter(alive, roots))
     children: dict[int, list[Process]] = {}
     for process in _table.snapshot(since) if waiting else ():
         children.setdefault(process.parent, []).append(process)
-    found: set[Process] = set()
+    family: set[Process] = set()
     while waiting:
         process = waiting.pop()
-        if process not in found and process.pid not in exclude:
-            found.add(process)
+        if process not in family and process.pid not in exclude:
+            family.add(process)
             waiting.extend(children.get(process.pid, ()))
-    return set(filter(alive, found))
+    return set(filter(alive, family))
 
 
 def child_of(parent: int, pid: int) -> Process | None:
-    """Return the process `pid` if it is a living child of `parent`: a pid alone may have been given away."""
+    """Return the process `pid` if it is a living child of `parent`; the pid alone could be reused."""
     process = process_table.read_process(pid) if pid > 1 else None
     return process if process is not None and process.parent == parent else None
 
 
 def alive(process: Process) -> bool:
-    """Say whether this very process lives; a zombie does not."""
+    """Return whether this very process lives; a zombie does not."""
     return process_table.read_process(process.pid) == process
 
 
-def never_signalled() -> frozenset[int]:
+def _never_signalled() -> frozenset[int]:
     """Return the pids that are never signalled: 0, 1, this process, and its ancestors."""
-    pid, found = os.getpid(), {0, 1}
-    while pid not in found:
-        found.add(pid)
-        row = process_table.read_process(pid)
-        pid = row.parent if row is not None else 1
-    return frozenset(found)
+    pid, pids = os.getpid(), {0, 1}
+    while pid not in pids:
+        pids.add(pid)
+        process = process_table.read_process(pid)
+        pid = process.parent if process is not None else 1
+    return frozenset(pids)
 
 
 def terminate_all(
@@ -86,36 +85,36 @@ def terminate_all(
     exclude: Collection[int] = (),
     terminate_last: Collection[Process] = (),
     before_kill: Callable[[], None] = lambda: None,
-    clock: Clock = time.monotonic,
+    clock: _Clock = time.monotonic,
 ) -> set[Process]:
-    """End what `find` finds and all its descendants; return what survived SIGKILL for KILL_DEADLINE seconds.
+    """End what `find` returns and all descendants; return what survived SIGKILL for _KILL_DEADLINE seconds.
 
-    SIGTERM (to `last` only when the others have ended), at most `grace` seconds (less if all end sooner),
-    then `before_kill()`, then SIGKILL to what is left or came since. `find` is called after each step.
+    Sends SIGTERM (to `terminate_last` only when the others have ended), waits at most `grace` seconds, calls
+    `before_kill()`, then sends SIGKILL to what is left or came since. Calls `find` again after each step.
     """
-    spared = never_signalled() | set(exclude)
+    spared = _never_signalled() | set(exclude)
     signalled: set[Process] = set()
 
     def remaining() -> set[Process]:
         since = time.monotonic()
-        found = {process for process in find() | signalled if process.pid not in spared}
-        living = descendants(found, exclude=spared, since=since)
+        roots = {process for process in find() | signalled if process.pid not in spared}
+        living = descendants(roots, exclude=spared, since=since)
         return {process for process in living if not _is_before_exec(process, exclude)}
 
     _terminate(remaining, signalled, terminate_last, until=clock() + grace, clock=clock)
     before_kill()
-    return _kill(remaining, signalled, until=clock() + KILL_DEADLINE, clock=clock)
+    return _kill(remaining, signalled, until=clock() + _KILL_DEADLINE, clock=clock)
 
 
 def _is_before_exec(process: Process, servers: Collection[int]) -> bool:
-    """Is it what a server has just forked, before it runs a program of its own?
+    """Return whether a server has just forked it, and it does not run its own program yet.
 
     Until then it shares the server's pipe for signals: SIGTERM to it ends the server (seen on tmux 3.3a).
     """
-    row = process_table.read_process(process.pid)
-    if row is None or row.parent not in servers:
+    fresh = process_table.read_process(process.pid)
+    if fresh is None or fresh.parent not in servers:
         return False
-    return process_table.arguments(process.pid) == process_table.arguments(row.parent)
+    return process_table.arguments(process.pid) == process_table.arguments(fresh.parent)
 
 
 def _terminate(
@@ -124,10 +123,10 @@ def _terminate(
     terminate_last: Collection[Process],
     *,
     until: float,
-    clock: Clock,
+    clock: _Clock,
 ) -> None:
-    everybody = find_remaining()
-    remaining = everybody - set(terminate_last) or everybody
+    everything = find_remaining()
+    remaining = everything - set(terminate_last) or everything
     while remaining:
         send_signal(remaining - signalled, signal.SIGTERM)
         signalled |= remaining
@@ -137,19 +136,19 @@ def _terminate(
 
 
 def _kill(
-    find_remaining: Callable[[], set[Process]], signalled: set[Process], *, until: float, clock: Clock
+    find_remaining: Callable[[], set[Process]], signalled: set[Process], *, until: float, clock: _Clock
 ) -> set[Process]:
     while remaining := find_remaining():
         if clock() >= until:
             return remaining
         send_signal(remaining, signal.SIGKILL)
         signalled |= remaining
-        wait_ended(remaining, timeout=KILL_LOOK)
+        wait_ended(remaining, timeout=_KILL_LOOK)
     return set()
 
 
 def send_signal(processes: Iterable[Process], number: signal.Signals) -> None:
-    """Send a signal to each of these very processes; one that is gone, or another user's, is left out."""
+    """Send a signal to exactly these processes, except those that ended or belong to another user."""
     for process in processes:
         with contextlib.suppress(ProcessLookupError, PermissionError), _pidfd(process) as handle:
             if not alive(process) or process.pid <= 1:
@@ -161,30 +160,24 @@ def send_signal(processes: Iterable[Process], number: signal.Signals) -> None:
 
 
 def wait_ended(processes: Iterable[Process], *, timeout: float) -> set[Process]:
-    """Wait until all of these have ended, at most `timeout` seconds; return those that have not."""
+    """Wait at most `timeout` seconds until all of these have ended; return those that have not."""
     until = time.monotonic() + timeout
-    waiting = {process for process in processes if alive(process)}
+    waiting = set(filter(alive, processes))
     while waiting and (rest := until - time.monotonic()) > 0:
-        _wait_for_one(next(iter(waiting)), rest)
-        waiting = {process for process in waiting if alive(process)}
-    return waiting
-
-
-def _wait_for_one(process: Process, timeout: float) -> None:
-    try:
-        with _pidfd(process) as handle:
+        with contextlib.suppress(ProcessLookupError), _pidfd(next(iter(waiting))) as handle:
             if handle is None:
-                time.sleep(min(timeout, POLL_STEP))
+                time.sleep(min(rest, _POLL_STEP))
             else:
                 poll = select.poll()
                 poll.register(handle, select.POLLIN)
-                poll.poll(timeout * 1000)
-    except ProcessLookupError:
-        return
+                poll.poll(rest * 1000)
+        waiting = set(filter(alive, waiting))
+    return waiting
 
 
 @contextlib.contextmanager
 def _pidfd(process: Process) -> Iterator[int | None]:
+    """Open a pidfd; None when the system or the kernel has none. Raises ProcessLookupError."""
     if not hasattr(os, "pidfd_open"):
         yield None
         return
@@ -192,7 +185,7 @@ def _pidfd(process: Process) -> Iterator[int | None]:
         handle = os.pidfd_open(process.pid)
     except ProcessLookupError:
         raise
-    except OSError:  # a kernel without pidfds
+    except OSError:
         yield None
         return
     try:
@@ -202,31 +195,31 @@ def _pidfd(process: Process) -> Iterator[int | None]:
 
 
 def describe(processes: Iterable[Process]) -> str:
-    """Name processes for people: pid and command."""
+    """Return the pids and commands of processes, for display."""
     named = sorted(
         (process.pid, " ".join(process_table.arguments(process.pid))[:80]) for process in processes
     )
     return ", ".join(f"{pid} ({words})" for pid, words in named)
 
 
-SHELLS = frozenset(("sh", "bash", "dash", "zsh", "fish", "ksh", "mksh", "ash", "tcsh", "csh"))
-_MULTI_CALL = "busybox"
-_OPTIONS_WITH_VALUE = {"fish": ("-C", "--init-command"), "bash": ("--rcfile", "--init-file")}
-
-
 def foreground_shell(pid: int) -> str | None:
-    """Return the name of the bare shell in front on the terminal of a pane's process; "" when none is.
+    """Return the name of the bare shell in front on the terminal of this process; "" if there is none.
 
-    None when it cannot be told. A shell that runs a script or `-c` is a program like any other.
+    None when it is unknown. A shell that runs a script or `-c` is a program like any other.
     """
     group = process_table.foreground_group(pid)
     if group <= 0:
         return None
-    return bare_shell(process_table.arguments(group) or _other_group_member(group))
+    argv = process_table.arguments(group)
+    if not argv:
+        # The first program of a pipeline may have ended while the rest of its group is still in front.
+        members = (process.pid for process in process_table.read_all() if process.group == group)
+        argv = next((words for pid in members if (words := process_table.arguments(pid))), [])
+    return _bare_shell(argv)
 
 
-def bare_shell(argv: Sequence[str]) -> str | None:
-    """Return the name of a shell that reads commands from the terminal; "" for others, None for no argv."""
+def _bare_shell(argv: Sequence[str]) -> str | None:
+    """Return the name of a shell that reads commands from its terminal; "" for others, None for no argv."""
     if not argv:
         return None
     if _name(argv[0]) == _MULTI_CALL and len(argv) > 1:
@@ -236,14 +229,8 @@ def bare_shell(argv: Sequence[str]) -> str | None:
 
 
 def is_shell(argv: Sequence[str]) -> bool:
-    """Say whether this is a shell, with a program to run or without."""
+    """Return whether this is a shell, bare or not."""
     return bool(argv) and _name(argv[0]) in SHELLS
-
-
-def _other_group_member(group: int) -> list[str]:
-    # The first program of a pipeline may have ended while the rest of its group is still in front.
-    members = (process.pid for process in process_table.read_all() if process.group == group)
-    return next((words for pid in members if (words := process_table.arguments(pid))), [])
 
 
 def _name(word: str) -> str:
@@ -251,18 +238,19 @@ def _name(word: str) -> str:
 
 
 def _has_program(words: Sequence[str], valued: Sequence[str]) -> bool:
-    waiting = iter(words)
-    for word in waiting:
+    """Return whether a shell's arguments name a script or a command; `valued` options take a value."""
+    rest = iter(words)
+    for word in rest:
         if not word.startswith(("-", "+")) or word == "-":
             return word != "-"
         if word == "--":
-            return next(waiting, None) is not None
+            return next(rest, None) is not None
         if word.startswith("--command") or _short(word, "c"):
             return True
         if _short(word, "s"):
             return False
         if word in valued or _short(word, "o") or _short(word, "O"):
-            next(waiting, None)
+            next(rest, None)
     return False
 
 

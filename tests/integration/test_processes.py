@@ -172,7 +172,7 @@ def test_this_process_its_ancestors_and_the_spared_are_never_signalled(
     spared = spawn(children, token)
     ended = spawn(children, token)
     own = {row for pid in (os.getpid(), os.getppid()) if (row := process_table.read_process(pid))}
-    assert {0, 1, os.getpid(), os.getppid()} <= processes.never_signalled()
+    assert {0, 1, os.getpid(), os.getppid()} <= processes._never_signalled()
 
     left = processes.terminate_all(lambda: own | {spared, ended}, grace=5.0, exclude=[spared.pid])
 
