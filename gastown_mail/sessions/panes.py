@@ -49,6 +49,25 @@ class Pane:
     active: bool
     agent_pane: str
 
+    @classmethod
+    def parse(cls, row: str) -> "Pane":
+        """Read one line of PANE_FORMAT. Raises StateUnknown for any other line."""
+        texts = row.split("|", len(_COLUMNS) - 1)
+        try:
+            value = {name: convert(text) for (_, name, convert), text in zip(_COLUMNS, texts, strict=True)}
+        except (ValueError, KeyError, OverflowError):
+            raise StateUnknown(f"tmux described a pane in a way that is not understood: {row!r}") from None
+        active, agent_pane = value.pop("active"), value.pop("agent_pane")
+        status, signalled = value.pop("status"), value.pop("signal")
+        created, started = value.pop("created"), value.pop("started")
+        session = Session(
+            exit_status=status if signalled is None else signalled,
+            attached=max(value.pop("clients"), value.pop("viewers")),
+            started_at=started or created,
+            **value,
+        )
+        return cls(session, active, agent_pane)
+
 
 def _sanitized(variable: str) -> str:
     # Programs choose these texts: without control characters and separators they cannot forge a line.
@@ -79,61 +98,34 @@ _COLUMNS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("#{&&:#{window_active},#{pane_active}}", "active", "1".__eq__),
     ("#{pid}", "server", int),
     (_sanitized("@gastown_generation"), "generation", lambda text: int(text) if text.isdecimal() else 0),
-    (
-        _sanitized("@gastown_started"),
-        "started",
-        lambda text: _moment(text) if _SECONDS.fullmatch(text) else None,
-    ),
+    (_sanitized("@gastown_started"), "started", lambda text: _SECONDS.fullmatch(text) and _moment(text)),
     (_sanitized("@gastown_pane"), "agent_pane", str),
     (_sanitized("@gastown_incarnation"), "incarnation", lambda text: text if TOKEN.fullmatch(text) else ""),
     (_sanitized("pane_current_command"), "foreground", str),
     (_sanitized("@gastown_agent"), "agent", str),
     ("#{session_name}", "name", str),
 )
-"""What is asked of tmux, the name of the answer, and its converter."""
+"""What to ask tmux, the name of the answer, and its converter."""
 
 PANE_FORMAT = "|".join(form for form, _, _ in _COLUMNS)
 
 
 def parse_panes(text: str) -> list[Pane]:
     """Read lines of PANE_FORMAT. Raises StateUnknown for any other line."""
-    return [_parse_line(row) for row in text.split("\n") if row]
-
-
-def _parse_line(row: str) -> Pane:
-    texts = row.split("|", len(_COLUMNS) - 1)
-    try:
-        value = {name: convert(text) for (_, name, convert), text in zip(_COLUMNS, texts, strict=True)}
-    except (ValueError, KeyError, OverflowError):
-        raise StateUnknown(f"tmux described a pane in a way that is not understood: {row!r}") from None
-    active, agent_pane = value.pop("active"), value.pop("agent_pane")
-    status, signalled = value.pop("status"), value.pop("signal")
-    attached = max(value.pop("clients"), value.pop("viewers"))
-    created, started = value.pop("created"), value.pop("started")
-    session = Session(
-        exit_status=status if signalled is None else signalled,
-        attached=attached,
-        started_at=created if started is None else started,
-        **value,
-    )
-    return Pane(session, active, agent_pane)
+    return [Pane.parse(row) for row in text.split("\n") if row]
 
 
 def group_sessions(panes: Iterable[Pane]) -> dict[str, Session]:
-    """Return the sessions of these panes by name."""
+    """Return the sessions of these panes by name. A session without its agent's pane is dead."""
     groups: dict[str, list[Pane]] = {}
     for pane in panes:
         groups.setdefault(pane.session.id, []).append(pane)
-    return {group[0].session.name: _merge(group) for group in groups.values()}
-
-
-def _merge(panes: list[Pane]) -> Session:
-    """Return the session of these panes as seen from its agent's pane; dead without that pane."""
-    chosen = next((pane for pane in panes if pane.active), panes[0])
-    own = next((pane for pane in panes if pane.session.pane == chosen.agent_pane), None)
-    attached = max(pane.session.attached for pane in panes)
-    if own is None and chosen.agent_pane:
-        return replace(
-            chosen.session, pane=chosen.agent_pane, pid=0, dead=True, exit_status=None, attached=attached
-        )
-    return replace((own or chosen).session, attached=attached)
+    sessions = {}
+    for group in groups.values():
+        chosen = next((pane for pane in group if pane.active), group[0])
+        own = next((pane for pane in group if pane.session.pane == chosen.agent_pane), None)
+        session = (own or chosen).session
+        if own is None and chosen.agent_pane:
+            session = replace(session, pane=chosen.agent_pane, pid=0, dead=True, exit_status=None)
+        sessions[session.name] = replace(session, attached=max(pane.session.attached for pane in group))
+    return sessions

@@ -5,6 +5,7 @@ together for one paste. Everything is checked just before the text, and again ju
 """
 
 import enum
+import re
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from gastown_mail.sessions.tmux import Tmux
 PASTE_PAUSE = 0.5
 _MAX_BYTES = 100 * 1024
 _BATCH_SIZE = 100
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _TYPED_ONLY = "the text was typed, but not Enter: "
 
 
@@ -41,6 +43,14 @@ class PokeOutcome:
         return f"{self.result}: {self.detail}" if self.detail else self.result.value
 
 
+def _held(why: str) -> PokeOutcome:
+    return PokeOutcome(PokeResult.HELD, why)
+
+
+def _failed(why: str) -> PokeOutcome:
+    return PokeOutcome(PokeResult.FAILED, why)
+
+
 @dataclass(frozen=True, slots=True)
 class Poke:
     """A text for a session, as the session was when the poke was decided."""
@@ -48,9 +58,28 @@ class Poke:
     session: Session
     text: str
 
+    def cleaned(self) -> "Poke":
+        """Return it without control characters, except newlines and tabs; CR LF becomes a newline."""
+        return Poke(self.session, _CONTROLS.sub("", self.text.replace("\r\n", "\n")))
+
+    def rejection(self) -> PokeOutcome | None:
+        """Return why it is never typed; None when it may be."""
+        if not self.session.incarnation:
+            return _failed("the session is not managed; adopt it first")
+        if not self.text.strip():
+            return _failed("the text is empty")
+        size = len(self.text.encode(errors="surrogatepass"))
+        if size > _MAX_BYTES:
+            return _failed(f"the text has {size} bytes; the limit is {_MAX_BYTES}")
+        if any("\ud800" <= char <= "\udfff" for char in self.text):
+            return _failed("the text is not valid Unicode")
+        return None
+
 
 @dataclass(frozen=True, slots=True)
 class _Target:
+    """A poke that is ready to be typed, and the condition that tmux checks when it types."""
+
     poke: Poke
     condition: str
 
@@ -58,7 +87,13 @@ class _Target:
     def pane(self) -> str:
         return self.poke.session.pane
 
-    def is_in(self, words: Collection[str], word: str) -> bool:
+    def paste(self, buffer: str) -> str:
+        return commands.paste(self.pane, buffer, self.condition, in_mode=self.poke.session.in_mode)
+
+    def enter(self) -> str:
+        return commands.enter(self.pane, self.condition, in_mode=self.poke.session.in_mode)
+
+    def answered(self, words: Collection[str], word: str) -> bool:
         """Return whether a script printed this word for the pane."""
         return f"{word} {self.pane[1:]}" in words
 
@@ -78,8 +113,8 @@ def poke_all(
 
     Raises StateUnknown or TmuxMissing when nothing was typed at all.
     """
-    clean = [Poke(poke.session, _strip_controls(poke.text)) for poke in pokes]
-    outcomes = {poke.session.name: outcome for poke in clean if (outcome := _rejection(poke))}
+    clean = [poke.cleaned() for poke in pokes]
+    outcomes = {poke.session.name: outcome for poke in clean if (outcome := poke.rejection())}
     accepted = [poke for poke in clean if poke.session.name not in outcomes]
     if not accepted:
         return outcomes
@@ -89,44 +124,13 @@ def poke_all(
         return outcomes
     sleep(PASTE_PAUSE)
     try:
-        entered, missed = _send(tmux, snapshot(), typed, _enter_script)
+        entered, missed = _send(tmux, snapshot(), typed, lambda batch: map(_Target.enter, batch))
     except StateUnknown as error:
         entered, missed = [], {poke.session.name: _failed(str(error)) for poke in typed}
     outcomes |= {poke.session.name: PokeOutcome(PokeResult.DELIVERED) for poke in entered}
     return outcomes | {
         name: replace(outcome, detail=_TYPED_ONLY + outcome.detail) for name, outcome in missed.items()
     }
-
-
-def _held(why: str) -> PokeOutcome:
-    return PokeOutcome(PokeResult.HELD, why)
-
-
-def _failed(why: str) -> PokeOutcome:
-    return PokeOutcome(PokeResult.FAILED, why)
-
-
-def _strip_controls(text: str) -> str:
-    """Return the text without control characters; newlines and tabs stay, CR LF becomes a newline."""
-    return "".join(
-        char
-        for char in text.replace("\r\n", "\n")
-        if char in "\n\t" or not (char < " " or "\x7f" <= char <= "\x9f")
-    )
-
-
-def _rejection(poke: Poke) -> PokeOutcome | None:
-    """Return why a poke is never typed; None when it may be."""
-    if not poke.session.incarnation:
-        return _failed("the session is not managed; adopt it first")
-    if not poke.text.strip():
-        return _failed("the text is empty")
-    size = len(poke.text.encode(errors="surrogatepass"))
-    if size > _MAX_BYTES:
-        return _failed(f"the text has {size} bytes; the limit is {_MAX_BYTES}")
-    if any("\ud800" <= char <= "\udfff" for char in poke.text):
-        return _failed("the text is not valid Unicode")
-    return None
 
 
 def _obstacle(expected: Session, session: Session | None, shell: str | None) -> PokeOutcome | None:
@@ -168,13 +172,18 @@ def _send(
     for first in range(0, len(targets), _BATCH_SIZE):
         batch = targets[first : first + _BATCH_SIZE]
         words, errors = _run(tmux, script(batch))
-        if kept := [target.pane for target in batch if target.is_in(words, "kept")]:
+        if kept := [target.pane for target in batch if target.answered(words, "kept")]:
             words |= _run(tmux, map(commands.detect_dialog, kept))[0]
         for target in batch:
-            if target.is_in(words, "typed"):
+            name = target.poke.session.name
+            if target.answered(words, "typed"):
                 reached.append(target.poke)
+            elif target.answered(words, "dialog"):
+                missed[name] = _held("a dialog is open and would take the poke as its answer")
+            elif target.answered(words, "kept"):
+                missed[name] = _held("the session changed just now, or takes no input")
             else:
-                missed[target.poke.session.name] = _miss(target, words, errors)
+                missed[name] = _failed(errors or "tmux did not confirm it")
     return reached, missed
 
 
@@ -187,24 +196,8 @@ def _run(tmux: Tmux, lines: Iterable[str]) -> tuple[set[str], str]:
     return set(answer.lines), answer.errors
 
 
-def _miss(target: _Target, words: set[str], errors: str) -> PokeOutcome:
-    """Return why a script did not reach a pane."""
-    if target.is_in(words, "dialog"):
-        return _held("a dialog is open and would take the poke as its answer")
-    if target.is_in(words, "kept"):
-        return _held("the session changed just now, or takes no input")
-    return _failed(errors or "tmux did not confirm it")
-
-
 def _paste_script(batch: Sequence[_Target]) -> Iterator[str]:
     buffers = {target.poke.text: f"gastown-{uuid.uuid4().hex}" for target in batch}
     yield from (commands.set_buffer(buffer, text) for text, buffer in buffers.items())
-    for target in batch:
-        buffer, in_mode = buffers[target.poke.text], target.poke.session.in_mode
-        yield commands.paste(target.pane, buffer, target.condition, in_mode=in_mode)
+    yield from (target.paste(buffers[target.poke.text]) for target in batch)
     yield from map(commands.delete_buffer, buffers.values())
-
-
-def _enter_script(batch: Sequence[_Target]) -> Iterator[str]:
-    for target in batch:
-        yield commands.enter(target.pane, target.condition, in_mode=target.poke.session.in_mode)
