@@ -23,7 +23,8 @@ MARKERS = frozenset(("killed", "kept", "started", "stale"))
 
 _WIDTH = 200
 _ID = re.compile(r"[$@%][0-9]+")
-_SPECIAL = re.compile(r'[\\"$~\x01-\x1f\x7f]')
+_ESCAPES = {ord(char): f"\\{char}" for char in '\\"$~'}
+_ESCAPES |= {code: f"\\{code:03o}" for code in (*range(1, 32), 127)}
 _SHELLS = "^-?(ba|da|z|fi|k|mk|a|tc|c)?sh$"
 # A list with its cursor, or a line that ends in a yes-or-no question: Enter would answer it.
 _DIALOG = "(❯|›) +[0-9]+[.]|[[(][yY]/[nN][])][?:]? *$"
@@ -74,12 +75,7 @@ class SessionSpec:
 
 def line(*words: str) -> str:
     """Return one command as text. Each word is quoted, so that tmux reads exactly it; none holds a NUL."""
-    return " ".join(f'"{_SPECIAL.sub(_escape, word)}"' for word in words)
-
-
-def _escape(special: re.Match[str]) -> str:
-    char = special[0]
-    return f"\\{ord(char):03o}" if char < " " or char == "\x7f" else "\\" + char
+    return " ".join(f'"{word.translate(_ESCAPES)}"' for word in words)
 
 
 def _block(*lines: str) -> str:

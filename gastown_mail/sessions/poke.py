@@ -75,6 +75,20 @@ class Poke:
             return _failed("the text is not valid Unicode")
         return None
 
+    def obstacle(self, session: Session | None, shell: str | None) -> PokeOutcome | None:
+        """Return why it is not typed now, given the session as it is now and its `foreground_shell`."""
+        if session is None:
+            return _failed("the session is gone")
+        if (session.id, session.incarnation) != (self.session.id, self.session.incarnation):
+            return _failed("the session was replaced")
+        if session.dead:
+            return _held("its program has ended")
+        if session.attached:
+            return _held("a person is attached")
+        if shell is None:
+            return _held("the program in front is unknown")
+        return _held(f"a bare shell ({shell}) is in front and would run the text") if shell else None
+
 
 @dataclass(frozen=True, slots=True)
 class _Target:
@@ -133,28 +147,13 @@ def poke_all(
     }
 
 
-def _obstacle(expected: Session, session: Session | None, shell: str | None) -> PokeOutcome | None:
-    """Return why a session is not typed into now; None when it is. `shell` is its `foreground_shell`."""
-    if session is None:
-        return _failed("the session is gone")
-    if (session.id, session.incarnation) != (expected.id, expected.incarnation):
-        return _failed("the session was replaced")
-    if session.dead:
-        return _held("its program has ended")
-    if session.attached:
-        return _held("a person is attached")
-    if shell is None:
-        return _held("the program in front is unknown")
-    return _held(f"a bare shell ({shell}) is in front and would run the text") if shell else None
-
-
 def _check(now: Mapping[str, Session], pokes: Iterable[Poke]) -> tuple[list[_Target], _Outcomes]:
     """Return the pokes whose sessions are ready for them now, and the outcomes of the others."""
     targets, missed = [], _Outcomes()
     for poke in pokes:
         session = now.get(poke.session.name)
         shell = foreground_shell(session.pid) if session is not None and not session.dead else None
-        if obstacle := _obstacle(poke.session, session, shell):
+        if obstacle := poke.obstacle(session, shell):
             missed[poke.session.name] = obstacle
         elif session is not None:
             shell_seen = session.foreground.removeprefix("-") in SHELLS

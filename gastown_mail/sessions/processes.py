@@ -215,10 +215,10 @@ def foreground_shell(pid: int) -> str | None:
         # The first program of a pipeline may have ended while the rest of its group is still in front.
         members = (process.pid for process in process_table.read_all() if process.group == group)
         argv = next((words for pid in members if (words := process_table.arguments(pid))), [])
-    return _bare_shell(argv)
+    return bare_shell(argv)
 
 
-def _bare_shell(argv: Sequence[str]) -> str | None:
+def bare_shell(argv: Sequence[str]) -> str | None:
     """Return the name of a shell that reads commands from its terminal; "" for others, None for no argv."""
     if not argv:
         return None

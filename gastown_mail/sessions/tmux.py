@@ -1,7 +1,7 @@
-"""Calls to one tmux server: each with a deadline, from a clean environment, and with three answers.
+"""Calls to one tmux server, each with a deadline and from a clean environment.
 
-An answer is either what tmux says, or `NoServer` / `NoTarget` (certainly not there), or `Unknown`. Both
-certain ones are kinds of `Unknown`: who forgets to tell them apart does nothing rather than something wrong.
+A call returns what tmux says, or raises NoServer or TargetNotFound (certainly not there) or StateUnknown.
+The certain ones are kinds of StateUnknown: code that does not tell them apart does nothing, not harm.
 """
 
 import os
@@ -18,7 +18,7 @@ from gastown_mail.sessions import commands
 from gastown_mail.sessions.panes import PANE_FORMAT, Pane, parse_panes
 
 CALL_DEADLINE = 5.0
-REAP_DEADLINE = 1.0
+_REAP_DEADLINE = 1.0
 
 _NO_TARGET = re.compile(
     r"can't find (session|window|pane): |no such (session|window|pane): |no current target"
@@ -40,7 +40,7 @@ class TargetNotFound(StateUnknown):
 
 @dataclass(frozen=True, slots=True)
 class TmuxResult:
-    """What one tmux client printed, and its exit status. A script may have failed in part only."""
+    """What one tmux client printed, and its exit status. Only a part of a script may have failed."""
 
     status: int
     output: str
@@ -54,8 +54,8 @@ class TmuxResult:
 class Tmux:
     """One tmux server, named by a socket name (`tmux -L`) or by an absolute path (`tmux -S`).
 
-    `deadline` is in seconds and holds for each call. `environ` is whose HOME, PATH and so on are used;
-    nothing else of it reaches tmux. `calls` counts the tmux processes started.
+    `deadline` is in seconds, for each call. tmux gets HOME, PATH and the like from `environ`, and nothing
+    else of it. `calls` counts the tmux processes started.
     """
 
     def __init__(self, socket: str, *, deadline: float = CALL_DEADLINE, environ: Mapping[str, str]) -> None:
@@ -63,12 +63,12 @@ class Tmux:
         self.deadline = deadline
         self.environ = clean_environment(environ)
         self.calls = 0
-        self._found: str | None = None
+        self._path: str | None = None
 
     def run(self, *argv: str, stdin: str | None = None, cwd: str | os.PathLike[str] = "/") -> str:
         """Run tmux commands and return what they print.
 
-        Raises TmuxMissing, NoServer, NoTarget, or Unknown with tmux's own words.
+        Raises TmuxMissing, NoServer, TargetNotFound, or StateUnknown with tmux's own words.
         """
         answer = self.run_raw(argv, stdin=stdin, cwd=cwd)
         if answer.status:
@@ -78,8 +78,8 @@ class Tmux:
     def script(self, lines: Iterable[str], *, cwd: str | os.PathLike[str] = "/") -> TmuxResult:
         """Run many command lines in one tmux process; one that fails does not stop the others.
 
-        The answer says what they printed, and in `errors` what failed: a script has to print how far it came.
-        Raises NoServer, TmuxMissing, Unknown at the deadline.
+        The result has what they printed and, in `errors`, what failed. Raises NoServer, TmuxMissing, and
+        StateUnknown at the deadline.
         """
         answer = self.run_raw(commands.source_stdin(), stdin="\n".join(lines) + "\n", cwd=cwd)
         if answer.status and isinstance(error := self.to_error(answer), NoServer):
@@ -89,14 +89,13 @@ class Tmux:
     def run_raw(
         self, argv: Iterable[str], *, stdin: str | None = None, cwd: str | os.PathLike[str] = "/"
     ) -> TmuxResult:
-        """Run one tmux client in `cwd`, wait at most the deadline, return its answer whatever it says.
+        """Run one tmux client in `cwd` and return its result, whatever it says.
 
-        Raises TmuxMissing, FileNotFoundError or NotADirectoryError for `cwd`, Unknown at the deadline or
-        when the folder of the socket is missing.
+        Raises TmuxMissing, FileNotFoundError or NotADirectoryError for `cwd`, StateUnknown at the deadline or
+        if the folder of the socket is missing.
         """
-        self._require_folder()
         client = subprocess.Popen(
-            [self._binary(), *self._server(), *argv],
+            self._command(argv),
             stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -122,7 +121,7 @@ class Tmux:
         )
 
     def panes(self) -> list[Pane]:
-        """Return every pane of the server, from one call; none when there is no server."""
+        """Return all panes of the server, from one call; none when there is no server."""
         try:
             return parse_panes(self.run(*commands.list_all(PANE_FORMAT)))
         except (NoServer, TargetNotFound):
@@ -135,12 +134,12 @@ class Tmux:
         except NoServer:
             return 0
         except ValueError:
-            raise StateUnknown(f"tmux on socket {self.socket} did not tell its server's pid") from None
+            raise StateUnknown(f"tmux on socket {self.socket} did not say its server's pid") from None
 
     def global_environment(self) -> list[str]:
-        """Start the server if need be, and return the names in the environment it would give to sessions.
+        """Return the names in the environment of the server, which is started if there is none.
 
-        A value of several lines may add names that are not there.
+        A value of several lines may add names that do not exist.
         """
         try:
             text = self.run(*commands.show_global_environment())
@@ -148,61 +147,59 @@ class Tmux:
             text = self.run(*commands.start_server(), ";", *commands.show_global_environment())
         return variable_names(text.splitlines())
 
-    def _binary(self) -> str:
-        if not self._found or not os.access(self._found, os.X_OK):
-            self._found = shutil.which("tmux", path=self.environ.get("PATH"))
-        if self._found is None:
-            raise TmuxMissing("no tmux on PATH: install tmux 3.2 or newer")
-        return self._found
-
     def attach_argv(self, session_id: str) -> list[str]:
-        """The command that shows a session in the terminal it is run in."""
-        return [self._binary(), *self._server(), *commands.attach(session_id)]
+        """Return the command that shows a session in the terminal it runs in."""
+        return self._command(commands.attach(session_id))
 
-    def _require_folder(self) -> None:
-        """Raise Unknown when tmux would look for its socket somewhere else than the server has it."""
+    def _command(self, argv: Iterable[str]) -> list[str]:
         folder = self.environ.get("TMUX_TMPDIR")
         if folder and not self.socket.startswith("/") and not Path(folder).is_dir():
             raise StateUnknown(
                 f"TMUX_TMPDIR names {folder}, which is missing: tmux would use /tmp instead, and miss a "
                 "server that lives; make the folder, or start the daemon without TMUX_TMPDIR"
             )
-
-    def _server(self) -> list[str]:
-        return ["-S" if self.socket.startswith("/") else "-L", self.socket, "-u", "-f", "/dev/null"]
+        if not self._path or not os.access(self._path, os.X_OK):
+            self._path = shutil.which("tmux", path=self.environ.get("PATH"))
+        if self._path is None:
+            raise TmuxMissing("no tmux on PATH: install tmux 3.2 or newer")
+        by = "-S" if self.socket.startswith("/") else "-L"
+        return [self._path, by, self.socket, "-u", "-f", "/dev/null", *argv]
 
     def to_error(self, answer: TmuxResult) -> StateUnknown:
-        """What a client that failed says, as the error that it means."""
+        """Return the error that a failed client means."""
         text = answer.errors
-        if unconnected := _NOT_CONNECTED.match(text):
-            return self._no_server(text, unconnected["refused"] or unconnected["path"])
         if _NO_TARGET.match(text):
             return TargetNotFound(text)
-        remedy = "; end that server when its agents may end, or use its tmux" if "protocol" in text else ""
-        return StateUnknown(f"tmux on socket {self.socket} says: {text or 'nothing, but it failed'}{remedy}")
-
-    def _no_server(self, text: str, path: str) -> StateUnknown:
+        unconnected = _NOT_CONNECTED.match(text)
+        if not unconnected:
+            remedy = (
+                "; end that server when its agents may end, or use its tmux" if "protocol" in text else ""
+            )
+            words = text or "nothing, but it failed"
+            return StateUnknown(f"tmux on socket {self.socket} says: {words}{remedy}")
+        path = unconnected["refused"] or unconnected["path"]
         folder = Path(path).parent
         if self.socket.startswith("/") and not os.access(folder, os.R_OK | os.X_OK):
             return StateUnknown(
-                f"{text}: the folder {folder} is missing or unreadable, so a server may live there"
+                f"{text}: the folder {folder} is missing or unreadable, so a server may live there; "
+                "mount it or make it readable"
             )
-        # With a socket file, a server that listens now came up after the client had found none.
+        # If the file exists, a server that listens now came up after the client had found none.
         if _listens(path) and not Path(path).exists():
             return StateUnknown(
                 f"{text}: a tmux server still lives there, but its socket file is gone; "
-                "send SIGUSR1 to that server and it makes the file anew"
+                "send SIGUSR1 to that server to have it make the file again"
             )
         return NoServer(text)
 
 
 def variable_names(environment: Iterable[str]) -> list[str]:
-    """Return the names in an environment as tmux shows it."""
+    """Return the names in an environment that tmux printed."""
     return [line.partition("=")[0] for line in environment if line.find("=") > 0]
 
 
 def _listens(path: str) -> bool:
-    # Linux only: a socket whose file was deleted (by a cleaner of /tmp) still shows here.
+    # Linux only: a socket whose file was deleted (by a cleaner of /tmp) still shows up here.
     try:
         table = Path("/proc/net/unix").read_text(errors="replace")
     except OSError:
@@ -212,10 +209,10 @@ def _listens(path: str) -> bool:
 
 
 def _discard(client: "subprocess.Popen[bytes]") -> None:
-    # Not communicate() again: whoever inherited the pipes could hold them open for ever.
+    # Not communicate() again: a process that inherited the pipes could hold them open forever.
     if client.poll() is None:
         client.kill()
-        client.wait(REAP_DEADLINE)
+        client.wait(_REAP_DEADLINE)
     for pipe in (client.stdin, client.stdout, client.stderr):
         if pipe is not None:
             pipe.close()

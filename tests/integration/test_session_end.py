@@ -221,7 +221,7 @@ def test_an_adopted_session_is_ours_and_can_be_ended(world: TmuxWorld, tmp_path:
     assert (adopted.id, adopted.pid, adopted.pane) == (persons.id, persons.pid, persons.pane)
     assert (adopted.incarnation, adopted.generation, adopted.agent) == ("mine", 9, "rig/crew/a-persons")
     assert adopted.started_at == persons.started_at
-    with pytest.raises(StartFailed, match="carries a token already"):
+    with pytest.raises(StartFailed, match="is managed already"):
         world.sessions.adopt(persons, world.agent("a-persons"), incarnation="other", generation=10)
     world.sessions.end(adopted, grace=1.0)
     assert [process for process in family if processes.alive(process)] == []

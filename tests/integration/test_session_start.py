@@ -13,7 +13,7 @@ import pytest
 from gastown_mail.contracts.errors import StartFailed, StateUnknown
 from gastown_mail.sessions import commands
 from gastown_mail.sessions.processes import with_incarnation
-from gastown_mail.sessions.session import STARTUP_CHECK, Session, Sessions
+from gastown_mail.sessions.session import _STARTUP_CHECK, Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
 from tests.integration.tmux_world import TmuxWorld, python
 from tests.waiting import eventually
@@ -252,11 +252,11 @@ def test_a_command_that_ends_at_once_is_a_failed_start_and_leaves_nothing(
 
 def test_a_command_that_ends_between_the_looks_is_a_failed_start(world: TmuxWorld) -> None:
     with pytest.raises(StartFailed, match="ended at once with status 4"):
-        world.start(f"sleep {STARTUP_CHECK / 2}; exit 4")
+        world.start(f"sleep {_STARTUP_CHECK / 2}; exit 4")
 
 
 def test_a_command_that_ends_after_the_looks_was_started(world: TmuxWorld) -> None:
-    session = world.start(f"sleep {STARTUP_CHECK * 2}; exit 4")
+    session = world.start(f"sleep {_STARTUP_CHECK * 2}; exit 4")
 
     eventually(lambda: (seen := world.sessions.find(session.name)) and seen.dead)
 

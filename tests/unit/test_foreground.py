@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from gastown_mail.sessions.processes import _bare_shell
+from gastown_mail.sessions.processes import bare_shell
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from gastown_mail.sessions.processes import _bare_shell
     ],
 )  # fmt: skip
 def test_bare(command: str) -> None:
-    assert _bare_shell(shlex.split(command))
+    assert bare_shell(shlex.split(command))
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ def test_bare(command: str) -> None:
     ],
 )  # fmt: skip
 def test_not_bare(command: str) -> None:
-    assert _bare_shell(shlex.split(command)) == ""
+    assert bare_shell(shlex.split(command)) == ""
 
 
 def test_nothing_is_known_of_no_arguments() -> None:
-    assert _bare_shell([]) is None
+    assert bare_shell([]) is None
