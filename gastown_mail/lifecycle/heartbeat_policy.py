@@ -20,15 +20,6 @@ _POKE_EARLY_FRACTION = 0.1
 
 
 @dataclass(frozen=True)
-class AgentSnapshot:
-    """One agent at the heartbeat, its record, and its session (None: it certainly has none)."""
-
-    agent: Agent
-    record: AgentRecord
-    session: Session | None
-
-
-@dataclass(frozen=True)
 class StartAgent:
     """The agent should be running and is not."""
 
@@ -73,77 +64,82 @@ class Skip:
 Decision = StartAgent | PokeAgent | Skip
 
 
-def plan(snapshots: Iterable[AgentSnapshot], now: datetime, settings: DaemonSettings) -> list[Decision]:
-    """One decision for each agent, all from one snapshot of the town."""
-    return [_decide(snapshot, now, settings) for snapshot in snapshots]
-
-
 def should_run(agent: Agent, record: AgentRecord) -> bool:
     """Whether a session of this agent should be started when there is none."""
     return (agent.keep_running or record.successor_owed) and record.desired in (None, Desired.RUNNING)
 
 
+@dataclass(frozen=True)
+class AgentSnapshot:
+    """One agent at the heartbeat, its record, and its session (None: it certainly has none)."""
+
+    agent: Agent
+    record: AgentRecord
+    session: Session | None
+
+    def decide(self, now: datetime, settings: DaemonSettings) -> Decision:
+        """What the heartbeat does with this agent."""
+        agent, record, session = self.agent, self.record, self.session
+        if record.desired in (Desired.STOPPED, Desired.PAUSED):
+            return Skip(agent, SkipKind.LEFT_ALONE, record.desired.value)
+        if session is None or (session.dead and session.incarnation):
+            state = "has ended" if session else "is not there"
+            if not should_run(agent, record):
+                return Skip(agent, SkipKind.LEFT_ALONE, f"its session {state}, and keep_running is false")
+            if reason := record.start_history.blocked_reason(now):
+                return Skip(agent, SkipKind.NOT_STARTED, reason)
+            why = "a request ended it" if record.successor_owed else "it must keep running"
+            return StartAgent(agent, f"its session {state} and {why}")
+        if not session.incarnation:
+            return Skip(agent, SkipKind.LEFT_ALONE, "its session is not ours; adopt it")
+        return self.poke_or_skip(session, now, settings)
+
+    def poke_or_skip(self, session: Session, now: datetime, settings: DaemonSettings) -> Decision:
+        """What the heartbeat does with an agent whose session is alive."""
+        agent = self.agent
+        if not agent.poke:
+            return Skip(agent, SkipKind.NOT_POKED, "it has no poke")
+        if session.attached:
+            return Skip(agent, SkipKind.NOT_POKED, "a person is attached")
+        if now - session.activity < timedelta(seconds=settings.fresh_after):
+            return Skip(agent, SkipKind.NOT_POKED, f"active at {_stable_text(session.activity)}")
+        unanswered = self.unanswered(session)
+        due = self.next_poke_at(unanswered, settings)
+        if due - now > timedelta(seconds=settings.heartbeat_interval * _POKE_EARLY_FRACTION):
+            return Skip(agent, SkipKind.NOT_POKED, f"due at {_stable_text(due)}")
+        return PokeAgent(agent, session, agent.poke, unanswered)
+
+    def unanswered(self, session: Session) -> int:
+        """How many pokes in a row got no answer; pokes of another session do not count."""
+        last = self.record.last_poke
+        if last == ZERO_TIME or last < session.started_at:
+            return 0
+        answered = session.activity > last + _POKE_ECHO
+        return 0 if answered else self.record.unanswered + 1
+
+    def next_poke_at(self, unanswered: int, settings: DaemonSettings) -> datetime:
+        """The heartbeat interval after the last poke, longer after each unanswered one, up to a limit."""
+        last = self.record.last_poke
+        if last == ZERO_TIME:
+            return last
+        longest = max(settings.poke_backoff_max, settings.heartbeat_interval)
+        seconds = settings.heartbeat_interval * settings.poke_backoff_factor ** min(unanswered, 64)
+        return last + timedelta(seconds=min(seconds, longest))
+
+    def is_stable(self, now: datetime, settings: DaemonSettings) -> bool:
+        """Whether its session has lived long enough for a start history to be forgotten."""
+        session = self.session
+        return session is not None and not session.dead and is_stable(session.started_at, now, settings)
+
+
+def plan(snapshots: Iterable[AgentSnapshot], now: datetime, settings: DaemonSettings) -> list[Decision]:
+    """One decision for each agent, all from one snapshot of the town."""
+    return [snapshot.decide(now, settings) for snapshot in snapshots]
+
+
 def stable_agents(snapshots: Iterable[AgentSnapshot], now: datetime, settings: DaemonSettings) -> list[Agent]:
-    """The agents whose sessions have lived long enough for their start history to be forgotten."""
-    return [
-        snapshot.agent
-        for snapshot in snapshots
-        if snapshot.record.start_history != NO_HISTORY
-        and snapshot.session is not None
-        and not snapshot.session.dead
-        and is_stable(snapshot.session.started_at, now, settings)
-    ]
-
-
-def _decide(snapshot: AgentSnapshot, now: datetime, settings: DaemonSettings) -> Decision:
-    agent, record, session = snapshot.agent, snapshot.record, snapshot.session
-    if record.desired in (Desired.STOPPED, Desired.PAUSED):
-        return Skip(agent, SkipKind.LEFT_ALONE, record.desired.value)
-    if session is None or (session.dead and session.incarnation):
-        state = "has ended" if session else "is not there"
-        if not should_run(agent, record):
-            return Skip(agent, SkipKind.LEFT_ALONE, f"its session {state}, and keep_running is false")
-        if reason := record.start_history.blocked_reason(now):
-            return Skip(agent, SkipKind.NOT_STARTED, reason)
-        why = "a request ended it" if record.successor_owed else "it must keep running"
-        return StartAgent(agent, f"its session {state} and {why}")
-    if not session.incarnation:
-        return Skip(agent, SkipKind.LEFT_ALONE, "its session is not ours; adopt it")
-    return _poke_or_skip(agent, record, session, now, settings)
-
-
-def _poke_or_skip(
-    agent: Agent, record: AgentRecord, session: Session, now: datetime, settings: DaemonSettings
-) -> Decision:
-    if not agent.poke:
-        return Skip(agent, SkipKind.NOT_POKED, "it has no poke")
-    if session.attached:
-        return Skip(agent, SkipKind.NOT_POKED, "a person is attached")
-    idle = now - session.activity
-    if idle < timedelta(seconds=settings.fresh_after):
-        return Skip(agent, SkipKind.NOT_POKED, f"active at {_stable_text(now - idle)}")
-    unanswered = _unanswered(record, session)
-    due = _next_poke_at(record, unanswered, settings)
-    if due - now > timedelta(seconds=settings.heartbeat_interval * _POKE_EARLY_FRACTION):
-        return Skip(agent, SkipKind.NOT_POKED, f"due at {_stable_text(due)}")
-    return PokeAgent(agent, session, agent.poke, unanswered)
-
-
-def _unanswered(record: AgentRecord, session: Session) -> int:
-    """How many pokes in a row got no answer; pokes of another session do not count."""
-    if record.last_poke == ZERO_TIME or record.last_poke < session.started_at:
-        return 0
-    answered = session.activity > record.last_poke + _POKE_ECHO
-    return 0 if answered else record.unanswered + 1
-
-
-def _next_poke_at(record: AgentRecord, unanswered: int, settings: DaemonSettings) -> datetime:
-    """The heartbeat interval after the last poke, longer after each unanswered one, up to a limit."""
-    if record.last_poke == ZERO_TIME:
-        return record.last_poke
-    longest = max(settings.poke_backoff_max, settings.heartbeat_interval)
-    seconds = settings.heartbeat_interval * settings.poke_backoff_factor ** min(unanswered, 64)
-    return record.last_poke + timedelta(seconds=min(seconds, longest))
+    """The agents whose start history can be forgotten."""
+    return [s.agent for s in snapshots if s.record.start_history != NO_HISTORY and s.is_stable(now, settings)]
 
 
 def _stable_text(moment: datetime) -> str:

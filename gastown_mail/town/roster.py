@@ -241,25 +241,23 @@ class RosterCache:
         roster, it raises SettingsError.
         """
         with self._lock:
-            if self._roster is None or time.monotonic() - self._checked_at >= _TTL:
-                self._roster = self._refreshed(self._roster)
-            return self._roster
-
-    def _refreshed(self, last: Roster | None) -> Roster:
-        """The last roster if no file has changed; one that was not read in full is read again each time."""
-        self._checked_at = time.monotonic()
-        found = fingerprint(self._settings.town_root, time.time())
-        unchanged = found is not None and found == self._fingerprint
-        if last is not None and unchanged and self._checked_at < self._read_at + _MAX_AGE:
-            return last
-        try:
-            settings = load_settings(self._settings.town_root, environ=os.environ)
-            roster = load_roster(settings.model_copy(update={"daemon": self._settings.daemon}))
-        except GastownError as error:
-            if last is None:
-                raise
-            log_event(log, "roster_kept", level=logging.WARNING, detail=str(error))
-            roster = last
-        complete = roster is not last and not roster.discovery_warnings
-        self._fingerprint, self._read_at = found if complete else None, self._checked_at
-        return roster
+            now = time.monotonic()
+            if self._roster is not None and now - self._checked_at < _TTL:
+                return self._roster
+            self._checked_at = now
+            found = fingerprint(self._settings.town_root, time.time())
+            unchanged = found is not None and found == self._fingerprint
+            if self._roster is not None and unchanged and now < self._read_at + _MAX_AGE:
+                return self._roster
+            try:
+                settings = load_settings(self._settings.town_root, environ=os.environ)
+                roster = load_roster(settings.model_copy(update={"daemon": self._settings.daemon}))
+            except GastownError as error:
+                if self._roster is None:
+                    raise
+                log_event(log, "roster_kept", level=logging.WARNING, detail=str(error))
+                found, roster = None, self._roster
+            # a roster that was not read in full is read again each time
+            self._fingerprint, self._read_at = None if roster.discovery_warnings else found, now
+            self._roster = roster
+            return roster
