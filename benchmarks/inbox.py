@@ -12,9 +12,9 @@ from benchmarks.stage import Stage, address
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.plumbing.connections import connect
-from tests.parts import CLERK, running
-from tests.towns import element
-from tests.waiting import eventually
+from tests.support.parts import CLERK, running
+from tests.support.town import element
+from tests.support.wait import eventually
 
 NAME = "inbox"
 AGENTS = 100

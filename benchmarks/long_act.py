@@ -10,7 +10,7 @@ from benchmarks.figures import Figure, Goal, Limit, Samples
 from benchmarks.sampling import in_turn
 from benchmarks.stage import DEAF, Stage, address
 from gastown_mail.daemon import jobs
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 NAME = "storm-long-act"
 WHAT = (

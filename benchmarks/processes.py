@@ -12,8 +12,8 @@ import psutil
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import load_state
 from gastown_mail.sessions import process_table, processes
-from tests.towns import clean_environ
-from tests.waiting import eventually
+from tests.support.processes import clean_environ
+from tests.support.wait import eventually
 
 DEADLINE = 60.0
 """Seconds in which a daemon must be up, and in which it must be gone."""

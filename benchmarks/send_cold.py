@@ -8,7 +8,7 @@ from pathlib import Path
 from benchmarks.figures import Figure, Goal, Limit, ratios
 from benchmarks.sampling import in_turn, timed
 from benchmarks.stage import Stage, address
-from tests.towns import clean_environ
+from tests.support.processes import clean_environ
 
 NAME = "send-cold"
 WHAT = "gastown-mail send cycle, the whole process, in a session's environment"

@@ -18,8 +18,8 @@ from gastown_mail.contracts.lifecycle import FINAL_STATUSES
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.plumbing.embedded import ensure_server
 from gastown_mail.town.town import Town
-from tests.towns import element, write_town
-from tests.waiting import eventually
+from tests.support.town import element, write_town
+from tests.support.wait import eventually
 
 DEAF = "deaf"
 """The agent that ignores SIGTERM; it has no session until somebody asks for one."""

@@ -11,8 +11,9 @@ import pytest
 
 from gastown_mail.plumbing.embedded import ensure_server, stop_server
 from gastown_mail.town.town import Town
-from tests.parts import OwnServer, own_server
-from tests.towns import TWO_AGENTS, a_town
+from tests.support.agents import TWO_AGENTS
+from tests.support.redis import OwnServer, own_server
+from tests.support.town import a_town
 
 
 def pytest_configure() -> None:

@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.acceptance.daemons import Place, a_place
+from tests.support.daemon import Daemon, a_daemon
 
 
 @pytest.fixture
-def place() -> Iterator[Place]:
-    """A town with an embedded Redis; nothing runs yet, and nothing is left afterwards."""
-    with a_place() as made:
-        yield made
+def daemon() -> Iterator[Daemon]:
+    """A town with an embedded Redis; nothing runs yet."""
+    with a_daemon() as daemon:
+        yield daemon

@@ -13,10 +13,11 @@ import psutil
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from tests.acceptance.daemons import DEADLINE, Place, Process, a_place
 from tests.acceptance.recording import Recording, Write, connected
-from tests.integration.stage import RECORDER
-from tests.waiting import eventually
+from tests.support.agents import RECORDER
+from tests.support.daemon import Daemon, a_daemon
+from tests.support.processes import Process
+from tests.support.wait import DEADLINE, eventually
 
 MAX, WITNESS = "gastown/crew/max", "gastown/witness"
 FAILS, ABSENT, FOUND, DIES = (f"gastown/crew/{name}" for name in ("fails", "absent", "found", "dies"))
@@ -77,13 +78,13 @@ class Seen:
 class Run:
     """The town while it runs."""
 
-    def __init__(self, place: Place, up: Process) -> None:
-        self.place, self.up, self.seen = place, up, Seen()
+    def __init__(self, daemon: Daemon, up: Process) -> None:
+        self.daemon, self.up, self.seen = daemon, up, Seen()
         self._jobs = 0
 
     def command(self, *words: str, **environ: str) -> str:
         """Run `gastown-mail` and return what it prints; with `--json`, keep the document."""
-        done = self.place.command(*words, environ=environ)
+        done = self.daemon.command(*words, environ=environ)
         self.seen.exit_codes.setdefault(words[0], []).append(done.returncode)
         self.seen.errors += done.stderr
         if words[-1] == "--json":
@@ -94,7 +95,7 @@ class Run:
     def job(self, function: str, *arguments: str, queue: str = "lifecycle") -> None:
         """Queue a job as this version does, and wait until a worker has run it."""
         self._jobs += 1
-        target = Queue(f"gastown-pins-h1-{queue}", connection=self.place.redis, serializer=JSONSerializer)
+        target = Queue(f"gastown-pins-h1-{queue}", connection=self.daemon.redis, serializer=JSONSerializer)
         job = target.enqueue_call(
             f"gastown_mail.daemon.jobs.{function}", args=arguments, job_id=f"by-hand-{self._jobs}"
         )
@@ -102,7 +103,7 @@ class Run:
 
     def environment(self, address: str, not_of: str = "") -> dict[str, str]:
         """Return the agent's environment, as soon as its token is not this one."""
-        file = self.place.root / "work" / address.rpartition("/")[2] / "env"
+        file = self.daemon.root / "work" / address.rpartition("/")[2] / "env"
 
         def found() -> dict[str, str]:
             entries = file.read_text().split("\0") if file.exists() else []
@@ -113,11 +114,11 @@ class Run:
         return {name: value for name, value in entries.items() if name.startswith(("GASTOWN_", "GT_"))}
 
     def push(self, *elements: str) -> None:
-        self.place.redis.rpush("gastown:{pins}:inbox", *elements)
+        self.daemon.redis.rpush("gastown:{pins}:inbox", *elements)
 
     def told(self, event: str) -> bool:
         """Say whether this event is in the stream."""
-        entries: Any = self.place.redis.xrange("gastown:{pins}:events")
+        entries: Any = self.daemon.redis.xrange("gastown:{pins}:events")
         return any(fields[b"event"] == event.encode() for _, fields in entries)
 
     def wait_for(self, *events: str) -> None:
@@ -127,10 +128,10 @@ class Run:
     def settled(self, ident: str) -> None:
         final = {b"done", b"superseded", b"refused", b"expired", b"failed"}
         key = f"gastown:{{pins}}:request:{ident}"
-        eventually(lambda: self.place.redis.hget(key, "status") in final, deadline=DEADLINE)
+        eventually(lambda: self.daemon.redis.hget(key, "status") in final, deadline=DEADLINE)
 
     def tmux(self, *words: str) -> str:
-        digest = hashlib.sha256(str(self.place.root).encode()).hexdigest()[:6]
+        digest = hashlib.sha256(str(self.daemon.root).encode()).hexdigest()[:6]
         return subprocess.run(
             ["tmux", "-L", f"gastown-pins-{digest}", *words],
             capture_output=True,
@@ -140,7 +141,7 @@ class Run:
         ).stdout
 
     def daemon_files(self) -> list[str]:
-        folder = self.place.root / "daemon"
+        folder = self.daemon.root / "daemon"
         found = [path.relative_to(folder) for path in folder.rglob("*") if not path.name.startswith(".")]
         return sorted(str(path) for path in found if path.parent.name != "appendonlydir")
 
@@ -148,27 +149,27 @@ class Run:
     def lease(self, key: str) -> Iterator[None]:
         """Give this lease to a process of another host inside the block."""
         full = f"gastown:{{pins}}:{key}"
-        eventually(lambda: self.place.redis.set(full, ELSEWHERE, nx=True, px=30_000), deadline=DEADLINE)
+        eventually(lambda: self.daemon.redis.set(full, ELSEWHERE, nx=True, px=30_000), deadline=DEADLINE)
         yield
-        self.place.redis.delete(full)
+        self.daemon.redis.delete(full)
 
 
 def recorded() -> Seen:
     """Run the town and return what it wrote and showed."""
-    with a_place(TOML) as place:
-        up = place.python("-m", "gastown_mail", "up")
-        socket = place.root / "daemon" / "redis" / "redis.sock"
+    with a_daemon(TOML) as daemon:
+        up = daemon.python("-m", "gastown_mail", "up")
+        socket = daemon.root / "daemon" / "redis" / "redis.sock"
         connection = eventually(lambda: connected(socket), deadline=DEADLINE, step=0.001)
         assert connection
         recording = Recording(connection)
-        eventually(lambda: place.state().running, deadline=DEADLINE)
-        run = Run(place, up)
+        eventually(lambda: daemon.state().running, deadline=DEADLINE)
+        run = Run(daemon, up)
         for act in (starts, asks, is_refused, is_poked, is_paused, is_repaired, loses_sight, forgets):
             act(run)
         stops(run)
         run.seen.writes += recording.writes()
         recording.close()
-        run.seen.log = [json.loads(line) for line in place.settings.log_file.read_text().splitlines()]
+        run.seen.log = [json.loads(line) for line in daemon.settings.log_file.read_text().splitlines()]
         return run.seen
 
 
@@ -181,7 +182,7 @@ def starts(run: Run) -> None:
     run.job("start", ABSENT, "a test wants it", "operator")
     with run.lease(f"turn:{ABSENT}"):
         run.job("start", ABSENT, "a test wants it", "operator")
-    run.tmux("new-session", "-d", "-s", "gt-gastown-crew-found", "-c", str(run.place.root), "sh")
+    run.tmux("new-session", "-d", "-s", "gt-gastown-crew-found", "-c", str(run.daemon.root), "sh")
     run.job("start", FOUND, "a test wants it", "operator")
     run.command("adopt", FOUND)
     run.wait_for("quarantined")
@@ -197,7 +198,7 @@ def asks(run: Run) -> None:
     names = ["show-options", "-t", "=gt-gastown-crew-max:"], ["show-options", "-s"]
     lines = [line for words in names for line in run.tmux(*words).splitlines() if line.startswith("@")]
     run.seen.tmux = dict(line.replace('"', "").split(" ", 1) for line in lines)
-    clerk = psutil.Process(run.place.children()["clerk"])
+    clerk = psutil.Process(run.daemon.children()["clerk"])
     clerk.suspend()
     run.push("garbage")
     ident = run.command("send", "shutdown", "--wait", "0.1", **run.seen.environment)
@@ -206,12 +207,12 @@ def asks(run: Run) -> None:
     run.settled(ident)
     run.job("start", MAX, "an old job")
     run.job("carry_out", "of-no-request")
-    run.settled(run.place.ask(WITNESS, "restart", to=MAX, incarnation=witness["GASTOWN_INCARNATION"]))
+    run.settled(run.daemon.ask("restart", WITNESS, to=MAX, incarnation=witness["GASTOWN_INCARNATION"]))
 
 
 def is_refused(run: Run) -> None:
     """Push what cannot be carried out."""
-    run.settled(run.place.ask(MAX, "restart", incarnation="old"))
+    run.settled(run.daemon.ask("restart", incarnation="old"))
     old = {"action": "shutdown", "timestamp": LONG_AGO}
     run.push(*(json.dumps({"from": who, "id": who.replace("/", "-"), **old}) for who in (MAX, "nobody")))
     run.settled("gastown-crew-max")
@@ -235,10 +236,10 @@ def is_paused(run: Run) -> None:
     run.command("pause", MAX)
     run.job("poke", MAX, "hello")
     run.command("pause", "--all")
-    run.seen.desired = json.loads((run.place.root / "daemon" / "desired.json").read_text())
+    run.seen.desired = json.loads((run.daemon.root / "daemon" / "desired.json").read_text())
     run.command("resume", MAX)
     own = run.environment(MAX, run.seen.environment["GASTOWN_INCARNATION"])
-    ident = run.place.ask(MAX, "restart", incarnation=own["GASTOWN_INCARNATION"])
+    ident = run.daemon.ask("restart", incarnation=own["GASTOWN_INCARNATION"])
     run.wait_for("postponed")
     for words in (["status"], ["requests", ident], ["doctor"], ["events", "-n", "1", "--agent", MAX]):
         run.command(*words, "--json")
@@ -267,14 +268,14 @@ def loses_sight(run: Run) -> None:
 
 def forgets(run: Run) -> None:
     """Empty Redis."""
-    entries: Any = run.place.redis.xrange("gastown:{pins}:events")
+    entries: Any = run.daemon.redis.xrange("gastown:{pins}:events")
     for _, found in entries:
         fields = {name.decode(): value.decode() for name, value in found.items()}
         run.seen.writes += [
             Write("gastown:{pins}:events", f"{fields['event']}.{name}", value)
             for name, value in fields.items()
         ]
-    run.place.redis.flushall()
+    run.daemon.redis.flushall()
     run.wait_for("restored", "heartbeat")
     run.seen.files["running"] = run.daemon_files()
 

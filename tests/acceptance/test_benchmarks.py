@@ -13,9 +13,9 @@ import pytest
 
 from benchmarks.suite import MEASURES
 from gastown_mail.sessions import process_table
-from tests.acceptance.daemons import DEADLINE, HERE
-from tests.towns import clean_environ
-from tests.waiting import eventually
+from tests.support.daemon import REPOSITORY
+from tests.support.processes import clean_environ
+from tests.support.wait import DEADLINE, eventually
 
 WORDS = [sys.executable, "-m", "benchmarks", "--quick", "--agents", "10"]
 
@@ -33,7 +33,7 @@ def folder() -> Iterator[Path]:
 def run(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     """Run it with its folders in `folder`."""
     return subprocess.run(
-        [*WORDS, *words], env=clean_environ(TMPDIR=str(folder)), cwd=HERE,
+        [*WORDS, *words], env=clean_environ(TMPDIR=str(folder)), cwd=REPOSITORY,
         capture_output=True, text=True, timeout=DEADLINE, check=False,
     )  # fmt: skip
 
@@ -88,7 +88,11 @@ def test_a_machine_that_is_too_small_is_said_plainly(folder: Path) -> None:
 def test_after_ctrl_c_nothing_is_left(folder: Path) -> None:
     environ = clean_environ(TMPDIR=str(folder))
     with subprocess.Popen(
-        [*WORDS, "--only", "cycle"], env=environ, cwd=HERE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        [*WORDS, "--only", "cycle"],
+        env=environ,
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     ) as running:
         eventually(lambda: list(folder.glob("gb-*/t*/daemon/daemon.pid")), deadline=DEADLINE)
         running.send_signal(signal.SIGINT)

@@ -6,9 +6,10 @@ import signal
 
 import pytest
 
-from tests.acceptance.daemons import DEADLINE, Place
-from tests.integration.stage import MAX, WITNESS, identity
-from tests.waiting import eventually
+from tests.support.agents import MAX, WITNESS
+from tests.support.daemon import Daemon
+from tests.support.town import identity
+from tests.support.wait import DEADLINE, eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -20,69 +21,69 @@ def one_sentence(stderr: str) -> str:
     return stderr
 
 
-def test_start_stop_restart_and_status(place: Place) -> None:
-    assert place.command("status").returncode == 3
-    started = place.command("start")
+def test_start_stop_restart_and_status(daemon: Daemon) -> None:
+    assert daemon.command("status").returncode == 3
+    started = daemon.command("start")
     assert started.returncode == 0, started.stderr
-    first = place.holder()
+    first = daemon.holder()
     assert first is not None
     assert str(first) in started.stdout
-    healthy = place.command("status")
+    healthy = daemon.command("status")
     assert healthy.returncode == 0, healthy.stdout
 
-    assert place.command("start").returncode == 4
-    assert place.holder() == first
+    assert daemon.command("start").returncode == 4
+    assert daemon.holder() == first
 
-    session = place.run(MAX)
-    restarted = place.command("restart")
+    session = daemon.run(MAX)
+    restarted = daemon.command("restart")
     assert restarted.returncode == 0, restarted.stderr
-    second = place.holder()
+    second = daemon.holder()
     assert second not in (None, first)
-    assert identity(place.living(MAX)) == identity(session)
+    assert identity(daemon.living(MAX)) == identity(session)
 
-    assert place.command("stop").returncode == 0
-    assert place.command("stop").stdout == "no daemon is running\n"
-    assert place.command("status").returncode == 3
-    assert identity(place.living(MAX)) == identity(session)
+    assert daemon.command("stop").returncode == 0
+    assert daemon.command("stop").stdout == "no daemon is running\n"
+    assert daemon.command("status").returncode == 3
+    assert identity(daemon.living(MAX)) == identity(session)
 
 
-def test_a_daemon_that_was_killed_is_told_from_one_that_was_stopped(place: Place) -> None:
-    up = place.up()
+def test_a_daemon_that_was_killed_is_told_from_one_that_was_stopped(daemon: Daemon) -> None:
+    up = daemon.up()
 
     up.stop(signal.SIGKILL)
 
-    eventually(lambda: place.holder() is None, deadline=DEADLINE)
-    degraded = place.command("status")
+    eventually(lambda: daemon.holder() is None, deadline=DEADLINE)
+    degraded = daemon.command("status")
     assert degraded.returncode == 4
     assert "killed" in degraded.stdout
-    assert place.command("restart").returncode == 0
-    assert place.command("status").returncode == 0
+    assert daemon.command("restart").returncode == 0
+    assert daemon.command("status").returncode == 0
 
 
-def test_a_broken_town_toml_names_its_line_and_nothing_else_happens(place: Place) -> None:
-    (place.root / "town.toml").write_text("[daemon]\nworkers = 2\nhartbeat_interval = 5\n")
+def test_a_broken_town_toml_names_its_line_and_nothing_else_happens(daemon: Daemon) -> None:
+    (daemon.root / "town.toml").write_text("[daemon]\nworkers = 2\nhartbeat_interval = 5\n")
 
     for command in ("up", "start", "status", "agents", "restart"):
-        done = place.command(command)
+        done = daemon.command(command)
 
         assert done.returncode == 2
         said = one_sentence(done.stderr)
         assert "town.toml, line 3" in said
         assert "heartbeat_interval" in said
-    assert not (place.root / "daemon" / "redis").exists()
-    assert not (place.root / "daemon" / "daemon.lock").exists()
+    assert not (daemon.root / "daemon" / "redis").exists()
+    assert not (daemon.root / "daemon" / "daemon.lock").exists()
 
 
-def test_without_tmux_nothing_is_begun(place: Place) -> None:
+def test_without_tmux_nothing_is_begun(daemon: Daemon) -> None:
     for command in ("up", "start"):
-        done = place.command(command, environ={"PATH": "/nowhere"})
+        done = daemon.command(command, environ={"PATH": "/nowhere"})
 
         assert done.returncode == 5
         assert "tmux" in one_sentence(done.stderr)
-    assert not place.serves_redis()
+    assert not daemon.serves_redis()
 
 
-def test_a_redis_that_nobody_serves_is_named(place: Place) -> None:
+def test_a_redis_that_nobody_serves_is_named(daemon: Daemon) -> None:
     nobody = {"GASTOWN_REDIS_URL": "redis://me:secret@127.0.0.1:1/0"}
 
     for words in (
@@ -93,88 +94,88 @@ def test_a_redis_that_nobody_serves_is_named(place: Place) -> None:
         ("dead",),
         ("send", "restart", "--agent", MAX),
     ):
-        done = place.command(*words, environ=nobody)
+        done = daemon.command(*words, environ=nobody)
 
         assert done.returncode == 3, words
         said = one_sentence(done.stderr)
         assert "127.0.0.1:1" in said
         assert "secret" not in said
-    assert place.holder() is None
+    assert daemon.holder() is None
 
 
-def test_an_agent_that_the_town_does_not_have_is_named(place: Place) -> None:
-    place.up()
+def test_an_agent_that_the_town_does_not_have_is_named(daemon: Daemon) -> None:
+    daemon.up()
 
     for words in (("poke", "gastown/crew/nobody"), ("run", "norig/witness"), ("attach", "who?")):
-        done = place.command(*words)
+        done = daemon.command(*words)
 
         assert done.returncode == 1, words
         assert words[1] in one_sentence(done.stderr)
 
 
-def test_an_operator_can_run_poke_and_send_and_see_what_became_of_it(place: Place) -> None:
-    place.up()
-    place.run(MAX)
-    eventually((place.root / "work" / "max" / "prompt").exists, deadline=DEADLINE)
+def test_an_operator_can_run_poke_and_send_and_see_what_became_of_it(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.run(MAX)
+    eventually((daemon.root / "work" / "max" / "prompt").exists, deadline=DEADLINE)
 
-    poked = place.command("poke", "gastown-crew-max", "look at #12")
+    poked = daemon.command("poke", "gastown-crew-max", "look at #12")
     assert (poked.returncode, poked.stdout) == (0, f"{MAX}: delivered\n")
-    lines = place.root / "work" / "max" / "lines"
+    lines = daemon.root / "work" / "max" / "lines"
     eventually(lambda: lines.exists() and lines.read_text() == "look at #12\n", deadline=DEADLINE)
-    again = place.command("run", MAX)
+    again = daemon.command("run", MAX)
     assert (again.returncode, again.stdout) == (0, f"{MAX}: runs already\n")
 
-    sent = place.command(
+    sent = daemon.command(
         "send", "cycle", "--agent", "operator", "--to", MAX, "--handoff", "mine", "--wait", "30"
     )
     assert sent.returncode == 0, sent.stderr
     ident = sent.stdout.strip()
-    [record] = place.document("requests", ident)
+    [record] = daemon.document("requests", ident)
     assert (record["id"], record["status"], record["from"], record["to"]) == (ident, "done", "operator", MAX)
-    late = place.command("send", "shutdown", "--agent", WITNESS, "--wait", "30")
+    late = daemon.command("send", "shutdown", "--agent", WITNESS, "--wait", "30")
     assert late.returncode == 1
     assert "superseded" in late.stderr
 
 
-def test_every_json_is_one_document(place: Place) -> None:
-    place.up()
-    place.run(MAX)
-    bad = place.ask("gastown/crew/nobody", "restart")
-    eventually(lambda: place.status(bad) == "refused", deadline=DEADLINE)
-    place.redis.rpush(place.town.keys.inbox, b"\xff not json")
-    eventually(lambda: place.redis.zcard(place.town.keys.dead) == 2, deadline=DEADLINE)
+def test_every_json_is_one_document(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.run(MAX)
+    bad = daemon.ask("restart", "gastown/crew/nobody")
+    eventually(lambda: daemon.status(bad) == "refused", deadline=DEADLINE)
+    daemon.redis.rpush(daemon.town.keys.inbox, b"\xff not json")
+    eventually(lambda: daemon.redis.zcard(daemon.town.keys.dead) == 2, deadline=DEADLINE)
 
-    status = place.document("status")
+    status = daemon.document("status")
     assert (status["town"], status["verdict"], status["mail"]["dead"]) == (
-        place.settings.town_name,
+        daemon.settings.town_name,
         "running",
         2,
     )
-    assert status["daemon"]["pid"] == place.holder()
-    assert {row["agent"]: row["observed"] for row in place.document("agents")}[MAX] == "alive"
-    assert place.document("requests") == []
-    assert place.document("inbox") == {"waiting": 0, "oldest": []}
-    dead = {row["id"]: row for row in place.document("dead")}
+    assert status["daemon"]["pid"] == daemon.holder()
+    assert {row["agent"]: row["observed"] for row in daemon.document("agents")}[MAX] == "alive"
+    assert daemon.document("requests") == []
+    assert daemon.document("inbox") == {"waiting": 0, "oldest": []}
+    dead = {row["id"]: row for row in daemon.document("dead")}
     assert dead[bad]["status"] == "refused"
     assert "nobody" in dead[bad]["detail"]
-    for line in place.command("events", "--json", "-n", "5").stdout.splitlines():
+    for line in daemon.command("events", "--json", "-n", "5").stdout.splitlines():
         assert json.loads(line)["event"]
 
 
 @pytest.mark.parametrize("words", [("frobnicate",), ("send", "explode"), ("status", "--nonsense")])
-def test_a_usage_error_is_exit_2(place: Place, words: tuple[str, ...]) -> None:
-    done = place.command(*words)
+def test_a_usage_error_is_exit_2(daemon: Daemon, words: tuple[str, ...]) -> None:
+    done = daemon.command(*words)
 
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
 
-def test_outside_of_a_town_the_command_says_how_to_make_one(place: Place) -> None:
-    shutil.move(place.root / "town.toml", place.root / "elsewhere.toml")
+def test_outside_of_a_town_the_command_says_how_to_make_one(daemon: Daemon) -> None:
+    shutil.move(daemon.root / "town.toml", daemon.root / "elsewhere.toml")
 
-    done = place.command("status")
+    done = daemon.command("status")
 
     assert done.returncode == 2
     assert "gastown-mail init" in one_sentence(done.stderr)
-    assert place.command("init").returncode == 0
-    assert place.command("status").returncode == 3
+    assert daemon.command("init").returncode == 0
+    assert daemon.command("status").returncode == 3

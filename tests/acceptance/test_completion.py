@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.cli import COMMANDS
-from tests.towns import clean_environ, write_town
+from tests.support.processes import clean_environ
+from tests.support.town import write_town
 
 pytestmark = pytest.mark.timeout(300)
 

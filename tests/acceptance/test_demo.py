@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.towns import clean_environ
-from tests.waiting import eventually
+from tests.support.processes import clean_environ
+from tests.support.wait import eventually
 
 PATIENCE = 60.0
 """Seconds for the demo on a machine that runs other tests at the same time; alone it takes about six."""

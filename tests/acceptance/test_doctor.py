@@ -9,26 +9,26 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.contracts.settings import load_settings
-from tests.acceptance.daemons import DEADLINE, Place
-from tests.faults.daemons import stopped
-from tests.integration.stage import MAX
-from tests.waiting import eventually
+from tests.support.agents import MAX
+from tests.support.daemon import Daemon
+from tests.support.processes import stopped
+from tests.support.wait import DEADLINE, eventually
 
 pytestmark = pytest.mark.timeout(300)
 
 
-def _findings(place: Place, **environ: str) -> tuple[int, dict[str, str]]:
-    done = place.command("doctor", "--json", environ=environ)
+def _findings(daemon: Daemon, **environ: str) -> tuple[int, dict[str, str]]:
+    done = daemon.command("doctor", "--json", environ=environ)
     findings: dict[str, str] = {}
     for one in json.loads(done.stdout)["findings"]:
         findings[one["check"]] = "\n".join(filter(None, (findings.get(one["check"]), one["finding"])))
     return done.returncode, findings
 
 
-def _seen(place: Place) -> list[str]:
+def _seen(daemon: Daemon) -> list[str]:
     """A line for each thing that was looked at."""
-    verdict, headings, *lines = place.command("doctor").stdout.splitlines()
-    assert verdict.startswith(f"{place.settings.town_name}: ")
+    verdict, headings, *lines = daemon.command("doctor").stdout.splitlines()
+    assert verdict.startswith(f"{daemon.settings.town_name}: ")
     assert headings.split() == ["CHECK", "WHAT", "WAS", "SEEN"]
     return lines
 
@@ -36,121 +36,121 @@ def _seen(place: Place) -> list[str]:
 ALL = {"folder", "agents", "tmux", "redis", "clock", "tmux socket", "tmux server", "daemon", "stopping"}
 
 
-def test_a_town_that_is_well_has_no_finding(place: Place) -> None:
-    place.up()
-    place.run(MAX)
-    eventually(lambda: place.state().heartbeat_count > 0)
+def test_a_town_that_is_well_has_no_finding(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.run(MAX)
+    eventually(lambda: daemon.state().heartbeat_count > 0)
 
-    assert _findings(place) == (0, {})
-    seen = _seen(place)
+    assert _findings(daemon) == (0, {})
+    seen = _seen(daemon)
     assert {line.split("  ")[1].strip() for line in seen} == ALL
     for text in (
         "answers", "append-only file on, eviction policy noeviction", "agree, to 0.0 s", "MB are free",
-        f"pid {place.holder()} holds the town", "agents of this host that can be started: 3",
-        f"workers alive on {place.settings.host}: 2 lifecycle, 1 heartbeat",
+        f"pid {daemon.holder()} holds the town", "agents of this host that can be started: 3",
+        f"workers alive on {daemon.settings.host}: 2 lifecycle, 1 heartbeat",
         "1 sessions, 1 of them managed",
         "the heartbeat is on the schedule, every 2s", "the sweep is on the schedule, every 1s",
     ):  # fmt: skip
         assert text in "\n".join(seen)
 
 
-def test_what_is_down_or_missing_is_named_with_its_remedy(place: Place) -> None:
-    (place.root / "town.toml").write_text('[roles.deacon]\ncommand = "no-such-program"\n')
-    (place.root / "deacon").mkdir()
+def test_what_is_down_or_missing_is_named_with_its_remedy(daemon: Daemon) -> None:
+    (daemon.root / "town.toml").write_text('[roles.deacon]\ncommand = "no-such-program"\n')
+    (daemon.root / "deacon").mkdir()
 
-    code, findings = _findings(place)
+    code, findings = _findings(daemon)
 
     assert code == 6
     assert "'no-such-program' is not on the PATH; install it" in findings["agents"]
     assert "it starts with the daemon: gastown-mail up or start" in findings["redis"]
     assert findings["daemon"] == "the daemon does not run: gastown-mail up or start runs it"
-    assert {"?   clock        Redis does not answer"} <= set(_seen(place))
+    assert {"?   clock        Redis does not answer"} <= set(_seen(daemon))
     assert "Redis does not answer: the town's own server does not run" in findings["redis"]
 
 
-def test_a_worker_that_is_dead_is_not_counted_though_redis_still_knows_it(place: Place) -> None:
-    up = place.up()
-    children = eventually(lambda: found if len(found := place.children()) == 5 else None)
+def test_a_worker_that_is_dead_is_not_counted_though_redis_still_knows_it(daemon: Daemon) -> None:
+    up = daemon.up()
+    children = eventually(lambda: found if len(found := daemon.children()) == 5 else None)
     assert children is not None
     with stopped(up.pid):
         for name in ("lifecycle-1", "lifecycle-2"):
             os.kill(children[name], signal.SIGKILL)
 
-        _, findings = _findings(place)
+        _, findings = _findings(daemon)
 
-    assert f"no lifecycle worker on {place.settings.host}: gastown-mail logs says why" in findings["daemon"]
+    assert f"no lifecycle worker on {daemon.settings.host}: gastown-mail logs says why" in findings["daemon"]
     assert "gastown-mail restart" in findings["daemon"]
 
 
-def test_another_tmux_than_the_servers_is_named(place: Place, tmp_path: Path) -> None:
-    place.up()
-    place.run(MAX)
+def test_another_tmux_than_the_servers_is_named(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.up()
+    daemon.run(MAX)
     other = tmp_path / "tmux"
     other.write_text(
         f'#!/bin/sh\n[ "$1" = -V ] && echo "tmux 3.9" && exit\nexec {shutil.which("tmux")} "$@"\n'
     )
     other.chmod(0o755)
 
-    code, findings = _findings(place, PATH=f"{tmp_path}:{os.environ['PATH']}")
+    code, findings = _findings(daemon, PATH=f"{tmp_path}:{os.environ['PATH']}")
 
     assert code == 6
     assert "the client is tmux 3.9; use the same version for both" in findings["tmux server"]
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a socket to another user")
-def test_a_socket_of_another_user_is_named(place: Place) -> None:
-    socket = place.root / "tmux.sock"
-    (place.root / "town.toml").write_text(f'[daemon]\ntmux_socket = "{socket}"\n')
-    assert load_settings(place.root, environ={}).tmux_socket == str(socket)
-    place.up()
+def test_a_socket_of_another_user_is_named(daemon: Daemon) -> None:
+    socket = daemon.root / "tmux.sock"
+    (daemon.root / "town.toml").write_text(f'[daemon]\ntmux_socket = "{socket}"\n')
+    assert load_settings(daemon.root, environ={}).tmux_socket == str(socket)
+    daemon.up()
     socket.touch()
     os.chown(socket, 12345, 12345)
 
-    code, findings = _findings(place)
+    code, findings = _findings(daemon)
 
     assert code == 6
     assert f"{socket} belongs to user 12345, and this is user 0" in findings["tmux socket"]
 
 
-def test_agents_with_the_same_fault_are_named_together(place: Place) -> None:
+def test_agents_with_the_same_fault_are_named_together(daemon: Daemon) -> None:
     crew = "".join(f'[agents."gastown/crew/{name}"]\n' for name in "abcde")
-    (place.root / "town.toml").write_text(
+    (daemon.root / "town.toml").write_text(
         f'[roles.crew]\ncommand = "no-such-program"\nwork_dir = "."\n{crew}'
         '[agents."gastown/witness"]\nhost = "elsewhere"\n'
     )
 
-    _, findings = _findings(place)
+    _, findings = _findings(daemon)
 
     assert findings["agents"] == (
         "gastown/crew/a, gastown/crew/b, gastown/crew/c and 2 more cannot be started: "
         "the command 'no-such-program' is not on the PATH; install it, or set command for them"
     )
-    assert "?   agents       agents that live on other hosts: 1; run doctor there too" in _seen(place)
+    assert "?   agents       agents that live on other hosts: 1; run doctor there too" in _seen(daemon)
 
 
-def test_sessions_that_collide_are_a_finding_and_stop_no_other_check(place: Place) -> None:
-    (place.root / "town.toml").write_text(
+def test_sessions_that_collide_are_a_finding_and_stop_no_other_check(daemon: Daemon) -> None:
+    (daemon.root / "town.toml").write_text(
         '[agents."a/crew/b"]\nsession = "same"\n[agents."a/crew/c"]\nsession = "same"\n'
     )
 
-    code, findings = _findings(place)
+    code, findings = _findings(daemon)
 
     assert code == 6
     assert (
         "the session same would be that of a/crew/b and of a/crew/c: give one of them" in findings["agents"]
     )
-    assert len({line.split("  ")[1].strip() for line in _seen(place)}) == len(ALL)
+    assert len({line.split("  ")[1].strip() for line in _seen(daemon)}) == len(ALL)
 
 
-def test_a_daemon_that_was_killed_and_a_tmux_that_does_not_answer_are_named(place: Place) -> None:
-    up = place.up()
-    place.run(MAX)
+def test_a_daemon_that_was_killed_and_a_tmux_that_does_not_answer_are_named(daemon: Daemon) -> None:
+    up = daemon.up()
+    daemon.run(MAX)
     up.stop(signal.SIGKILL)
-    eventually(lambda: place.holder() is None, deadline=DEADLINE)
-    server = place.town.sessions.tmux.server_pid()
+    eventually(lambda: daemon.holder() is None, deadline=DEADLINE)
+    server = daemon.tmux_pid()
     os.kill(server, signal.SIGSTOP)
     try:
-        code, findings = _findings(place)
+        code, findings = _findings(daemon)
     finally:
         os.kill(server, signal.SIGCONT)
 
@@ -160,36 +160,36 @@ def test_a_daemon_that_was_killed_and_a_tmux_that_does_not_answer_are_named(plac
     assert "no daemon holds the town: it was killed, or runs elsewhere" in findings["daemon"]
 
 
-def test_a_redis_that_may_lose_requests_is_named(place: Place) -> None:
-    place.up()
-    place.redis.config_set("appendonly", "no")
-    place.redis.config_set("maxmemory-policy", "allkeys-lru")
+def test_a_redis_that_may_lose_requests_is_named(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.redis.config_set("appendonly", "no")
+    daemon.redis.config_set("maxmemory-policy", "allkeys-lru")
 
-    code, findings = _findings(place)
+    code, findings = _findings(daemon)
 
     assert code == 6
     assert "set appendonly yes" in findings["redis"]
     assert "set maxmemory-policy noeviction" in findings["redis"]
 
 
-def test_a_socket_folder_that_is_open_to_others_is_named(place: Place) -> None:
-    place.up()
-    place.run(MAX)
+def test_a_socket_folder_that_is_open_to_others_is_named(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.run(MAX)
     folder = Path(os.environ["TMUX_TMPDIR"]) / f"tmux-{os.getuid()}"
     folder.chmod(0o750)
     try:
-        _, findings = _findings(place)
+        _, findings = _findings(daemon)
     finally:
         folder.chmod(0o700)
 
     assert findings["tmux socket"] == f"{folder} is open to others (mode 0750); chmod 700 {folder}"
 
 
-def test_a_state_file_that_is_none_is_named(place: Place) -> None:
-    place.settings.daemon_dir.mkdir(exist_ok=True)
-    (place.settings.daemon_dir / "state.json").write_text("{broken")
+def test_a_state_file_that_is_none_is_named(daemon: Daemon) -> None:
+    daemon.settings.daemon_dir.mkdir(exist_ok=True)
+    (daemon.settings.daemon_dir / "state.json").write_text("{broken")
 
-    code, findings = _findings(place)
+    code, findings = _findings(daemon)
 
     assert code == 6
     assert "state.json" in findings["folder"]

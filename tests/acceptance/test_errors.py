@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.contracts import errors
-from tests.acceptance.daemons import DEADLINE, Place
-from tests.integration.stage import MAX, MAXINE, WITNESS
-from tests.waiting import eventually
+from tests.support.agents import MAX, MAXINE, WITNESS
+from tests.support.daemon import Daemon
+from tests.support.wait import DEADLINE, eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -23,33 +23,33 @@ NOBODY = {"GASTOWN_REDIS_URL": "redis://127.0.0.1:1/0"}
 NO_TMUX = {"PATH": "/nowhere"}
 
 
-def toml(place: Place, text: str) -> None:
-    (place.root / "town.toml").write_text(text)
+def toml(daemon: Daemon, text: str) -> None:
+    (daemon.root / "town.toml").write_text(text)
 
 
-def state_file(place: Place) -> None:
-    (place.root / "daemon").mkdir(exist_ok=True)
-    (place.root / "daemon" / "state.json").write_text('{"running": tru')
+def state_file(daemon: Daemon) -> None:
+    (daemon.root / "daemon").mkdir(exist_ok=True)
+    (daemon.root / "daemon" / "state.json").write_text('{"running": tru')
 
 
-def persons_session(place: Place) -> None:
+def persons_session(daemon: Daemon) -> None:
     """A session of an agent's name, made by a person."""
-    session = place.town.roster().agents[MAXINE].session
-    socket = place.settings.tmux_socket
+    session = daemon.town.roster().agents[MAXINE].session
+    socket = daemon.settings.tmux_socket
     subprocess.run(
-        ["tmux", "-L", socket, "new-session", "-d", "-s", session, "cat"], env=place.environ, check=True
+        ["tmux", "-L", socket, "new-session", "-d", "-s", session, "cat"], env=daemon.environ, check=True
     )
 
 
-def no_work_dir(place: Place) -> None:
-    shutil.rmtree(place.town.roster().agents[WITNESS].work_dir)
+def no_work_dir(daemon: Daemon) -> None:
+    shutil.rmtree(daemon.town.roster().agents[WITNESS].work_dir)
 
 
-def wrong_type(place: Place) -> None:
-    place.redis.set(place.town.keys.inbox, "hello")
+def wrong_type(daemon: Daemon) -> None:
+    daemon.redis.set(daemon.town.keys.inbox, "hello")
 
 
-def nothing(place: Place) -> None:
+def nothing(daemon: Daemon) -> None:
     """All is well."""
 
 
@@ -61,7 +61,7 @@ class Case:
     code: int
     words: tuple[str, ...]
     says: tuple[str, ...]
-    before: Callable[[Place], None] = nothing
+    before: Callable[[Daemon], None] = nothing
     environ: dict[str, str] = field(default_factory=dict)
 
 
@@ -72,11 +72,11 @@ A_STATE = ("state.json", "repair the file, or move it away")
 STOPPED = [
     Case("GastownError", 1, ("logs",), ("there is no log at", "`gastown-mail up` or `start` writes it")),
     Case("SettingsError", 2, ("status",), ("town.toml, line 2: not valid TOML",),
-         lambda place: toml(place, "[daemon]\nworkers =\n")),
+         lambda daemon: toml(daemon, "[daemon]\nworkers =\n")),
     Case("SettingsError", 2, ("up",), ("line 2: [daemon] wokers is not a setting; did you mean workers?",),
-         lambda place: toml(place, "[daemon]\nwokers = 2\n")),
+         lambda daemon: toml(daemon, "[daemon]\nwokers = 2\n")),
     Case("SettingsError", 2, ("agents",), ("[daemon] workers = 0: expected a whole number from 1 to 64",),
-         lambda place: toml(place, "[daemon]\nworkers = 0\n")),
+         lambda daemon: toml(daemon, "[daemon]\nworkers = 0\n")),
     Case("SettingsError", 2, ("requests",), ("GASTOWN_EVENTS_KEPT", "expected a whole number"),
          environ={"GASTOWN_EVENTS_KEPT": "some"}),
     Case("SettingsError", 2, ("--town", "/nowhere", "status"), ("/nowhere", "expected a folder that")),
@@ -115,10 +115,10 @@ HIDDEN = {
 }
 
 
-def check(case: Case, place: Place) -> None:
-    case.before(place)
+def check(case: Case, daemon: Daemon) -> None:
+    case.before(daemon)
 
-    done = place.command(*case.words, environ=case.environ)
+    done = daemon.command(*case.words, environ=case.environ)
 
     assert done.returncode == case.code, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
@@ -127,15 +127,15 @@ def check(case: Case, place: Place) -> None:
 
 
 @pytest.mark.parametrize("case", STOPPED, ids=lambda case: f"{case.kind}-{' '.join(case.words)}")
-def test_an_error_without_a_daemon(place: Place, case: Case) -> None:
-    check(case, place)
+def test_an_error_without_a_daemon(daemon: Daemon, case: Case) -> None:
+    check(case, daemon)
 
 
-def test_errors_while_a_daemon_runs(place: Place) -> None:
-    up = place.up()
+def test_errors_while_a_daemon_runs(daemon: Daemon) -> None:
+    up = daemon.up()
     for case in SERVED:
-        check(case, place)
-    assert up.popen.poll() is None
+        check(case, daemon)
+    assert not up.has_ended()
 
 
 def test_every_class_and_every_exit_code_is_met() -> None:
@@ -151,13 +151,13 @@ def test_every_class_and_every_exit_code_is_met() -> None:
     )
 
 
-def test_a_tmux_that_does_not_answer_is_named(place: Place) -> None:
-    place.up()
-    place.run(MAX)
-    server = place.town.sessions.tmux.server_pid()
+def test_a_tmux_that_does_not_answer_is_named(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.run(MAX)
+    server = daemon.tmux_pid()
     os.kill(server, signal.SIGSTOP)
     try:
-        done = place.command("attach", MAX)
+        done = daemon.command("attach", MAX)
     finally:
         os.kill(server, signal.SIGCONT)
 
@@ -166,31 +166,31 @@ def test_a_tmux_that_does_not_answer_is_named(place: Place) -> None:
     assert "look again later" in done.stderr
 
 
-def test_an_element_that_is_no_request_is_a_dead_letter(place: Place) -> None:
-    place.up()
-    place.redis.rpush(place.town.keys.inbox, '{"from": "mayor/", "action": "explode"}')
+def test_an_element_that_is_no_request_is_a_dead_letter(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.redis.rpush(daemon.town.keys.inbox, '{"from": "mayor/", "action": "explode"}')
 
-    [letter] = eventually(lambda: place.document("dead"), deadline=DEADLINE)
+    [letter] = eventually(lambda: daemon.document("dead"), deadline=DEADLINE)
 
     assert "expected cycle, restart or shutdown" in letter["detail"]
-    assert place.command("dead", "drop", letter["id"]).returncode == 0
+    assert daemon.command("dead", "drop", letter["id"]).returncode == 0
 
 
-def test_a_request_that_is_refused_says_why_to_who_waits(place: Place) -> None:
-    place.up()
-    no_work_dir(place)
+def test_a_request_that_is_refused_says_why_to_who_waits(daemon: Daemon) -> None:
+    daemon.up()
+    no_work_dir(daemon)
 
-    done = place.command("send", "restart", "--agent", "operator", "--to", WITNESS, "--wait", "60")
+    done = daemon.command("send", "restart", "--agent", "operator", "--to", WITNESS, "--wait", "60")
 
     assert done.returncode == 1
     assert NO_WORK_DIR in done.stderr
 
 
 @contextmanager
-def piped(place: Place, *words: str, stdout: int) -> Iterator["subprocess.Popen[str]"]:
+def piped(daemon: Daemon, *words: str, stdout: int) -> Iterator["subprocess.Popen[str]"]:
     """The command with its output going there; it is gone after the block."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "gastown_mail", *words], env=place.environ, cwd=place.root, stdout=stdout,
+        [sys.executable, "-m", "gastown_mail", *words], env=daemon.environ, cwd=daemon.root, stdout=stdout,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
@@ -200,9 +200,9 @@ def piped(place: Place, *words: str, stdout: int) -> Iterator["subprocess.Popen[
         process.communicate(timeout=10)
 
 
-def test_a_reader_that_has_gone_ends_it_without_a_word(place: Place) -> None:
-    place.up()
-    with piped(place, "events", "-n", "1000", "-f", stdout=subprocess.PIPE) as process:
+def test_a_reader_that_has_gone_ends_it_without_a_word(daemon: Daemon) -> None:
+    daemon.up()
+    with piped(daemon, "events", "-n", "1000", "-f", stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
         process.stdout.close()
@@ -212,9 +212,9 @@ def test_a_reader_that_has_gone_ends_it_without_a_word(place: Place) -> None:
         assert process.stderr.read() == ""
 
 
-def test_a_full_disk_is_named(place: Place) -> None:
+def test_a_full_disk_is_named(daemon: Daemon) -> None:
     for words in (("--help",), ("init", "."), ("doctor", "--json")):
-        with Path("/dev/full").open("w") as full, piped(place, *words, stdout=full.fileno()) as process:
+        with Path("/dev/full").open("w") as full, piped(daemon, *words, stdout=full.fileno()) as process:
             _, said = process.communicate(timeout=DEADLINE)
             assert process.returncode == 1
             assert said == (
@@ -223,16 +223,16 @@ def test_a_full_disk_is_named(place: Place) -> None:
             )
 
 
-def test_ctrl_c_ends_without_a_word_of_ours(place: Place) -> None:
-    place.up()
+def test_ctrl_c_ends_without_a_word_of_ours(daemon: Daemon) -> None:
+    daemon.up()
     for words in (
         ("events", "-f"),
         ("logs", "-f"),
         ("send", "cycle", "--agent", WITNESS, "--wait", "60"),
     ):
         if words[0] == "send":
-            place.command("pause", "--all")
-        with piped(place, *words, stdout=subprocess.PIPE) as process:
+            daemon.command("pause", "--all")
+        with piped(daemon, *words, stdout=subprocess.PIPE) as process:
             assert process.stdout
             process.stdout.readline()
             process.send_signal(signal.SIGINT)
@@ -253,19 +253,19 @@ def can_be_weak() -> bool:
 
 
 @pytest.mark.skipif(not can_be_weak(), reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_named(place: Place) -> None:
-    daemon = place.root / "daemon"
-    daemon.mkdir(exist_ok=True)
-    daemon.chmod(0o000)
+def test_a_folder_that_may_not_be_read_is_named(daemon: Daemon) -> None:
+    folder = daemon.root / "daemon"
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o000)
     try:
         for words in (("status",), ("stop",), ("logs",), ("up",), ("start",), ("doctor",)):
             done = subprocess.run(
-                [*WEAK, sys.executable, "-m", "gastown_mail", *words], env=place.environ, cwd=place.root,
+                [*WEAK, sys.executable, "-m", "gastown_mail", *words], env=daemon.environ, cwd=daemon.root,
                 capture_output=True, text=True, timeout=DEADLINE, check=False,
             )  # fmt: skip
 
             assert done.returncode in {1, 2, 6}, words
             assert "Traceback" not in done.stderr
-            assert str(daemon) in done.stderr + done.stdout, words
+            assert str(folder) in done.stderr + done.stdout, words
     finally:
-        daemon.chmod(0o755)
+        folder.chmod(0o755)

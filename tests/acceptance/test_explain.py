@@ -7,38 +7,38 @@ import pytest
 
 from gastown_mail.status.model import Explanation
 from gastown_mail.town.backoff import StartHistory
-from tests.acceptance.daemons import DEADLINE, Place, a_place
-from tests.acceptance.test_status import frozen, redis_pid
-from tests.integration.stage import MAX, MAXINE, RECORDED, WITNESS
-from tests.waiting import eventually
+from tests.support.agents import MAX, MAXINE, RECORDED, WITNESS
+from tests.support.daemon import Daemon, a_daemon
+from tests.support.processes import stopped
+from tests.support.wait import DEADLINE, eventually
 
 pytestmark = pytest.mark.timeout(300)
 
 
-def explained(place: Place, address: str) -> Explanation:
+def explained(daemon: Daemon, address: str) -> Explanation:
     """What `explain --json` says; the document has exactly its shape."""
-    document: Any = place.document("explain", address)
+    document: Any = daemon.document("explain", address)
     return Explanation.model_validate(document, strict=False)
 
 
-def decided(place: Place, address: str, words: str) -> Explanation:
+def decided(daemon: Daemon, address: str, words: str) -> Explanation:
     """The explanation as soon as a heartbeat has decided so."""
 
     def seen() -> Explanation | None:
-        told = explained(place, address)
+        told = explained(daemon, address)
         return told if words in (told.decision or "") else None
 
     return eventually(seen, deadline=DEADLINE, step=0.2)  # type: ignore[return-value]
 
 
-def test_why_agents_were_not_started_or_poked_and_what_to_do(place: Place) -> None:
-    place.up()
-    place.run(MAX)
-    place.run(WITNESS)
+def test_why_agents_were_not_started_or_poked_and_what_to_do(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.run(MAX)
+    daemon.run(WITNESS)
 
-    plain = decided(place, MAX, "not poked: it has no poke")
-    active = decided(place, WITNESS, "not poked: active")
-    absent = decided(place, MAXINE, "keep_running is false")
+    plain = decided(daemon, MAX, "not poked: it has no poke")
+    active = decided(daemon, WITNESS, "not poked: active")
+    absent = decided(daemon, MAXINE, "keep_running is false")
 
     assert (plain.now.observed, plain.wish and plain.wish.by) == ("alive", "an operator")
     assert plain.decided is not None
@@ -46,19 +46,19 @@ def test_why_agents_were_not_started_or_poked_and_what_to_do(place: Place) -> No
     assert absent.wish
     assert absent.wish.by == "its settings: keep_running = false"
     assert any(f"gastown-mail run {MAXINE}" in step for step in absent.next_steps)
-    said = place.command("explain", "gastown-crew-max")
+    said = daemon.command("explain", "gastown-crew-max")
     assert said.returncode == 0
     assert said.stdout.splitlines()[0] == f"{MAX}: not poked: it has no poke"
 
 
-def test_pause_last_request_and_what_ends_both_are_named(place: Place) -> None:
-    place.up()
-    place.run(MAX)
-    assert place.command("pause", MAX).returncode == 0
-    ident = place.ask(MAX, "restart")
-    eventually(lambda: place.status(ident) == "refused", deadline=DEADLINE)
+def test_pause_last_request_and_what_ends_both_are_named(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.run(MAX)
+    assert daemon.command("pause", MAX).returncode == 0
+    ident = daemon.ask("restart")
+    eventually(lambda: daemon.status(ident) == "refused", deadline=DEADLINE)
 
-    told = decided(place, MAX, "left alone: paused")
+    told = decided(daemon, MAX, "left alone: paused")
 
     assert told.now.desired == "paused"
     assert told.last_request
@@ -67,13 +67,13 @@ def test_pause_last_request_and_what_ends_both_are_named(place: Place) -> None:
     assert any(f"dead revive {ident}" in step for step in told.next_steps)
 
 
-def test_a_shutdown_is_told_as_what_is_desired_and_by_which_request(place: Place) -> None:
-    place.up()
-    place.run(MAX)
-    ident = place.ask(MAX, "shutdown")
-    place.done(ident)
+def test_a_shutdown_is_told_as_what_is_desired_and_by_which_request(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.run(MAX)
+    ident = daemon.ask("shutdown")
+    daemon.done(ident)
 
-    told = explained(place, MAX)
+    told = explained(daemon, MAX)
 
     assert told.wish
     assert (told.wish.desired, told.wish.by) == ("stopped", f"request {ident} (shutdown)")
@@ -86,27 +86,27 @@ def test_a_quarantine_is_told_with_its_end_and_what_ends_it_sooner() -> None:
     keeps = RECORDED.replace(
         '[agents."gastown/crew/max"]', '[agents."gastown/crew/max"]\nkeep_running = true'
     )
-    with a_place(keeps.replace("[daemon]\n", "[daemon]\nheartbeat_interval = 1\n")) as place:
+    with a_daemon(keeps.replace("[daemon]\n", "[daemon]\nheartbeat_interval = 1\n")) as daemon:
         later = datetime.now(UTC) + timedelta(hours=1)
-        place.up()
-        eventually(lambda: place.town.agents.read(MAX).start_history.starts, deadline=DEADLINE)
-        place.town.agents.write_start_history(
+        daemon.up()
+        eventually(lambda: daemon.town.agents.read(MAX).start_history.starts, deadline=DEADLINE)
+        daemon.town.agents.write_start_history(
             MAX, StartHistory(quarantined_until=later, updated_at=datetime.now(UTC))
         )
-        place.town.sessions.end(place.living(MAX), grace=2.0)
+        daemon.town.sessions.end(daemon.living(MAX), grace=2.0)
 
-        told = decided(place, MAX, "not started: in quarantine until")
+        told = decided(daemon, MAX, "not started: in quarantine until")
 
         assert (told.now.observed, told.now.waits) == ("none", "quarantine")
         assert any(f"gastown-mail clear {MAX}" in step for step in told.next_steps)
 
 
-def test_without_redis_it_says_what_it_does_not_know(place: Place) -> None:
-    place.up()
-    place.run(MAX)
+def test_without_redis_it_says_what_it_does_not_know(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.run(MAX)
 
-    with frozen(redis_pid(place)):
-        done = place.command("explain", MAX)
+    with stopped(daemon.redis_pid()):
+        done = daemon.command("explain", MAX)
 
     assert done.returncode == 3
     assert "did not answer in time" in done.stderr
@@ -114,8 +114,8 @@ def test_without_redis_it_says_what_it_does_not_know(place: Place) -> None:
     assert "back-off      unknown" in done.stdout
 
 
-def test_an_agent_that_the_town_does_not_have_cannot_be_explained(place: Place) -> None:
-    done = place.command("explain", "gastown/crew/nobody")
+def test_an_agent_that_the_town_does_not_have_cannot_be_explained(daemon: Daemon) -> None:
+    done = daemon.command("explain", "gastown/crew/nobody")
 
     assert (done.returncode, done.stdout) == (1, "")
     assert "nobody" in done.stderr

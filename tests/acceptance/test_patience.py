@@ -4,35 +4,35 @@ import signal
 
 import pytest
 
-from tests.acceptance.daemons import DEADLINE, Place
-from tests.acceptance.test_status import frozen
-from tests.integration.stage import MAX
-from tests.waiting import eventually
+from tests.support.agents import MAX
+from tests.support.daemon import Daemon
+from tests.support.processes import stopped
+from tests.support.wait import DEADLINE, eventually
 
 pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.mark.parametrize("words", [("run", MAX), ("poke", MAX, "hello")])
-def test_poke_and_run_say_that_they_wait_for_a_worker(place: Place, words: tuple[str, ...]) -> None:
-    place.up()
-    place.run(MAX)
-    workers = [pid for name, pid in place.children().items() if name.startswith("lifecycle")]
+def test_poke_and_run_say_that_they_wait_for_a_worker(daemon: Daemon, words: tuple[str, ...]) -> None:
+    daemon.up()
+    daemon.run(MAX)
+    workers = [pid for name, pid in daemon.children().items() if name.startswith("lifecycle")]
 
-    with frozen(*workers):
-        process = place.python("-m", "gastown_mail", *words)
+    with stopped(*workers):
+        process = daemon.python("-m", "gastown_mail", *words)
         eventually(lambda: "waiting at most 30 s for a worker" in process.words(), deadline=DEADLINE)
 
     assert process.popen.wait(DEADLINE) == 0, process.words()
 
 
-def test_send_says_where_the_request_stands(place: Place) -> None:
-    place.up()
-    place.run(MAX)
-    children = place.children()
+def test_send_says_where_the_request_stands(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.run(MAX)
+    children = daemon.children()
 
-    with frozen(*(pid for name, pid in children.items() if name.startswith("lifecycle"))):
-        with frozen(children["clerk"]):
-            process = place.python(
+    with stopped(*(pid for name, pid in children.items() if name.startswith("lifecycle"))):
+        with stopped(children["clerk"]):
+            process = daemon.python(
                 "-m", "gastown_mail", "send", "restart", "--agent", MAX, "--wait", str(DEADLINE)
             )
             eventually(
@@ -57,26 +57,26 @@ print(missing_workers(StatusCollector(settings).report()))
 """
 
 
-def test_start_ends_when_nobody_is_missing_any_more(place: Place) -> None:
-    process = place.python("-W", "ignore", "-c", START_AND_LOOK)
+def test_start_ends_when_nobody_is_missing_any_more(daemon: Daemon) -> None:
+    process = daemon.python("-W", "ignore", "-c", START_AND_LOOK)
 
     assert process.popen.wait(DEADLINE) == 0, process.words()
     assert process.words().splitlines()[-1] == "[]"
 
 
-def test_stop_says_that_it_waits_for_the_daemon(place: Place) -> None:
-    assert place.command("start").returncode == 0
-    pid = place.holder()
+def test_stop_says_that_it_waits_for_the_daemon(daemon: Daemon) -> None:
+    assert daemon.command("start").returncode == 0
+    pid = daemon.holder()
     assert pid
-    with frozen(pid):
-        stopping = place.python("-m", "gastown_mail", "stop")
+    with stopped(pid):
+        stopping = daemon.python("-m", "gastown_mail", "stop")
         said = f"waiting at most 24 s for the daemon, pid {pid}, to end"
         eventually(lambda: said in stopping.words(), deadline=DEADLINE)
     assert stopping.popen.wait(DEADLINE) == 0, stopping.words()
 
 
-def test_up_says_that_it_stops_and_how_long_that_may_take(place: Place) -> None:
-    up = place.up()
+def test_up_says_that_it_stops_and_how_long_that_may_take(daemon: Daemon) -> None:
+    up = daemon.up()
 
     assert up.stop(signal.SIGINT) == 0
     assert "waiting for its Redis" in up.words().splitlines()[0]

@@ -8,7 +8,6 @@ import sys
 import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,14 +15,13 @@ import psutil
 import pytest
 
 from gastown_mail.contracts.go_formats import format_time
-from gastown_mail.plumbing.embedded import server_pid
 from gastown_mail.status.model import Report
 from gastown_mail.town.backoff import StartHistory
-from tests.acceptance.daemons import DEADLINE, TOWN, Place, a_place
-from tests.integration.stage import DEACON, MAX, MAXINE, WITNESS
-from tests.parts import family
-from tests.towns import element
-from tests.waiting import eventually
+from tests.support.agents import DEACON, MAX, MAXINE, TOWN, WITNESS
+from tests.support.daemon import Daemon, a_daemon
+from tests.support.processes import family, stopped
+from tests.support.town import element
+from tests.support.wait import DEADLINE, eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -31,30 +29,18 @@ A_FEW_SECONDS = 20.0
 """More than the deadlines of all parts together, on a busy machine; far less than a frozen part takes."""
 
 
-@contextmanager
-def frozen(*pids: int) -> Iterator[None]:
-    """Have these processes stand still inside the block."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-
-def look(place: Place) -> tuple[int, Report, str]:
+def look(daemon: Daemon) -> tuple[int, Report, str]:
     """What `status` says now, as code, as document and as words; the document has exactly its shape."""
-    words = place.command("status")
-    done = place.command("status", "--json")
+    words = daemon.command("status")
+    done = daemon.command("status", "--json")
     assert "Traceback" not in words.stderr + done.stderr
     return done.returncode, Report.model_validate_json(done.stdout, strict=False), words.stdout
 
 
-def served(place: Place) -> Report:
+def served(daemon: Daemon) -> Report:
     """The report of a town that is served, as soon as it is."""
     return eventually(
-        lambda: report if (report := look(place)[1]).verdict == "running" else None,
+        lambda: report if (report := look(daemon)[1]).verdict == "running" else None,
         deadline=DEADLINE,
         step=0.2,
     )  # type: ignore[return-value]
@@ -64,25 +50,15 @@ def observed(report: Report) -> dict[str, str]:
     return {row.agent: row.observed for row in report.agents or ()}
 
 
-def redis_pid(place: Place) -> int:
-    pid = server_pid(place.settings.redis_dir)
-    assert pid
-    return pid
+def test_a_served_town_runs_and_every_part_is_told(daemon: Daemon) -> None:
+    up = daemon.up()
+    daemon.run(MAX)
+    eventually(lambda: daemon.state().heartbeat_count > 0, deadline=DEADLINE)
 
-
-def tmux_pid(place: Place) -> int:
-    return place.town.sessions.tmux.server_pid()
-
-
-def test_a_served_town_runs_and_every_part_is_told(place: Place) -> None:
-    up = place.up()
-    place.run(MAX)
-    eventually(lambda: place.state().heartbeat_count > 0, deadline=DEADLINE)
-
-    report = served(place)
+    report = served(daemon)
 
     assert (report.town, report.version, report.troubles, report.unknown) == (
-        place.settings.town_name,
+        daemon.settings.town_name,
         1,
         [],
         {},
@@ -92,76 +68,76 @@ def test_a_served_town_runs_and_every_part_is_told(place: Place) -> None:
     assert beat
     assert beat.count
     assert None not in (beat.age, beat.due_in)
-    assert (host.host, host.lifecycle, host.expected, host.heartbeat) == (place.settings.host, 2, 2, 1)
+    assert (host.host, host.lifecycle, host.expected, host.heartbeat) == (daemon.settings.host, 2, 2, 1)
     assert mail
     assert mail.clerk
     assert observed(report) == {MAX: "alive", MAXINE: "none", WITNESS: "none"}
-    code, _, words = look(place)
+    code, _, words = look(daemon)
     assert code == 0
-    assert words.splitlines()[0] == f"{place.settings.town_name}: running"
+    assert words.splitlines()[0] == f"{daemon.settings.town_name}: running"
 
 
-def test_a_stopped_town_is_stopped_and_its_agents_are_shown(place: Place) -> None:
-    assert place.command("start").returncode == 0
-    place.run(MAX)
-    assert place.command("stop").returncode == 0
+def test_a_stopped_town_is_stopped_and_its_agents_are_shown(daemon: Daemon) -> None:
+    assert daemon.command("start").returncode == 0
+    daemon.run(MAX)
+    assert daemon.command("stop").returncode == 0
 
-    code, report, words = look(place)
+    code, report, words = look(daemon)
 
     assert (code, report.verdict, report.troubles) == (3, "stopped", [])
-    assert words.splitlines()[0] == f"{place.settings.town_name}: stopped"
+    assert words.splitlines()[0] == f"{daemon.settings.town_name}: stopped"
     assert observed(report)[MAX] == "alive"
     assert report.daemon.pid is None
 
 
-def test_a_worker_that_was_killed_or_stands_still_is_not_counted(place: Place) -> None:
-    up = place.up()
-    served(place)
-    victim = place.children()["lifecycle-1"]
+def test_a_worker_that_was_killed_or_stands_still_is_not_counted(daemon: Daemon) -> None:
+    up = daemon.up()
+    served(daemon)
+    victim = daemon.children()["lifecycle-1"]
 
-    with frozen(victim):
-        code, report, words = look(place)
+    with stopped(victim):
+        code, report, words = look(daemon)
         assert (code, report.hosts and report.hosts[0].lifecycle) == (4, 1)
-    with frozen(up.pid):
+    with stopped(up.pid):
         os.kill(victim, signal.SIGKILL)
         eventually(lambda: psutil.Process(victim).status() == psutil.STATUS_ZOMBIE, deadline=DEADLINE)
-        code, _, words = look(place)
+        code, _, words = look(daemon)
 
     assert code == 4
     assert words.splitlines()[0].endswith(
-        f": degraded: the daemon is suspended; 1 of 2 lifecycle workers on {place.settings.host}"
+        f": degraded: the daemon is suspended; 1 of 2 lifecycle workers on {daemon.settings.host}"
     )
-    served(place)
+    served(daemon)
 
 
-def test_a_clerk_that_stands_still_is_missed(place: Place) -> None:
-    place.up()
-    served(place)
+def test_a_clerk_that_stands_still_is_missed(daemon: Daemon) -> None:
+    daemon.up()
+    served(daemon)
 
-    with frozen(place.children()["clerk"]):
-        _, report, _ = look(place)
+    with stopped(daemon.children()["clerk"]):
+        _, report, _ = look(daemon)
 
     assert [trouble.reason for trouble in report.troubles] == ["no clerk reads the inbox"]
 
 
 @pytest.fixture
-def unhurried() -> Iterator[Place]:
+def unhurried() -> Iterator[Daemon]:
     """A town whose heartbeat is not late while a part of it is frozen."""
-    with a_place(TOWN.replace("heartbeat_interval = 2", "heartbeat_interval = 60")) as made:
+    with a_daemon(TOWN.replace("heartbeat_interval = 2", "heartbeat_interval = 60")) as made:
         yield made
 
 
-def test_a_frozen_tmux_makes_the_agents_unknown_and_nothing_else(unhurried: Place) -> None:
-    place = unhurried
-    place.up()
-    place.run(MAX)
-    served(place)
+def test_a_frozen_tmux_makes_the_agents_unknown_and_nothing_else(unhurried: Daemon) -> None:
+    daemon = unhurried
+    daemon.up()
+    daemon.run(MAX)
+    served(daemon)
 
-    with frozen(tmux_pid(place)):
+    with stopped(daemon.tmux_pid()):
         began = time.monotonic()
-        code, report, words = look(place)
+        code, report, words = look(daemon)
         assert time.monotonic() - began < A_FEW_SECONDS
-        listed = place.command("agents")
+        listed = daemon.command("agents")
 
     assert (code, list(report.unknown)) == (4, ["tmux"])
     assert words.splitlines()[0].endswith(": degraded: tmux does not answer")
@@ -176,14 +152,14 @@ def test_a_frozen_tmux_makes_the_agents_unknown_and_nothing_else(unhurried: Plac
     )
 
 
-def test_a_frozen_redis_leaves_what_tmux_and_the_disk_tell(unhurried: Place) -> None:
-    place = unhurried
-    up = place.up()
-    place.run(MAX)
-    eventually(lambda: place.state().heartbeat_count > 0, deadline=DEADLINE)
+def test_a_frozen_redis_leaves_what_tmux_and_the_disk_tell(unhurried: Daemon) -> None:
+    daemon = unhurried
+    up = daemon.up()
+    daemon.run(MAX)
+    eventually(lambda: daemon.state().heartbeat_count > 0, deadline=DEADLINE)
 
-    with frozen(redis_pid(place)):
-        code, report, words = look(place)
+    with stopped(daemon.redis_pid()):
+        code, report, words = look(daemon)
 
     assert (code, list(report.unknown)) == (4, ["redis"])
     assert words.splitlines()[0].endswith(": degraded: Redis does not answer")
@@ -195,37 +171,39 @@ def test_a_frozen_redis_leaves_what_tmux_and_the_disk_tell(unhurried: Place) -> 
     assert {row.desired for row in report.agents or ()} == {"unknown"}
 
 
-def test_when_both_are_frozen_it_comes_back_all_the_same(place: Place) -> None:
-    place.up()
-    place.run(MAX)
+def test_when_both_are_frozen_it_comes_back_all_the_same(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.run(MAX)
 
-    with frozen(redis_pid(place), tmux_pid(place)):
+    with stopped(daemon.redis_pid(), daemon.tmux_pid()):
         began = time.monotonic()
-        code, report, _ = look(place)
+        code, report, _ = look(daemon)
         assert time.monotonic() - began < A_FEW_SECONDS
 
     assert (code, sorted(report.unknown)) == (4, ["redis", "tmux"])
     assert report.heartbeat
 
 
-def test_a_town_toml_that_was_broken_while_the_daemon_runs_is_named(place: Place) -> None:
-    up = place.up()
-    (place.root / "town.toml").write_text("[daemon]\nworkers = 2\nhartbeat_interval = 5\n")
+def test_a_town_toml_that_was_broken_while_the_daemon_runs_is_named(daemon: Daemon) -> None:
+    up = daemon.up()
+    (daemon.root / "town.toml").write_text("[daemon]\nworkers = 2\nhartbeat_interval = 5\n")
 
-    code, report, words = look(place)
+    code, report, words = look(daemon)
 
     assert (code, report.town, list(report.unknown)) == (4, None, ["settings"])
     assert "town.toml, line 3" in words
     assert (report.daemon.pid, report.agents) == (up.pid, None)
 
 
-def test_a_daemon_that_was_killed_is_missed_and_its_last_state_is_not_taken_for_another(place: Place) -> None:
-    up = place.up()
+def test_a_daemon_that_was_killed_is_missed_and_its_last_state_is_not_taken_for_another(
+    daemon: Daemon,
+) -> None:
+    up = daemon.up()
     for process in family(psutil.Process(up.pid)):
         process.kill()
-    eventually(lambda: place.holder() is None, deadline=DEADLINE)
+    eventually(lambda: daemon.holder() is None, deadline=DEADLINE)
 
-    code, report, words = look(place)
+    code, report, words = look(daemon)
 
     assert code == 4
     assert "no daemon holds the town" in words.splitlines()[0]
@@ -234,23 +212,23 @@ def test_a_daemon_that_was_killed_is_missed_and_its_last_state_is_not_taken_for_
 
 
 @pytest.fixture
-def with_deacon() -> Iterator[Place]:
+def with_deacon() -> Iterator[Daemon]:
     """A town with a deacon, which must run."""
-    with a_place(TOWN + '[agents."deacon/"]\n') as made:
+    with a_daemon(TOWN + '[agents."deacon/"]\n') as made:
         yield made
 
 
-def test_an_agent_in_quarantine_is_down_and_is_said_until_when(with_deacon: Place) -> None:
-    place = with_deacon
-    place.up()
-    eventually(lambda: place.town.agents.read(DEACON).start_history.starts, deadline=DEADLINE)
+def test_an_agent_in_quarantine_is_down_and_is_said_until_when(with_deacon: Daemon) -> None:
+    daemon = with_deacon
+    daemon.up()
+    eventually(lambda: daemon.town.agents.read(DEACON).start_history.starts, deadline=DEADLINE)
     later = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
-    place.town.agents.write_start_history(
+    daemon.town.agents.write_start_history(
         DEACON, StartHistory(quarantined_until=later, updated_at=datetime.now(UTC))
     )
-    place.town.sessions.end(place.living(DEACON), grace=2.0)
+    daemon.town.sessions.end(daemon.living(DEACON), grace=2.0)
 
-    code, report, words = look(place)
+    code, report, words = look(daemon)
 
     [deacon] = [row for row in report.agents or () if row.agent == DEACON]
     assert (code, deacon.observed, deacon.waits) == (4, "none", "quarantine")
@@ -259,14 +237,14 @@ def test_an_agent_in_quarantine_is_down_and_is_said_until_when(with_deacon: Plac
     assert "quarantine until" in words
 
 
-def test_the_age_of_the_oldest_that_waits_is_told(place: Place) -> None:
-    place.up()
-    served(place)
+def test_the_age_of_the_oldest_that_waits_is_told(daemon: Daemon) -> None:
+    daemon.up()
+    served(daemon)
     asked = datetime.now(UTC) - timedelta(seconds=90)
 
-    with frozen(place.children()["clerk"]):
-        place.redis.rpush(place.town.keys.inbox, b"\xff garbage", element(timestamp=format_time(asked)))
-        mail = look(place)[1].mail
+    with stopped(daemon.children()["clerk"]):
+        daemon.redis.rpush(daemon.town.keys.inbox, b"\xff garbage", element(timestamp=format_time(asked)))
+        mail = look(daemon)[1].mail
 
     assert mail
     assert mail.inbox_oldest is not None
@@ -274,20 +252,20 @@ def test_the_age_of_the_oldest_that_waits_is_told(place: Place) -> None:
     assert 90 <= mail.inbox_oldest < 90 + DEADLINE
 
 
-def test_agents_are_listed_by_what_is_observed_and_by_name(place: Place) -> None:
-    place.up()
-    place.run(MAX)
+def test_agents_are_listed_by_what_is_observed_and_by_name(daemon: Daemon) -> None:
+    daemon.up()
+    daemon.run(MAX)
 
-    alive = place.document("agents", "--status", "alive")
-    named = place.document("agents", "--agent", "gastown-crew-maxine")
+    alive = daemon.document("agents", "--status", "alive")
+    named = daemon.document("agents", "--agent", "gastown-crew-maxine")
 
     assert [row["agent"] for row in alive] == [MAX]
     assert [(row["agent"], row["observed"]) for row in named] == [(MAXINE, "none")]
-    assert place.command("agents", "--status", "ended").stdout == "no such agents\n"
+    assert daemon.command("agents", "--status", "ended").stdout == "no such agents\n"
 
 
 def on_a_terminal(
-    place: Place, *words: str, until: str, ending: signal.Signals = signal.SIGINT,
+    daemon: Daemon, *words: str, until: str, ending: signal.Signals = signal.SIGINT,
     size: tuple[int, int] = (24, 80), **environ: str,
 ) -> tuple[str, int]:  # fmt: skip
     """What the command shows on a terminal of this size until it has shown `until` twice and gets `ending`.
@@ -298,7 +276,7 @@ def on_a_terminal(
     termios.tcsetwinsize(theirs, size)
     process = subprocess.Popen(
         [sys.executable, "-m", "gastown_mail", *words], stdin=theirs, stdout=theirs, stderr=theirs,
-        env={**place.environ, "TERM": "xterm-256color", **environ}, cwd=place.root, start_new_session=True,
+        env={**daemon.environ, "TERM": "xterm-256color", **environ}, cwd=daemon.root, start_new_session=True,
     )  # fmt: skip
     os.close(theirs)
     shown, asked = b"", False
@@ -323,10 +301,10 @@ def _read(terminal: int) -> bytes:
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_watch_shows_it_again_and_again_until_ctrl_c(place: Place, plain: bool) -> None:
+def test_watch_shows_it_again_and_again_until_ctrl_c(daemon: Daemon, plain: bool) -> None:
     environ: dict[str, Any] = {"NO_COLOR": "1"} if plain else {}
 
-    shown, code = on_a_terminal(place, "status", "--watch", "--interval", "0.2", until="stopped", **environ)
+    shown, code = on_a_terminal(daemon, "status", "--watch", "--interval", "0.2", until="stopped", **environ)
 
     assert code == 130
     assert "Traceback" not in shown
@@ -334,9 +312,9 @@ def test_watch_shows_it_again_and_again_until_ctrl_c(place: Place, plain: bool) 
     assert ("\x1b[33m\x1b[1m" in shown) is not plain
 
 
-def test_watch_fits_the_terminal_and_gives_it_back_on_sigterm(place: Place) -> None:
+def test_watch_fits_the_terminal_and_gives_it_back_on_sigterm(daemon: Daemon) -> None:
     shown, code = on_a_terminal(
-        place, "status", "--watch", "--interval", "0.2", until="stopped", ending=signal.SIGTERM,
+        daemon, "status", "--watch", "--interval", "0.2", until="stopped", ending=signal.SIGTERM,
         size=(6, 40), NO_COLOR="1",
     )  # fmt: skip
 
@@ -349,17 +327,17 @@ def test_watch_fits_the_terminal_and_gives_it_back_on_sigterm(place: Place) -> N
         assert max(map(len, lines)) <= 40
 
 
-def test_colours_are_for_terminals_that_want_them(place: Place) -> None:
-    shown, code = on_a_terminal(place, "status", until="(never)")
-    plain, _ = on_a_terminal(place, "status", until="(never)", NO_COLOR="1")
+def test_colours_are_for_terminals_that_want_them(daemon: Daemon) -> None:
+    shown, code = on_a_terminal(daemon, "status", until="(never)")
+    plain, _ = on_a_terminal(daemon, "status", until="(never)", NO_COLOR="1")
 
     assert code == 3
     assert "\x1b[" in shown
-    assert "\x1b[" not in plain + place.command("status").stdout
+    assert "\x1b[" not in plain + daemon.command("status").stdout
 
 
-def test_watch_off_a_terminal_prints_one_after_another_and_ends_at_ctrl_c(place: Place) -> None:
-    process = place.python("-m", "gastown_mail", "status", "--watch", "--interval", "0.1")
+def test_watch_off_a_terminal_prints_one_after_another_and_ends_at_ctrl_c(daemon: Daemon) -> None:
+    process = daemon.python("-m", "gastown_mail", "status", "--watch", "--interval", "0.1")
     eventually(lambda: process.words().count(": stopped") >= 2, deadline=DEADLINE)
 
     assert process.stop(signal.SIGINT) == 130
@@ -367,8 +345,8 @@ def test_watch_off_a_terminal_prints_one_after_another_and_ends_at_ctrl_c(place:
     assert "Traceback" not in process.words()
 
 
-def test_watch_and_json_exclude_each_other(place: Place) -> None:
-    done = place.command("status", "--watch", "--json")
+def test_watch_and_json_exclude_each_other(daemon: Daemon) -> None:
+    done = daemon.command("status", "--watch", "--json")
 
     assert done.returncode == 2
     assert "not both" in done.stderr

@@ -22,10 +22,10 @@ import pytest
 from redis import Redis
 
 from gastown_mail.contracts.settings import load_settings
-from tests.acceptance.daemons import DEADLINE, Place
-from tests.parts import lives, own_server
-from tests.towns import clean_environ
-from tests.waiting import eventually
+from tests.support.daemon import Daemon
+from tests.support.processes import lives
+from tests.support.redis import own_server
+from tests.support.wait import DEADLINE, eventually
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -79,13 +79,13 @@ def connect(root: Path, **options: Any) -> Any:
 class Left:
     """A copy of the town that was left behind."""
 
-    def __init__(self, place: Place) -> None:
-        self.place, self.root = place, place.root
+    def __init__(self, daemon: Daemon) -> None:
+        self.daemon, self.root = daemon, daemon.root
         self.redis = connect(self.root, decode_responses=True)
 
     def tmux(self, *words: str) -> str:
         return subprocess.run(
-            ["tmux", "-L", "before-rooms", *words], env=self.place.environ, capture_output=True, text=True,
+            ["tmux", "-L", "before-rooms", *words], env=self.daemon.environ, capture_output=True, text=True,
             timeout=DEADLINE, check=True,
         ).stdout  # fmt: skip
 
@@ -137,7 +137,7 @@ class Left:
 
     def requests(self) -> dict[tuple[str, str, str], Record]:
         """What `gastown-mail requests` shows, by sender, action and agent."""
-        shown = self.place.document("requests", "--since", "876000h", "-n", "100")
+        shown = self.daemon.document("requests", "--since", "876000h", "-n", "100")
         return {(record["from"], record["action"], record["to"]): record for record in shown}
 
     def events(self) -> list[Record]:
@@ -155,9 +155,9 @@ def left() -> Iterator[Left]:
         cleanup.callback(shutil.rmtree, folder)
         shutil.copytree(DATA, folder / "town")
         renew_tokens(folder / "town")
-        place = Place(load_settings(folder / "town", environ={}), clean_environ())
-        cleanup.callback(place.close)
-        town = Left(place)
+        daemon = Daemon(load_settings(folder / "town", environ={}))
+        cleanup.callback(daemon.close)
+        town = Left(daemon)
         cleanup.callback(town.redis.close)
         yield town
 
@@ -212,7 +212,7 @@ def test_a_town_is_taken_over_with_agents_alive_and_requests_open(left: Left) ->
     left.bring_sessions_back()
     before = left.sessions()
 
-    started = left.place.command("start")
+    started = left.daemon.command("start")
     assert started.returncode == 0, started.stderr
     eventually(lambda: is_work_done(left), deadline=DEADLINE)
     await_heartbeats(left, 2)
@@ -258,7 +258,7 @@ def assert_what_was_settled_is_kept(left: Left, requests: dict[str, Record], dea
     assert len(settled) == len(SETTLED)
     assert {ident: now[ident] for ident in settled} == settled
     cycle = left.requests()["api/crew/max", "cycle", "api/crew/max"]["id"]
-    (whole,) = left.place.document("requests", cycle)
+    (whole,) = left.daemon.document("requests", cycle)
     assert [event["event"] for event in whole["events"]] == [
         "received",
         "carrying",
@@ -266,7 +266,7 @@ def assert_what_was_settled_is_kept(left: Left, requests: dict[str, Record], dea
         "started",
         "done",
     ]
-    shown = left.place.document("dead")
+    shown = left.daemon.document("dead")
     assert [record["id"] for record in shown] == dead
     assert sorted(record["status"] for record in shown) == sorted(s for s in SETTLED.values() if s in DEAD)
 
@@ -295,7 +295,7 @@ def assert_each_effect_came_once(left: Left, before: Sessions) -> None:
 
 
 def assert_what_was_desired_is_desired(left: Left) -> None:
-    rows = {row["agent"]: (row["desired"], row["observed"]) for row in left.place.document("agents")}
+    rows = {row["agent"]: (row["desired"], row["observed"]) for row in left.daemon.document("agents")}
     assert rows["api/crew/ivy"] == ("paused", "alive")
     assert rows["api/crew/lea"] == ("stopped", "none")
     assert rows["api/polecats/dag"] == ("stopped", "none")
@@ -310,7 +310,7 @@ def assert_start_histories_are_kept(left: Left, agents: dict[str, Record]) -> No
     for address, record in agents.items():
         history = {field: record[field] for field in HISTORY if field in record}
         assert {field: now[address][field] for field in history} == history, address
-    (kim,) = left.place.document("agents", "--agent", "api/polecats/kim")
+    (kim,) = left.daemon.document("agents", "--agent", "api/polecats/kim")
     assert (kim["must_run"], kim["observed"], kim["waits"]) == (True, "none", "quarantine")
     assert left.starts("kim") == []
 
@@ -353,8 +353,8 @@ def in_both_places(left: Left) -> dict[str, Any]:
 
 def assert_a_dead_letter_can_be_revived(left: Left) -> None:
     letter = left.requests()["operator", "restart", "api/crew/ivy"]["id"]
-    assert left.place.command("resume", "api/crew/ivy").returncode == 0
-    assert left.place.command("dead", "revive", letter).returncode == 0
+    assert left.daemon.command("resume", "api/crew/ivy").returncode == 0
+    assert left.daemon.command("dead", "revive", letter).returncode == 0
     assert left.hashes("agent")["api/crew/ivy"]["desired"] == "running", "as before its pause"
     eventually(lambda: left.hashes("request").get(letter, {}).get("finished_at"), deadline=DEADLINE)
     assert left.hashes("request")[letter]["status"] == "done"

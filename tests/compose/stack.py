@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARTS = (

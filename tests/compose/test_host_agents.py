@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.compose.stack import Stack, a_stack, free_port
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 pytestmark = pytest.mark.timeout(400)
 

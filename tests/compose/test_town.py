@@ -21,7 +21,7 @@ from gastown_mail.daemon import schedule, supervisor
 from gastown_mail.town import queues
 from gastown_mail.town.roster import load_roster
 from tests.compose.stack import REPOSITORY, SLOW, Stack, all_alive, free_port
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 pytestmark = pytest.mark.timeout(400)
 

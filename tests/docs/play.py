@@ -26,8 +26,8 @@ from gastown_mail.town.roster import load_roster
 from gastown_mail.town.town import Town
 from tests.docs.blocks import ROOT, Block
 from tests.docs.shell import DEADLINE, Shell, shows
-from tests.towns import kill_sessions
-from tests.waiting import eventually
+from tests.support.town import end_town
+from tests.support.wait import eventually
 
 
 class Play:
@@ -166,7 +166,7 @@ def _end_towns(folder: Path) -> None:
     for file in folder.rglob("town.toml"):
         settings = load_settings(file.parent, environ={})
         stop_daemon(settings)
-        kill_sessions(settings)
+        end_town(settings)
         stop_server(settings.redis_dir)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.towns import clean_environ
+from tests.support.processes import clean_environ
 
 DEADLINE = 60.0
 KEYS = {"C-c": b"\x03", "C-b d": b"\x02d"}

@@ -14,7 +14,7 @@ from gastown_mail.plumbing.connections import connect
 from tests.docs.blocks import ROOT, Block, blocks
 from tests.docs.commands import refusal, simple_commands
 from tests.docs.play import load_text
-from tests.parts import OwnServer
+from tests.support.redis import OwnServer
 
 DOCUMENTS = sorted((ROOT / "docs/how-to").glob("compose*.md"))
 FILES = [ROOT / "docker-compose.yml", *sorted((ROOT / "docker").glob("compose.*.yml"))]

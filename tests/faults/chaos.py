@@ -19,8 +19,8 @@ from tests.faults.chaos_checks import Sampler, violations
 from tests.faults.chaos_kills import Killer, Supervisor
 from tests.faults.chaos_requests import Ledger, Sender, Watcher
 from tests.faults.chaos_town import AGENT, bystanders, town_toml
-from tests.faults.daemons import PATIENCE, Daemon, a_daemon
-from tests.waiting import eventually
+from tests.support.daemon import Daemon, a_running_daemon
+from tests.support.wait import DEADLINE, eventually
 
 CALM = 120.0
 """Seconds after the last kill in which everything that was accepted must be settled."""
@@ -72,13 +72,13 @@ def _listed(counts: Counter[str]) -> str:
 def run(seconds: float, seed: int, requests: int) -> Report:
     """One run; what it found is in the report."""
     report = Report(seconds, seed)
-    with a_daemon(town_toml()) as daemon:
+    with a_running_daemon(town_toml()) as daemon:
         (daemon.root / "agent.sh").write_text(AGENT)
         for address in daemon.town.roster().agents:
             daemon.town.queues.enqueue_start(
                 daemon.town.roster().agents[address], "the run begins", by="operator"
             )
-        eventually(lambda: all(map(daemon.living, daemon.town.roster().agents)), deadline=PATIENCE)
+        eventually(lambda: all(map(daemon.started, daemon.town.roster().agents)), deadline=DEADLINE)
         with bystanders(daemon) as standing_by:
             sampler, watcher = Sampler(daemon), _chaos(daemon, report, requests)
             report.sampled = sampler.end()

@@ -12,8 +12,8 @@ from gastown_mail.plumbing.connections import to_str_dict, to_strs
 from gastown_mail.sessions import process_table
 from tests.faults.chaos_requests import Watcher
 from tests.faults.chaos_town import Bystander
-from tests.faults.daemons import Daemon
-from tests.waiting import eventually
+from tests.support.daemon import Daemon
+from tests.support.wait import eventually
 
 SETTLING = 30.0
 """Seconds in which what is being done at the moment must come to its end."""

@@ -1,7 +1,6 @@
 """Killing and freezing the daemon's processes at random; and who starts it again, as systemd would."""
 
 import contextlib
-import json
 import os
 import random
 import signal
@@ -16,7 +15,7 @@ import psutil
 
 from gastown_mail.sessions import process_table, processes
 from gastown_mail.sessions.process_table import Process
-from tests.faults.daemons import Daemon
+from tests.support.daemon import Daemon
 
 SHARES = {
     "clerk": 20, "lifecycle": 50, "heartbeat": 10, "scheduler": 10, "tmux client": 25,
@@ -38,8 +37,7 @@ class Supervisor:
 
     def run(self, stop: threading.Event) -> None:
         while not stop.wait(0.1):
-            up = self.daemon.up
-            if up is None or up.poll() is not None:
+            if self.daemon.latest is None or self.daemon.process.has_ended():
                 self.daemon.spawn()
                 self.starts += 1
 
@@ -72,8 +70,8 @@ class Killer:
 
     def find(self, kind: str) -> Process | None:
         """A victim of that kind, None when there is none just now."""
-        up = self.daemon.up
-        if up is None or up.poll() is not None:
+        up = self.daemon.latest
+        if up is None or up.has_ended():
             return None
         if kind == "up":
             return _process(up.pid)
@@ -97,8 +95,8 @@ class Killer:
             self.frozen.append((time.monotonic() + freeze, victim))
 
     def _child(self, up: int, name: str) -> Process | None:
-        found = _children_named(self.daemon.settings.log_file, up)
-        return _process(found[name], parent=up) if name in found else None
+        pid = self.daemon.children().get(name)
+        return _process(pid, parent=up) if pid else None
 
     def _redis(self) -> Process | None:
         folder = str(self.daemon.settings.redis_dir)
@@ -137,13 +135,3 @@ def _listed(folder: Path) -> list[str]:
 def _process(pid: int, parent: int | None = None) -> Process | None:
     row = process_table.read_process(pid)
     return row if row is not None and parent in (None, row.parent) else None
-
-
-def _children_named(log: Path, up: int) -> dict[str, int]:
-    """The children of `up`, by the names that its log gave them."""
-    named: dict[str, int] = {}
-    for file in (log.with_name(f"{log.name}.1"), log):
-        lines = file.read_text(errors="replace").splitlines() if file.exists() else []
-        entries = (json.loads(line) for line in lines if '"child_started"' in line)
-        named.update({entry["child"]: entry["pid"] for entry in entries})
-    return {name: pid for name, pid in named.items() if pid in set(_children(up))}

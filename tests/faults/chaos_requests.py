@@ -18,7 +18,7 @@ from gastown_mail.contracts.lifecycle import FINAL_STATUSES, content_id
 from gastown_mail.mail.send import send_lifecycle
 from gastown_mail.plumbing.connections import connect, to_strs
 from tests.faults.chaos_town import CREW, RIG
-from tests.faults.daemons import Daemon
+from tests.support.daemon import Daemon
 
 WATCH_EVERY = 0.25
 REMEMBERED = 40

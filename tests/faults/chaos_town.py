@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from gastown_mail.sessions import process_table
 from gastown_mail.sessions.process_table import Process
 from gastown_mail.sessions.processes import alive
-from tests.faults.daemons import Daemon, kill_server, surroundings
+from tests.support.daemon import Daemon
+from tests.support.processes import clean_environ, end_tmux_server
 
 RIG = "gastown"
 CREW = {"ann": "plain", "bob": "setsid", "cal": "forked", "dee": "slow", "eve": "plain"}
@@ -85,7 +86,7 @@ def bystanders(daemon: Daemon) -> Iterator[list[Bystander]]:
     """What looks much like ours: a person's session in our tmux server, a person's own server, a process."""
     users_socket = f"user-{secrets.token_hex(4)}"
     names = [agent.session for agent in daemon.town.roster().agents.values()]
-    environ = surroundings(
+    environ = clean_environ(
         GASTOWN_TOWN=str(daemon.root), GASTOWN_AGENT=f"{RIG}/crew/ann", GASTOWN_INCARNATION="0" * 32
     )
     process = subprocess.Popen(["sleep", "100000"], env=environ, start_new_session=True)
@@ -93,16 +94,16 @@ def bystanders(daemon: Daemon) -> Iterator[list[Bystander]]:
         found = [_of("a process with another incarnation", process.pid)]
         found += [_session(users_socket, name, "a user's own tmux") for name in names]
         found.append(_session(daemon.settings.tmux_socket, f"{names[0]}-person", "a person in our tmux"))
-        found.append(_of("our tmux server", daemon.tmux_server()))
+        found.append(_of("our tmux server", daemon.tmux_pid()))
         yield found
     finally:
         process.kill()
         process.wait(10)
-        kill_server(users_socket, surroundings())
+        end_tmux_server(users_socket, clean_environ())
 
 
 def _session(socket: str, name: str, what: str) -> Bystander:
-    environ = surroundings()
+    environ = clean_environ()
     made = subprocess.run(
         ["tmux", "-L", socket, "-f", "/dev/null", "new-session", "-d", "-P", "-F", "#{pane_pid}",
          "-s", name, "sleep 100000"],

@@ -23,8 +23,9 @@ from gastown_mail.sessions.session import Session
 from gastown_mail.town.lease import LeaseOwner
 from gastown_mail.town.records import AgentRecord
 from gastown_mail.town.town import Town
-from tests.towns import clean_environ, element, kill_sessions
-from tests.waiting import eventually
+from tests.support.processes import clean_environ
+from tests.support.town import element, end_town
+from tests.support.wait import eventually
 
 PATIENCE = 45.0
 """Seconds for anything that the daemon does by itself, on a noisy machine."""
@@ -122,7 +123,7 @@ class Daemon:
     def run(self, address: str = MAX) -> Session:
         """Have the daemon start the agent, as an operator would; the session."""
         self.town.queues.enqueue_start(self.town.roster().agents[address], "a test wants it", by="operator")
-        session = eventually(lambda: self.living(address), deadline=PATIENCE)
+        session = eventually(lambda: self.started(address), deadline=PATIENCE)
         assert session is not None
         return session
 
@@ -163,7 +164,7 @@ class Daemon:
         eventually(lambda: self.town.requests.record(ident).get("finished_at"), deadline=PATIENCE)
         return self.status(ident)
 
-    def whose_turn(self, address: str = MAX) -> psutil.Process:
+    def lease_owner(self, address: str = MAX) -> psutil.Process:
         """The process that has the agent's turn, as soon as one has it."""
         key = self.town.keys.lease(address)
         token = eventually(lambda: self.town.redis.get(key), deadline=PATIENCE, step=0.005)
@@ -171,7 +172,7 @@ class Daemon:
         assert holder is not None
         return psutil.Process(holder.pid)
 
-    def comes_to_rest(self, worker: psutil.Process) -> None:
+    def wait_until_idle(self, worker: psutil.Process) -> None:
         """Wait until the worker that goes on has ended all that it was doing."""
         eventually(lambda: self._resting(worker.pid), deadline=PATIENCE)
 
@@ -191,7 +192,7 @@ class Daemon:
         if self.up is not None:
             self.up.kill()
             self.up.wait(PATIENCE)
-        kill_sessions(self.settings)
+        end_town(self.settings)
         kill_server(self.settings.tmux_socket, self.environ)
         left = processes.terminate_all(self._mine, grace=0.0)
         self.town.redis.close()
@@ -232,7 +233,7 @@ def a_daemon(toml: str, **environ: str) -> Iterator[Daemon]:
     (root / "town.toml").write_text(toml)
     daemon = Daemon(root, **environ)
     try:
-        daemon.start()
+        daemon.up()
         yield daemon
     finally:
         daemon.close()

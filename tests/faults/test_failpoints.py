@@ -10,9 +10,10 @@ import pytest
 from gastown_mail.plumbing.failpoints import FAILPOINTS, failpoint
 from gastown_mail.sessions import process_table, processes
 from gastown_mail.sessions.session import Session
-from tests.faults.daemons import MAX, MAXINE, Daemon, a_crew, a_daemon
-from tests.towns import clean_environ
-from tests.waiting import eventually
+from tests.support.agents import MAX, MAXINE, a_crew
+from tests.support.daemon import Daemon, a_running_daemon
+from tests.support.processes import clean_environ
+from tests.support.wait import eventually
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -38,7 +39,7 @@ class Mine:
 def mine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mine]:
     file = tmp_path / "died"
     file.touch()
-    with a_daemon(a_crew(), GASTOWN_FAIL_AT=f"{request.param}@{file}") as daemon:
+    with a_running_daemon(a_crew(), GASTOWN_FAIL_AT=f"{request.param}@{file}") as daemon:
         yield Mine(daemon, file)
 
 
@@ -69,7 +70,7 @@ def carry_out(mine: Mine, action: str, before: Session) -> None:
 
 
 def assert_one_successor(daemon: Daemon, before: Session, earlier: list[str], handoff: str) -> Session:
-    after = eventually(lambda: daemon.living(MAX))
+    after = eventually(lambda: daemon.started(MAX))
     assert after is not None
     assert after.incarnation != before.incarnation
     assert daemon.starts(MAX) == [*earlier, after.incarnation], "started exactly once"
@@ -97,7 +98,7 @@ def test_a_death_at_this_point_costs_nothing(mine: Mine, request: pytest.Fixture
             before = assert_one_successor(daemon, before, earlier, handoff)
 
     assert daemon.session(MAXINE) is not None
-    assert daemon.living(MAXINE) == bystander
+    assert daemon.started(MAXINE) == bystander
     assert daemon.town.requests.unsettled() == {}
     assert daemon.town.redis.llen(daemon.town.keys.taken) == 0
     assert b"GASTOWN_FAIL_AT" not in process_table.environment(bystander.pid), "it does not reach the agents"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.daemons import MAX, a_daemon
-from tests.waiting import eventually
+from tests.support.agents import MAX
+from tests.support.daemon import a_running_daemon
+from tests.support.wait import eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -27,8 +28,8 @@ stop_grace = 2
 
 
 def test_fifty_cycles_from_inside_are_fifty_new_sessions_each_with_its_predecessors_notes() -> None:
-    with a_daemon(TOWN) as daemon:
-        daemon.run(MAX)
+    with a_running_daemon(TOWN) as daemon:
+        daemon.town.queues.enqueue_start(daemon.agent(), "a test wants it", by="operator")
         starts = daemon.root / "work" / "max" / "starts"
 
         eventually(lambda: len(_lines(starts)) == CYCLES + 1, deadline=240)

@@ -9,9 +9,10 @@ import pytest
 
 from gastown_mail.sessions import process_table, processes
 from gastown_mail.town.records import Desired
-from tests.faults.daemons import MAX, MAXINE, PATIENCE, SLOW_AGENT, Daemon, a_crew, a_daemon, stopped
-from tests.parts import family
-from tests.waiting import eventually
+from tests.support.agents import DEAF_RECORDER, MAX, MAXINE, a_crew
+from tests.support.daemon import Daemon, a_running_daemon
+from tests.support.processes import stopped
+from tests.support.wait import DEADLINE, eventually
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -21,14 +22,14 @@ GRACE = 2.0
 
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
-    with a_daemon(a_crew(SLOW_AGENT, GRACE)) as daemon:
+    with a_running_daemon(a_crew(DEAF_RECORDER, GRACE)) as daemon:
         yield daemon
 
 
 def frozen_in_the_middle(daemon: Daemon, ident: str) -> psutil.Process:
     """The process that carries the request out, stopped while the old session is being ended."""
-    eventually(lambda: daemon.status(ident) == "carrying", deadline=PATIENCE, step=0.005)
-    worker = daemon.whose_turn(MAX)
+    eventually(lambda: daemon.status(ident) == "carrying", deadline=DEADLINE, step=0.005)
+    worker = daemon.lease_owner(MAX)
     os.kill(worker.pid, signal.SIGSTOP)
     return worker
 
@@ -45,13 +46,13 @@ def test_a_worker_frozen_across_a_whole_cycle_harms_nobody_when_it_goes_on(
     settled, after, record = daemon.town.requests.record(ident), daemon.session(), daemon.record()
     assert worker.status() == psutil.STATUS_STOPPED, "somebody else has done it"
     worker.send_signal(signal.SIGCONT)
-    daemon.comes_to_rest(worker)
+    daemon.wait_until_idle(worker)
 
     assert daemon.town.requests.record(ident) == settled
     assert daemon.session() == after
     assert daemon.record() == record
     assert processes.with_incarnation(before.incarnation) == set()
-    assert daemon.living(MAXINE) == bystander
+    assert daemon.started(MAXINE) == bystander
     if action == "shutdown":
         assert after is None
         assert len(daemon.starts()) == 1
@@ -70,12 +71,12 @@ def test_its_parent_frozen_with_it_changes_nothing(daemon: Daemon) -> None:
 
     with stopped(parent.pid):
         assert daemon.outcome(ident) == "done"
-        after = eventually(daemon.living)
+        after = eventually(daemon.started)
     worker.send_signal(signal.SIGCONT)
-    daemon.comes_to_rest(worker)
+    daemon.wait_until_idle(worker)
 
     assert after is not None
-    assert daemon.living() == after
+    assert daemon.started() == after
     assert daemon.starts() == [before.incarnation, after.incarnation]
 
 
@@ -86,13 +87,13 @@ def test_who_is_frozen_through_later_requests_too_touches_none_of_their_sessions
     assert daemon.outcome(first) == "done"
     second = daemon.ask("cycle", handoff="the second")
     assert daemon.outcome(second) == "done"
-    after = eventually(daemon.living)
+    after = eventually(daemon.started)
 
     worker.send_signal(signal.SIGCONT)
-    daemon.comes_to_rest(worker)
+    daemon.wait_until_idle(worker)
 
     assert after is not None
-    assert daemon.living() == after
+    assert daemon.started() == after
     assert len(daemon.starts()) == 3
     eventually(lambda: daemon.work("handoff").read_text() == "the second")
     assert (daemon.settings.handoff_dir / f"{after.name}.md").read_text() == "the second"
@@ -101,16 +102,16 @@ def test_who_is_frozen_through_later_requests_too_touches_none_of_their_sessions
 def test_a_handoff_that_is_written_too_late_overwrites_no_later_one(daemon: Daemon) -> None:
     daemon.run(MAX)
     first = daemon.ask("cycle", handoff="the first" * 7000)
-    worker, folder = daemon.whose_turn(MAX), daemon.settings.handoff_dir
-    eventually(lambda: folder.exists() and any(folder.iterdir()), deadline=PATIENCE, step=0.0001)
+    worker, folder = daemon.lease_owner(MAX), daemon.settings.handoff_dir
+    eventually(lambda: folder.exists() and any(folder.iterdir()), deadline=DEADLINE, step=0.0001)
     os.kill(worker.pid, signal.SIGSTOP)
     assert daemon.outcome(first) == "done"
     assert daemon.outcome(daemon.ask("cycle", handoff="the second")) == "done"
 
     worker.send_signal(signal.SIGCONT)
-    daemon.comes_to_rest(worker)
+    daemon.wait_until_idle(worker)
 
-    after = eventually(daemon.living)
+    after = eventually(daemon.started)
     assert after is not None
     assert (folder / f"{after.name}.md").read_text() == "the second"
     assert len(daemon.starts()) == 3
@@ -123,7 +124,7 @@ def test_who_is_frozen_until_after_a_shutdown_brings_nobody_back(daemon: Daemon)
     assert daemon.outcome(daemon.ask("shutdown")) == "done"
 
     worker.send_signal(signal.SIGCONT)
-    daemon.comes_to_rest(worker)
+    daemon.wait_until_idle(worker)
 
     assert daemon.session() is None
     assert len(daemon.starts()) == 2
@@ -134,19 +135,18 @@ def test_who_is_frozen_until_after_a_shutdown_brings_nobody_back(daemon: Daemon)
 def test_the_whole_daemon_frozen_for_longer_than_every_lease_goes_on(daemon: Daemon) -> None:
     bystander, before = daemon.run(MAXINE), daemon.run(MAX)
     ident = daemon.ask("cycle")
-    eventually(lambda: daemon.status(ident) == "carrying", deadline=PATIENCE, step=0.005)
-    assert daemon.up is not None
+    eventually(lambda: daemon.status(ident) == "carrying", deadline=DEADLINE, step=0.005)
 
-    with stopped(*(process.pid for process in family(psutil.Process(daemon.up.pid)))):
+    with stopped(*(process.pid for process in daemon.process.family())):
         locks = [daemon.town.keys.lease(MAX), daemon.town.keys.clerk]
-        eventually(lambda: not daemon.town.redis.exists(*locks), deadline=PATIENCE)
-        assert daemon.living(MAXINE) == bystander
+        eventually(lambda: not daemon.town.redis.exists(*locks), deadline=DEADLINE)
+        assert daemon.started(MAXINE) == bystander
 
     assert daemon.outcome(ident) == "done"
-    after = eventually(daemon.living, deadline=PATIENCE)
+    after = eventually(daemon.started, deadline=DEADLINE)
     assert after is not None
     assert daemon.starts() == [before.incarnation, after.incarnation]
-    assert daemon.living(MAXINE) == bystander
+    assert daemon.started(MAXINE) == bystander
 
 
 def test_a_clerk_frozen_for_longer_than_its_lease_books_nothing_twice(daemon: Daemon) -> None:
@@ -155,7 +155,7 @@ def test_a_clerk_frozen_for_longer_than_its_lease_books_nothing_twice(daemon: Da
     with stopped(clerk.pid):
         ident = daemon.ask("restart")
         key = daemon.town.keys.clerk
-        eventually(lambda: not daemon.town.redis.exists(key), deadline=PATIENCE)
+        eventually(lambda: not daemon.town.redis.exists(key), deadline=DEADLINE)
         assert daemon.status(ident) == ""
 
     assert daemon.outcome(ident) == "done"

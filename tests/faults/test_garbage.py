@@ -13,9 +13,9 @@ from gastown_mail.contracts.lifecycle import MAX_ELEMENT_BYTES
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.mail.requests import DeadLetters
 from gastown_mail.town.town import Town
-from tests.parts import CLERK, running
-from tests.towns import element
-from tests.waiting import eventually
+from tests.support.parts import CLERK, running
+from tests.support.town import element
+from tests.support.wait import eventually
 
 COUNT, SEED = 10_000, 7
 AT_ONCE = 500

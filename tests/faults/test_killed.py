@@ -11,9 +11,10 @@ import pytest
 from gastown_mail.plumbing.embedded import is_server_running
 from gastown_mail.sessions import process_table, processes
 from gastown_mail.sessions.session import Session
-from tests.faults.daemons import MAX, MAXINE, PATIENCE, SLOW_AGENT, Daemon, a_crew, a_daemon
-from tests.parts import family, lives
-from tests.waiting import eventually
+from tests.support.agents import DEAF_RECORDER, MAX, MAXINE, a_crew
+from tests.support.daemon import Daemon, a_running_daemon
+from tests.support.processes import family, lives
+from tests.support.wait import DEADLINE, eventually
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -25,13 +26,13 @@ OFTEN = "[daemon]\nheartbeat_interval = 1\nsweep_interval = 1\nrestart_backoff =
 
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
-    with a_daemon(a_crew(SLOW_AGENT, 1.5, NEVER)) as daemon:
+    with a_running_daemon(a_crew(DEAF_RECORDER, 1.5, NEVER)) as daemon:
         yield daemon
 
 
 @pytest.fixture
 def beating() -> Iterator[Daemon]:
-    with a_daemon(a_crew(daemon=OFTEN)) as daemon:
+    with a_running_daemon(a_crew(daemon=OFTEN)) as daemon:
         yield daemon
 
 
@@ -39,8 +40,8 @@ def begun(daemon: Daemon, action: str) -> tuple[Session, str, psutil.Process]:
     """A request in the middle of its act: the session it is for, its id, who carries it out."""
     before = daemon.run(MAX)
     ident = daemon.ask(action)
-    eventually(lambda: daemon.status(ident) == "carrying", deadline=PATIENCE, step=0.005)
-    return before, ident, daemon.whose_turn(MAX)
+    eventually(lambda: daemon.status(ident) == "carrying", deadline=DEADLINE, step=0.005)
+    return before, ident, daemon.lease_owner(MAX)
 
 
 def kill_at_once(*victims: psutil.Process) -> None:
@@ -55,15 +56,14 @@ def kill_at_once(*victims: psutil.Process) -> None:
 
 def kill_everything(daemon: Daemon) -> None:
     """`up` and all that it has started, but not Redis, tmux and the agents."""
-    assert daemon.up is not None
-    kill_at_once(*reversed(family(psutil.Process(daemon.up.pid))))
-    daemon.up.wait(PATIENCE)
+    kill_at_once(*reversed(daemon.process.family()))
+    daemon.process.popen.wait(DEADLINE)
 
 
 def assert_done_once(daemon: Daemon, before: Session, ident: str) -> None:
     assert daemon.outcome(ident) == "done"
     assert processes.with_incarnation(before.incarnation) == set()
-    after = eventually(daemon.living, deadline=PATIENCE)
+    after = eventually(daemon.started, deadline=DEADLINE)
     assert after is not None
     assert daemon.starts() == [before.incarnation, after.incarnation]
 
@@ -89,11 +89,11 @@ def test_a_worker_killed_in_the_middle_of_several_acts(daemon: Daemon) -> None:
     idents = {address: daemon.ask("cycle", address) for address in befores}
     eventually(lambda: {daemon.status(ident) for ident in idents.values()} == {"carrying"}, step=0.005)
 
-    kill_at_once(*{daemon.whose_turn(address) for address in befores})
+    kill_at_once(*{daemon.lease_owner(address) for address in befores})
 
     for address, before in befores.items():
         assert daemon.outcome(idents[address]) == "done"
-        after = eventually(lambda address=address: daemon.living(address), deadline=PATIENCE)  # type: ignore[misc]
+        after = eventually(lambda address=address: daemon.started(address), deadline=DEADLINE)  # type: ignore[misc]
         assert after is not None
         assert daemon.starts(address) == [before.incarnation, after.incarnation]
 
@@ -119,9 +119,9 @@ def test_who_keeps_the_time_killed(beating: Daemon, name: str) -> None:
     session, count = beating.run(MAX), beating.town.state.read().heartbeat_count
 
     kill_at_once(*family(beating.child(name)))
-    eventually(lambda: beating.town.state.read().heartbeat_count >= count + 3, deadline=PATIENCE)
+    eventually(lambda: beating.town.state.read().heartbeat_count >= count + 3, deadline=DEADLINE)
 
-    assert beating.living() == session
+    assert beating.started() == session
 
 
 def test_the_whole_daemon_killed_in_the_middle_and_started_again(daemon: Daemon) -> None:
@@ -129,12 +129,12 @@ def test_the_whole_daemon_killed_in_the_middle_and_started_again(daemon: Daemon)
     before, ident, _ = begun(daemon, "cycle")
 
     kill_everything(daemon)
-    assert daemon.living(MAXINE) == bystander
+    assert daemon.started(MAXINE) == bystander
     assert process_table.read_process(before.pid) is not None, "agents outlive it"
-    daemon.start()
+    daemon.up()
 
     assert_done_once(daemon, before, ident)
-    assert daemon.living(MAXINE) == bystander
+    assert daemon.started(MAXINE) == bystander
 
 
 def test_the_whole_daemon_and_its_redis_killed_in_the_middle_and_started_again(daemon: Daemon) -> None:
@@ -145,28 +145,26 @@ def test_the_whole_daemon_and_its_redis_killed_in_the_middle_and_started_again(d
     kill_everything(daemon)
     kill_at_once(redis)
     eventually(lambda: not is_server_running(daemon.settings.redis_dir))
-    daemon.start()
+    daemon.up()
 
     assert_done_once(daemon, before, ident)
-    assert daemon.living(MAXINE) == bystander
+    assert daemon.started(MAXINE) == bystander
 
 
 def test_only_the_first_process_killed_and_started_again_while_its_children_finish(daemon: Daemon) -> None:
     before, ident, _ = begun(daemon, "cycle")
-    assert daemon.up is not None
 
-    daemon.up.kill()
-    daemon.up.wait(PATIENCE)
-    daemon.start()
+    daemon.process.stop(signal.SIGKILL)
+    daemon.up()
 
     assert_done_once(daemon, before, ident)
 
 
 def test_the_tmux_server_killed_in_the_middle_ends_in_one_successor() -> None:
-    with a_daemon(a_crew(SLOW_AGENT, 1.5, OFTEN)) as daemon:
+    with a_running_daemon(a_crew(DEAF_RECORDER, 1.5, OFTEN)) as daemon:
         before, ident, _ = begun(daemon, "cycle")
 
-        kill_at_once(psutil.Process(daemon.tmux_server()))
+        kill_at_once(psutil.Process(daemon.tmux_pid()))
 
         assert_done_once(daemon, before, ident)
 
@@ -175,13 +173,13 @@ def test_the_tmux_server_killed_brings_back_who_must_run_and_nobody_else() -> No
     toml = a_crew(daemon=OFTEN).replace(
         '[agents."gastown/crew/max"]', '[agents."gastown/crew/max"]\nkeep_running = true'
     )
-    with a_daemon(toml) as daemon:
-        first = eventually(daemon.living, deadline=PATIENCE)
+    with a_running_daemon(toml) as daemon:
+        first = eventually(daemon.started, deadline=DEADLINE)
         daemon.run(MAXINE)
         assert first is not None
-        kill_at_once(psutil.Process(daemon.tmux_server()))
+        kill_at_once(psutil.Process(daemon.tmux_pid()))
 
-        second = eventually(lambda: (s := daemon.living()) and s.pid != first.pid and s, deadline=PATIENCE)
+        second = eventually(lambda: (s := daemon.started()) and s.pid != first.pid and s, deadline=DEADLINE)
 
         assert second
         assert len(daemon.starts(MAX)) == 2

@@ -28,7 +28,7 @@ from gastown_mail.lifecycle.clerk import Clerk
 from gastown_mail.mail.requests import DeadLetters, RequestStore
 from gastown_mail.town.roster import Roster
 from gastown_mail.town.town import Town
-from tests.towns import element, write_town
+from tests.support.town import element, write_town
 
 SHORT = 0.01
 AGENTS = ("gastown/witness", "gastown/crew/max")

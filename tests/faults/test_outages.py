@@ -15,9 +15,10 @@ from gastown_mail.contracts.errors import RequestNotAccepted
 from gastown_mail.contracts.state import load_state
 from gastown_mail.mail.send import send_lifecycle
 from gastown_mail.town.records import Desired
-from tests.faults.daemons import MAX, MAXINE, PATIENCE, Daemon, a_crew, a_daemon, stopped
-from tests.parts import kill
-from tests.waiting import eventually
+from tests.support.agents import MAX, MAXINE, a_crew
+from tests.support.daemon import Daemon, a_running_daemon
+from tests.support.processes import kill, stopped
+from tests.support.wait import DEADLINE, eventually
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -26,14 +27,14 @@ KEEP_RUNNING = a_crew().replace("[roles.crew]", "[roles.crew]\nkeep_running = tr
 
 @pytest.fixture
 def daemon() -> Iterator[Daemon]:
-    with a_daemon(KEEP_RUNNING) as daemon:
+    with a_running_daemon(KEEP_RUNNING) as daemon:
         yield daemon
 
 
 @pytest.fixture
 def pids(daemon: Daemon) -> dict[str, int]:
     """The crew, started because it must run, with the pids of its sessions."""
-    eventually(lambda: daemon.living(MAX) and daemon.living(MAXINE), deadline=PATIENCE)
+    eventually(lambda: daemon.started(MAX) and daemon.started(MAXINE), deadline=DEADLINE)
     return alive(daemon)
 
 
@@ -44,7 +45,7 @@ def alive(daemon: Daemon) -> dict[str, int]:
 def beats_on(daemon: Daemon) -> None:
     """Wait for a heartbeat that began after now."""
     count = answered(daemon)
-    eventually(lambda: answered(daemon) >= count + 2, deadline=PATIENCE)
+    eventually(lambda: answered(daemon) >= count + 2, deadline=DEADLINE)
 
 
 def detail(daemon: Daemon, ident: str) -> str:
@@ -84,7 +85,7 @@ def test_redis_killed_is_started_again_and_nothing_accepted_is_lost(
         kill(psutil.Process(daemon.redis_pid()))
     assert alive(daemon) == pids
 
-    eventually(lambda: answered(daemon), deadline=PATIENCE)
+    eventually(lambda: answered(daemon), deadline=DEADLINE)
 
     assert daemon.outcome(ident) == "done"
     assert len(daemon.starts(MAXINE)) == 2
@@ -107,7 +108,7 @@ def test_redis_that_stands_still_is_waited_for(daemon: Daemon, pids: dict[str, i
     assert daemon.outcome(ident) == "done"
     assert len(daemon.starts(MAXINE)) == 2
     beats_on(daemon)
-    eventually(lambda: not daemon.town.requests.unsettled(), deadline=PATIENCE)
+    eventually(lambda: not daemon.town.requests.unsettled(), deadline=DEADLINE)
     assert_serves_on(daemon, alive(daemon))
 
 
@@ -122,7 +123,7 @@ def test_a_full_redis_refuses_and_harms_nobody(daemon: Daemon, pids: dict[str, i
                 "restart", agent=MAX, redis_url=daemon.town.redis_url, town=daemon.settings.town_name
             )
         before = daemon.logged("clerk_waits")
-        eventually(lambda: daemon.logged("clerk_waits") > before, deadline=PATIENCE)
+        eventually(lambda: daemon.logged("clerk_waits") > before, deadline=DEADLINE)
         assert alive(daemon) == pids
         assert daemon.status(ident) == ""
     finally:
@@ -142,9 +143,9 @@ def test_after_redis_was_emptied_stopped_stays_stopped_and_workers_register_agai
 
     daemon.town.redis.flushall()
 
-    eventually(lambda: daemon.record(MAXINE).desired is Desired.STOPPED, deadline=PATIENCE)
+    eventually(lambda: daemon.record(MAXINE).desired is Desired.STOPPED, deadline=DEADLINE)
     beats_on(daemon)
-    eventually(lambda: registered(daemon) == workers, deadline=PATIENCE)
+    eventually(lambda: registered(daemon) == workers, deadline=DEADLINE)
     assert alive(daemon) == left == {MAX: pids[MAX]}
     assert daemon.session(MAXINE) is None
     after = load_state(daemon.root)
@@ -155,14 +156,14 @@ def test_after_redis_was_emptied_stopped_stays_stopped_and_workers_register_agai
 
 def test_a_stop_right_after_redis_was_emptied_forgets_no_wish(daemon: Daemon, pids: dict[str, int]) -> None:
     assert daemon.outcome(daemon.ask("shutdown", MAXINE)) == "done"
-    helpers = [process.pid for process in psutil.Process(daemon.up.pid).children(recursive=True)]  # type: ignore[union-attr]
+    helpers = [process.pid for process in daemon.process.children()]
     with stopped(*helpers):
         daemon.town.redis.flushall()
-        daemon.up.terminate()  # type: ignore[union-attr]
-        eventually(lambda: daemon.town.redis.exists(daemon.town.keys.state), deadline=PATIENCE)
-    assert daemon.up.wait(PATIENCE) == 0  # type: ignore[union-attr]
+        daemon.process.popen.terminate()
+        eventually(lambda: daemon.town.redis.exists(daemon.town.keys.state), deadline=DEADLINE)
+    assert daemon.process.popen.wait(DEADLINE) == 0
 
-    daemon.start()
+    daemon.up()
     beats_on(daemon)
 
     assert daemon.record(MAXINE).desired is Desired.STOPPED
@@ -173,39 +174,39 @@ def test_a_wish_of_an_operator_into_an_emptied_redis_forgets_no_other(
     daemon: Daemon, pids: dict[str, int]
 ) -> None:
     assert daemon.outcome(daemon.ask("shutdown", MAXINE)) == "done"
-    helpers = [process.pid for process in psutil.Process(daemon.up.pid).children(recursive=True)]  # type: ignore[union-attr]
+    helpers = [process.pid for process in daemon.process.children()]
     with stopped(*helpers):
         daemon.town.redis.flushall()
         daemon.town.desired.pause(MAX)
 
-    eventually(lambda: daemon.record(MAXINE).desired is Desired.STOPPED, deadline=PATIENCE)
+    eventually(lambda: daemon.record(MAXINE).desired is Desired.STOPPED, deadline=DEADLINE)
     beats_on(daemon)
     assert daemon.record(MAX).desired is Desired.PAUSED
     assert alive(daemon) == {MAX: pids[MAX]}
 
 
 def test_a_tmux_server_that_stands_still_is_waited_for(daemon: Daemon, pids: dict[str, int]) -> None:
-    server = daemon.tmux_server()
+    server = daemon.tmux_pid()
     with stopped(server):
         ident = daemon.ask("restart")
-        eventually(lambda: "waiting: tmux did not answer" in detail(daemon, ident), deadline=PATIENCE)
-        eventually(lambda: daemon.logged("not_looked"), deadline=PATIENCE)
+        eventually(lambda: "waiting: tmux did not answer" in detail(daemon, ident), deadline=DEADLINE)
+        eventually(lambda: daemon.logged("not_looked"), deadline=DEADLINE)
 
     assert daemon.outcome(ident) == "done"
     assert len(daemon.starts()) == 2
-    assert daemon.tmux_server() == server
+    assert daemon.tmux_pid() == server
     assert_serves_on(daemon, alive(daemon))
 
 
 def test_without_the_folder_of_its_socket_tmux_is_not_taken_for_dead(short_folder: Path) -> None:
     folder = short_folder / "sockets"
     folder.mkdir(mode=0o700)
-    with a_daemon(KEEP_RUNNING, TMUX_TMPDIR=str(folder)) as daemon:
-        eventually(lambda: len(daemon.starts(MAX)) == len(daemon.starts(MAXINE)) == 1, deadline=PATIENCE)
+    with a_running_daemon(KEEP_RUNNING, TMUX_TMPDIR=str(folder)) as daemon:
+        eventually(lambda: len(daemon.starts(MAX)) == len(daemon.starts(MAXINE)) == 1, deadline=DEADLINE)
         with moved(folder, short_folder / "away"):
             ident = daemon.ask("restart")
-            eventually(lambda: "waiting: " in detail(daemon, ident), deadline=PATIENCE)
-            eventually(lambda: daemon.logged("not_looked"), deadline=PATIENCE)
+            eventually(lambda: "waiting: " in detail(daemon, ident), deadline=DEADLINE)
+            eventually(lambda: daemon.logged("not_looked"), deadline=DEADLINE)
             assert len(daemon.starts(MAX)) == len(daemon.starts(MAXINE)) == 1
 
         assert daemon.outcome(ident) == "done"
@@ -231,16 +232,16 @@ def short_folder() -> Iterator[Path]:
 
 
 def test_without_the_tmux_program_nothing_is_concluded(short_folder: Path) -> None:
-    for name in ("sh", "cat", "tmux"):
+    for name in ("sh", "cat", "env", "mv", "tmux"):
         (short_folder / name).symlink_to(str(shutil.which(name)))
     program = short_folder / "tmux"
-    with a_daemon(KEEP_RUNNING, PATH=str(short_folder)) as daemon:
-        eventually(lambda: daemon.living(MAX) and daemon.living(MAXINE), deadline=PATIENCE)
+    with a_running_daemon(KEEP_RUNNING, PATH=str(short_folder)) as daemon:
+        eventually(lambda: daemon.started(MAX) and daemon.started(MAXINE), deadline=DEADLINE)
         pids = alive(daemon)
         with moved(program, short_folder / "away"):
             ident = daemon.ask("restart")
-            eventually(lambda: "waiting: no tmux" in detail(daemon, ident), deadline=PATIENCE)
-            eventually(lambda: daemon.logged("not_looked"), deadline=PATIENCE)
+            eventually(lambda: "waiting: no tmux" in detail(daemon, ident), deadline=DEADLINE)
+            eventually(lambda: daemon.logged("not_looked"), deadline=DEADLINE)
             assert alive(daemon) == pids
 
         assert daemon.outcome(ident) == "done"
@@ -257,7 +258,7 @@ def test_a_state_json_that_cannot_be_written_is_said_and_stops_nobody(
     file.mkdir()
     (file / "in-the-way").touch()
 
-    eventually(lambda: "state.json" in said_errors(daemon), deadline=PATIENCE)
+    eventually(lambda: "state.json" in said_errors(daemon), deadline=DEADLINE)
     assert_serves_on(daemon, pids)
     shutil.rmtree(file)
     file.write_bytes(kept)
@@ -277,7 +278,7 @@ def test_a_handoff_that_cannot_be_written_kills_nobody_until_it_can(
     in_the_way.write_text("a file where a folder should be")
 
     ident = daemon.ask("cycle", handoff="next: merge")
-    eventually(lambda: "handoff" in detail(daemon, ident), deadline=PATIENCE)
+    eventually(lambda: "handoff" in detail(daemon, ident), deadline=DEADLINE)
     assert alive(daemon) == pids
     in_the_way.unlink()
 

@@ -8,8 +8,10 @@ from contextlib import ExitStack
 import pytest
 
 from gastown_mail.sessions import process_table
-from tests.faults.daemons import DAEMON, MAX, MAXINE, Daemon, a_crew, a_daemon, kill_server, surroundings
-from tests.waiting import eventually
+from tests.support.agents import MAX, MAXINE, UNPOKED, a_crew
+from tests.support.daemon import Daemon, a_running_daemon
+from tests.support.processes import clean_environ, end_tmux_server
+from tests.support.wait import eventually
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -18,7 +20,7 @@ class UsersTmux:
     """A tmux server that a person runs, with sessions named like the agents'."""
 
     def __init__(self, names: list[str]) -> None:
-        self.socket, self.environ = f"user-{secrets.token_hex(4)}", surroundings()
+        self.socket, self.environ = f"user-{secrets.token_hex(4)}", clean_environ()
         for name in names:
             self._tmux("new-session", "-d", "-s", name, "sleep 100000")
 
@@ -36,9 +38,9 @@ class UsersTmux:
 
 @pytest.fixture
 def towns(redis_url: str) -> Iterator[tuple[Daemon, Daemon]]:
-    toml = a_crew(daemon=f'{DAEMON}redis_url = "{redis_url}"\n')
+    toml = a_crew(daemon=f'{UNPOKED}redis_url = "{redis_url}"\n')
     with ExitStack() as stack:
-        first, second = (stack.enter_context(a_daemon(toml)) for _ in range(2))
+        first, second = (stack.enter_context(a_running_daemon(toml)) for _ in range(2))
         yield first, second
 
 
@@ -46,7 +48,7 @@ def towns(redis_url: str) -> Iterator[tuple[Daemon, Daemon]]:
 def user() -> Iterator[UsersTmux]:
     made = UsersTmux(["gt-gastown-crew-max", "gt-gastown-crew-maxine"])
     yield made
-    kill_server(made.socket, made.environ)
+    end_tmux_server(made.socket, made.environ)
 
 
 def test_what_is_asked_of_one_town_happens_in_no_other(towns: tuple[Daemon, Daemon], user: UsersTmux) -> None:
@@ -101,8 +103,8 @@ def test_a_town_that_is_told_to_use_the_user_s_server_leaves_the_user_s_sessions
     user: UsersTmux, redis_url: str
 ) -> None:
     users = user.sessions()
-    toml = a_crew(daemon=f'{DAEMON}redis_url = "{redis_url}"\ntmux_socket = "{user.socket}"\n')
-    with a_daemon(toml.replace("[roles.crew]", "[roles.crew]\nkeep_running = true")) as daemon:
+    toml = a_crew(daemon=f'{UNPOKED}redis_url = "{redis_url}"\ntmux_socket = "{user.socket}"\n')
+    with a_running_daemon(toml.replace("[roles.crew]", "[roles.crew]\nkeep_running = true")) as daemon:
         ident = daemon.ask("cycle", "operator", to=MAX)
 
         assert daemon.outcome(ident) == "refused"

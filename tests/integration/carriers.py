@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from gastown_mail.town.town import Town
-from tests.towns import clean_environ
+from tests.support.processes import clean_environ
 
 ANSWER_DEADLINE = 60.0
 

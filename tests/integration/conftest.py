@@ -8,8 +8,9 @@ import pytest
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.town import Town
 from tests.integration.carriers import Carriers
-from tests.integration.stage import RECORDED, Stage
 from tests.integration.tmux_world import RECORDER, Recorder, TmuxWorld, python
+from tests.support.agents import RECORDED
+from tests.support.stage import Stage
 
 
 @pytest.fixture

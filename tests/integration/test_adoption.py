@@ -15,9 +15,11 @@ from gastown_mail.lifecycle.start import adopt_session
 from gastown_mail.mail.events import read_latest
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.lease import Lease
-from tests.integration.stage import MAX, Stage, identity
-from tests.towns import clean_environ
-from tests.waiting import eventually
+from tests.support.agents import MAX
+from tests.support.processes import clean_environ
+from tests.support.stage import Stage
+from tests.support.town import identity
+from tests.support.wait import eventually
 
 OWN_WORK = (
     "sleep 600 & setsid sleep 600 & echo $$ > by-hand;"
@@ -154,7 +156,7 @@ def test_where_there_is_no_session_there_is_nothing_to_adopt(bound: Stage) -> No
 
 
 def test_our_own_session_keeps_its_token(bound: Stage) -> None:
-    session = bound.start()
+    session = bound.run()
 
     with pytest.raises(GastownError, match="is ours already"):
         adopt_session(bound.town, bound.agent())

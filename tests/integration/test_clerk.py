@@ -15,8 +15,9 @@ from gastown_mail.mail.requests import DeadLetters
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.town.queues import CARRY_OUT, TownJob
 from gastown_mail.town.town import Town
-from tests.parts import a_clerk, book_inbox
-from tests.towns import TWO_AGENTS, element
+from tests.support.agents import TWO_AGENTS
+from tests.support.parts import a_clerk, accept_inbox
+from tests.support.town import element
 
 MAX, WITNESS = "gastown/crew/max", "gastown/witness"
 
@@ -52,7 +53,7 @@ def test_an_element_becomes_a_record_and_a_job(town: Town) -> None:
     before = datetime.now(UTC) - timedelta(seconds=1)
     push(town, element("gastown-witness", "CYCLE", id="one", to="gastown/max", reason="ünd", handoff="h"))
 
-    book_inbox(town)
+    accept_inbox(town)
 
     record = town.requests.record("one")
     assert record["status"] == "received"
@@ -70,7 +71,7 @@ def test_an_element_becomes_a_record_and_a_job(town: Town) -> None:
 def test_the_record_is_for_everybody_and_holds_no_secret(town: Town) -> None:
     push(town, element(WITNESS, "cycle", id="one", incarnation="s3cret", handoff="private notes"))
 
-    book_inbox(town)
+    accept_inbox(town)
 
     text = json.dumps(town.requests.record("one"))
     assert "s3cret" not in text
@@ -80,7 +81,7 @@ def test_the_record_is_for_everybody_and_holds_no_secret(town: Town) -> None:
 def test_the_job_is_ours_and_has_tries_left(town: Town) -> None:
     push(town, element(id="one"))
 
-    book_inbox(town)
+    accept_inbox(town)
 
     (job,) = town.queues.lifecycle(town.host).jobs
     assert (job.func_name, list(job.args), job.retries_left) == (CARRY_OUT, ["one"], 3)
@@ -89,10 +90,10 @@ def test_the_job_is_ours_and_has_tries_left(town: Town) -> None:
 
 def test_the_same_id_twice_is_one_request(town: Town) -> None:
     push(town, element(WITNESS, "restart", id="one"), element(WITNESS, "shutdown", id="one"))
-    book_inbox(town)
+    accept_inbox(town)
     push(town, element(MAX, "shutdown", id="one"))
 
-    book_inbox(town)
+    accept_inbox(town)
 
     assert jobs(town) == ["one"]
     assert town.requests.record("one")["action"] == "restart"
@@ -103,10 +104,10 @@ def test_the_same_id_twice_is_one_request(town: Town) -> None:
 def test_the_same_bytes_twice_are_one_request(town: Town) -> None:
     wish = element(WITNESS, "restart")
     push(town, wish, wish)
-    book_inbox(town)
+    accept_inbox(town)
     push(town, wish)
 
-    book_inbox(town)
+    accept_inbox(town)
 
     assert jobs(town) == [content_id(wish)]
     assert nothing_is_left(town)
@@ -115,13 +116,13 @@ def test_the_same_bytes_twice_are_one_request(town: Town) -> None:
 def test_a_late_copy_of_a_settled_request_changes_nothing(town: Town) -> None:
     wish = element(WITNESS, "restart", id="one")
     push(town, wish)
-    book_inbox(town)
+    accept_inbox(town)
 
     assert town.requests.settle("one", WITNESS, RequestStatus.DONE, "so it was", datetime.now(UTC))
     settled = town.requests.record("one")
     push(town, wish)
 
-    book_inbox(town)
+    accept_inbox(town)
 
     assert town.requests.record("one") == settled
     assert town.requests.pending(WITNESS) == []
@@ -169,7 +170,7 @@ def test_what_is_no_request_is_a_dead_letter_with_its_reason_and_bytes(town: Tow
     poison, reason = POISON[what]
     push(town, poison)
 
-    book_inbox(town)
+    accept_inbox(town)
 
     (ident,) = dead(town)
     record = town.requests.record(ident)
@@ -187,7 +188,7 @@ def test_poison_delays_nobody_and_order_is_kept(town: Town) -> None:
     for good, (poison, _) in zip(elements, POISON.values(), strict=True):
         push(town, poison, good)
 
-    book_inbox(town)
+    accept_inbox(town)
 
     good_ids = [f"good-{number}" for number in range(len(POISON))]
     assert jobs(town) == town.requests.pending(WITNESS) == good_ids
@@ -199,7 +200,7 @@ def test_every_depth_of_nesting_is_survived(town: Town) -> None:
     for depth in range(200, 1100):
         push(town, b'{"action":"cycle","from":' + b"[" * depth + b"]" * depth + b"}")
 
-    book_inbox(town)
+    accept_inbox(town)
 
     assert len(dead(town)) == 900
     assert nothing_is_left(town)
@@ -211,7 +212,7 @@ def test_the_largest_element_is_read(town: Town) -> None:
     assert len(largest) == MAX_ELEMENT_BYTES
     push(town, largest)
 
-    book_inbox(town)
+    accept_inbox(town)
 
     assert jobs(town) == ["one"]
 
@@ -227,7 +228,7 @@ def test_the_largest_element_is_read(town: Town) -> None:
 def test_who_sent_a_bad_element_sees_the_refusal_under_its_id(town: Town, bad: bytes) -> None:
     push(town, bad)
 
-    book_inbox(town)
+    accept_inbox(town)
 
     assert town.requests.record("mine")["status"] == "refused"
     assert dead(town) == ["mine"]
@@ -238,7 +239,7 @@ def test_a_request_goes_to_the_queue_of_its_agents_host(town: Town) -> None:
     (town.settings.town_root / "town.toml").write_text(toml)
     push(town, element(MAX, "restart", id="there"), element(WITNESS, "restart", id="here"))
 
-    book_inbox(town)
+    accept_inbox(town)
 
     assert (jobs(town, "far-away"), jobs(town)) == (["there"], ["here"])
 
@@ -248,7 +249,7 @@ def test_what_a_killed_clerk_had_taken_is_booked_first_and_once(town: Town) -> N
     town.redis.rpush(town.keys.taken, *taken)
     push(town, taken[0], element(id="later"))
 
-    book_inbox(town)
+    accept_inbox(town)
 
     assert jobs(town) == ["taken-0", "taken-1", "taken-2", "later"]
     assert nothing_is_left(town)
@@ -257,7 +258,7 @@ def test_what_a_killed_clerk_had_taken_is_booked_first_and_once(town: Town) -> N
 def test_more_than_a_batch_is_booked_in_order(town: Town) -> None:
     push(town, *(element(random.choice([MAX, WITNESS]), id=f"{number:04}") for number in range(450)))
 
-    book_inbox(town)
+    accept_inbox(town)
 
     assert jobs(town) == [f"{number:04}" for number in range(450)]
 
@@ -317,7 +318,7 @@ def test_whatever_is_pushed_is_accounted_for_and_the_clerk_goes_on(town: Town, e
     town.redis.flushall()
     push(town, *elements, element(id="the-last"))
 
-    book_inbox(town)
+    accept_inbox(town)
 
     assert nothing_is_left(town)
     alive, gone = set(town.requests.unsettled()), set(dead(town))

@@ -14,9 +14,11 @@ import redis
 from gastown_mail.mail import events
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.town.town import Town
-from tests.parts import CLERK, OwnServer, kill, lives, running
-from tests.towns import element
-from tests.waiting import eventually
+from tests.support.parts import CLERK, running
+from tests.support.processes import kill, lives
+from tests.support.redis import OwnServer
+from tests.support.town import element
+from tests.support.wait import eventually
 
 STREAM = 300
 

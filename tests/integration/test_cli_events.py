@@ -17,9 +17,12 @@ import pytest
 
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.town.town import Town
-from tests.parts import OwnServer, book_inbox
-from tests.towns import TWO_AGENTS, a_town, clean_environ, element
-from tests.waiting import eventually
+from tests.support.agents import TWO_AGENTS
+from tests.support.parts import accept_inbox
+from tests.support.processes import clean_environ
+from tests.support.redis import OwnServer
+from tests.support.town import a_town, element
+from tests.support.wait import eventually
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -164,7 +167,7 @@ def full(busy: Town) -> Town:
             busy.keys.inbox, element("operator", "cycle", id=ident, to=to, reason="long words " * 50)
         )
     busy.redis.rpush(busy.keys.inbox, b"\xff\x1b[31mred\x1b]0;title\x07" + b"garbage " * 200)
-    book_inbox(busy)
+    accept_inbox(busy)
     busy.redis.rpush(busy.keys.inbox, b"\xff\x1b[31mred\x1b]0;title\x07" + b"garbage " * 200)
     busy.settings.log_file.parent.mkdir()
     busy.settings.log_file.write_text(

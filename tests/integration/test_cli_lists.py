@@ -13,8 +13,9 @@ from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.contracts.lifecycle import RequestStatus
 from gastown_mail.mail.requests import DeadLetters
 from gastown_mail.town.town import Town
-from tests.parts import book_inbox
-from tests.towns import TWO_AGENTS, element
+from tests.support.agents import TWO_AGENTS
+from tests.support.parts import accept_inbox
+from tests.support.town import element
 
 MAX, WITNESS = "gastown/crew/max", "gastown/witness"
 
@@ -42,7 +43,7 @@ class Desk:
 
     def book(self, ident: str, to: str = WITNESS, **more: object) -> None:
         self.town.redis.rpush(self.town.keys.inbox, element("operator", "restart", id=ident, to=to, **more))
-        book_inbox(self.town)
+        accept_inbox(self.town)
 
     def settle(self, ident: str, status: str, detail: str = "so it was", to: str = WITNESS) -> None:
         self.town.requests.settle(ident, to, RequestStatus(status), detail, datetime.now(UTC))
@@ -96,7 +97,7 @@ def test_requests_can_be_narrowed_down(some: Desk, words: tuple[str, ...], ids: 
 def test_requests_of_another_town_are_not_listed(some: Desk, make_town: Callable[..., Town]) -> None:
     other = make_town()
     other.redis.rpush(other.keys.inbox, element(WITNESS, id="other"))
-    book_inbox(other)
+    accept_inbox(other)
 
     assert "other" not in some.ids("requests", "--since", "1h")
 
@@ -180,7 +181,7 @@ def test_several_dead_letters_are_revived_and_one_that_is_none_stops_no_other(so
     assert (code, out) == (1, "five: back in the inbox\nsix: back in the inbox\n")
     assert "nobody-s: there is no dead letter nobody-s" in err
     assert some.town.redis.llen(some.town.keys.inbox) == 2
-    book_inbox(some.town)
+    accept_inbox(some.town)
     assert some.ids("dead") == []
     assert some.town.requests.record("six")["status"] == "received"
 
@@ -193,7 +194,7 @@ def test_dead_letters_are_dropped(some: Desk) -> None:
 
 def test_a_whole_reason_stands_behind_each_dead_letter(desk: Desk) -> None:
     desk.town.redis.rpush(desk.town.keys.inbox, b"\xff\x1b[2J", b'{"from": "mayor/"}')
-    book_inbox(desk.town)
+    accept_inbox(desk.town)
 
     code, out, _ = desk.run("dead")
 

@@ -11,9 +11,9 @@ from gastown_mail.daemon.workers import make_worker
 from gastown_mail.status.collect import StatusCollector
 from gastown_mail.status.health import missing_workers
 from gastown_mail.town.town import Town
-from tests.integration.stage import MAX, WITNESS
-from tests.parts import OwnServer
-from tests.towns import TWO_AGENTS, a_town
+from tests.support.agents import MAX, TWO_AGENTS, WITNESS
+from tests.support.redis import OwnServer
+from tests.support.town import a_town
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from gastown_mail.contracts.errors import GastownError, RedisUnavailable, Settin
 from gastown_mail.contracts.redis_url import redact
 from gastown_mail.plumbing.connections import connect, durability_warnings, redis_errors
 from gastown_mail.plumbing.embedded import ensure_server, server_pid, stop_server
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 
 @pytest.fixture

@@ -4,12 +4,13 @@ from gastown_mail.daemon import jobs
 from gastown_mail.lifecycle.heartbeat import run_heartbeat
 from gastown_mail.plumbing.connections import read_hash
 from tests.docs.contract import rows, words
-from tests.integration.stage import MAX, Stage
-from tests.waiting import eventually
+from tests.support.agents import MAX
+from tests.support.stage import Stage
+from tests.support.wait import eventually
 
 
 def test_the_public_hashes_have_at_least_these_fields(stage: Stage) -> None:
-    stage.start()
+    stage.run()
     request = stage.ask("cycle")
     assert stage.again(request) == "done"
     stage.wrote("prompt")

@@ -24,7 +24,7 @@ from gastown_mail.plumbing.embedded import (
     stop_server,
 )
 from gastown_mail.plumbing.locks import TownLock
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 STARTER = """
 import sys

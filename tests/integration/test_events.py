@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from gastown_mail.mail.events import EventName, last_id, read_after, read_latest, record_event
 from gastown_mail.town.town import Town
-from tests.towns import TWO_AGENTS
+from tests.support.agents import TWO_AGENTS
 
 
 def test_a_fact_is_told_with_what_belongs_to_it(town: Town) -> None:

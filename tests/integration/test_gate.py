@@ -15,8 +15,10 @@ from gastown_mail.lifecycle.heartbeat_policy import Skip, StartAgent
 from gastown_mail.mail.events import read_latest
 from gastown_mail.town.backoff import NO_HISTORY, record_start
 from gastown_mail.town.town import Town
-from tests.integration.stage import DEACON, MAX, RECORDER, WITH_DEACON, WITNESS, Stage, identity
-from tests.waiting import eventually
+from tests.support.agents import DEACON, MAX, RECORDER, WITH_DEACON, WITNESS
+from tests.support.stage import Stage
+from tests.support.town import identity
+from tests.support.wait import eventually
 
 LONG = 3600
 """Seconds that no test lives to see the end of."""
@@ -177,7 +179,7 @@ def test_after_a_failed_start_no_cycle_begins_until_the_gate_is_cleared(
     staged: Callable[..., Stage],
 ) -> None:
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
-    stage.start()
+    stage.run()
     broken = break_down(stage)
     status, why = stage.carry_out("cycle", "operator", to=MAX, handoff="mine")
     assert (status, stage.session()) == ("failed", None), why
@@ -202,7 +204,7 @@ def test_a_living_session_is_not_ended_for_a_successor_that_failed_a_moment_ago(
     staged: Callable[..., Stage], action: str
 ) -> None:
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
-    session = stage.start()
+    session = stage.run()
     now = session.started_at + timedelta(seconds=1)
     stage.town.agents.write_start_history(
         MAX, record_start(NO_HISTORY, now, stage.town.settings.daemon, failed=True)
@@ -220,7 +222,7 @@ def test_a_living_session_is_not_ended_for_a_successor_that_failed_a_moment_ago(
 
 def test_a_shutdown_passes_a_gate_that_holds_starts(staged: Callable[..., Stage]) -> None:
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
-    session = stage.start()
+    session = stage.run()
     now = session.started_at + timedelta(seconds=1)
     gate = record_start(NO_HISTORY, now, stage.town.settings.daemon, failed=True)
     stage.town.agents.write_start_history(MAX, gate)
@@ -234,7 +236,7 @@ def test_the_successor_that_did_not_come_up_is_owed_and_gets_its_handoff(
     staged: Callable[..., Stage],
 ) -> None:
     stage = staged(restart_backoff=0)
-    session = stage.start()
+    session = stage.run()
     assert not stage.agent().keep_running
     stage.wait_for_incarnation(session)
     broken = break_down(stage)

@@ -7,7 +7,7 @@ import pytest
 
 from gastown_mail.mail.requests import BATCH_SIZE, Inbox
 from gastown_mail.town.town import Town
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 
 @pytest.fixture

@@ -19,8 +19,10 @@ from gastown_mail.town import queues
 from gastown_mail.town.lease import Lease
 from gastown_mail.town.records import AgentRecord, Desired
 from gastown_mail.town.town import Town
-from tests.integration.stage import DEACON, MAX, RECORDED, RECORDER, WITH_DEACON, WITNESS, Stage, identity
-from tests.waiting import eventually
+from tests.support.agents import DEACON, MAX, RECORDED, RECORDER, WITH_DEACON, WITNESS
+from tests.support.stage import Stage
+from tests.support.town import identity
+from tests.support.wait import eventually
 
 OPERATOR = "an operator"
 
@@ -32,7 +34,7 @@ def bound(stage: Stage) -> Stage:
 
 
 def test_an_agent_that_runs_is_not_started_a_second_time(bound: Stage) -> None:
-    session = bound.start()
+    session = bound.run()
 
     assert jobs.start(MAX, "once more", OPERATOR) == "runs already"
 
@@ -89,7 +91,7 @@ def test_a_start_waits_for_nobody_who_acts_on_the_agent(bound: Stage) -> None:
 
 
 def test_a_start_on_a_tmux_that_does_not_answer_starts_nothing(bound: Stage) -> None:
-    server = bound.start(WITNESS).server
+    server = bound.run(WITNESS).server
 
     with bound.tmux_stopped(server):
         assert jobs.start(MAX, "a test wants it", OPERATOR).startswith("failed")
@@ -102,14 +104,14 @@ def test_a_request_that_came_during_a_start_is_woken_after_it(bound: Stage) -> N
     ident = bound.ask("restart", "operator", to=MAX)
     bound.town.redis.delete(bound.town.queues.lifecycle(bound.town.host).key)
 
-    bound.start()
+    bound.run()
 
     waiting = bound.town.queues.lifecycle(bound.town.host).job_ids
     assert waiting == [bound.town.keys.job_id("request", ident)]
 
 
 def test_an_operators_poke_is_typed_now(bound: Stage) -> None:
-    bound.start()
+    bound.run()
     bound.wrote("prompt")
 
     assert jobs.poke(MAX, "look at #12; it's  red") == "delivered"
@@ -121,8 +123,8 @@ def test_an_operators_poke_is_typed_now(bound: Stage) -> None:
     ("prepare", "why"),
     [
         (lambda stage: None, "no session"),
-        (lambda stage: stage.start(), "no poke"),
-        (lambda stage: (stage.start(), stage.town.desired.pause(MAX)), "paused"),
+        (lambda stage: stage.run(), "no poke"),
+        (lambda stage: (stage.run(), stage.town.desired.pause(MAX)), "paused"),
     ],
     ids=["no session", "no poke", "paused"],
 )

@@ -13,15 +13,17 @@ from gastown_mail.lifecycle.heartbeat_policy import StartAgent
 from gastown_mail.sessions.processes import with_incarnation
 from gastown_mail.town.records import Desired
 from gastown_mail.town.town import Town
-from tests.integration.stage import MAX, RECORDED, RECORDER, WITNESS, Stage, gone
 from tests.integration.tmux_world import python
-from tests.waiting import eventually
+from tests.support.agents import MAX, RECORDED, RECORDER, WITNESS
+from tests.support.processes import gone
+from tests.support.stage import Stage
+from tests.support.wait import eventually
 
 NOTES = "tests are green\nnext: merge #12 & 'tidy up' — ¿sí? 🙂\n"
 
 
 def test_a_cycle_hands_the_notes_over_to_a_fresh_session(stage: Stage) -> None:
-    first = stage.start()
+    first = stage.run()
     stage.forget_what_was_written()
 
     outcome, detail = stage.carry_out("cycle", handoff=NOTES, reason="context is full")
@@ -42,7 +44,7 @@ def test_a_cycle_hands_the_notes_over_to_a_fresh_session(stage: Stage) -> None:
 
 
 def test_a_cycle_without_notes_hands_over_the_screen_and_who_asked_and_why(stage: Stage) -> None:
-    first = stage.start()
+    first = stage.run()
     stage.town.sessions.tmux.run("send-keys", "-t", first.pane, "-l", "was deep in the parser")
     eventually(lambda: "parser" in stage.town.sessions.capture_screen(first))
 
@@ -55,7 +57,7 @@ def test_a_cycle_without_notes_hands_over_the_screen_and_who_asked_and_why(stage
 
 
 def test_a_restart_is_a_clean_start_without_any_handoff(stage: Stage) -> None:
-    first = stage.start()
+    first = stage.run()
     assert stage.carry_out("cycle", handoff=NOTES)[0] == "done"
     stage.forget_what_was_written()
 
@@ -71,7 +73,7 @@ def test_a_restart_is_a_clean_start_without_any_handoff(stage: Stage) -> None:
 
 def test_what_was_shut_down_stays_down(make_town: Callable[..., Town]) -> None:
     stage = Stage(make_town(RECORDED.replace("stop_grace = 2", "stop_grace = 2\nkeep_running = true")))
-    first = stage.start()
+    first = stage.run()
 
     outcome, _ = stage.carry_out("shutdown")
 
@@ -95,9 +97,9 @@ def test_a_session_finds_its_town_and_itself_in_its_environment_and_nothing_else
     toml = RECORDED.replace(f'[agents."{MAX}"]', f'[agents."{MAX}"]\nenv = {{ MODEL = "big $HOME" }}')
     monkeypatch.delenv("GASTOWN_HOST")
     stage = Stage(make_town(toml))
-    stage.start(WITNESS)
+    stage.run(WITNESS)
 
-    session = stage.start()
+    session = stage.run()
 
     found, town = stage.environ(), stage.town.settings
     assert {name: found[name] for name in found if name.startswith(("GASTOWN_", "GT_"))} == {
@@ -148,7 +150,7 @@ def test_the_whole_tree_of_a_session_ends_and_nobody_else(
     make_town: Callable[..., Town], bystander: int
 ) -> None:
     stage = Stage(make_town(RECORDED.replace(RECORDER, python(RUNAWAYS).removeprefix("exec "))))
-    first, other = stage.start(), stage.start("gastown/crew/maxine")
+    first, other = stage.run(), stage.run("gastown/crew/maxine")
     stage.wrote("ready")
     pids = [int(word) for word in stage.wrote("pids").read_text().split()]
 
@@ -165,7 +167,7 @@ def test_the_whole_tree_of_a_session_ends_and_nobody_else(
 def test_a_command_that_ends_at_once_fails_with_its_last_words(make_town: Callable[..., Town]) -> None:
     once = "sh -c 'echo $$ >> starts; [ -e broken ] && echo out of tokens && exit 3; sleep 600'"
     stage = Stage(make_town(RECORDED.replace(RECORDER, once)))
-    first = stage.start()
+    first = stage.run()
     (stage.agent().work_dir / "broken").touch()
 
     outcome, detail = stage.carry_out("restart")
@@ -183,7 +185,7 @@ def test_a_command_that_ends_at_once_fails_with_its_last_words(make_town: Callab
 def test_a_failed_cycle_leaves_its_notes_for_the_start_that_works(make_town: Callable[..., Town]) -> None:
     once = RECORDER.replace("sh -c '", "sh -c '[ -e broken ] && exit 3; ", 1)
     stage = Stage(make_town(RECORDED.replace(RECORDER, once)))
-    stage.start()
+    stage.run()
     stage.forget_what_was_written()
     broken = stage.agent().work_dir / "broken"
     broken.touch()

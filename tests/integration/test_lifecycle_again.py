@@ -17,8 +17,11 @@ from gastown_mail.town.lease import Lease, hold_lease
 from gastown_mail.town.records import AgentRecord
 from gastown_mail.town.town import Town
 from tests.integration.carriers import Carriers
-from tests.integration.stage import DEAF_RECORDER, MAX, RECORDED, RECORDER, Stage, gone, identity
-from tests.waiting import eventually
+from tests.support.agents import DEAF_RECORDER, MAX, RECORDED, RECORDER
+from tests.support.processes import gone
+from tests.support.stage import Stage
+from tests.support.town import identity
+from tests.support.wait import eventually
 
 ROUNDS = 8
 LONGEST = 0.7
@@ -49,7 +52,7 @@ def test_after_kills_at_random_moments_each_request_is_done_and_one_session_live
 ) -> None:
     chance = random.Random(f"{action}{seed}")
     for _ in range(ROUNDS // 2):
-        before = stage.session() or stage.start()
+        before = stage.session() or stage.run()
         begun = starts(stage)
         handoff = {"handoff": str(chance.random())} if action == "cycle" else {}
         ident = stage.ask(action, incarnation=before.incarnation, **handoff)
@@ -77,7 +80,7 @@ def test_a_kill_while_the_agent_is_slow_to_stop_costs_nothing(
     make_town: Callable[..., Town], carriers: Carriers
 ) -> None:
     stage = Stage(make_town(SLOW_TO_STOP))
-    first = stage.start()
+    first = stage.run()
     ident = stage.ask("cycle", handoff="kept")
     killed = carriers(stage.town, ident)
     killed.go()
@@ -97,7 +100,7 @@ def test_what_was_begun_and_left_is_finished_by_nobody_but_its_request(
     make_town: Callable[..., Town], carriers: Carriers, action: str
 ) -> None:
     stage = Stage(make_town(SLOW_TO_STOP.replace("stop_grace = 2", "stop_grace = 2\nkeep_running = true")))
-    first = stage.start()
+    first = stage.run()
     ident = stage.ask(action)
     killed = carriers(stage.town, ident)
     killed.go()
@@ -120,7 +123,7 @@ def test_what_the_predecessor_left_running_ends_before_the_successor_starts(
     make_town: Callable[..., Town], carriers: Carriers
 ) -> None:
     stage = Stage(make_town(SLOW_TO_STOP))
-    first = stage.start()
+    first = stage.run()
     ident = stage.ask("restart")
     killed = carriers(stage.town, ident)
     killed.go()
@@ -140,7 +143,7 @@ def test_a_request_whose_worker_always_dies_is_given_up_and_blocks_nobody(
     make_town: Callable[..., Town], carriers: Carriers
 ) -> None:
     stage = Stage(make_town(SLOW_TO_STOP))
-    stage.start()
+    stage.run()
     ident = stage.ask("restart")
     for tries in range(1, carry_out.MAX_ATTEMPTS + 1):
         carrier = carriers(stage.town, ident)
@@ -157,7 +160,7 @@ def test_a_request_whose_worker_always_dies_is_given_up_and_blocks_nobody(
 
 
 def test_the_successor_is_found_when_only_its_note_was_lost(stage: Stage) -> None:
-    first = stage.start()
+    first = stage.run()
     ident = stage.ask("restart")
     assert stage.again(ident) == "done"
     second = stage.living()

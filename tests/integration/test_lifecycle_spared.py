@@ -10,19 +10,11 @@ from gastown_mail.lifecycle import carry_out
 from gastown_mail.town.records import Desired
 from gastown_mail.town.town import Town
 from tests.integration.carriers import Carriers
-from tests.integration.stage import (
-    DEAF_RECORDER,
-    MAX,
-    MAXINE,
-    RECORDED,
-    RECORDER,
-    WITNESS,
-    Stage,
-    gone,
-    identity,
-)
-from tests.towns import element
-from tests.waiting import eventually
+from tests.support.agents import DEAF_RECORDER, MAX, MAXINE, RECORDED, RECORDER, WITNESS
+from tests.support.processes import gone
+from tests.support.stage import Stage
+from tests.support.town import element, identity
+from tests.support.wait import eventually
 
 
 @pytest.mark.parametrize("action", ["cycle", "restart"])
@@ -35,7 +27,7 @@ def test_nobody_is_ended_when_the_successor_cannot_be_started(
     binary = stage.town.settings.town_root / "bin-max"
     binary.write_text("#!/bin/sh\nexec sleep 600\n")
     binary.chmod(0o755)
-    session = stage.start()
+    session = stage.run()
     if missing == "program":
         binary.unlink()
     else:
@@ -50,13 +42,13 @@ def test_nobody_is_ended_when_the_successor_cannot_be_started(
 
 
 def test_a_second_copy_and_a_redelivered_job_change_nothing(stage: Stage) -> None:
-    first = stage.start()
+    first = stage.run()
     wish = element(MAX, "restart", incarnation=first.incarnation)
-    ident = stage.book(wish)
+    ident = stage.push(wish)
     assert stage.again(ident) == "done"
     second = stage.living()
 
-    assert stage.book(wish) == ident
+    assert stage.push(wish) == ident
     assert stage.again(ident) == "done"
 
     assert identity(stage.living()) == identity(second)
@@ -66,7 +58,7 @@ def test_a_second_copy_and_a_redelivered_job_change_nothing(stage: Stage) -> Non
 
 @pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
 def test_a_late_request_of_the_predecessor_spares_the_successor(stage: Stage, action: str) -> None:
-    first = stage.start()
+    first = stage.run()
     asked = format_time(datetime.now(UTC))
     assert stage.carry_out("restart")[0] == "done"
     second = stage.living()
@@ -93,7 +85,7 @@ def test_a_session_that_somebody_else_made_is_never_touched(stage: Stage, action
 
 
 def test_a_session_whose_name_begins_alike_survives(stage: Stage) -> None:
-    sibling = stage.start(MAXINE)
+    sibling = stage.run(MAXINE)
 
     for action in ("shutdown", "restart", "shutdown"):
         stage.carry_out(action, "operator", to=MAX)
@@ -102,7 +94,7 @@ def test_a_session_whose_name_begins_alike_survives(stage: Stage) -> None:
 
 
 def test_while_tmux_does_not_answer_nobody_is_touched_and_nothing_is_lost(stage: Stage) -> None:
-    first = stage.start()
+    first = stage.run()
     ident = stage.ask("restart")
 
     with stage.tmux_stopped(first.server):
@@ -118,7 +110,7 @@ def test_while_tmux_does_not_answer_nobody_is_touched_and_nothing_is_lost(stage:
 
 
 def test_a_pause_between_asking_and_carrying_out_is_honoured(stage: Stage) -> None:
-    session = stage.start()
+    session = stage.run()
     ident = stage.ask("restart")
 
     stage.town.desired.pause(MAX)
@@ -128,7 +120,7 @@ def test_a_pause_between_asking_and_carrying_out_is_honoured(stage: Stage) -> No
 
 
 def test_an_old_request_expires(stage: Stage) -> None:
-    session = stage.start()
+    session = stage.run()
     asked = format_time(datetime.now(UTC) - timedelta(hours=2))
 
     outcome, detail = stage.carry_out("shutdown", incarnation=session.incarnation, timestamp=asked)
@@ -139,7 +131,7 @@ def test_an_old_request_expires(stage: Stage) -> None:
 
 
 def test_an_agent_that_left_the_town_is_refused_and_one_whose_asker_left_is_served(stage: Stage) -> None:
-    max_, maxine = stage.start(MAX), stage.start(MAXINE)
+    max_, maxine = stage.run(MAX), stage.run(MAXINE)
     for_max = stage.ask("restart", WITNESS, to=MAX)
     for_maxine = stage.ask("restart", WITNESS, to=MAXINE)
     file = stage.town.settings.town_root / "town.toml"
@@ -155,7 +147,7 @@ def test_an_agent_that_left_the_town_is_refused_and_one_whose_asker_left_is_serv
 
 
 def test_of_two_requests_at_once_the_last_decides(stage: Stage) -> None:
-    first = stage.start()
+    first = stage.run()
     restart, shutdown = stage.ask("restart"), stage.ask("shutdown")
 
     assert stage.again(shutdown) == "done"
@@ -172,7 +164,7 @@ def test_acts_on_one_agent_keep_their_order_and_never_overlap(
 ) -> None:
     slow = RECORDED.replace(RECORDER, DEAF_RECORDER).replace("stop_grace = 2", "stop_grace = 5")
     stage = Stage(make_town(slow))
-    first = stage.start()
+    first = stage.run()
     restart = stage.ask("restart", "operator", to=MAX)
     one = carriers(stage.town, restart)
     two = carriers(stage.town, restart)
@@ -194,7 +186,7 @@ def test_acts_on_one_agent_keep_their_order_and_never_overlap(
 def test_two_who_carry_out_the_same_agents_requests_start_one_successor(
     stage: Stage, carriers: Carriers
 ) -> None:
-    stage.start()
+    stage.run()
     restart = stage.ask("restart", "operator", to=MAX)
     cycle = stage.ask("cycle", "operator", to=MAX, handoff="from the second")
     both = [carriers(stage.town, cycle), carriers(stage.town, restart)]

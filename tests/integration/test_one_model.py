@@ -23,9 +23,9 @@ from gastown_mail.town.backoff import StartHistory
 from gastown_mail.town.lease import hold_lease
 from gastown_mail.town.records import TOWN, AgentRecord
 from gastown_mail.town.town import Town
-from tests.integration.stage import MAX
-from tests.parts import OwnServer
-from tests.towns import TWO_AGENTS, a_town, element
+from tests.support.agents import MAX, TWO_AGENTS
+from tests.support.redis import OwnServer
+from tests.support.town import a_town, element
 
 WITH_WORK_DIR = TWO_AGENTS.replace('work_dir = "."\nstop_grace', 'work_dir = "work"\nstop_grace')
 

@@ -8,7 +8,7 @@ import pytest
 from gastown_mail.sessions.poke import _MAX_BYTES, PASTE_PAUSE, Poke
 from gastown_mail.sessions.session import Sessions
 from tests.integration.tmux_world import Recorder, TmuxWorld, poke, poke_all
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 TEXTS = [
     "HEARTBEAT: check your rigs",

@@ -17,7 +17,7 @@ from gastown_mail.sessions.poke import Poke
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
 from tests.integration.tmux_world import RECORDER, WHEN_TOLD, Recorder, TmuxWorld, poke, poke_all, python
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 
 @contextlib.contextmanager

@@ -6,9 +6,8 @@ import sys
 
 import psutil
 
-from tests.parts import kill, lives
-from tests.towns import clean_environ
-from tests.waiting import eventually
+from tests.support.processes import clean_environ, kill, lives
+from tests.support.wait import eventually
 
 STUBBORN = """
 import signal, sys, threading, time

@@ -15,7 +15,7 @@ import pytest
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.sessions import process_table, processes
 from gastown_mail.sessions.process_table import Process, ProcessTable
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 Children = list["subprocess.Popen[bytes]"]
 

@@ -12,9 +12,10 @@ from gastown_mail.lifecycle.clerk import Clerk
 from gastown_mail.mail.requests import DeadLetters
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.town import Town
-from tests.integration.stage import MAX, MAXINE, RECORDED, RECORDER, WITNESS, Stage, identity
-from tests.parts import book_inbox
-from tests.towns import element
+from tests.support.agents import MAX, MAXINE, RECORDED, RECORDER, WITNESS
+from tests.support.parts import accept_inbox
+from tests.support.stage import Stage
+from tests.support.town import element, identity
 
 MAYOR = "mayor/"
 TOWN = (
@@ -45,7 +46,7 @@ def through_the_inbox(stage: Stage, sender: str, action: str = "restart", **more
     """Ask as any program can that reaches Redis; the request's id."""
     wish = element(sender, action, id=f"proof-{secrets.token_hex(4)}", **more)
     stage.town.redis.rpush(stage.town.keys.inbox, wish)
-    book_inbox(stage.town)
+    accept_inbox(stage.town)
     return decode_element(wish)[0]
 
 
@@ -60,7 +61,7 @@ def refused(stage: Stage, ident: str, session: Session, why: str) -> None:
 @pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
 @pytest.mark.parametrize("token", ["none", "right"])
 def test_nobody_is_the_operator_by_saying_so_in_the_inbox(strict: Stage, action: str, token: str) -> None:
-    session = strict.start()
+    session = strict.run()
     proof = {"incarnation": session.incarnation} if token == "right" else {}
 
     ident = through_the_inbox(strict, "operator", action, to=MAX, **proof)
@@ -69,7 +70,7 @@ def test_nobody_is_the_operator_by_saying_so_in_the_inbox(strict: Stage, action:
 
 
 def test_what_is_filed_past_the_inbox_is_carried_out(strict: Stage) -> None:
-    session = strict.start()
+    session = strict.run()
     wish = element("operator", "restart", to=MAX)
 
     Clerk(strict.town).accept([wish], trusted=True)
@@ -79,7 +80,7 @@ def test_what_is_filed_past_the_inbox_is_carried_out(strict: Stage) -> None:
 
 
 def test_no_element_makes_itself_trusted_or_proven(strict: Stage) -> None:
-    session = strict.start()
+    session = strict.run()
 
     ident = through_the_inbox(strict, "operator", to=MAX, trusted="true", proven="true")
 
@@ -87,7 +88,7 @@ def test_no_element_makes_itself_trusted_or_proven(strict: Stage) -> None:
 
 
 def test_an_agent_asks_for_itself_with_its_token_and_not_without(strict: Stage) -> None:
-    session = strict.start()
+    session = strict.run()
 
     refused(strict, through_the_inbox(strict, MAX), session, "did not prove itself")
 
@@ -97,7 +98,7 @@ def test_an_agent_asks_for_itself_with_its_token_and_not_without(strict: Stage) 
 
 
 def test_another_agents_token_proves_nothing(strict: Stage) -> None:
-    session, other = strict.start(), strict.start(MAXINE)
+    session, other = strict.run(), strict.run(MAXINE)
 
     ident = through_the_inbox(strict, MAX, "shutdown", incarnation=other.incarnation)
 
@@ -107,7 +108,7 @@ def test_another_agents_token_proves_nothing(strict: Stage) -> None:
 
 
 def test_a_witness_asks_for_its_rig_with_the_token_of_its_own_session(strict: Stage) -> None:
-    session, witness = strict.start(), strict.start(WITNESS)
+    session, witness = strict.run(), strict.run(WITNESS)
     assert strict.record(WITNESS).incarnation == witness.incarnation
 
     ident = through_the_inbox(strict, WITNESS, to=MAX, incarnation=witness.incarnation)
@@ -119,8 +120,8 @@ def test_a_witness_asks_for_its_rig_with_the_token_of_its_own_session(strict: St
 
 @pytest.mark.parametrize("token", ["none", "victim's", "stranger's", "old", "made up"])
 def test_a_witness_without_its_own_token_is_refused(strict: Stage, token: str) -> None:
-    session, stranger = strict.start(), strict.start(MAXINE)
-    old = strict.start(WITNESS)
+    session, stranger = strict.run(), strict.run(MAXINE)
+    old = strict.run(WITNESS)
     assert strict.carry_out("restart", WITNESS, incarnation=old.incarnation)[0] == "done"
     proofs = {
         "none": {}, "victim's": {"incarnation": session.incarnation}, "old": {"incarnation": old.incarnation},
@@ -133,7 +134,7 @@ def test_a_witness_without_its_own_token_is_refused(strict: Stage, token: str) -
 
 
 def test_an_asker_that_never_had_a_session_has_no_token(strict: Stage) -> None:
-    session = strict.start()
+    session = strict.run()
 
     for proof in ({}, {"incarnation": session.incarnation}):
         ident = through_the_inbox(strict, MAYOR, to=MAX, **proof)
@@ -146,7 +147,7 @@ def test_who_was_proven_at_the_booking_may_be_renewed_before_the_carrying_out(
     request: pytest.FixtureRequest, town: str
 ) -> None:
     stage: Stage = request.getfixturevalue(town)
-    session, mayor = stage.start(), stage.start(MAYOR)
+    session, mayor = stage.run(), stage.run(MAYOR)
     ident = through_the_inbox(stage, MAYOR, to=MAX, incarnation=mayor.incarnation)
     assert stage.carry_out("cycle", MAYOR, incarnation=mayor.incarnation)[0] == "done"
     assert stage.living(MAYOR).incarnation != mayor.incarnation
@@ -157,12 +158,12 @@ def test_who_was_proven_at_the_booking_may_be_renewed_before_the_carrying_out(
 
 
 def test_a_revived_request_has_to_be_as_proven_as_before(strict: Stage) -> None:
-    session = strict.start()
+    session = strict.run()
     ident = through_the_inbox(strict, "operator", to=MAX)
     refused(strict, ident, session, "operator")
 
     DeadLetters(strict.town.redis, strict.town.keys).revive(ident)
-    book_inbox(strict.town)
+    accept_inbox(strict.town)
 
     assert carry_out.carry_out_request(strict.town, ident) == "refused"
     assert identity(strict.living()) == identity(session)

@@ -20,8 +20,9 @@ from gastown_mail.plumbing.connections import to_str
 from gastown_mail.town import queues
 from gastown_mail.town.queues import ALLOWED_FUNCTIONS, CARRY_OUT, START, SWEEP, TownJob, TownQueue
 from gastown_mail.town.town import Town
-from tests.parts import WORKER, lives, running
-from tests.waiting import eventually
+from tests.support.parts import WORKER, running
+from tests.support.processes import lives
+from tests.support.wait import eventually
 
 LONG = 60.0
 

@@ -16,7 +16,7 @@ from gastown_mail.contracts.state import State, load_state, state_file
 from gastown_mail.plumbing.connections import connect, read_hash
 from gastown_mail.town.records import AgentRecord, AgentStore, Desired
 from gastown_mail.town.town import Town
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 MAX = "gastown/crew/max"
 NOW = datetime(2025, 12, 20, 10, 12, 21, 123456, tzinfo=timezone(timedelta(hours=-8)))

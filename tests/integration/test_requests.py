@@ -13,8 +13,9 @@ from gastown_mail.mail.requests import DeadLetters
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.town.queues import TownJob
 from gastown_mail.town.town import Town
-from tests.parts import book_inbox
-from tests.towns import TWO_AGENTS, element
+from tests.support.agents import TWO_AGENTS
+from tests.support.parts import accept_inbox
+from tests.support.town import element
 
 WITNESS = "gastown/witness"
 WEEK = 7 * 24 * 3600
@@ -26,7 +27,7 @@ def ask(town: Town) -> Callable[..., str]:
 
     def book(ident: str = "one", sender: str = WITNESS, **more: object) -> str:
         town.redis.rpush(town.keys.inbox, element(sender, "restart", id=ident, **more))
-        book_inbox(town)
+        accept_inbox(town)
         return ident
 
     return book
@@ -146,7 +147,7 @@ def test_a_revived_letter_is_asked_anew(town: Town, ask: Callable[..., str], dea
     before = datetime.now(UTC)
 
     dead.revive("one")
-    book_inbox(town)
+    accept_inbox(town)
 
     record, work = town.requests.record("one"), town.requests.progress("one")
     assert (record["status"], record["agent"], record["reason"]) == ("received", "gastown/crew/max", "why")
@@ -164,11 +165,11 @@ def test_a_revived_letter_is_asked_anew(town: Town, ask: Callable[..., str], dea
 
 def test_a_letter_without_an_id_keeps_its_digest_when_revived(town: Town, dead: DeadLetters) -> None:
     town.redis.rpush(town.keys.inbox, b'{"from":"gastown/witness"}')
-    book_inbox(town)
+    accept_inbox(town)
     (ident,) = dead.ids()
 
     dead.revive(ident)
-    book_inbox(town)
+    accept_inbox(town)
 
     assert dead.ids() == [ident]
     assert town.requests.record(ident)["status"] == "refused"
@@ -184,7 +185,7 @@ def test_a_letter_that_was_refused_for_an_agent_that_has_come_since_is_carried_o
 
     dead.revive("one")
     with connect(town.redis_url, blocking=5.0) as redis:
-        book_inbox(Town(town.settings, town.redis_url, redis))
+        accept_inbox(Town(town.settings, town.redis_url, redis))
 
     assert town.requests.pending("gastown/crew/new") == ["one"]
 
@@ -269,7 +270,7 @@ def test_what_is_settled_is_kept_as_long_as_the_settings_say(make_town: Callable
     for said, seconds in (('requests_kept = "2h"', 7200), ('requests_kept = "1m"', 3600)):
         town = make_town(f"[daemon]\n{said}\n{TWO_AGENTS}")
         town.redis.rpush(town.keys.inbox, element(id="one"))
-        book_inbox(town)
+        accept_inbox(town)
         settle(town, "one", RequestStatus.FAILED)
 
         for key in (town.keys.request("one"), town.keys.progress("one")):

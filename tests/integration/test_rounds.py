@@ -17,8 +17,10 @@ from gastown_mail.mail.events import read_latest
 from gastown_mail.town import queues
 from gastown_mail.town.lease import Lease
 from gastown_mail.town.town import Town
-from tests.integration.stage import DEACON, MAX, RECORDED, WITH_DEACON, WITNESS, Stage, identity
-from tests.waiting import eventually
+from tests.support.agents import DEACON, MAX, RECORDED, WITH_DEACON, WITNESS
+from tests.support.stage import Stage
+from tests.support.town import identity
+from tests.support.wait import eventually
 
 IDLE = "[daemon]\nfresh_after = 0\n"
 POKE = "HEARTBEAT: check your workers"
@@ -78,7 +80,7 @@ def test_a_session_whose_program_has_ended_is_started_anew_and_one_that_need_not
 ) -> None:
     stage = Stage(make_town(WITH_DEACON))
     for address in (DEACON, MAX):
-        session = stage.start(address)
+        session = stage.run(address)
         stage.wrote("prompt", address)
         stage.town.sessions.tmux.run("send-keys", "-t", session.pane, "C-d")
         eventually(partial(has_ended, stage, address))
@@ -94,8 +96,8 @@ def test_a_session_whose_program_has_ended_is_started_anew_and_one_that_need_not
 
 
 def test_an_idle_agent_gets_its_poke_as_one_line(idle: Stage) -> None:
-    idle.start(WITNESS)
-    idle.start(MAX)
+    idle.run(WITNESS)
+    idle.run(MAX)
     idle.wrote("prompt", WITNESS)
 
     heartbeat.run_heartbeat(idle.town)
@@ -109,7 +111,7 @@ def test_an_idle_agent_gets_its_poke_as_one_line(idle: Stage) -> None:
 
 
 def test_an_agent_that_was_poked_a_moment_ago_is_not_poked_again(idle: Stage) -> None:
-    idle.start(WITNESS)
+    idle.run(WITNESS)
     idle.wrote("prompt", WITNESS)
 
     for _ in range(3):
@@ -147,7 +149,7 @@ def test_after_each_heartbeat_the_file_says_what_redis_says(stage: Stage) -> Non
 
 
 def test_a_heartbeat_that_could_not_look_is_not_counted(stage: Stage) -> None:
-    session = stage.start()
+    session = stage.run()
     heartbeat.run_heartbeat(stage.town)
     before = state_file(stage.town.settings.town_root).read_bytes()
 
@@ -182,7 +184,7 @@ def lose_the_job(stage: Stage, ident: str) -> None:
 
 
 def test_the_sweep_puts_a_request_back_whose_job_is_lost(stage: Stage) -> None:
-    first = stage.start()
+    first = stage.run()
     ident = stage.ask("restart")
     lose_the_job(stage, ident)
 

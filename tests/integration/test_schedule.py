@@ -18,9 +18,11 @@ from gastown_mail.plumbing.connections import connect
 from gastown_mail.town import queues
 from gastown_mail.town.queues import HEARTBEAT, SWEEP, TownJob
 from gastown_mail.town.town import Town
-from tests.parts import SCHEDULER, WORKER, OwnServer, kill, lives, running
-from tests.towns import TWO_AGENTS
-from tests.waiting import eventually
+from tests.support.agents import TWO_AGENTS
+from tests.support.parts import SCHEDULER, WORKER, running
+from tests.support.processes import kill, lives
+from tests.support.redis import OwnServer
+from tests.support.wait import eventually
 
 LONG = 60.0
 HOUR = 3600.0

@@ -14,8 +14,9 @@ from gastown_mail import RedisUnavailable, RequestNotAccepted, SettingsError, se
 from gastown_mail.mail.send import SEND_DEADLINE, Receipt
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.town.town import Town
-from tests.parts import CLERK, OwnServer, book_inbox, running
-from tests.waiting import eventually
+from tests.support.parts import CLERK, accept_inbox, running
+from tests.support.redis import OwnServer
+from tests.support.wait import eventually
 
 
 def inside(town: Town, **more: str) -> dict[str, str]:
@@ -140,7 +141,7 @@ def test_a_stalled_redis_is_an_error_and_what_it_did_get_is_one_request(
     eventually(lambda: sent(own_town)[-1]["id"] == last.id)
     pushed = {str(element["id"]) for element in sent(own_town)}
 
-    book_inbox(own_town)
+    accept_inbox(own_town)
 
     assert len(pushed) <= 2
     assert set(own_town.requests.unsettled()) == pushed
@@ -151,7 +152,7 @@ def test_a_receipt_tells_what_became_of_the_request(town: Town) -> None:
     receipt = send_lifecycle("restart", agent="gastown/nobody", environ=inside(town))
     assert (receipt.status(), receipt.detail()) == ("accepted", "")
 
-    book_inbox(town)
+    accept_inbox(town)
 
     assert receipt.status() == "refused"
     assert "gastown/nobody" in receipt.detail()
@@ -192,7 +193,7 @@ def test_a_user_with_the_least_rights_can_send_and_wait(own_town: Town, agents_u
     receipt = send_lifecycle("restart", environ=inside(own_town, GASTOWN_REDIS_URL=agents_url))
     assert receipt.status() == "accepted"
 
-    book_inbox(own_town)
+    accept_inbox(own_town)
 
     assert receipt.wait(0.1) == "received"
 
@@ -232,7 +233,7 @@ def test_a_full_redis_is_not_an_acceptance(own_town: Town) -> None:
 def test_a_receipt_can_be_made_again_from_the_id(town: Town) -> None:
     environ = inside(town)
     sent_one = send_lifecycle("restart", environ=environ)
-    book_inbox(town)
+    accept_inbox(town)
 
     again = Receipt(sent_one.id, town.redis_url, town.keys.town)
 

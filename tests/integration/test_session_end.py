@@ -18,7 +18,7 @@ from gastown_mail.sessions.process_table import Process
 from gastown_mail.sessions.session import Sessions
 from gastown_mail.sessions.tmux import Tmux, TmuxResult
 from tests.integration.tmux_world import STAY, WHEN_TOLD, TmuxWorld, python
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 STUBBORN = "trap '' TERM HUP; while :; do sleep 0.05; done"
 DOUBLE_FORK = """

@@ -16,7 +16,7 @@ from gastown_mail.sessions.processes import with_incarnation
 from gastown_mail.sessions.session import _STARTUP_CHECK, Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
 from tests.integration.tmux_world import TmuxWorld, python
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 NASTY = "~a; b 'c' \"d\" $HOME ${HOME} #{pid} #(touch pwned) ##[x] \\ \\n {e} é🙂\t\x01\n  # no comment\nend;"
 SHOW_ENVIRONMENT = "env -0 > env.part && mv env.part env && exec sleep 600"

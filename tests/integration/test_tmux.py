@@ -17,7 +17,7 @@ from gastown_mail.sessions import commands, process_table
 from gastown_mail.sessions.session import Sessions
 from gastown_mail.sessions.tmux import NoServer, TargetNotFound, Tmux
 from tests.integration.tmux_world import TmuxWorld
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 NASTY = (
     "~a; b 'c' \"d\" $HOME ${HOME} #{pid} #(reboot) ##[x] \\ \\n {e} %if -f é🙂\t\x01\n  # no comment\nend;"

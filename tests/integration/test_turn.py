@@ -13,8 +13,8 @@ from redis import Redis
 
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.town.lease import LEASE_SECONDS, Lease, LeaseOwner, hold_lease, is_held
-from tests.parts import kill
-from tests.waiting import eventually
+from tests.support.processes import kill
+from tests.support.wait import eventually
 
 HOST = "here"
 HOLDER = """

@@ -13,7 +13,9 @@ from gastown_mail.lifecycle.heartbeat_policy import Decision, Skip, StartAgent
 from gastown_mail.mail.events import read_latest
 from gastown_mail.town.records import TOWN, AgentRecord, Desired
 from gastown_mail.town.town import Town, recover_after_flush
-from tests.integration.stage import DEACON, MAX, MAXINE, WITH_DEACON, WITNESS, Stage, identity
+from tests.support.agents import DEACON, MAX, MAXINE, WITH_DEACON, WITNESS
+from tests.support.stage import Stage
+from tests.support.town import identity
 
 PAUSED, STOPPED, RUNNING = Desired.PAUSED, Desired.STOPPED, Desired.RUNNING
 
@@ -78,7 +80,7 @@ def test_a_resume_without_a_pause_changes_nothing(bound: Stage) -> None:
 
 @pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
 def test_a_paused_agent_is_left_alone_by_requests_and_pokes(bound: Stage, action: str) -> None:
-    session = bound.start()
+    session = bound.run()
     bound.town.desired.pause(MAX)
 
     status, why = bound.carry_out(action)
@@ -108,7 +110,7 @@ def test_no_start_that_waits_in_the_queue_comes_through_a_pause(bound: Stage, by
 
 
 def test_while_the_town_is_paused_requests_wait_and_afterwards_are_carried_out(bound: Stage) -> None:
-    session = bound.start()
+    session = bound.run()
     bound.town.desired.pause(TOWN)
     ident = bound.ask("restart", incarnation=session.incarnation)
 
@@ -123,7 +125,7 @@ def test_while_the_town_is_paused_requests_wait_and_afterwards_are_carried_out(b
 
 
 def test_while_the_town_is_paused_nobody_is_started_or_poked(bound: Stage) -> None:
-    bound.start(WITNESS)
+    bound.run(WITNESS)
     bound.town.desired.pause(TOWN)
 
     answers = [jobs.start(DEACON, "a test wants it", by) for by in ("", "operator")]
@@ -148,7 +150,7 @@ def test_the_pause_of_one_agent_outlives_that_of_the_town(bound: Stage) -> None:
 
 
 def test_the_file_says_what_redis_says(bound: Stage) -> None:
-    bound.start(MAXINE)
+    bound.run(MAXINE)
     bound.town.desired.set(MAX, STOPPED)
     bound.town.desired.pause(WITNESS)
     bound.town.desired.pause(TOWN)
@@ -173,7 +175,7 @@ def test_a_file_that_was_lost_is_written_at_the_next_heartbeat(bound: Stage) -> 
 
 
 def test_an_emptied_redis_gets_back_what_was_wanted_and_counted(bound: Stage) -> None:
-    session = bound.start()
+    session = bound.run()
     bound.town.desired.set(DEACON, STOPPED)
     bound.town.desired.pause(WITNESS)
     heartbeat.run_heartbeat(bound.town)
@@ -235,7 +237,7 @@ BROKEN = [b"", b'{"gastown', b"[]", b"\xff\xfe", b"[" * 100_000]
 
 @pytest.mark.parametrize("content", BROKEN, ids=["empty", "cut", "list", "bytes", "deep"])
 def test_a_broken_file_is_mended_while_redis_knows(bound: Stage, content: bytes) -> None:
-    session = bound.start()
+    session = bound.run()
     bound.town.desired.pause(WITNESS)
     file_of(bound).write_bytes(content)
 
@@ -248,7 +250,7 @@ def test_a_broken_file_is_mended_while_redis_knows(bound: Stage, content: bytes)
 def test_a_file_that_cannot_be_written_is_said_and_stops_nobody(
     bound: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bound.start()
+    bound.run()
     file_of(bound).unlink(missing_ok=True)
     file_of(bound).mkdir()
 
@@ -263,7 +265,7 @@ def test_with_redis_emptied_and_a_broken_file_nothing_is_begun_and_why_is_said(
     bound: Stage, content: bytes
 ) -> None:
     """What was stopped could be started otherwise."""
-    session = bound.start()
+    session = bound.run()
     bound.town.desired.set(DEACON, STOPPED)
     empty_redis(bound)
     file_of(bound).write_bytes(content)
@@ -282,7 +284,7 @@ def test_with_redis_emptied_and_a_broken_file_nothing_is_begun_and_why_is_said(
 
 
 def test_a_broken_state_file_after_redis_was_emptied_ends_nobody_either(bound: Stage) -> None:
-    session = bound.start()
+    session = bound.run()
     empty_redis(bound)
     (bound.town.settings.daemon_dir / "state.json").write_text("{")
 
@@ -304,7 +306,7 @@ def test_words_in_the_file_that_mean_nothing_are_passed_over(bound: Stage) -> No
 
 
 def test_a_start_that_is_tried_again_after_a_shutdown_starts_nobody(bound: Stage) -> None:
-    bound.start()
+    bound.run()
     assert bound.carry_out("shutdown")[0] == "done"
 
     answer = jobs.start(MAX, "an operator asked for it", "operator")

@@ -17,9 +17,10 @@ from gastown_mail.plumbing.connections import to_strs
 from gastown_mail.town.queues import HEARTBEAT, SWEEP, TownJob
 from gastown_mail.town.town import Town
 from tests.integration.test_queues import LONG, a_worker, becomes, idle, put, smuggle, status, target
-from tests.parts import WORKER, OwnServer, kill, lives
-from tests.towns import clean_environ
-from tests.waiting import eventually
+from tests.support.parts import WORKER
+from tests.support.processes import clean_environ, kill, lives
+from tests.support.redis import OwnServer
+from tests.support.wait import eventually
 
 
 def test_a_worker_has_one_queue_and_a_name_of_its_own(town: Town) -> None:

@@ -13,7 +13,7 @@ from gastown_mail.sessions.process_table import Process
 from gastown_mail.sessions.processes import describe, terminate_all, wait_ended, with_incarnation
 from gastown_mail.sessions.session import Poke, Session, Sessions
 from gastown_mail.sessions.tmux import NoServer, Tmux
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 STAY = "exec sleep 600"
 WHEN_TOLD = "while ! [ -e go ]; do sleep 0.01; done"

@@ -6,7 +6,7 @@ from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.settings import load_settings
 from gastown_mail.lifecycle.decision import is_authorized
 from gastown_mail.town.roster import load_roster
-from tests.towns import write_town
+from tests.support.town import write_town
 
 EVERYBODY = """
 [agents."mayor/"]

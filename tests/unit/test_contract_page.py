@@ -25,7 +25,7 @@ from gastown_mail.town.queues import ALLOWED_FUNCTIONS
 from gastown_mail.town.roster import load_roster
 from gastown_mail.town.town import Town
 from tests.docs.contract import PAGE, example, rows, section, words
-from tests.towns import write_town
+from tests.support.town import write_town
 from tools.reference import PAGES
 
 HEADINGS = [

@@ -14,7 +14,7 @@ import pytest
 
 from gastown_mail.contracts.errors import SettingsError, TownLocked
 from gastown_mail.plumbing.locks import LockHolder, TownLock, remove_pid, write_pid
-from tests.waiting import eventually
+from tests.support.wait import eventually
 
 HOLDER = """
 import os, signal, sys

@@ -24,7 +24,7 @@ from gastown_mail.lifecycle.decision import (
 from gastown_mail.mail.requests import Progress
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.records import AgentRecord, Desired
-from tests.towns import element
+from tests.support.town import element
 
 NOW = datetime(2025, 12, 20, 10, 12, 30, tzinfo=UTC)
 ASKED = "2025-12-20T10:12:21Z"

@@ -4,11 +4,14 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+DEADLINE = 60.0
+"""Seconds that anything may take on a busy machine."""
+
 T = TypeVar("T")
 
 
 def eventually(condition: Callable[[], T], *, deadline: float = 10.0, step: float = 0.02) -> T:
-    """Return the condition's first true value; fail with its last one after `deadline` seconds."""
+    """Return the condition's first true value; fail with its last value after `deadline` seconds."""
     until = time.monotonic() + deadline
     while not (value := condition()):
         if time.monotonic() > until:

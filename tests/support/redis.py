@@ -1,0 +1,47 @@
+"""A Valkey server that belongs to one test."""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from gastown_mail.plumbing.embedded import ensure_server, server_pid
+from tests.support.processes import kill, stopped
+
+
+@dataclass
+class OwnServer:
+    """A Valkey server that a test may kill, stop and empty."""
+
+    folder: Path
+    url: str
+
+    @property
+    def pid(self) -> int:
+        pid = server_pid(self.folder)
+        assert pid is not None
+        return pid
+
+    def kill(self) -> None:
+        kill(psutil.Process(self.pid))
+
+    def start_again(self) -> None:
+        assert ensure_server(self.folder) == self.url
+
+    def frozen(self) -> AbstractContextManager[None]:
+        """Stop the server inside the block."""
+        return stopped(self.pid)
+
+
+@contextmanager
+def own_server(folder: Path) -> Iterator[OwnServer]:
+    """A server in `folder`, gone after the test."""
+    try:
+        yield OwnServer(folder, ensure_server(folder))
+    finally:
+        for process in psutil.process_iter(["cwd"]):
+            # Valkey changes into its data folder.
+            if process.info["cwd"] == str(folder):
+                kill(process)
