@@ -19,6 +19,7 @@ from gastown_mail.plumbing.connections import connect, to_str_dict
 from gastown_mail.plumbing.locks import TownLock
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.lease import LeaseOwner
+from gastown_mail.town.records import Desired
 from gastown_mail.town.town import Town
 from tests.support.agents import DEAF_RECORDER, MAX, RECORDER, TOWN
 from tests.support.processes import Process, clean_environ
@@ -88,7 +89,8 @@ class Daemon(TownUnderTest):
         return json.loads(self.command(*words, "--json").stdout)
 
     def run(self, address: str = MAX) -> Session:
-        """Have the daemon start the agent, as an operator would; return its session."""
+        """Have the daemon start the agent, as `gastown-mail run` does; return its session."""
+        self.town.desired.set(address, Desired.RUNNING)
         job = self.town.queues.enqueue_start(self.agent(address), "a test wants it", by="operator")
         eventually(lambda: job.get_status(refresh=True) in ("finished", "failed"), deadline=DEADLINE)
         if self.agent(address).command in (RECORDER, DEAF_RECORDER):
