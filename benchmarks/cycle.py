@@ -4,7 +4,7 @@ import time
 
 from benchmarks.figures import Figure, Goal, Limit, ratios
 from benchmarks.sampling import in_turn, timed
-from benchmarks.stage import Stage, address
+from benchmarks.town import BenchTown, address
 from gastown_mail import send_lifecycle
 
 NAME = "cycle"
@@ -13,14 +13,14 @@ ROUNDS, SETTLE, BUDGET = 40, 0.1, 30.0
 BARE = "bare"
 
 
-def measure(stage: Stage) -> Figure:
-    stage.serve()
-    agents = iter(stage.names * (ROUNDS + 1))
-    stage.bare.new(BARE)
-    stage.bell.wait([BARE])
-    acts = (lambda: until_it_runs(stage, next(agents)), timed(lambda: stage.bare.replace([BARE])))
-    measured, limit = in_turn(stage.rounds(ROUNDS), *acts, budget=BUDGET, rest=SETTLE)
-    stage.bare.kill(BARE)
+def measure(bench: BenchTown) -> Figure:
+    bench.serve()
+    agents = iter(bench.names * (ROUNDS + 1))
+    bench.bare.new(BARE)
+    bench.bell.wait([BARE])
+    acts = (lambda: until_it_runs(bench, next(agents)), timed(lambda: bench.bare.replace([BARE])))
+    measured, limit = in_turn(bench.rounds(ROUNDS), *acts, budget=BUDGET, rest=SETTLE)
+    bench.bare.kill(BARE)
     p50, p95 = ratios(measured, limit)
     return Figure(
         NAME, WHAT, measured,
@@ -29,13 +29,13 @@ def measure(stage: Stage) -> Figure:
     )  # fmt: skip
 
 
-def until_it_runs(stage: Stage, name: str) -> float:
+def until_it_runs(bench: BenchTown, name: str) -> float:
     """Ask for a cycle; the time until the successor rings. The daemon is at rest before and after."""
-    stage.bell.clear()
+    bench.bell.clear()
     receipt = send_lifecycle(
-        "cycle", agent=address(name), redis_url=stage.redis_url, town=stage.town.keys.town, environ={}
+        "cycle", agent=address(name), redis_url=bench.redis_url, town=bench.town.keys.town, environ={}
     )
     began = time.monotonic()
-    took = stage.bell.wait([name])[name] - began
-    stage.settled([receipt.id])
+    took = bench.bell.wait([name])[name] - began
+    bench.settled([receipt.id])
     return took

@@ -7,7 +7,7 @@ from redis.connection import UnixDomainSocketConnection
 from benchmarks.bare import Bare
 from benchmarks.figures import Figure, Goal, Limit
 from benchmarks.sampling import in_turn, timed
-from benchmarks.stage import Stage
+from benchmarks.town import BenchTown
 from gastown_mail.lifecycle import heartbeat
 from gastown_mail.sessions.panes import PANE_FORMAT
 from gastown_mail.town.town import Town
@@ -29,13 +29,13 @@ class Counted(UnixDomainSocketConnection):
         return super().send_packed_command(*arguments, **options)  # type: ignore[no-untyped-call]
 
 
-def measure(stage: Stage) -> Figure:
-    town, bare = stage.town, stage.bare
+def measure(bench: BenchTown) -> Figure:
+    town, bare = bench.town, bench.bare
     acts = (lambda: heartbeat.run_heartbeat(town), lambda: bare_look(bare, town))
-    measured, limit = in_turn(stage.rounds(ROUNDS), *map(timed, acts), budget=BUDGET)
-    calls, trips = count(stage)
-    with stage.with_only(FEW):
-        few_calls, few_trips = count(stage)
+    measured, limit = in_turn(bench.rounds(ROUNDS), *map(timed, acts), budget=BUDGET)
+    calls, trips = count(bench)
+    with bench.with_only(FEW):
+        few_calls, few_trips = count(bench)
     return Figure(
         NAME, WHAT, measured,
         limits=(Limit("a bare list-panes -a of the same format, a pipelined HGETALL of all agents", limit),),
@@ -56,9 +56,9 @@ def bare_look(bare: Bare, town: Town) -> None:
         pipe.execute()
 
 
-def count(stage: Stage) -> tuple[int, int]:
+def count(bench: BenchTown) -> tuple[int, int]:
     """The tmux processes and the Redis round trips of one heartbeat."""
-    town = stage.open()
+    town = bench.open()
     town.redis.connection_pool.connection_class = Counted
     heartbeat.run_heartbeat(town)
     calls, trips = town.sessions.tmux.calls, Counted.trips

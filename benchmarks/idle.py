@@ -6,8 +6,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks.figures import Figure, Goal, Samples
-from benchmarks.processes import running_daemon
-from benchmarks.stage import Stage
+from benchmarks.town import BenchTown, running_daemon
 from gastown_mail.plumbing.embedded import server_pid
 
 NAME = "idle"
@@ -16,9 +15,9 @@ SETTLE = 3.0
 """Seconds for what the start itself has left to do."""
 
 
-def measure(stage: Stage) -> Figure:
-    seconds = QUICK_SECONDS if stage.quick else SECONDS
-    settings = stage.new_town(f'[daemon]\ntmux_socket = "{stage.folder}/tmux-idle"\n')
+def measure(bench: BenchTown) -> Figure:
+    seconds = QUICK_SECONDS if bench.quick else SECONDS
+    settings = bench.new_town(f'[daemon]\ntmux_socket = "{bench.folder}/tmux-idle"\n')
     with running_daemon(settings) as up:
         time.sleep(SETTLE)
         server = server_pid(settings.redis_dir)

@@ -8,7 +8,7 @@ from redis import Redis
 
 from benchmarks.figures import Figure, Goal, Limit, Samples
 from benchmarks.sampling import in_turn
-from benchmarks.stage import Stage, address
+from benchmarks.town import BenchTown, address
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.plumbing.connections import connect
@@ -29,20 +29,20 @@ NOISE = 1.0
 """Megabytes by which two runs of one program differ anyway."""
 
 
-def measure(stage: Stage) -> Figure:
-    many, few = (MANY // 10, FEW // 10) if stage.quick else (MANY, FEW)
+def measure(bench: BenchTown) -> Figure:
+    many, few = (MANY // 10, FEW // 10) if bench.quick else (MANY, FEW)
     agents = [address(f"a{number:03}") for number in range(AGENTS)]
-    settings = stage.new_town("".join(f"[agents.\"{one}\"]\ncommand = 'true'\n" for one in agents))
+    settings = bench.new_town("".join(f"[agents.\"{one}\"]\ncommand = 'true'\n" for one in agents))
     wishes = {count: elements(count, agents) for count in (many, few)}
     # a database of its own: it is emptied before each round
-    with connect(f"{stage.redis_url}?db=1", deadline=30.0) as redis:
-        job = Job(settings, f"{stage.redis_url}?db=1", redis)
+    with connect(f"{bench.redis_url}?db=1", deadline=30.0) as redis:
+        job = Job(settings, f"{bench.redis_url}?db=1", redis)
         acts = (
             lambda: job.judged(wishes[many]),
             lambda: job.bare(wishes[many]),
             lambda: job.judged(wishes[few]),
         )
-        measured, limit, _ = in_turn(stage.rounds(ROUNDS), *acts, budget=BUDGET, warm=False)
+        measured, limit, _ = in_turn(bench.rounds(ROUNDS), *acts, budget=BUDGET, warm=False)
     backlog = (sum(map(len, wishes[many])) - sum(map(len, wishes[few]))) / 1e6
     peak = {count: Samples.of(job.peaks[count]).p50 for count in (many, few)}
     return Figure(

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from benchmarks.figures import Figure, Goal, Limit, Samples
 from benchmarks.sampling import in_turn
-from benchmarks.stage import DEAF, Stage, address
+from benchmarks.town import DEAF, BenchTown, address
 from gastown_mail.daemon import jobs
 from tests.support.wait import eventually
 
@@ -21,23 +21,23 @@ ROUNDS = 4
 BUDGET = 25.0
 
 
-def measure(stage: Stage) -> Figure:
-    stage.serve()
+def measure(bench: BenchTown) -> Figure:
+    bench.serve()
     beside, alone = list[list[float]](), list[list[float]]()
 
     def with_long_act() -> float:
-        with a_long_act(stage):
-            beside.append(delays(stage))
+        with a_long_act(bench):
+            beside.append(delays(bench))
         return max(beside[-1])
 
     def without() -> float:
-        alone.append(delays(stage))
+        alone.append(delays(bench))
         return max(alone[-1])
 
-    jobs.serving.set(stage.town)
+    jobs.serving.set(bench.town)
     started = jobs.start(address(DEAF), "somebody must be deaf", "benchmarks")
     assert started.startswith("started"), started
-    measured, limit = in_turn(max(2, stage.rounds(ROUNDS)), with_long_act, without, budget=BUDGET, warm=False)
+    measured, limit = in_turn(max(2, bench.rounds(ROUNDS)), with_long_act, without, budget=BUDGET, warm=False)
     late = worst_lateness(beside, alone)
     return Figure(
         NAME, WHAT, measured,
@@ -46,14 +46,14 @@ def measure(stage: Stage) -> Figure:
     )  # fmt: skip
 
 
-def delays(stage: Stage) -> list[float]:
+def delays(bench: BenchTown) -> list[float]:
     """Ten cycles at once; when each successor rang after the asking, in the order of the asking."""
-    names = stage.names[:OTHERS]
-    stage.bell.clear()
+    names = bench.names[:OTHERS]
+    bench.bell.clear()
     began = time.monotonic()
-    ids = stage.ask(names)
-    rung = stage.bell.wait(names)
-    stage.settled(ids)
+    ids = bench.ask(names)
+    rung = bench.bell.wait(names)
+    bench.settled(ids)
     return [rung[name] - began for name in names]
 
 
@@ -64,16 +64,16 @@ def worst_lateness(beside: list[list[float]], alone: list[list[float]]) -> float
 
 
 @contextmanager
-def a_long_act(stage: Stage) -> Iterator[None]:
+def a_long_act(bench: BenchTown) -> Iterator[None]:
     """Have the deaf agent's cycle under way inside the block; then end the agent, and with it the act."""
-    town = stage.town
+    town = bench.town
     session = town.sessions.find(town.roster().agents[address(DEAF)].session)
     assert session is not None, "the deaf agent has no session"
-    ids = stage.ask([DEAF])
+    ids = bench.ask([DEAF])
     eventually(lambda: town.requests.record(ids[0]).get("status") == "carrying", deadline=30.0)
     try:
         yield
         assert town.requests.record(ids[0])["status"] == "carrying", "the long act was over too soon"
     finally:
         os.kill(session.pid, signal.SIGKILL)
-        stage.settled(ids)
+        bench.settled(ids)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 from benchmarks.figures import Figure, Goal, Limit, ratios
 from benchmarks.sampling import Pause, in_turn
-from benchmarks.stage import Stage
+from benchmarks.town import BenchTown
 from gastown_mail.sessions import commands
 from gastown_mail.sessions.panes import PANE_FORMAT
 from gastown_mail.sessions.poke import PASTE_PAUSE
@@ -20,20 +20,20 @@ SETTLE = 0.2
 """Seconds before each wave in which tmux takes in what the last one has printed."""
 
 
-def measure(stage: Stage) -> Figure:
+def measure(bench: BenchTown) -> Figure:
     pause = Pause()
-    sessions = Sessions(stage.town.sessions.tmux, sleep=pause)
+    sessions = Sessions(bench.town.sessions.tmux, sleep=pause)
     ours = [session for session in sessions.snapshot().values() if session.incarnation]
     wave = Wave(sessions, ours)
     bare, fenced = scripts(ours, bare_steps), scripts(ours, fenced_steps)
     acts = (
         wave.poke,
-        lambda: send(stage, bare, pause),
-        lambda: send(stage, bare, pause, LOOK),
-        lambda: send(stage, fenced, pause, LOOK),
+        lambda: send(bench, bare, pause),
+        lambda: send(bench, bare, pause, LOOK),
+        lambda: send(bench, fenced, pause, LOOK),
     )
     measured, limit, with_looks, with_fence = in_turn(
-        stage.rounds(ROUNDS), *map(pause.timed, acts), budget=BUDGET, rest=SETTLE
+        bench.rounds(ROUNDS), *map(pause.timed, acts), budget=BUDGET, rest=SETTLE
     )
     return Figure(
         NAME, WHAT, measured,
@@ -87,11 +87,13 @@ def scripts(ours: Sequence[Session], steps: Callable[[Session], Steps]) -> tuple
     return [around[0], *typing, around[1]], list(entering)
 
 
-def send(stage: Stage, steps: tuple[list[str], list[str]], pause: Pause, look: Sequence[str] = ()) -> None:
+def send(
+    bench: BenchTown, steps: tuple[list[str], list[str]], pause: Pause, look: Sequence[str] = ()
+) -> None:
     """What tmux alone needs for that, perhaps with a look before each step."""
     for number, step in enumerate(steps):
         if number:
             pause(PASTE_PAUSE)
         if look:
-            stage.bare.run(*look)
-        stage.bare.script(step)
+            bench.bare.run(*look)
+        bench.bare.script(step)

@@ -4,7 +4,7 @@ import time
 
 from benchmarks.figures import Figure, Goal, Limit
 from benchmarks.sampling import in_turn
-from benchmarks.stage import Stage, address
+from benchmarks.town import BenchTown, address
 from gastown_mail import send_lifecycle
 from gastown_mail.plumbing.connections import connect
 
@@ -15,13 +15,13 @@ DEADLINE = 30.0
 FROM, TO = "bench:from", "bench:to"
 
 
-def measure(stage: Stage) -> Figure:
-    stage.serve()
-    agents = iter(stage.names * (ROUNDS + 1))
+def measure(bench: BenchTown) -> Figure:
+    bench.serve()
+    agents = iter(bench.names * (ROUNDS + 1))
     measured, limit = in_turn(
-        stage.rounds(ROUNDS),
-        lambda: until_seen(stage, next(agents)),
-        lambda: blmove(stage),
+        bench.rounds(ROUNDS),
+        lambda: until_seen(bench, next(agents)),
+        lambda: blmove(bench),
         budget=BUDGET,
         rest=SETTLE,
     )
@@ -32,24 +32,24 @@ def measure(stage: Stage) -> Figure:
     )  # fmt: skip
 
 
-def until_seen(stage: Stage, name: str) -> float:
+def until_seen(bench: BenchTown, name: str) -> float:
     """Ask, and look for the status on a warm connection without a pause."""
-    redis, keys = stage.town.redis, stage.town.keys
+    redis, keys = bench.town.redis, bench.town.keys
     receipt = send_lifecycle(
-        "cycle", agent=address(name), redis_url=stage.redis_url, town=keys.town, environ={}
+        "cycle", agent=address(name), redis_url=bench.redis_url, town=keys.town, environ={}
     )
     began, key = time.monotonic(), keys.request(receipt.id)
     while not redis.hget(key, "status"):
         if time.monotonic() - began > DEADLINE:
             raise TimeoutError(f"the request was not seen within {DEADLINE:g} s")
     took = time.monotonic() - began
-    stage.settled([receipt.id])
+    bench.settled([receipt.id])
     return took
 
 
-def blmove(stage: Stage) -> float:
+def blmove(bench: BenchTown) -> float:
     """One element from one connection to another that waits for it."""
-    with connect(stage.redis_url, blocking=DEADLINE) as waiting, connect(stage.redis_url) as pushing:
+    with connect(bench.redis_url, blocking=DEADLINE) as waiting, connect(bench.redis_url) as pushing:
         pushing.delete(FROM, TO)
         link = waiting.connection_pool.get_connection()
         link.send_command("BLMOVE", FROM, TO, "LEFT", "RIGHT", DEADLINE)

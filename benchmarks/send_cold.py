@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, Goal, Limit, ratios
 from benchmarks.sampling import in_turn, timed
-from benchmarks.stage import Stage, address
+from benchmarks.town import BenchTown, address
 from tests.support.processes import clean_environ
 
 NAME = "send-cold"
@@ -17,15 +17,15 @@ UNSERVED = "bench-cold"
 """The name of a town that nobody serves: what is sent there stays in its inbox."""
 
 
-def measure(stage: Stage) -> Figure:
+def measure(bench: BenchTown) -> Figure:
     environ = clean_environ(
-        GASTOWN_REDIS_URL=stage.redis_url, GASTOWN_TOWN_NAME=UNSERVED, GASTOWN_AGENT=address(stage.names[0]),
-        GASTOWN_INCARNATION="0" * 32, GASTOWN_TOWN=str(stage.settings.town_root),
+        GASTOWN_REDIS_URL=bench.redis_url, GASTOWN_TOWN_NAME=UNSERVED, GASTOWN_AGENT=address(bench.names[0]),
+        GASTOWN_INCARNATION="0" * 32, GASTOWN_TOWN=str(bench.settings.town_root),
     )  # fmt: skip
     command = str(Path(sys.executable).with_name("gastown-mail"))
     words = ([command, "send", "cycle"], [sys.executable, "-c", "import redis"])
     acts = [timed(lambda words=words: run(words, environ)) for words in words]  # type: ignore[misc]
-    measured, limit = in_turn(stage.rounds(ROUNDS), *acts, budget=BUDGET)
+    measured, limit = in_turn(bench.rounds(ROUNDS), *acts, budget=BUDGET)
     return Figure(
         NAME, WHAT, measured,
         limits=(Limit('python -c "import redis"', limit),),

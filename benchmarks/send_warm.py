@@ -2,7 +2,7 @@
 
 from benchmarks.figures import Figure, Goal, Limit, ratios
 from benchmarks.sampling import in_turn, timed
-from benchmarks.stage import Stage, address
+from benchmarks.town import BenchTown, address
 from gastown_mail import send_lifecycle
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.plumbing.connections import connect
@@ -13,8 +13,8 @@ ROUNDS, BUDGET = 3000, 20.0
 UNSERVED = "bench-warm"
 
 
-def measure(stage: Stage) -> Figure:
-    url, inbox, asker = stage.redis_url, Keys(UNSERVED).inbox, address(stage.names[0])
+def measure(bench: BenchTown) -> Figure:
+    url, inbox, asker = bench.redis_url, Keys(UNSERVED).inbox, address(bench.names[0])
 
     def send() -> None:
         send_lifecycle("cycle", agent=asker, redis_url=url, town=UNSERVED, environ={})
@@ -28,7 +28,7 @@ def measure(stage: Stage) -> Figure:
                 another.rpush(inbox, element)
 
         acts = map(timed, (send, lambda: redis.rpush(inbox, element), connect_and_push))
-        measured, limit, connected = in_turn(stage.rounds(ROUNDS), *acts, budget=BUDGET, rest=0.0)
+        measured, limit, connected = in_turn(bench.rounds(ROUNDS), *acts, budget=BUDGET, rest=0.0)
         redis.delete(inbox)
     return Figure(
         NAME, WHAT, measured,

@@ -4,24 +4,24 @@ import time
 
 from benchmarks.figures import Figure, Goal, Limit, ratios
 from benchmarks.sampling import in_turn, timed
-from benchmarks.stage import Stage
+from benchmarks.town import BenchTown
 
 NAME = "storm"
 MOST = 200
 ROUNDS, BUDGET = 5, 20.0
 
 
-def measure(stage: Stage) -> Figure:
-    stage.serve()
-    names = stage.names[:MOST]
+def measure(bench: BenchTown) -> Figure:
+    bench.serve()
+    names = bench.names[:MOST]
     bare = [f"bare-{name}" for name in names]
     for name in bare:
-        stage.bare.new(name)
-    stage.bell.wait(bare)
-    acts = (lambda: storm(stage, names), timed(lambda: stage.bare.replace(bare)))
-    measured, limit = in_turn(stage.rounds(ROUNDS), *acts, budget=BUDGET, warm=False)
+        bench.bare.new(name)
+    bench.bell.wait(bare)
+    acts = (lambda: storm(bench, names), timed(lambda: bench.bare.replace(bare)))
+    measured, limit = in_turn(bench.rounds(ROUNDS), *acts, budget=BUDGET, warm=False)
     for name in bare:
-        stage.bare.kill(name)
+        bench.bare.kill(name)
     ratio, _ = ratios(measured, limit)
     what = f"{len(names)} cycles for as many agents, asked for at once, until the last successor runs"
     return Figure(
@@ -32,11 +32,11 @@ def measure(stage: Stage) -> Figure:
     )  # fmt: skip
 
 
-def storm(stage: Stage, names: list[str]) -> float:
+def storm(bench: BenchTown, names: list[str]) -> float:
     """All of them at once; the time until the last one's successor rings."""
-    stage.bell.clear()
+    bench.bell.clear()
     began = time.monotonic()
-    ids = stage.ask(names)
-    took = max(stage.bell.wait(names, deadline=300.0).values()) - began
-    stage.settled(ids)
+    ids = bench.ask(names)
+    took = max(bench.bell.wait(names, deadline=300.0).values()) - began
+    bench.settled(ids)
     return took

@@ -13,10 +13,10 @@ from redis.exceptions import RedisError
 from benchmarks import cycle, heartbeat, idle, inbox, long_act, poke_wave, seen, send_cold, send_warm, storm
 from benchmarks.figures import Figure
 from benchmarks.machine import load, machine
-from benchmarks.stage import Stage, a_stage
+from benchmarks.town import BenchTown, bench_town
 from gastown_mail.contracts.errors import GastownError
 
-Measure = Callable[[Stage], Figure]
+Measure = Callable[[BenchTown], Figure]
 # In this order: the daemon comes in with `seen` and stays to the end.
 MEASURES: Mapping[str, Measure] = {
     poke_wave.NAME: poke_wave.measure,
@@ -41,11 +41,11 @@ def run(agents: int, names: Collection[str], *, quick: bool) -> tuple[list[Figur
     """Take these measures; the figures, and the document of the whole run. Raises NoRoom."""
     began, before, where = time.monotonic(), load(), machine()
     figures, failures = list[Figure](), dict[str, str]()
-    with a_stage(agents, quick=quick) as stage:
+    with bench_town(agents, quick=quick) as bench:
         for name in (name for name in MEASURES if name in names):
             say(f"{time.monotonic() - began:5.0f} s  {agents} agents: {name}")
             try:
-                figures.append(MEASURES[name](stage))
+                figures.append(MEASURES[name](bench))
             except TROUBLE as error:
                 failures[name] = f"{type(error).__name__}: {error}"
                 say(f"         {failures[name]}")

@@ -101,7 +101,11 @@ def end_tmux_server(socket: str, environ: Mapping[str, str] | None = None) -> No
     """End the tmux server at `socket`, a name or a path, and remove the socket."""
     option = "-S" if socket.startswith("/") else "-L"
     subprocess.run(
-        ["tmux", option, socket, "kill-server"], env=environ, capture_output=True, timeout=10, check=False
+        ["tmux", option, socket, "kill-server"],
+        env=environ,
+        capture_output=True,
+        timeout=DEADLINE,
+        check=False,
     )
     folder = (environ or os.environ).get("TMUX_TMPDIR", "/tmp")
     (Path(folder) / f"tmux-{os.getuid()}" / socket).unlink(missing_ok=True)

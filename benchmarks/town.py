@@ -9,20 +9,22 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
+import psutil
+
 from benchmarks import crowd
 from benchmarks.bare import PROGRAM, Bare
 from benchmarks.bell import Bell
-from benchmarks.processes import end_town, running_daemon
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.plumbing.embedded import ensure_server
 from gastown_mail.town.town import Town
-from tests.support.town import element, write_town
-from tests.support.wait import eventually
+from tests.support.daemon import Daemon
+from tests.support.town import element, end_town, write_town
+from tests.support.wait import DEADLINE, eventually
 
 DEAF = "deaf"
-"""The agent that ignores SIGTERM; it has no session until somebody asks for one."""
+"""The agent that ignores SIGTERM; it has no session until a measure starts it."""
 
 TOWN = """
 [daemon]
@@ -40,12 +42,12 @@ stop_grace = 60
 
 
 def address(name: str) -> str:
-    """The address of the agent of that name."""
+    """Return the address of the agent of that name."""
     return f"town/crew/{name}"
 
 
-class Stage:
-    """`names` are the live agents. What no measure uses is not started; all of it is gone at the end."""
+class BenchTown:
+    """`names` are the live agents. What no measure uses is not started; nothing is left at the end."""
 
     def __init__(self, agents: int, *, quick: bool, cleanup: ExitStack) -> None:
         self.quick = quick
@@ -56,11 +58,11 @@ class Stage:
         self.settings = self.new_town(self._toml(agents))
 
     def rounds(self, full: int) -> int:
-        """How many rounds a measure takes: `full`, or a tenth of it when it must be quick."""
+        """Return how many rounds a measure takes: `full`, or a tenth of it in a quick run."""
         return max(2, full // 10) if self.quick else full
 
     def new_town(self, toml: str) -> Settings:
-        """Another town in a folder of its own, of which nothing is left at the end."""
+        """Make another town in a folder of its own; nothing of it is left at the end."""
         settings = write_town(self.folder, toml)
         self._cleanup.callback(end_town, settings)
         return settings
@@ -91,20 +93,20 @@ class Stage:
         return Bare(self.town, self.bell)
 
     def serve(self) -> None:
-        """Have the town's daemon run beside this process from now on, its first heartbeat done."""
+        """Run the town's daemon beside this process from now on; return after its first heartbeat."""
         if not self._is_served:
             self._cleanup.enter_context(running_daemon(self.town.settings))
             self._is_served = True
 
     def open(self) -> Town:
-        """A town in this process with nothing remembered and a connection of its own."""
+        """Open the town with nothing remembered and a connection of its own."""
         town = Town.open(self.settings, self.redis_url, blocking=5.0)
         self._cleanup.callback(town.redis.close)
         return town
 
     @contextmanager
     def with_only(self, agents: int) -> Iterator[None]:
-        """Have the roster name just the first of the agents inside the block; their sessions all live on."""
+        """Name only the first agents in the roster inside the block; all sessions live on."""
         file = self.settings.town_root / "town.toml"
         file.write_text(self._toml(agents))
         try:
@@ -113,19 +115,19 @@ class Stage:
             file.write_text(self._toml(len(self.names)))
 
     def ask(self, names: Sequence[str], action: str = "cycle") -> list[str]:
-        """Have all of these agents ask at once, in one round trip; the ids."""
+        """Push a request of each of these agents in one round trip; return the ids."""
         ids = [f"bench-{os.urandom(8).hex()}" for _ in names]
-        wishes = [element(address(name), action, id=i) for name, i in zip(names, ids, strict=True)]
-        self.town.redis.rpush(self.town.keys.inbox, *wishes)
+        elements = [element(address(name), action, id=i) for name, i in zip(names, ids, strict=True)]
+        self.town.redis.rpush(self.town.keys.inbox, *elements)
         return ids
 
     def settled(self, ids: Sequence[str], deadline: float = 300.0) -> None:
-        """Wait until all of these are done. Raises Unknown when one has ended otherwise."""
+        """Wait until all of these are done. Raises StateUnknown when one has ended otherwise."""
         requests = self.town.requests
 
         def final() -> list[str]:
-            said = [record.get("status", "") for record in requests.records(ids)]
-            return said if all(status in FINAL_STATUSES for status in said) else []
+            statuses = [record.get("status", "") for record in requests.records(ids)]
+            return statuses if all(status in FINAL_STATUSES for status in statuses) else []
 
         if other := set(eventually(final, deadline=deadline)) - {"done"}:
             raise StateUnknown(f"requests ended as {', '.join(other)}: what was measured is no cycle")
@@ -136,8 +138,21 @@ class Stage:
 
 
 @contextmanager
-def a_stage(agents: int, *, quick: bool) -> Iterator[Stage]:
-    """A stage of that many live agents."""
+def bench_town(agents: int, *, quick: bool) -> Iterator[BenchTown]:
+    """A town of that many live agents."""
     crowd.require_room(agents)
     with ExitStack() as cleanup:
-        yield Stage(agents, quick=quick, cleanup=cleanup)
+        yield BenchTown(agents, quick=quick, cleanup=cleanup)
+
+
+@contextmanager
+def running_daemon(settings: Settings) -> Iterator[psutil.Process]:
+    """`gastown-mail up` with all its processes, from its first heartbeat on."""
+    daemon = Daemon(settings, quiet=True)
+    try:
+        up = daemon.up()
+        eventually(lambda: daemon.state().heartbeat_count > 0, deadline=DEADLINE)
+        yield psutil.Process(up.pid)
+        daemon.stop()
+    finally:
+        daemon.close()
