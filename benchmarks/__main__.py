@@ -13,7 +13,7 @@ from benchmarks.suite import LEAST, MEASURES, cleanly, run, title
 
 
 def main() -> int:
-    """The exit code: 1 when a measure failed; a goal that is missed is no failure."""
+    """Run what was asked for; return 1 when a measure failed. A missed goal is no failure."""
     given = _arguments()
     figures, document = run(given.agents, given.only or MEASURES, quick=given.quick)
     print(title(document), table(figures), sep="\n", flush=True)

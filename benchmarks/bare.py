@@ -20,22 +20,22 @@ class Bare:
         self._bell = bell
 
     def run(self, *words: str) -> str:
-        """One tmux process; what it prints."""
+        """Run one tmux process; return what it prints."""
         return self._run(words, None)
 
     def script(self, lines: Iterable[str]) -> str:
-        """One tmux process that runs all these lines."""
+        """Run all these lines in one tmux process."""
         return self._run(("source-file", "-"), "\n".join(lines) + "\n")
 
     def new(self, name: str) -> None:
-        """A session of the program that agents are."""
+        """Start a session of the agents' program."""
         self.run("new-session", "-d", "-s", name, "sh", "-c", f"echo {name} > {self._bell.path}; {PROGRAM}")
 
     def kill(self, name: str) -> None:
         self.run("kill-session", "-t", f"={name}")
 
     def replace(self, names: Iterable[str]) -> None:
-        """Kill and start anew, one session after the other, until the last one's program runs."""
+        """Kill and start one session after the other; return when the last program runs."""
         waited = list(names)
         for name in waited:
             self.kill(name)

@@ -1,4 +1,4 @@
-"""How an agent's program says that it runs: its first act is to write its name into a FIFO."""
+"""A FIFO into which an agent's program first writes its name, to say that it runs."""
 
 import os
 import select
@@ -10,7 +10,7 @@ _CAPACITY = 1 << 16
 
 
 class Bell:
-    """The FIFO. Its end is open here all the time, so no program waits for a listener."""
+    """The FIFO. One end stays open here, so no program waits for a listener."""
 
     def __init__(self, path: Path) -> None:
         os.mkfifo(path)
@@ -18,7 +18,7 @@ class Bell:
         self._end = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
     def wait(self, names: Iterable[str], deadline: float = 60.0) -> dict[str, float]:
-        """When each of these rang first from now on (`time.monotonic`); others are not listened to.
+        """Return when each of these first rang from now on (`time.monotonic`); ignore all others.
 
         Raises TimeoutError, with the names that are missing, after `deadline` seconds.
         """
@@ -38,7 +38,7 @@ class Bell:
         return rung
 
     def clear(self) -> None:
-        """Forget what has rung until now."""
+        """Forget all that has rung so far."""
         while select.select([self._end], [], [], 0)[0]:
             os.read(self._end, _CAPACITY)
 

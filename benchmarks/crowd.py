@@ -1,4 +1,4 @@
-"""Many live agents at once: their sessions are made in batches, as quickly as tmux makes them."""
+"""Many live agents at once; their sessions are made in batches, as fast as tmux can."""
 
 import resource
 import time
@@ -15,7 +15,7 @@ from gastown_mail.town.town import Town
 
 BATCH = 50
 SPARE = 100
-"""Terminals and files beyond one for each agent."""
+"""Terminals and files on top of one for each agent."""
 
 
 class NoRoom(GastownError):
@@ -38,7 +38,7 @@ def require_room(agents: int) -> None:
 
 
 def start(town: Town, agents: Sequence[Agent]) -> None:
-    """Start a session for each, and write each down as if the daemon had: idle, poked just now, not due."""
+    """Start a session for each agent and record it as the daemon would: idle, just poked, not due."""
     tokens = {agent.address: new_incarnation() for agent in agents}
     for batch in _batches(agents):
         answer = town.sessions.tmux.script(_creations(town, batch, tokens), cwd=town.settings.town_root)

@@ -30,7 +30,7 @@ def measure(bench: BenchTown) -> Figure:
 
 
 def until_it_runs(bench: BenchTown, name: str) -> float:
-    """Ask for a cycle; the time until the successor rings. The daemon is at rest before and after."""
+    """Send a cycle; return the time until the successor rings. The daemon is idle before and after."""
     bench.bell.clear()
     receipt = send_lifecycle(
         "cycle", agent=address(name), redis_url=bench.redis_url, town=bench.town.keys.town, environ={}

@@ -1,4 +1,4 @@
-"""A figure: what was measured, the limit it was measured beside, the goals, and how they are shown. Pure.
+"""A figure: what was measured, the limit next to it, the goals, and how they are shown. Pure.
 
 Times are seconds. A ratio is to the median of the limit, that of the measure's p95 too: the slowest may take
 so many times what the bare thing takes.
@@ -25,7 +25,7 @@ ABOVE = f"{'':<47}{'÷ limit':>14}"
 
 @dataclass(frozen=True)
 class Samples:
-    """What was taken, one number a round."""
+    """The measured values, one a round."""
 
     values: tuple[float, ...]
 
@@ -39,7 +39,7 @@ class Samples:
 
     @property
     def p95(self) -> float:
-        """The smallest value that at least 95 in a hundred do not exceed."""
+        """The smallest value that at least 95 % of the values do not exceed."""
         return sorted(self.values)[math.ceil(0.95 * len(self.values)) - 1]
 
     def document(self) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Limit:
-    """What the bare thing takes; `name` is its label in the table when it is not the first."""
+    """What the bare operation takes; `name` labels it in the table unless it is the first."""
 
     what: str
     samples: Samples
@@ -58,7 +58,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Goal:
-    """`value` `sign` `bound`, in words of few letters."""
+    """`value` `sign` `bound`, in short words."""
 
     what: str
     value: float
@@ -76,7 +76,7 @@ class Goal:
 
 @dataclass(frozen=True)
 class Figure:
-    """One measure with its limits (the first is the one that the ratios in goals are to), goals and facts."""
+    """One measure with its limits (the goals' ratios are to the first), goals and facts."""
 
     name: str
     what: str
@@ -87,7 +87,7 @@ class Figure:
     unit: str = "s"
 
     def document(self) -> dict[str, Any]:
-        """The figure for the JSON document."""
+        """Return the figure for the JSON document."""
         return {
             "name": self.name, "what": self.what, "unit": self.unit, "measured": self.measured.document(),
             "limits": [_limit_document(self.measured, limit) for limit in self.limits],
@@ -100,7 +100,7 @@ class Figure:
 
 
 def ratios(measured: Samples, limit: Samples) -> tuple[float, float]:
-    """The measure's p50 and p95 over the limit's p50."""
+    """Return the measure's p50 and p95 divided by the limit's p50."""
     return measured.p50 / limit.p50, measured.p95 / limit.p50
 
 
@@ -111,7 +111,7 @@ def _limit_document(measured: Samples, limit: Limit) -> dict[str, Any]:
 
 
 def table(figures: Sequence[Figure]) -> str:
-    """All figures, a row for each limit and each goal, then a line on what each is; 100 columns wide."""
+    """Return all figures, 100 columns wide: a row for each limit and goal, then a note on each figure."""
     rows = [row for figure in figures for row in _rows(figure)]
     notes = [line for figure in figures for line in _notes(figure)]
     return "\n".join([ABOVE, HEADER, "─" * WIDTH, *rows, "─" * WIDTH, *notes])
@@ -142,7 +142,9 @@ def _limit_columns(figure: Figure, limit: Limit | None) -> str:
 
 
 def _notes(figure: Figure) -> Iterator[str]:
-    limits = "".join(f" Limit{f' ({one.name})' if one.name else ''}: {one.what}." for one in figure.limits)
+    limits = "".join(
+        f" Limit{f' ({limit.name})' if limit.name else ''}: {limit.what}." for limit in figure.limits
+    )
     facts = ", ".join(f"{name} {_short(value)}" for name, value in figure.facts.items())
     text = f"{figure.name}: {figure.what}.{limits or ' No limit beside it.'}" + (
         f" Seen: {facts}." if facts else ""

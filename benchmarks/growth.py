@@ -1,4 +1,4 @@
-"""How it grows: the same measures for 10, 100 and 1,000 agents, and one picture of them.
+"""How the figures grow: the same measures for 10, 100 and 1,000 agents, in one picture.
 
 `python -m benchmarks.growth [--runs DIR] [--picture FILE] [--draw]`. The picture is drawn from the JSON
 documents in DIR alone; `--draw` takes those that are there.
@@ -15,11 +15,11 @@ from benchmarks.suite import cleanly, run, say, title
 
 SIZES = (10, 100, 1000)
 GROWING = ("poke-wave", "heartbeat", "seen", "cycle", "storm", "storm-long-act")
-"""The measures that the number of agents can change."""
+"""The measures that depend on the number of agents."""
 
 
 def main() -> int:
-    """Run what is to be run, then draw; 1 when a measure failed."""
+    """Run what was asked for, then draw; return 1 when a measure failed."""
     given = _arguments()
     given.runs.mkdir(parents=True, exist_ok=True)
     failed = [] if given.draw else [size for size in SIZES if not _measured(size, given.runs, given.quick)]
@@ -41,7 +41,7 @@ def _measured(agents: int, folder: Path, quick: bool) -> bool:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description="How it grows.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description="How the figures grow.")
     parser.add_argument("--runs", type=Path, default=Path("build/growth"), metavar="DIR")
     parser.add_argument("--picture", type=Path, default=Path("docs/performance.svg"), metavar="FILE")
     parser.add_argument("--draw", action="store_true", help="only draw, from the runs that are there")

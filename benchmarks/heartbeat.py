@@ -16,11 +16,11 @@ NAME = "heartbeat"
 WHAT = "heartbeat.heartbeat over agents that are all live, idle and not due"
 ROUNDS, BUDGET = 30, 20.0
 FEW = 5
-"""Agents of the smaller roster, with which the number of calls must be the same."""
+"""Agents of the smaller roster; the number of calls must be the same as with all."""
 
 
 class Counted(UnixDomainSocketConnection):
-    """A connection that counts what is sent over all of its kind: each is one round trip, a pipeline too."""
+    """A connection that counts the round trips of all its kind; a pipeline is one."""
 
     trips = 0
 
@@ -48,7 +48,7 @@ def measure(bench: BenchTown) -> Figure:
 
 
 def bare_look(bare: Bare, town: Town) -> None:
-    """What must be read to decide anything."""
+    """Read what any heartbeat must read."""
     bare.run("list-panes", "-a", "-F", PANE_FORMAT)
     with town.redis.pipeline(transaction=False) as pipe:
         for address in town.roster().agents:
@@ -57,7 +57,7 @@ def bare_look(bare: Bare, town: Town) -> None:
 
 
 def count(bench: BenchTown) -> tuple[int, int]:
-    """The tmux processes and the Redis round trips of one heartbeat."""
+    """Return how many tmux processes and Redis round trips one heartbeat takes."""
     town = bench.open()
     town.redis.connection_pool.connection_class = Counted
     heartbeat.run_heartbeat(town)

@@ -12,7 +12,7 @@ from gastown_mail.plumbing.embedded import server_pid
 NAME = "idle"
 SECONDS, QUICK_SECONDS = 60.0, 20.0
 SETTLE = 3.0
-"""Seconds for what the start itself has left to do."""
+"""Seconds in which the daemon finishes its start."""
 
 
 def measure(bench: BenchTown) -> Figure:
@@ -38,13 +38,13 @@ def measure(bench: BenchTown) -> Figure:
 
 
 def busy(family: list[psutil.Process]) -> float:
-    """The seconds of CPU that these have used, with what their children that have ended used."""
+    """Return the seconds of CPU that these processes and their ended children have used."""
     times = [process.cpu_times() for process in family]
-    return sum(one.user + one.system + one.children_user + one.children_system for one in times)
+    return sum(t.user + t.system + t.children_user + t.children_system for t in times)
 
 
 def memory(family: list[psutil.Process]) -> tuple[float, float]:
-    """Megabytes that belong to these processes alone, and the sum of their proportional shares."""
+    """Return the megabytes of these processes alone, and the sum of their proportional shares."""
     sizes = [_rollup(process.pid) for process in family]
     private = sum(size["Private_Clean"] + size["Private_Dirty"] for size in sizes)
     return private / 1e6, sum(size["Pss"] for size in sizes) / 1e6

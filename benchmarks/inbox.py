@@ -1,4 +1,4 @@
-"""The clerk alone, with a long inbox: how many elements it judges in a second, and what memory it takes."""
+"""The clerk alone with a long inbox: how many elements it accepts a second, and how much memory it takes."""
 
 import random
 import time
@@ -22,28 +22,28 @@ MANY, FEW = 10_000, 1_000
 ROUNDS, BUDGET = 4, 20.0
 BATCH = 200
 COMMANDS = 12
-"""How many commands book one element, about."""
+"""About how many commands accept one element."""
 
 LIMIT = f"the same moves by {BATCH}, then a MULTI of {COMMANDS} HSETs for each first copy and an LREM for all"
 NOISE = 1.0
-"""Megabytes by which two runs of one program differ anyway."""
+"""Megabytes by which two runs of the same program may differ."""
 
 
 def measure(bench: BenchTown) -> Figure:
     many, few = (MANY // 10, FEW // 10) if bench.quick else (MANY, FEW)
     agents = [address(f"a{number:03}") for number in range(AGENTS)]
-    settings = bench.new_town("".join(f"[agents.\"{one}\"]\ncommand = 'true'\n" for one in agents))
-    wishes = {count: elements(count, agents) for count in (many, few)}
-    # a database of its own: it is emptied before each round
+    settings = bench.new_town("".join(f"[agents.\"{agent}\"]\ncommand = 'true'\n" for agent in agents))
+    batches = {count: elements(count, agents) for count in (many, few)}
+    # A database of its own: each round empties it.
     with connect(f"{bench.redis_url}?db=1", deadline=30.0) as redis:
         job = Job(settings, f"{bench.redis_url}?db=1", redis)
         acts = (
-            lambda: job.judged(wishes[many]),
-            lambda: job.bare(wishes[many]),
-            lambda: job.judged(wishes[few]),
+            lambda: job.judged(batches[many]),
+            lambda: job.bare(batches[many]),
+            lambda: job.judged(batches[few]),
         )
         measured, limit, _ = in_turn(bench.rounds(ROUNDS), *acts, budget=BUDGET, warm=False)
-    backlog = (sum(map(len, wishes[many])) - sum(map(len, wishes[few]))) / 1e6
+    backlog = (sum(map(len, batches[many])) - sum(map(len, batches[few]))) / 1e6
     peak = {count: Samples.of(job.peaks[count]).p50 for count in (many, few)}
     return Figure(
         NAME, f"{many} elements for {AGENTS} agents, half copies, a tenth garbage, judged by the clerk alone",
@@ -58,7 +58,7 @@ def measure(bench: BenchTown) -> Figure:
 
 
 def elements(count: int, agents: list[str]) -> list[bytes]:
-    """Half of them are copies of the others, a tenth is garbage, in an order that is always the same."""
+    """Return elements in an order that is always the same: half are copies, a tenth is garbage."""
     order = random.Random(7)
     first = [
         b"garbage %d" % number
@@ -72,41 +72,41 @@ def elements(count: int, agents: list[str]) -> list[bytes]:
 
 
 class Job:
-    """The same inbox, worked off by the clerk in a process of its own, or by bare commands from here."""
+    """The same inbox, worked through by a clerk in its own process or by bare commands from here."""
 
     def __init__(self, settings: Settings, url: str, redis: Redis) -> None:
         self._settings, self._url, self._redis = settings, url, redis
         self._keys = Keys(settings.town_name)
         self.peaks: dict[int, list[float]] = {}
 
-    def judged(self, wishes: list[bytes]) -> float:
-        """The time from the inbox being full to its being judged."""
-        self._fill(wishes)
+    def judged(self, batch: list[bytes]) -> float:
+        """Return the time from a full inbox to an empty one."""
+        self._fill(batch)
         with running(CLERK, self._settings, self._url) as clerk:
             eventually(lambda: self._redis.exists(self._keys.clerk))
             took = self._worked_off()
-            self.peaks.setdefault(len(wishes), []).append(_peak(clerk.pid))
+            self.peaks.setdefault(len(batch), []).append(_peak(clerk.pid))
         return took
 
-    def bare(self, wishes: list[bytes]) -> float:
-        """The same moves, and about as many commands, of nothing but Redis."""
-        self._fill(wishes)
+    def bare(self, batch: list[bytes]) -> float:
+        """Do the same moves, and about as many commands, with Redis alone."""
+        self._fill(batch)
         self._redis.rename("full", self._keys.inbox)
         began, known = time.monotonic(), set[bytes]()
         while taken := self._move():
             with self._redis.pipeline() as pipe:
-                for one in taken:
-                    for number in range(COMMANDS if one not in known else 0):
-                        pipe.hset(f"bare:{len(known)}:{number}", "element", one)
-                    pipe.lrem(self._keys.taken, 1, one)  # type: ignore[arg-type]
-                    known.add(one)
+                for raw in taken:
+                    for number in range(COMMANDS if raw not in known else 0):
+                        pipe.hset(f"bare:{len(known)}:{number}", "element", raw)
+                    pipe.lrem(self._keys.taken, 1, raw)  # type: ignore[arg-type]
+                    known.add(raw)
                 pipe.execute()
         return time.monotonic() - began
 
-    def _fill(self, wishes: list[bytes]) -> None:
-        """An empty Redis but for one list, which becomes the inbox at once when it is renamed."""
+    def _fill(self, batch: list[bytes]) -> None:
+        """Empty Redis except for one list, which becomes the inbox at once when it is renamed."""
         self._redis.flushdb()
-        self._redis.rpush("full", *wishes)
+        self._redis.rpush("full", *batch)
 
     def _worked_off(self) -> float:
         redis, keys = self._redis, self._keys
@@ -121,10 +121,10 @@ class Job:
         with self._redis.pipeline(transaction=False) as pipe:
             for _ in range(BATCH):
                 pipe.lmove(self._keys.inbox, self._keys.taken, "LEFT", "RIGHT")
-            return [one for one in pipe.execute() if one is not None]
+            return [raw for raw in pipe.execute() if raw is not None]
 
 
 def _peak(pid: int) -> float:
-    """The most memory that a process has had, in megabytes."""
+    """Return the most memory that a process has used, in megabytes."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM"))

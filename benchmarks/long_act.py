@@ -1,4 +1,4 @@
-"""One act that takes long, and ten others that do not want to wait for it."""
+"""One act that takes long, and ten others that must not wait for it."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def measure(bench: BenchTown) -> Figure:
         return max(alone[-1])
 
     jobs.serving.set(bench.town)
-    started = jobs.start(address(DEAF), "somebody must be deaf", "benchmarks")
+    started = jobs.start(address(DEAF), "the benchmark needs it", "benchmarks")
     assert started.startswith("started"), started
     measured, limit = in_turn(max(2, bench.rounds(ROUNDS)), with_long_act, without, budget=BUDGET, warm=False)
     late = worst_lateness(beside, alone)
@@ -47,7 +47,7 @@ def measure(bench: BenchTown) -> Figure:
 
 
 def delays(bench: BenchTown) -> list[float]:
-    """Ten cycles at once; when each successor rang after the asking, in the order of the asking."""
+    """Send ten cycles at once; return after how long each successor rang."""
     names = bench.names[:OTHERS]
     bench.bell.clear()
     began = time.monotonic()
@@ -58,14 +58,14 @@ def delays(bench: BenchTown) -> list[float]:
 
 
 def worst_lateness(beside: list[list[float]], alone: list[list[float]]) -> float:
-    """By how much the agent that is later than otherwise by most is later: medians of its delays compared."""
+    """Return the largest difference between an agent's median delays with and without the long act."""
     pairs = zip(zip(*beside, strict=True), zip(*alone, strict=True), strict=True)
     return max(Samples.of(late).p50 - Samples.of(usual).p50 for late, usual in pairs)
 
 
 @contextmanager
 def a_long_act(bench: BenchTown) -> Iterator[None]:
-    """Have the deaf agent's cycle under way inside the block; then end the agent, and with it the act."""
+    """Carry out the deaf agent's cycle inside the block; then kill the agent, which ends the act."""
     town = bench.town
     session = town.sessions.find(town.roster().agents[address(DEAF)].session)
     assert session is not None, "the deaf agent has no session"

@@ -1,4 +1,4 @@
-"""On what machine, and of what commit, a run was."""
+"""The machine and the commit of a run."""
 
 import os
 import platform
@@ -8,20 +8,20 @@ from pathlib import Path
 
 
 def machine() -> dict[str, str | int]:
-    """The machine and the programs, as far as they decide about speed."""
+    """Return what decides about speed: the machine and the versions of programs."""
     return {
         "cores": os.cpu_count() or 0,
         "cpu": _cpu(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "tmux": _said("tmux", "-V"),
-        "commit": _said("git", "describe", "--always", "--dirty") or "unknown",
+        "tmux": _output_of("tmux", "-V"),
+        "commit": _output_of("git", "describe", "--always", "--dirty") or "unknown",
     }
 
 
 def load() -> float:
-    """The load of the last minute: what else the machine was doing."""
+    """Return the load of the last minute."""
     return round(os.getloadavg()[0], 2)
 
 
@@ -31,8 +31,8 @@ def _cpu() -> str:
     return found[1] if found else platform.processor() or platform.machine()
 
 
-def _said(*words: str) -> str:
-    """What a program prints, "" when there is no such program or it fails."""
+def _output_of(*words: str) -> str:
+    """Return what a program prints, "" if it is missing or fails."""
     try:
         done = subprocess.run(
             words, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=10, check=True

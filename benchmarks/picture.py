@@ -1,4 +1,4 @@
-"""One picture of how the measures grow with the number of agents, drawn from the documents of runs. Pure."""
+"""A picture of how the measures grow with the number of agents, drawn from documents of runs. Pure."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ WITHOUT_DATE = {"Date": None, "Creator": None, "Format": None, "Type": None}
 
 
 def picture(names: Sequence[str], documents: Sequence[Mapping[str, Any]]) -> str:
-    """An SVG with a panel for each of these measures; always the same for the same runs."""
+    """Return an SVG with a panel for each of these measures; the same runs give the same SVG."""
     import matplotlib
     from matplotlib.figure import Figure
 
@@ -48,7 +48,7 @@ def _points(name: str, documents: Sequence[Mapping[str, Any]]) -> list[Point]:
 
 
 def _draw(axes: Any, name: str, points: Sequence[Point]) -> None:
-    """The measure's median with its p95, and the limit's median, over the number of agents."""
+    """Draw the measure's median and p95, and the limit's median, over the number of agents."""
     from matplotlib.ticker import LogLocator
 
     agents = [size for size, _ in points]
@@ -72,6 +72,6 @@ def _draw(axes: Any, name: str, points: Sequence[Point]) -> None:
 
 
 def _alone(svg: str) -> str:
-    """The SVG without what refers to other places."""
+    """Return the SVG without references to other places."""
     svg = re.sub(r"<!DOCTYPE.*?>\s*", "", svg, flags=re.DOTALL)
     return re.sub(r"\s*<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)

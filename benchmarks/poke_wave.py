@@ -17,7 +17,7 @@ TEXT = "HEARTBEAT: check your work"
 LOOK = ("list-panes", "-a", "-F", PANE_FORMAT)
 ROUNDS, BUDGET = 20, 20.0
 SETTLE = 0.2
-"""Seconds before each wave in which tmux takes in what the last one has printed."""
+"""Seconds before each wave, in which tmux reads what the last one printed."""
 
 
 def measure(bench: BenchTown) -> Figure:
@@ -51,7 +51,7 @@ def measure(bench: BenchTown) -> Figure:
 
 
 class Wave:
-    """Our own wave, and how many tmux processes one of it starts at most."""
+    """Our own wave, and the most tmux processes that one wave has started."""
 
     def __init__(self, sessions: Sessions, ours: Sequence[Session]) -> None:
         self._sessions = sessions
@@ -81,7 +81,7 @@ def fenced_steps(session: Session) -> Steps:
 
 
 def scripts(ours: Sequence[Session], steps: Callable[[Session], Steps]) -> tuple[list[str], list[str]]:
-    """All that is typed into all of them as two scripts, made before the time is taken."""
+    """Return all that is typed into these sessions as two scripts, made before the time is taken."""
     typing, entering = zip(*map(steps, ours), strict=True)
     around = f'set-buffer -b {BUFFER} -- "{TEXT}"', f"delete-buffer -b {BUFFER}"
     return [around[0], *typing, around[1]], list(entering)
@@ -90,7 +90,7 @@ def scripts(ours: Sequence[Session], steps: Callable[[Session], Steps]) -> tuple
 def send(
     bench: BenchTown, steps: tuple[list[str], list[str]], pause: Pause, look: Sequence[str] = ()
 ) -> None:
-    """What tmux alone needs for that, perhaps with a look before each step."""
+    """Do the same with tmux alone, optionally with a look before each step."""
     for number, step in enumerate(steps):
         if number:
             pause(PASTE_PAUSE)

@@ -1,4 +1,4 @@
-"""Taking samples: the measure and its limits in turn, so that a busy moment of the machine meets both."""
+"""Taking samples of a measure and its limits in turn, so that a busy moment affects both."""
 
 import time
 from collections.abc import Callable
@@ -10,7 +10,7 @@ Act = Callable[[], float]
 
 
 REST = 0.02
-"""Seconds before each act, in which the machine finishes what the one before has left."""
+"""Seconds before each act, in which the machine finishes what the last one left."""
 
 
 def in_turn(rounds: int, *acts: Act, budget: float, rest: float = REST, warm: bool = True) -> list[Samples]:
@@ -34,7 +34,7 @@ def in_turn(rounds: int, *acts: Act, budget: float, rest: float = REST, warm: bo
 
 
 def timed(act: Callable[[], object]) -> Act:
-    """The act with its time taken from its call to its return."""
+    """Return an act that measures the time of a call."""
 
     def run() -> float:
         began = time.monotonic()
@@ -45,7 +45,7 @@ def timed(act: Callable[[], object]) -> Act:
 
 
 class Pause:
-    """Sleeps, and adds up how long it really did."""
+    """Sleeps, and adds up how long it really slept."""
 
     def __init__(self) -> None:
         self.slept = 0.0
@@ -56,7 +56,7 @@ class Pause:
         self.slept += time.monotonic() - began
 
     def timed(self, act: Callable[[], object]) -> Act:
-        """The act with its time taken, less what this pause slept in it."""
+        """Return an act that measures the time of a call without this pause's sleep."""
 
         def run() -> float:
             began, before = time.monotonic(), self.slept

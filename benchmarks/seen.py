@@ -33,7 +33,7 @@ def measure(bench: BenchTown) -> Figure:
 
 
 def until_seen(bench: BenchTown, name: str) -> float:
-    """Ask, and look for the status on a warm connection without a pause."""
+    """Send a request, and poll its status on a warm connection without a pause."""
     redis, keys = bench.town.redis, bench.town.keys
     receipt = send_lifecycle(
         "cycle", agent=address(name), redis_url=bench.redis_url, town=keys.town, environ={}
@@ -48,7 +48,7 @@ def until_seen(bench: BenchTown, name: str) -> float:
 
 
 def blmove(bench: BenchTown) -> float:
-    """One element from one connection to another that waits for it."""
+    """Move one element from one connection to another that waits for it."""
     with connect(bench.redis_url, blocking=DEADLINE) as waiting, connect(bench.redis_url) as pushing:
         pushing.delete(FROM, TO)
         link = waiting.connection_pool.get_connection()

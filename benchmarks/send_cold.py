@@ -14,7 +14,7 @@ NAME = "send-cold"
 WHAT = "gastown-mail send cycle, the whole process, in a session's environment"
 ROUNDS, BUDGET = 40, 20.0
 UNSERVED = "bench-cold"
-"""The name of a town that nobody serves: what is sent there stays in its inbox."""
+"""A town without a daemon: what is sent there stays in its inbox."""
 
 
 def measure(bench: BenchTown) -> Figure:
@@ -34,5 +34,5 @@ def measure(bench: BenchTown) -> Figure:
 
 
 def run(words: Sequence[str], environ: Mapping[str, str]) -> None:
-    """The process from its start to its end, which must be a good one."""
+    """Run a process to its end; it must succeed."""
     subprocess.run(words, env=environ, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=True)

@@ -33,7 +33,7 @@ def measure(bench: BenchTown) -> Figure:
 
 
 def storm(bench: BenchTown, names: list[str]) -> float:
-    """All of them at once; the time until the last one's successor rings."""
+    """Send a cycle for all of these at once; return the time until the last successor rings."""
     bench.bell.clear()
     began = time.monotonic()
     ids = bench.ask(names)

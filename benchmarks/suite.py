@@ -17,7 +17,7 @@ from benchmarks.town import BenchTown, bench_town
 from gastown_mail.contracts.errors import GastownError
 
 Measure = Callable[[BenchTown], Figure]
-# In this order: the daemon comes in with `seen` and stays to the end.
+# In this order: the daemon starts with `seen` and stays to the end.
 MEASURES: Mapping[str, Measure] = {
     poke_wave.NAME: poke_wave.measure,
     heartbeat.NAME: heartbeat.measure,
@@ -31,14 +31,14 @@ MEASURES: Mapping[str, Measure] = {
     idle.NAME: idle.measure,
 }
 TROUBLE = (GastownError, RedisError, AssertionError, OSError, SubprocessError)
-"""What one measure may fail with; the others are taken nevertheless."""
+"""Errors that end one measure but not the run."""
 
 LEAST = heartbeat.FEW
-"""The fewest agents for which all measures mean something."""
+"""The fewest agents with which all measures make sense."""
 
 
 def run(agents: int, names: Collection[str], *, quick: bool) -> tuple[list[Figure], dict[str, Any]]:
-    """Take these measures; the figures, and the document of the whole run. Raises NoRoom."""
+    """Take these measures; return the figures and the document of the run. Raises NoRoom."""
     began, before, where = time.monotonic(), load(), machine()
     figures, failures = list[Figure](), dict[str, str]()
     with bench_town(agents, quick=quick) as bench:
@@ -59,7 +59,7 @@ def run(agents: int, names: Collection[str], *, quick: bool) -> tuple[list[Figur
 
 
 def title(document: Mapping[str, Any]) -> str:
-    """Two lines on where and when a run was."""
+    """Return two lines about the machine and the time of a run."""
     where, quick = document["machine"], " · quick" if document["quick"] else ""
     return (
         f"{document['agents']} agents · {where['cores']} cores of {where['cpu']}"
@@ -70,7 +70,7 @@ def title(document: Mapping[str, Any]) -> str:
 
 
 def cleanly(work: Callable[[], int]) -> int:
-    """Do it; the exit code, also for Ctrl-C and for what a person can mend. SIGTERM cleans up too."""
+    """Run `work` and return the exit code, also after Ctrl-C or an error. SIGTERM cleans up too."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         return work()
@@ -82,5 +82,5 @@ def cleanly(work: Callable[[], int]) -> int:
 
 
 def say(text: str) -> None:
-    """Tell whoever waits how far it is."""
+    """Print progress to stderr."""
     print(text, file=sys.stderr, flush=True)

@@ -1,13 +1,12 @@
 """One town in containers for all tests of this folder, which need a Docker engine with Compose."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.compose.stack import SLOW_AGENT, Stack, a_stack
+from tests.compose.stack import SLOW_AGENT, Stack, a_stack, works
 
 NEEDED = (["docker", "info"], ["docker", "compose", "version"])
 
@@ -17,18 +16,11 @@ def engine() -> None:
     """Skip where there is no engine; in CI its absence is a failure."""
     if "PYTEST_XDIST_WORKER" in os.environ:
         pytest.skip("the tests of compose share one town and run in one process: docker/ci-compose")
-    missing = next((" ".join(words) for words in NEEDED if not _works(words)), None)
+    missing = next((" ".join(words) for words in NEEDED if not works(*words)), None)
     if missing and os.environ.get("CI", "").lower() in ("1", "true"):
         pytest.fail(f"`{missing}` does not work, and in CI the tests of compose must run")
     if missing:
         pytest.skip(f"`{missing}` does not work: the tests of compose need a Docker engine with Compose")
-
-
-def _works(words: list[str]) -> bool:
-    try:
-        return subprocess.run(words, capture_output=True, timeout=30, check=False).returncode == 0
-    except OSError:
-        return False
 
 
 @pytest.fixture(scope="session")

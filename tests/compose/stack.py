@@ -1,4 +1,4 @@
-"""A whole town in containers: a fresh copy of the repository in its own folder, under its own project."""
+"""A whole town in containers: a copy of the repository in a folder and a project of its own."""
 
 import json
 import os
@@ -22,7 +22,7 @@ PARTS = (
 SOCKET = "/run/tmux/s"
 SLOW = "demo/crew/slow"
 SLOW_AGENT = f"""
-# Does not end when it is asked to: ending it takes its whole grace. Tests that need it start it.
+# Ignores SIGTERM: ending it takes its whole grace. Tests that need it start it.
 [agents."{SLOW}"]
 command = "trap '' TERM; while true; do sleep 1; done"
 work_dir = "."
@@ -47,16 +47,16 @@ class Stack:
             ["docker", "compose", *files, *words],
             cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=timeout, check=False,
         )  # fmt: skip
-        assert not check or done.returncode == 0, f"{self.words()}\n{words}: {done.stdout}{done.stderr}"
+        assert not check or done.returncode == 0, f"{self.logs()}\n{words}: {done.stdout}{done.stderr}"
         return done.stdout
 
-    def words(self) -> str:
-        """What the containers have said of late."""
+    def logs(self) -> str:
+        """Return the containers' latest output."""
         return self.compose("logs", "--tail", "40", check=False)
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment of a user's shell: nothing of a town in it but what the test says."""
+        """The environment of a user's shell, without a town's variables except the test's."""
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("GASTOWN_", "COMPOSE_", "GT_"))}
         named = {"COMPOSE_PROJECT_NAME": self.project, "GASTOWN_IMAGE": self.project}
         mine = {} if os.getuid() == 0 else {"GASTOWN_UID": str(self.uid), "GASTOWN_GID": str(os.getgid())}
@@ -64,7 +64,7 @@ class Stack:
 
     @property
     def uid(self) -> int:
-        """As whom the containers run: the host's user, for root the default."""
+        """The uid of the containers: the host user's, or the default for root."""
         return os.getuid() or 1000
 
     def up(self, *words: str) -> None:
@@ -75,20 +75,20 @@ class Stack:
         return self.compose("exec", "-T", service, *words, check=check, timeout=timeout)
 
     def mail(self, *words: str) -> Any:
-        """What `gastown-mail WORDS --json` answers in a worker."""
+        """Return the document that `gastown-mail WORDS --json` prints in a worker."""
         return json.loads(self.inside("worker", "gastown-mail", *words, "--json"))
 
     def send(self, action: str, agent: str, *words: str, service: str = "town") -> str:
-        """Ask for something as an operator; returns the request's id."""
+        """Send a request as an operator; return its id."""
         asked = ("gastown-mail", "send", action, "--agent", "operator", "--to", agent, *words)
         return self.inside(service, *asked).strip()
 
     def status(self, request_id: str) -> str:
-        """What has become of a request."""
+        """Return the status of a request."""
         return str(self.mail("requests", request_id)[0].get("status"))
 
     def incarnations(self) -> dict[str, str]:
-        """The token of each session in the town container, by the session's name."""
+        """Return the token of each live session in the town container by its name."""
         form = "#{session_name} #{@gastown_incarnation} #{pane_dead}"
         listed = self.inside("town", "tmux", "-S", SOCKET, "list-sessions", "-F", form, check=False)
         rows = [line.split() for line in listed.splitlines()]
@@ -99,28 +99,28 @@ class Stack:
 
     @property
     def state(self) -> Any:
-        """`./town/daemon/state.json`, as the host sees it."""
+        """The host's `./town/daemon/state.json`."""
         return json.loads((self.folder / "town/daemon/state.json").read_text())
 
     def state_line(self, key: str) -> str:
-        """The line of `state.json` with this key."""
+        """Return the line of `state.json` with this key."""
         lines = (self.folder / "town/daemon/state.json").read_text().splitlines()
         return next(line for line in lines if f'"{key}"' in line)
 
     def password(self, user: str) -> str:
-        """A password as the documentation says to find it."""
+        """Return a password from where the documentation says it is."""
         service = "worker" if user == "daemon" else "town"
         return self.inside(service, "cat", f"/run/gastown/{user}/password").strip()
 
     def url(self, user: str) -> str:
-        """The URL of a Redis user for programs on the host."""
-        place = self.compose("port", "redis", "6379").strip()
-        return f"redis://{user}:{self.password(user)}@{place}"
+        """Return the URL of a Redis user for programs on the host."""
+        address = self.compose("port", "redis", "6379").strip()
+        return f"redis://{user}:{self.password(user)}@{address}"
 
 
 @contextmanager
 def a_stack(folder: Path, *files: str, **more: str) -> Iterator[Stack]:
-    """A fresh copy of the repository; whatever is started from it is gone afterwards, and its image too."""
+    """A copy of the repository; all that is started from it is gone afterwards, and its image too."""
     for part in PARTS:
         copy: Callable[..., object] = shutil.copytree if (REPOSITORY / part).is_dir() else shutil.copy
         options = {"ignore": shutil.ignore_patterns("__pycache__")} if copy is shutil.copytree else {}
@@ -138,8 +138,16 @@ def _remove_images(project: str) -> None:
         subprocess.run(["docker", "image", "rm", name], capture_output=True, timeout=60, check=False)
 
 
+def works(*words: str) -> bool:
+    """True if this program is there and succeeds."""
+    try:
+        return subprocess.run(words, capture_output=True, timeout=30, check=False).returncode == 0
+    except OSError:
+        return False
+
+
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on now."""
+    """Return a free port of the loopback interface."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

@@ -1,7 +1,6 @@
 """The compose how-tos name what there is; with an engine, `tests/compose` does for real what they say."""
 
 import re
-import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from redis import Redis
 from redis.exceptions import NoPermissionError
 
 from gastown_mail.plumbing.connections import connect
+from tests.compose.stack import works
 from tests.docs.blocks import ROOT, Block, blocks
 from tests.docs.commands import refusal, simple_commands
 from tests.docs.play import load_text
@@ -63,8 +63,8 @@ def test_every_variable_is_one_that_the_compose_files_read() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda value: value.name)
 def test_compose_takes_the_variables(document: Path, tmp_path: Path) -> None:
-    if shutil.which("docker") is None:
-        pytest.skip("there is no docker to ask")
+    if not works("docker", "compose", "version"):
+        pytest.skip("there is no docker compose to ask")
     lines = [block.text for block in of_language("dotenv", [document])]
     chosen = next((file for file in FILES[1:] if f"docker/{file.name}" in document.read_text()), None)
     (tmp_path / ".env").write_text("".join(lines))
