@@ -1,4 +1,4 @@
-"""The real parts that many tests share."""
+"""Fixtures of real parts that many tests share."""
 
 import os
 import shutil
@@ -17,18 +17,18 @@ from tests.support.town import a_town
 
 
 def pytest_configure() -> None:
-    """Give this process a folder of its own for tmux sockets, so that none stays behind in /tmp."""
+    """Give this process its own folder for tmux sockets, so that none is left in /tmp."""
     os.environ["TMUX_TMPDIR"] = tempfile.mkdtemp(prefix="gm-tmux-")
 
 
 def pytest_unconfigure() -> None:
-    """Remove it; each test has ended its own servers."""
+    """Remove that folder; each test has ended its own servers."""
     shutil.rmtree(os.environ["TMUX_TMPDIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One real Valkey for all tests of a process; towns keep apart by their names."""
+    """One real Valkey for all tests of a process; the towns' names keep them apart."""
     folder = tmp_path_factory.mktemp("redis")
     yield ensure_server(folder)
     stop_server(folder)
@@ -36,7 +36,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def make_town(tmp_path: Path, redis_url: str) -> Iterator[Callable[..., Town]]:
-    """Make towns that are gone after the test."""
+    """Makes towns that are gone after the test."""
     with ExitStack() as towns:
         yield lambda toml=TWO_AGENTS: towns.enter_context(a_town(tmp_path, redis_url, toml))
 
@@ -49,7 +49,7 @@ def town(make_town: Callable[..., Town]) -> Town:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[OwnServer]:
-    """A Valkey of the test's own, to be killed, stopped and emptied."""
+    """A Valkey that the test may kill, stop and empty."""
     with own_server(tmp_path / "r") as server:
         yield server
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: it runs, leaves nothing behind, and says what it found. How fast is not tested."""
+"""`python -m benchmarks` runs, leaves nothing behind and prints what it measured; speed is not tested."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ WORDS = [sys.executable, "-m", "benchmarks", "--quick", "--agents", "10"]
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder with a short path, as a socket's path must be, in which no process may be left."""
+    """A folder with a path short enough for sockets; no process of it may be left."""
     made = Path(tempfile.mkdtemp(prefix="gbt-"))
     yield made
     left = [pid for pid in process_table.pids() if str(made) in " ".join(process_table.arguments(pid))]
@@ -70,14 +70,14 @@ def test_the_document_goes_into_a_file(folder: Path) -> None:
     assert "{" not in done.stdout
 
 
-def test_a_measure_that_is_not_there_is_named(folder: Path) -> None:
+def test_an_unknown_measure_is_named(folder: Path) -> None:
     done = run(folder, "--only", "nothing")
 
     assert done.returncode == 2
     assert all(name in done.stderr for name in MEASURES)
 
 
-def test_a_machine_that_is_too_small_is_said_plainly(folder: Path) -> None:
+def test_a_machine_that_is_too_small_is_reported_plainly(folder: Path) -> None:
     done = run(folder, "--agents", "10000000")
 
     assert done.returncode == 1

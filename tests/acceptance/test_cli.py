@@ -1,4 +1,4 @@
-"""`gastown-mail` as its users call it: what it says, and with which exit code it ends."""
+"""`gastown-mail` as its users call it: its output and its exit codes."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def test_start_stop_restart_and_status(daemon: Daemon) -> None:
     assert identity(daemon.living(MAX)) == identity(session)
 
 
-def test_a_daemon_that_was_killed_is_told_from_one_that_was_stopped(daemon: Daemon) -> None:
+def test_status_distinguishes_a_killed_daemon_from_a_stopped_one(daemon: Daemon) -> None:
     up = daemon.up()
 
     up.stop(signal.SIGKILL)
@@ -74,7 +74,7 @@ def test_a_broken_town_toml_names_its_line_and_nothing_else_happens(daemon: Daem
     assert not (daemon.root / "daemon" / "daemon.lock").exists()
 
 
-def test_without_tmux_nothing_is_begun(daemon: Daemon) -> None:
+def test_without_tmux_nothing_is_started(daemon: Daemon) -> None:
     for command in ("up", "start"):
         done = daemon.command(command, environ={"PATH": "/nowhere"})
 
@@ -83,7 +83,7 @@ def test_without_tmux_nothing_is_begun(daemon: Daemon) -> None:
     assert not daemon.serves_redis()
 
 
-def test_a_redis_that_nobody_serves_is_named(daemon: Daemon) -> None:
+def test_an_unreachable_redis_is_named(daemon: Daemon) -> None:
     nobody = {"GASTOWN_REDIS_URL": "redis://me:secret@127.0.0.1:1/0"}
 
     for words in (
@@ -103,7 +103,7 @@ def test_a_redis_that_nobody_serves_is_named(daemon: Daemon) -> None:
     assert daemon.holder() is None
 
 
-def test_an_agent_that_the_town_does_not_have_is_named(daemon: Daemon) -> None:
+def test_an_agent_that_is_not_in_the_town_is_named(daemon: Daemon) -> None:
     daemon.up()
 
     for words in (("poke", "gastown/crew/nobody"), ("run", "norig/witness"), ("attach", "who?")):
@@ -113,7 +113,7 @@ def test_an_agent_that_the_town_does_not_have_is_named(daemon: Daemon) -> None:
         assert words[1] in one_sentence(done.stderr)
 
 
-def test_an_operator_can_run_poke_and_send_and_see_what_became_of_it(daemon: Daemon) -> None:
+def test_an_operator_can_run_poke_and_send_and_see_the_outcome(daemon: Daemon) -> None:
     daemon.up()
     daemon.run(MAX)
     eventually((daemon.root / "work" / "max" / "prompt").exists, deadline=DEADLINE)
@@ -170,7 +170,7 @@ def test_a_usage_error_is_exit_2(daemon: Daemon, words: tuple[str, ...]) -> None
     assert "Traceback" not in done.stderr
 
 
-def test_outside_of_a_town_the_command_says_how_to_make_one(daemon: Daemon) -> None:
+def test_outside_a_town_the_command_says_how_to_make_one(daemon: Daemon) -> None:
     shutil.move(daemon.root / "town.toml", daemon.root / "elsewhere.toml")
 
     done = daemon.command("status")

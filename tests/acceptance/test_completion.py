@@ -1,4 +1,4 @@
-"""What bash and zsh complete, asked of the real shells with the script that the documentation shows."""
+"""What bash and zsh complete, with real shells and the script from the documentation."""
 
 import os
 import re
@@ -31,7 +31,7 @@ _gastown_mail_completion
 
 
 def lines_of(shell: str) -> str:
-    """The line for this shell out of the documentation."""
+    """Return the documentation's line for this shell."""
     found = re.search(rf"```{shell}\n(.+?)```", DOCUMENT.read_text(), re.DOTALL)
     assert found
     return found[1]
@@ -48,7 +48,7 @@ compadd() {{ print -l -- $completions }}
 _describe() {{ print -l -- ${{completions_with_descriptions%%:*}} }}
 """,
 }
-"""What the documentation says; zsh's own functions, which show what is offered, print it instead."""
+"""The documentation's lines; zsh's own functions, which show the offers, print them instead."""
 
 
 class Shell:
@@ -59,7 +59,7 @@ class Shell:
         self.environ = clean_environ(PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
 
     def completed(self, *lines: str, **environ: str) -> list[list[str]]:
-        """What it offers for the last word of each line."""
+        """Return what the shell offers for the last word of each line."""
         done = subprocess.run(
             [self.name, *SILENT[self.name], "-c", "".join([SETUP[self.name], *map(self._ask, lines)])],
             cwd=self.folder, env={**self.environ, **environ}, capture_output=True, text=True, timeout=120,
@@ -94,7 +94,7 @@ def test_commands_options_and_words_complete(shell: Shell) -> None:
     assert dict(zip(offered, shell.completed(*offered), strict=True)) == offered
 
 
-def test_agents_complete_where_one_is_meant(shell: Shell) -> None:
+def test_agents_complete_where_an_agent_is_expected(shell: Shell) -> None:
     commands = ("poke", "run", "attach", "pause", "resume", "clear", "adopt", "explain")
     options = ("send cycle --to", "send cycle --agent", "requests --agent", "inbox --agent", "agents --agent")
 
@@ -114,14 +114,14 @@ def test_the_town_that_is_named_is_read(shell: Shell, tmp_path: Path) -> None:
     assert shell.completed("gastown-mail poke ", GASTOWN_TOWN=str(other)) == [["other/crew/eve"]]
 
 
-def test_whatever_is_wrong_nothing_is_said(shell: Shell) -> None:
+def test_completion_is_silent_about_errors(shell: Shell) -> None:
     (shell.folder / "town.toml").write_text("[broken")
     assert shell.completed("gastown-mail poke ", "gastown-mail --town /nowhere poke ") == [[], []]
     (shell.folder / "town.toml").unlink()
     assert shell.completed("gastown-mail poke ") == [[]]
 
 
-def test_the_script_is_one_of_its_shell(shell: Shell) -> None:
+def test_the_script_is_valid_for_its_shell(shell: Shell) -> None:
     script = subprocess.run(
         ["gastown-mail"], env={**shell.environ, "_GASTOWN_MAIL_COMPLETE": f"{shell.name}_source"},
         capture_output=True, text=True, check=True, timeout=120,

@@ -1,4 +1,4 @@
-"""`gastown-mail demo`, as a user runs it: it shows what it promises and leaves nothing, however it ends."""
+"""`gastown-mail demo` as a user runs it: it shows what it promises and leaves nothing behind."""
 
 import os
 import re
@@ -16,14 +16,14 @@ from tests.support.processes import clean_environ
 from tests.support.wait import eventually
 
 PATIENCE = 60.0
-"""Seconds for the demo on a machine that runs other tests at the same time; alone it takes about six."""
+"""Seconds for the demo beside other tests; alone it takes about six."""
 
 SHOWN = ["town", "poke", "cycle", "restart", "shutdown", "heartbeat", "stop"]
 
 
 @contextmanager
 def a_demo(*more: str, **environ: str) -> Iterator["subprocess.Popen[str]"]:
-    """The demo, just started; ended by SIGTERM when a test fails in the middle."""
+    """The demo, just started; SIGTERM ends it when a test fails."""
     command = [sys.executable, "-m", "gastown_mail", "demo", "--deadline", f"{PATIENCE:g}", *more]
     demo = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -37,7 +37,7 @@ def a_demo(*more: str, **environ: str) -> Iterator["subprocess.Popen[str]"]:
 
 
 def read_until(demo: "subprocess.Popen[str]", beginning: str) -> str:
-    """The demo's output up to the line that begins so."""
+    """Return the demo's output up to the line that begins with this text."""
     assert demo.stdout is not None
     lines: list[str] = []
     for line in demo.stdout:
@@ -54,7 +54,7 @@ def folder_of(output: str) -> Path:
 
 
 def naming(folder: Path) -> list[tuple[int, list[str]]]:
-    """Every process, other than this one, that has the folder in its arguments or environment."""
+    """Return all other processes that have the folder in their arguments or environment."""
     return [
         (process.pid, process.info["cmdline"])
         for process in psutil.process_iter(["cmdline", "environ"])
@@ -101,7 +101,7 @@ def test_sigterm_in_the_middle_leaves_nothing(moment: str) -> None:
     assert_nothing_left(folder)
 
 
-def test_a_step_that_does_not_happen_is_said_and_leaves_nothing() -> None:
+def test_a_failed_step_is_reported_and_leaves_nothing() -> None:
     with a_demo() as demo:
         output = read_until(demo, "ok  town")
         daemon = re.search(r"daemon (\d+) serves", output)
@@ -114,7 +114,7 @@ def test_a_step_that_does_not_happen_is_said_and_leaves_nothing() -> None:
     assert_nothing_left(folder_of(output))
 
 
-def test_the_surroundings_of_another_town_do_not_matter(tmp_path: Path) -> None:
+def test_the_environment_of_another_town_does_not_matter(tmp_path: Path) -> None:
     odd = {
         "HOME": str(tmp_path / "missing"),
         "TMPDIR": str(tmp_path / "also" / "missing"),

@@ -26,7 +26,7 @@ def _findings(daemon: Daemon, **environ: str) -> tuple[int, dict[str, str]]:
 
 
 def _seen(daemon: Daemon) -> list[str]:
-    """A line for each thing that was looked at."""
+    """Return the line of each check."""
     verdict, headings, *lines = daemon.command("doctor").stdout.splitlines()
     assert verdict.startswith(f"{daemon.settings.town_name}: ")
     assert headings.split() == ["CHECK", "WHAT", "WAS", "SEEN"]
@@ -36,7 +36,7 @@ def _seen(daemon: Daemon) -> list[str]:
 ALL = {"folder", "agents", "tmux", "redis", "clock", "tmux socket", "tmux server", "daemon", "stopping"}
 
 
-def test_a_town_that_is_well_has_no_finding(daemon: Daemon) -> None:
+def test_a_healthy_town_has_no_finding(daemon: Daemon) -> None:
     daemon.up()
     daemon.run(MAX)
     eventually(lambda: daemon.state().heartbeat_count > 0)
@@ -54,7 +54,7 @@ def test_a_town_that_is_well_has_no_finding(daemon: Daemon) -> None:
         assert text in "\n".join(seen)
 
 
-def test_what_is_down_or_missing_is_named_with_its_remedy(daemon: Daemon) -> None:
+def test_missing_parts_are_named_with_a_remedy(daemon: Daemon) -> None:
     (daemon.root / "town.toml").write_text('[roles.deacon]\ncommand = "no-such-program"\n')
     (daemon.root / "deacon").mkdir()
 
@@ -68,7 +68,7 @@ def test_what_is_down_or_missing_is_named_with_its_remedy(daemon: Daemon) -> Non
     assert "Redis does not answer: the town's own server does not run" in findings["redis"]
 
 
-def test_a_worker_that_is_dead_is_not_counted_though_redis_still_knows_it(daemon: Daemon) -> None:
+def test_a_dead_worker_is_not_counted_though_redis_still_lists_it(daemon: Daemon) -> None:
     up = daemon.up()
     children = eventually(lambda: found if len(found := daemon.children()) == 5 else None)
     assert children is not None
@@ -82,7 +82,7 @@ def test_a_worker_that_is_dead_is_not_counted_though_redis_still_knows_it(daemon
     assert "gastown-mail restart" in findings["daemon"]
 
 
-def test_another_tmux_than_the_servers_is_named(daemon: Daemon, tmp_path: Path) -> None:
+def test_a_tmux_other_than_the_servers_is_named(daemon: Daemon, tmp_path: Path) -> None:
     daemon.up()
     daemon.run(MAX)
     other = tmp_path / "tmux"
@@ -128,7 +128,7 @@ def test_agents_with_the_same_fault_are_named_together(daemon: Daemon) -> None:
     assert "?   agents       agents that live on other hosts: 1; run doctor there too" in _seen(daemon)
 
 
-def test_sessions_that_collide_are_a_finding_and_stop_no_other_check(daemon: Daemon) -> None:
+def test_colliding_sessions_are_a_finding_and_stop_no_other_check(daemon: Daemon) -> None:
     (daemon.root / "town.toml").write_text(
         '[agents."a/crew/b"]\nsession = "same"\n[agents."a/crew/c"]\nsession = "same"\n'
     )
@@ -142,7 +142,7 @@ def test_sessions_that_collide_are_a_finding_and_stop_no_other_check(daemon: Dae
     assert len({line.split("  ")[1].strip() for line in _seen(daemon)}) == len(ALL)
 
 
-def test_a_daemon_that_was_killed_and_a_tmux_that_does_not_answer_are_named(daemon: Daemon) -> None:
+def test_a_killed_daemon_and_a_tmux_that_does_not_answer_are_named(daemon: Daemon) -> None:
     up = daemon.up()
     daemon.run(MAX)
     up.stop(signal.SIGKILL)
@@ -185,7 +185,7 @@ def test_a_socket_folder_that_is_open_to_others_is_named(daemon: Daemon) -> None
     assert findings["tmux socket"] == f"{folder} is open to others (mode 0750); chmod 700 {folder}"
 
 
-def test_a_state_file_that_is_none_is_named(daemon: Daemon) -> None:
+def test_a_broken_state_file_is_named(daemon: Daemon) -> None:
     daemon.settings.daemon_dir.mkdir(exist_ok=True)
     (daemon.settings.daemon_dir / "state.json").write_text("{broken")
 

@@ -1,4 +1,4 @@
-"""Every kind of error as its user meets it: no traceback, what happened, what to do, the right exit code."""
+"""Every kind of error as its user sees it: no traceback, what happened, what to do, the right exit code."""
 
 import os
 import shutil
@@ -33,7 +33,7 @@ def state_file(daemon: Daemon) -> None:
 
 
 def persons_session(daemon: Daemon) -> None:
-    """A session of an agent's name, made by a person."""
+    """Start a session with an agent's name, as a person would."""
     session = daemon.town.roster().agents[MAXINE].session
     socket = daemon.settings.tmux_socket
     subprocess.run(
@@ -50,12 +50,12 @@ def wrong_type(daemon: Daemon) -> None:
 
 
 def nothing(daemon: Daemon) -> None:
-    """All is well."""
+    """Change nothing."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What the user does, and what it must come to; `kind` is the class of the error."""
+    """A command of the user and the error it must show; `kind` is the error's class."""
 
     kind: str
     code: int
@@ -138,7 +138,7 @@ def test_errors_while_a_daemon_runs(daemon: Daemon) -> None:
     assert not up.has_ended()
 
 
-def test_every_class_and_every_exit_code_is_met() -> None:
+def test_every_error_class_and_exit_code_is_tested() -> None:
     family = {name for name, each in vars(errors).items() if isinstance(each, type)}
     cases = [*STOPPED, *SERVED]
 
@@ -147,7 +147,7 @@ def test_every_class_and_every_exit_code_is_met() -> None:
         kind = getattr(errors, case.kind, errors.GastownError)
         assert case.kind == "usage" or kind.exit_code == case.code
     assert {case.code for case in cases} == {1, 2, 3, 4, 5}, (
-        "0 and 6 are those of a doctor, 3 and 4 of a status"
+        "0 and 6 are exit codes of doctor, 3 and 4 of status"
     )
 
 
@@ -176,7 +176,7 @@ def test_an_element_that_is_no_request_is_a_dead_letter(daemon: Daemon) -> None:
     assert daemon.command("dead", "drop", letter["id"]).returncode == 0
 
 
-def test_a_request_that_is_refused_says_why_to_who_waits(daemon: Daemon) -> None:
+def test_a_refused_request_tells_the_waiting_sender_why(daemon: Daemon) -> None:
     daemon.up()
     no_work_dir(daemon)
 
@@ -188,7 +188,7 @@ def test_a_request_that_is_refused_says_why_to_who_waits(daemon: Daemon) -> None
 
 @contextmanager
 def piped(daemon: Daemon, *words: str, stdout: int) -> Iterator["subprocess.Popen[str]"]:
-    """The command with its output going there; it is gone after the block."""
+    """Run a command with its output to `stdout`; it is gone after the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "gastown_mail", *words], env=daemon.environ, cwd=daemon.root, stdout=stdout,
         stderr=subprocess.PIPE, text=True,
@@ -200,13 +200,13 @@ def piped(daemon: Daemon, *words: str, stdout: int) -> Iterator["subprocess.Pope
         process.communicate(timeout=10)
 
 
-def test_a_reader_that_has_gone_ends_it_without_a_word(daemon: Daemon) -> None:
+def test_a_closed_pipe_ends_the_command_silently(daemon: Daemon) -> None:
     daemon.up()
     with piped(daemon, "events", "-n", "1000", "-f", stdout=subprocess.PIPE) as process:
         assert process.stdout
         process.stdout.readline()
         process.stdout.close()
-        # heartbeats come every two seconds
+        # There is a heartbeat every two seconds.
         assert process.wait(DEADLINE) == 1
         assert process.stderr
         assert process.stderr.read() == ""
@@ -223,7 +223,7 @@ def test_a_full_disk_is_named(daemon: Daemon) -> None:
             )
 
 
-def test_ctrl_c_ends_without_a_word_of_ours(daemon: Daemon) -> None:
+def test_ctrl_c_ends_the_command_silently(daemon: Daemon) -> None:
     daemon.up()
     for words in (
         ("events", "-f"),
@@ -242,7 +242,7 @@ def test_ctrl_c_ends_without_a_word_of_ours(daemon: Daemon) -> None:
 
 
 WEAK = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.getuid() == 0 else []
-"""What takes from root the right to read everything."""
+"""A prefix that takes root's right to read everything."""
 
 
 def can_be_weak() -> bool:
@@ -253,7 +253,7 @@ def can_be_weak() -> bool:
 
 
 @pytest.mark.skipif(not can_be_weak(), reason="root may read everything")
-def test_a_folder_that_may_not_be_read_is_named(daemon: Daemon) -> None:
+def test_an_unreadable_folder_is_named(daemon: Daemon) -> None:
     folder = daemon.root / "daemon"
     folder.mkdir(exist_ok=True)
     folder.chmod(0o000)

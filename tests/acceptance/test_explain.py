@@ -1,4 +1,4 @@
-"""`explain` on a real daemon: what the last heartbeat decided, and what has happened since."""
+"""`explain` with a real daemon: what the last heartbeat decided and what has happened since."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -16,13 +16,13 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def explained(daemon: Daemon, address: str) -> Explanation:
-    """What `explain --json` says; the document has exactly its shape."""
+    """Return the document of `explain --json`, which has exactly its documented shape."""
     document: Any = daemon.document("explain", address)
     return Explanation.model_validate(document, strict=False)
 
 
 def decided(daemon: Daemon, address: str, words: str) -> Explanation:
-    """The explanation as soon as a heartbeat has decided so."""
+    """Wait until a heartbeat has decided so; return the explanation."""
 
     def seen() -> Explanation | None:
         told = explained(daemon, address)
@@ -51,7 +51,7 @@ def test_why_agents_were_not_started_or_poked_and_what_to_do(daemon: Daemon) -> 
     assert said.stdout.splitlines()[0] == f"{MAX}: not poked: it has no poke"
 
 
-def test_pause_last_request_and_what_ends_both_are_named(daemon: Daemon) -> None:
+def test_a_pause_and_the_last_request_are_shown_with_what_ends_them(daemon: Daemon) -> None:
     daemon.up()
     daemon.run(MAX)
     assert daemon.command("pause", MAX).returncode == 0
@@ -67,7 +67,7 @@ def test_pause_last_request_and_what_ends_both_are_named(daemon: Daemon) -> None
     assert any(f"dead revive {ident}" in step for step in told.next_steps)
 
 
-def test_a_shutdown_is_told_as_what_is_desired_and_by_which_request(daemon: Daemon) -> None:
+def test_a_shutdown_is_shown_as_the_desired_state_with_its_request(daemon: Daemon) -> None:
     daemon.up()
     daemon.run(MAX)
     ident = daemon.ask("shutdown")
@@ -82,7 +82,7 @@ def test_a_shutdown_is_told_as_what_is_desired_and_by_which_request(daemon: Daem
     assert told.last_request.finished
 
 
-def test_a_quarantine_is_told_with_its_end_and_what_ends_it_sooner() -> None:
+def test_a_quarantine_is_shown_with_its_end_and_what_ends_it_sooner() -> None:
     keeps = RECORDED.replace(
         '[agents."gastown/crew/max"]', '[agents."gastown/crew/max"]\nkeep_running = true'
     )

@@ -25,7 +25,7 @@ def test_poke_and_run_say_that_they_wait_for_a_worker(daemon: Daemon, words: tup
     assert process.popen.wait(DEADLINE) == 0, process.words()
 
 
-def test_send_says_where_the_request_stands(daemon: Daemon) -> None:
+def test_send_shows_the_requests_progress(daemon: Daemon) -> None:
     daemon.up()
     daemon.run(MAX)
     children = daemon.children()
@@ -57,7 +57,7 @@ print(missing_workers(StatusCollector(settings).report()))
 """
 
 
-def test_start_ends_when_nobody_is_missing_any_more(daemon: Daemon) -> None:
+def test_start_returns_when_no_part_is_missing(daemon: Daemon) -> None:
     process = daemon.python("-W", "ignore", "-c", START_AND_LOOK)
 
     assert process.popen.wait(DEADLINE) == 0, process.words()

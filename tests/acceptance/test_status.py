@@ -1,4 +1,4 @@
-"""`status` and `agents` tell the truth about a real daemon, whatever of it is frozen, killed or broken."""
+"""`status` and `agents` tell the truth about a real daemon, even if parts are frozen, killed or broken."""
 
 import os
 import pty
@@ -26,11 +26,11 @@ from tests.support.wait import DEADLINE, eventually
 pytestmark = pytest.mark.timeout(300)
 
 A_FEW_SECONDS = 20.0
-"""More than the deadlines of all parts together, on a busy machine; far less than a frozen part takes."""
+"""More than the deadlines of all parts together on a busy machine; far less than a frozen part takes."""
 
 
 def look(daemon: Daemon) -> tuple[int, Report, str]:
-    """What `status` says now, as code, as document and as words; the document has exactly its shape."""
+    """Return the exit code, the document and the text of `status`; the document has exactly its shape."""
     words = daemon.command("status")
     done = daemon.command("status", "--json")
     assert "Traceback" not in words.stderr + done.stderr
@@ -38,7 +38,7 @@ def look(daemon: Daemon) -> tuple[int, Report, str]:
 
 
 def served(daemon: Daemon) -> Report:
-    """The report of a town that is served, as soon as it is."""
+    """Wait until the town is served; return its report."""
     return eventually(
         lambda: report if (report := look(daemon)[1]).verdict == "running" else None,
         deadline=DEADLINE,
@@ -50,7 +50,7 @@ def observed(report: Report) -> dict[str, str]:
     return {row.agent: row.observed for row in report.agents or ()}
 
 
-def test_a_served_town_runs_and_every_part_is_told(daemon: Daemon) -> None:
+def test_a_served_town_is_running_and_shows_every_part(daemon: Daemon) -> None:
     up = daemon.up()
     daemon.run(MAX)
     eventually(lambda: daemon.state().heartbeat_count > 0, deadline=DEADLINE)
@@ -90,7 +90,7 @@ def test_a_stopped_town_is_stopped_and_its_agents_are_shown(daemon: Daemon) -> N
     assert report.daemon.pid is None
 
 
-def test_a_worker_that_was_killed_or_stands_still_is_not_counted(daemon: Daemon) -> None:
+def test_a_killed_or_frozen_worker_is_not_counted(daemon: Daemon) -> None:
     up = daemon.up()
     served(daemon)
     victim = daemon.children()["lifecycle-1"]
@@ -110,7 +110,7 @@ def test_a_worker_that_was_killed_or_stands_still_is_not_counted(daemon: Daemon)
     served(daemon)
 
 
-def test_a_clerk_that_stands_still_is_missed(daemon: Daemon) -> None:
+def test_a_frozen_clerk_is_missed(daemon: Daemon) -> None:
     daemon.up()
     served(daemon)
 
@@ -152,7 +152,7 @@ def test_a_frozen_tmux_makes_the_agents_unknown_and_nothing_else(unhurried: Daem
     )
 
 
-def test_a_frozen_redis_leaves_what_tmux_and_the_disk_tell(unhurried: Daemon) -> None:
+def test_with_a_frozen_redis_tmux_and_the_disk_are_still_shown(unhurried: Daemon) -> None:
     daemon = unhurried
     up = daemon.up()
     daemon.run(MAX)
@@ -171,7 +171,7 @@ def test_a_frozen_redis_leaves_what_tmux_and_the_disk_tell(unhurried: Daemon) ->
     assert {row.desired for row in report.agents or ()} == {"unknown"}
 
 
-def test_when_both_are_frozen_it_comes_back_all_the_same(daemon: Daemon) -> None:
+def test_status_returns_even_when_both_are_frozen(daemon: Daemon) -> None:
     daemon.up()
     daemon.run(MAX)
 
@@ -195,7 +195,7 @@ def test_a_town_toml_that_was_broken_while_the_daemon_runs_is_named(daemon: Daem
     assert (report.daemon.pid, report.agents) == (up.pid, None)
 
 
-def test_a_daemon_that_was_killed_is_missed_and_its_last_state_is_not_taken_for_another(
+def test_a_killed_daemon_is_missed_and_its_last_state_does_not_count_for_another(
     daemon: Daemon,
 ) -> None:
     up = daemon.up()
@@ -213,12 +213,12 @@ def test_a_daemon_that_was_killed_is_missed_and_its_last_state_is_not_taken_for_
 
 @pytest.fixture
 def with_deacon() -> Iterator[Daemon]:
-    """A town with a deacon, which must run."""
+    """A town with a deacon that should run."""
     with a_daemon(TOWN + '[agents."deacon/"]\n') as made:
         yield made
 
 
-def test_an_agent_in_quarantine_is_down_and_is_said_until_when(with_deacon: Daemon) -> None:
+def test_an_agent_in_quarantine_is_down_and_shows_until_when(with_deacon: Daemon) -> None:
     daemon = with_deacon
     daemon.up()
     eventually(lambda: daemon.town.agents.read(DEACON).start_history.starts, deadline=DEADLINE)
@@ -237,7 +237,7 @@ def test_an_agent_in_quarantine_is_down_and_is_said_until_when(with_deacon: Daem
     assert "quarantine until" in words
 
 
-def test_the_age_of_the_oldest_that_waits_is_told(daemon: Daemon) -> None:
+def test_the_age_of_the_oldest_waiting_element_is_shown(daemon: Daemon) -> None:
     daemon.up()
     served(daemon)
     asked = datetime.now(UTC) - timedelta(seconds=90)
@@ -301,14 +301,14 @@ def _read(terminal: int) -> bytes:
 
 
 @pytest.mark.parametrize("plain", [False, True])
-def test_watch_shows_it_again_and_again_until_ctrl_c(daemon: Daemon, plain: bool) -> None:
+def test_watch_repeats_the_status_until_ctrl_c(daemon: Daemon, plain: bool) -> None:
     environ: dict[str, Any] = {"NO_COLOR": "1"} if plain else {}
 
     shown, code = on_a_terminal(daemon, "status", "--watch", "--interval", "0.2", until="stopped", **environ)
 
     assert code == 130
     assert "Traceback" not in shown
-    assert shown.index("\x1b[?1049h") < shown.index("\x1b[?1049l"), "the terminal is given back as it was"
+    assert shown.index("\x1b[?1049h") < shown.index("\x1b[?1049l"), "the terminal is restored"
     assert ("\x1b[33m\x1b[1m" in shown) is not plain
 
 
@@ -336,7 +336,7 @@ def test_colours_are_for_terminals_that_want_them(daemon: Daemon) -> None:
     assert "\x1b[" not in plain + daemon.command("status").stdout
 
 
-def test_watch_off_a_terminal_prints_one_after_another_and_ends_at_ctrl_c(daemon: Daemon) -> None:
+def test_watch_without_a_terminal_prints_reports_until_ctrl_c(daemon: Daemon) -> None:
     process = daemon.python("-m", "gastown_mail", "status", "--watch", "--interval", "0.1")
     eventually(lambda: process.words().count(": stopped") >= 2, deadline=DEADLINE)
 

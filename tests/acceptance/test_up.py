@@ -1,4 +1,4 @@
-"""`gastown-mail up`: the whole daemon, and what it lives through."""
+"""`gastown-mail up`: the whole daemon, and what it survives."""
 
 import json
 import signal
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def rq_info(daemon: Daemon) -> str:
-    """What `rq info` says of the town's Redis."""
+    """Return the output of `rq info` about the town's Redis."""
     program = sys.executable.rpartition("/")[0] + "/rq"
     words = [program, "info", "--url", daemon.town.redis_url]
     done = subprocess.run(words, capture_output=True, text=True, timeout=DEADLINE, check=False)
@@ -79,7 +79,7 @@ def test_after_sigkill_the_town_is_free_and_the_agents_live(daemon: Daemon) -> N
     assert gone(session.pid)
 
 
-def test_whichever_child_is_killed_comes_back_and_the_town_is_served(daemon: Daemon) -> None:
+def test_any_killed_child_is_restarted_and_the_town_is_served(daemon: Daemon) -> None:
     up = daemon.up()
     session = daemon.run(MAX)
 
@@ -127,7 +127,7 @@ def test_sigterm_ends_the_daemon_and_the_next_one_finds_the_sessions(daemon: Dae
     assert (row["observed"], row["desired"], row["restarts"]) == ("alive", "running", 1)
 
 
-def test_sigterm_in_the_middle_of_a_long_act_ends_in_time_and_the_act_is_gone_on_with() -> None:
+def test_sigterm_during_a_long_act_ends_in_time_and_the_act_is_resumed() -> None:
     toml = TOWN.replace(RECORDER, DEAF_RECORDER).replace("stop_grace = 2", "stop_grace = 13")
     with a_daemon(toml) as daemon:
         first = daemon.up()
@@ -156,7 +156,7 @@ def test_while_one_agent_is_slow_to_stop_another_is_served_at_once() -> None:
 
         daemon.done(daemon.ask("restart", MAXINE), deadline=45)
 
-        assert daemon.status(endless) == "carrying", "else nothing was shown"
+        assert daemon.status(endless) == "carrying", "otherwise this test shows nothing"
         assert gone(other.pid)
 
 
@@ -174,11 +174,11 @@ def test_while_more_agents_are_slow_to_stop_than_there_are_workers_others_are_se
 
         daemon.done(daemon.ask("restart", MAXINE), deadline=45)
 
-        assert {daemon.status(one) for one in endless} == {"carrying"}, "else nothing was shown"
+        assert {daemon.status(one) for one in endless} == {"carrying"}, "otherwise this test shows nothing"
         assert gone(other.pid)
 
 
-def test_a_town_toml_that_breaks_stops_nobody_not_even_who_is_started_anew(daemon: Daemon) -> None:
+def test_a_broken_town_toml_stops_no_process_not_even_restarted_ones(daemon: Daemon) -> None:
     daemon.up()
     daemon.run(MAX)
     (daemon.root / "town.toml").write_text("this is no toml")
@@ -192,7 +192,7 @@ def test_a_town_toml_that_breaks_stops_nobody_not_even_who_is_started_anew(daemo
     assert eventually(lambda: daemon.state().heartbeat_count > beaten, deadline=DEADLINE)
 
 
-def test_a_stale_pid_file_blocks_nobody_and_is_never_believed(daemon: Daemon) -> None:
+def test_a_stale_pid_file_blocks_nothing_and_is_never_trusted(daemon: Daemon) -> None:
     with subprocess.Popen(["sleep", "600"]) as bystander:
         folder = daemon.root / "daemon"
         folder.mkdir(exist_ok=True)
@@ -214,7 +214,7 @@ def ends(process: Process) -> tuple[int, str]:
     return process.popen.wait(DEADLINE), process.words()
 
 
-def test_what_happens_is_shown_as_it_happens(daemon: Daemon) -> None:
+def test_up_shows_events_as_they_happen(daemon: Daemon) -> None:
     up = daemon.up()
     daemon.run(MAX)
     ident = daemon.ask("shutdown")

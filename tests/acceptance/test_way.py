@@ -13,7 +13,7 @@ pytestmark = pytest.mark.timeout(300)
 
 
 def told(daemon: Daemon, *words: str) -> list[dict[str, Any]]:
-    """The events."""
+    """Return the events."""
     return [json.loads(line) for line in daemon.command("events", "--json", *words).stdout.splitlines()]
 
 
@@ -46,7 +46,7 @@ def test_a_request_is_followed_from_its_receipt_to_its_end(daemon: Daemon) -> No
 
 @pytest.fixture
 def breakable() -> Iterator[Daemon]:
-    """A town whose max cannot be started any more once its work dir holds the file `broken`."""
+    """A town whose agent max can no longer be started once its work dir holds the file `broken`."""
     agent = "sh -c '[ -e broken ] && exit 1; exec sleep 600'"
     header = f'[agents."{MAX}"]\n'
     with a_daemon(TOWN.replace(header, f'{header}command = "{agent}"\n')) as daemon:

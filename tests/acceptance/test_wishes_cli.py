@@ -64,7 +64,7 @@ def replaced(daemon: Daemon, session: Session, address: str) -> bool:
 
 
 def decision(daemon: Daemon, address: str) -> str:
-    """What the last heartbeat decided about the agent."""
+    """Return what the last heartbeat decided about the agent."""
     return daemon.town.agents.read(address).decision
 
 
@@ -132,7 +132,7 @@ def test_a_pause_outlives_the_daemon(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("command", ["pause", "resume"])
-def test_a_pause_is_of_one_agent_or_of_all(daemon: Daemon, command: str) -> None:
+def test_pause_takes_one_agent_or_all(daemon: Daemon, command: str) -> None:
     daemon.up()
 
     for words in ((command,), (command, MAX, "--all")):
@@ -145,7 +145,7 @@ def test_a_pause_is_of_one_agent_or_of_all(daemon: Daemon, command: str) -> None
     assert daemon.town.agents.read(MAX).desired is None
 
 
-def test_an_agent_that_is_not_there_is_named(daemon: Daemon) -> None:
+def test_an_unknown_agent_is_named(daemon: Daemon) -> None:
     daemon.up()
 
     for command in ("pause", "resume", "clear", "adopt", "run"):
@@ -196,7 +196,7 @@ def test_a_persons_session_is_left_alone_until_it_is_adopted(daemon: Daemon) -> 
     eventually(lambda: not psutil.pid_exists(persons.pid), deadline=DEADLINE)
 
 
-def test_the_operator_passes_where_agents_must_prove_themselves(strict: Daemon) -> None:
+def test_the_operator_needs_no_token_where_agents_do(strict: Daemon) -> None:
     strict.up()
     session = strict.run(MAX)
     forged = strict.ask("restart", "operator", to=MAX)

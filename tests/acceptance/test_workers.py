@@ -1,4 +1,4 @@
-"""`worker.py` and `scheduler.py` as two processes, and beside `up`."""
+"""`worker.py` and `scheduler.py` as two processes, alone and beside `up`."""
 
 from collections.abc import Iterator
 
@@ -14,15 +14,15 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(params=["embedded", "redis_url"])
-def any_place(request: pytest.FixtureRequest, redis_url: str) -> Iterator[Daemon]:
+def any_daemon(request: pytest.FixtureRequest, redis_url: str) -> Iterator[Daemon]:
     """A town with its own server, and one whose settings name a server."""
     said = f'[daemon]\nredis_url = "{redis_url}"\n' if request.param == "redis_url" else "[daemon]\n"
     with a_daemon(TOWN.replace("[daemon]\n", said)) as made:
         yield made
 
 
-def test_worker_and_scheduler_do_what_up_does(any_place: Daemon) -> None:
-    daemon = any_place
+def test_worker_and_scheduler_do_what_up_does(any_daemon: Daemon) -> None:
+    daemon = any_daemon
     scheduler = daemon.script("scheduler.py")
     worker = daemon.script("worker.py")
     eventually(lambda: daemon.state().heartbeat_count > 0, deadline=DEADLINE)

@@ -25,7 +25,7 @@ def engine() -> None:
 
 @pytest.fixture(scope="session")
 def stack(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A town after its first `docker compose up -d --wait`, with one agent more than the sample has."""
+    """A town after its first `docker compose up -d --wait`, with one more agent than the sample."""
     with a_stack(tmp_path_factory.mktemp("compose")) as stack:
         _keep_ada_at_work(stack.folder / "docker/sample/town.toml")
         stack.up()
@@ -35,7 +35,7 @@ def stack(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 
 
 def _keep_ada_at_work(sample: Path) -> None:
-    """The sample's agent that asks for a fresh session by itself would do so in the middle of some test."""
+    """Keep the sample's agent from cycling by itself in the middle of a test."""
     text = sample.read_text()
     assert 'STEPS = "6"' in text
     sample.write_text(text.replace('STEPS = "6"', 'STEPS = "10000"'))

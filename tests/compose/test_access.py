@@ -1,4 +1,4 @@
-"""Who may do what: Redis' users, and what an agent can find out about the daemon."""
+"""What each Redis user may do, and what an agent can find out about the daemon."""
 
 import re
 import subprocess
@@ -48,17 +48,19 @@ FORBIDDEN = [
 
 
 @pytest.mark.parametrize("command", FORBIDDEN, ids=" ".join)
-def test_an_agents_user_may_not(stack: Stack, agent: redis.Redis, command: tuple[str, ...]) -> None:
+def test_the_agents_redis_user_may_not_do_this(
+    stack: Stack, agent: redis.Redis, command: tuple[str, ...]
+) -> None:
     with pytest.raises(redis.exceptions.NoPermissionError):
         agent.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
-def test_an_agents_user_may_ask_and_look(stack: Stack, agent: redis.Redis) -> None:
+def test_the_agents_redis_user_may_send_and_read_statuses(stack: Stack, agent: redis.Redis) -> None:
     assert agent.rpush(KEYS.inbox, b"not a request") >= 1
     assert agent.hgetall(KEYS.request("never-was")) == {}
 
 
-def test_the_daemons_user_may_not_administer(stack: Stack) -> None:
+def test_the_daemons_redis_user_may_not_administer(stack: Stack) -> None:
     with redis.Redis.from_url(stack.url("daemon")) as daemon:
         assert daemon.hgetall(MAX)
         for command in ("CONFIG GET *", "ACL LIST", "FLUSHALL", "SHUTDOWN NOSAVE", "GET other", "MONITOR"):
@@ -66,7 +68,7 @@ def test_the_daemons_user_may_not_administer(stack: Stack) -> None:
                 daemon.execute_command(*command.split())
 
 
-def test_nobody_comes_in_without_a_password(stack: Stack) -> None:
+def test_redis_refuses_clients_without_a_password(stack: Stack) -> None:
     place = stack.compose("port", "redis", "6379").strip()
     assert place.startswith("127.0.0.1:")
     for credentials in ("", "default:@", "default:x@", "agent:x@"):
@@ -77,7 +79,7 @@ def test_nobody_comes_in_without_a_password(stack: Stack) -> None:
             anybody.ping()
 
 
-def test_sessions_hold_the_agents_url_alone(stack: Stack) -> None:
+def test_sessions_have_only_the_agents_url(stack: Stack) -> None:
     all_alive(stack, "demo/crew/max", "demo/crew/ada", "demo/witness")
     found = stack.inside(
         "town", "sh", "-c", "cat /proc/[0-9]*/environ | tr '\\0' '\\n' | grep -a redis://", check=False
@@ -97,7 +99,7 @@ def test_an_agent_reaches_neither_the_daemons_environment_nor_its_files(stack: S
     assert stack.inside("town", "sh", "-c", "ls /run/gastown").split() == ["agent"]
 
 
-def test_no_program_of_ours_runs_as_root_or_under_a_shell(stack: Stack) -> None:
+def test_no_service_runs_as_root_or_under_a_shell(stack: Stack) -> None:
     for service, program in (("worker", "worker"), ("scheduler", "scheduler"), ("town", "tmux")):
         container = stack.containers(service)[0]
         rows = _processes(container)
@@ -120,6 +122,6 @@ def _processes(container: str) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def agent(stack: Stack) -> Iterator[redis.Redis]:
-    """The Redis user of the agents, from the host."""
+    """Connect from the host as the agents' Redis user."""
     with redis.Redis.from_url(stack.url("agent")) as user:
         yield user

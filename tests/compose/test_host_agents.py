@@ -23,7 +23,7 @@ FILES = ("docker-compose.yml", "docker/compose.host-agents.yml")
 
 @dataclass
 class Host:
-    """The host's tmux server, run by the town's user, and the containers that serve it."""
+    """The host's tmux server, run by the town's user, and the containers that serve its agents."""
 
     stack: Stack
     socket: Path
@@ -36,7 +36,7 @@ class Host:
         return done.stdout
 
     def session(self) -> dict[str, str]:
-        """The agent's token and the pid of its program; empty when it has no session."""
+        """Return the agent's token and its program's pid; empty strings without a session."""
         form = "#{session_name} #{@gastown_incarnation} #{pane_pid} #{pane_dead}"
         rows = [line.split() for line in self.tmux("list-panes", "-a", "-F", form, check=False).splitlines()]
         return next(({"token": row[1], "pid": row[2]} for row in rows if row[0] == SESSION), {})
@@ -44,8 +44,8 @@ class Host:
 
 @pytest.fixture
 def host(engine: None) -> Iterator[Host]:
-    """Containers without a town of their own, and a tmux server here; all of it is gone afterwards."""
-    # Not in pytest's folder: that is private to who runs the tests, and the town's user may be another.
+    """Containers without a town of their own, and a tmux server here; nothing is left afterwards."""
+    # Not in pytest's folder: it is private to the user of the tests, and the town's may be another.
     with tempfile.TemporaryDirectory(prefix="gastown-host-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -75,13 +75,13 @@ def _tmux_server(host: Host) -> Iterator[Host]:
 
 def test_workers_in_containers_serve_agents_on_the_host(host: Host) -> None:
     host.stack.up()
-    # Given: the sample's agent lives here, outside of any container, with a URL that works here.
+    # Given: the sample's agent lives here, outside any container, with a URL that works here.
     first = eventually(host.session, deadline=30.0, step=0.2)
     environ = Path(f"/proc/{first['pid']}/environ").read_bytes().decode().split("\0")
     url = next(entry for entry in environ if entry.startswith("GASTOWN_REDIS_URL="))
     assert url.startswith("GASTOWN_REDIS_URL=redis://agent:")
     assert url.endswith(f"@127.0.0.1:{host.stack.more['GASTOWN_REDIS_PORT']}/0")
-    # When: it is asked for a fresh session.
+    # When: its session is cycled.
     host.stack.send("cycle", AGENT, "--wait", "20", service="worker")
     # Then: the whole tree of the old one is gone, and the new one is here too.
     second = host.session()
@@ -91,7 +91,7 @@ def test_workers_in_containers_serve_agents_on_the_host(host: Host) -> None:
     assert host.session() == second
 
 
-def test_a_worker_starts_no_server_of_its_own(host: Host) -> None:
+def test_a_worker_starts_no_tmux_server(host: Host) -> None:
     host.tmux("kill-server")
     host.stack.up()
     for _ in range(2):

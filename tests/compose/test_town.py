@@ -1,4 +1,4 @@
-"""A town in containers through its days: up, asked for things, scaled, killed, restarted, stopped, up again.
+"""A town in containers: up, in use, scaled, killed, restarted, stopped, up again.
 
 The tests share one town and run in this order; each leaves it running.
 """
@@ -111,9 +111,9 @@ def test_four_workers_share_the_work(stack: Stack) -> None:
     assert not set(before.values()) & set(after.values())
 
 
-def test_fewer_workers_go_on_serving(stack: Stack) -> None:
+def test_fewer_workers_still_serve(stack: Stack) -> None:
     stack.up("--scale", "worker=1")
-    # Whoever kept the town's state may be gone now; one that is left takes it over.
+    # The worker that kept the town's state may be gone; another one takes over.
     eventually(lambda: "true" in stack.state_line("running"), deadline=10.0, step=0.2)
     assert stack.status(stack.send("restart", MAX, "--wait", "20")) == "done"
     stack.up("--scale", "worker=4")
@@ -153,7 +153,7 @@ def test_a_restart_of_the_town_starts_its_agents_anew(stack: Stack) -> None:
     stack.compose("restart", "town", timeout=200)
     stack.up()
     for agent in (*SAMPLE, SLOW):
-        # Several starts within a minute: they would wait for the end of their back-off.
+        # Several starts within a minute would wait for the end of their back-off.
         stack.inside("worker", "gastown-mail", "clear", agent)
     all_alive(stack, *SAMPLE)
     assert not set(before.values()) & set(stack.incarnations().values())

@@ -3,14 +3,14 @@
 A mark is an HTML comment before the block it is about, so that readers do not see it:
 
     <!-- test: skip because REASON -->          not run
-    <!-- test: run by FILE -->                  not run here: every command stands in FILE
+    <!-- test: run by FILE -->                  not run here: every command is in FILE
     <!-- test: inside ADDRESS -->               run in the environment of that agent's session
     <!-- test: again -->                        run again until it shows the next block
-    <!-- test: keys C-c after TEXT -->          run on a terminal, where this is typed after TEXT was shown
+    <!-- test: keys C-c after TEXT -->          run on a terminal; C-c is typed after TEXT was shown
     <!-- test: append to FILE -->               what a reader would write into that file
     <!-- test: picture -->                      text that no command prints
 
-    <!-- test: before                           a block of its own: what is run, and readers need not see
+    <!-- test: before                           a block that is run and that readers need not see
     COMMANDS
     -->
 """
@@ -49,7 +49,7 @@ _PART = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """One block: `mark` is the mark's first word, `about` the rest of it; `line` is where its text begins."""
+    """One block; `mark` is the mark's first word, `about` its rest, `line` where the text begins."""
 
     language: str
     text: str
@@ -59,7 +59,7 @@ class Block:
 
 
 def blocks(document: str) -> list[Block]:
-    """All blocks of a document in their order."""
+    """Return all blocks of a document in order."""
     return [_block(document, found) for found in _PART.finditer(document)]
 
 
@@ -72,5 +72,5 @@ def _block(document: str, found: "re.Match[str]") -> Block:
 
 
 def prose(document: str) -> str:
-    """A document without its blocks and comments."""
+    """Return a document without its blocks and comments."""
     return re.sub(r"<!--.*?-->", "", _PART.sub("", document), flags=re.DOTALL)

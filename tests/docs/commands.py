@@ -1,4 +1,4 @@
-"""Is a command that a document names one that the parser takes?"""
+"""Checks whether the parser accepts a command that a document names."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ PLACEHOLDER = "COMMAND"
 
 
 def refusal(line: str) -> str | None:
-    """Why our parser refuses a line that begins with `gastown-mail`, None when it does not."""
+    """Return why our parser refuses a line that begins with `gastown-mail`; None if it accepts it."""
     words = shlex.split(line, comments=True)[1:]
     if words[:1] == ["--town"]:
         words = words[2:]
@@ -40,12 +40,12 @@ def _parse(group: click.Group, words: list[str], parent: click.Context) -> None:
 
 
 def inline(prose: str) -> list[str]:
-    """The commands of ours that stand in the text, between backticks."""
+    """Return our commands in the text, between backticks."""
     return re.findall(r"`(gastown-mail [^`]+)`", prose)
 
 
 def simple_commands(block: str) -> list[list[str]]:
-    """The lines of a shell block as lists of words, without comments and the variables before a command."""
+    """Return the lines of a shell block as lists of words, without comments and leading variables."""
     lines = re.sub(r"\\\n\s*", " ", block).splitlines()
     split = [shlex.split(line, comments=True) for line in lines]
     return [list(dropwhile(_is_assignment, words)) for words in split if words]

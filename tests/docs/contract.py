@@ -8,22 +8,22 @@ PAGE = (ROOT / "docs" / "reference" / "contract.md").read_text()
 
 
 def section(heading: str) -> str:
-    """The text under a heading, up to the next one."""
+    """Return the text under a heading, up to the next one."""
     return re.split(r"^#+ .*$", PAGE.partition(f"# {heading}\n")[2], maxsplit=1, flags=re.MULTILINE)[0]
 
 
 def rows(heading: str) -> list[list[str]]:
-    """The rows of the table under a heading, without those of its head."""
+    """Return the rows of the table under a heading, without its head."""
     lines = re.findall(r"^\|(.*)\|$", section(heading), re.MULTILINE)
     return [[cell.strip() for cell in line.split("|")] for line in lines[2:]]
 
 
 def words(text: str) -> list[str]:
-    """What is between backticks."""
+    """Return the texts between backticks."""
     return re.findall(r"`([^`]+)`", text)
 
 
 def example(heading: str) -> str:
-    """The text of the code block under a heading."""
+    """Return the text of the code block under a heading."""
     (block,) = blocks(section(heading))
     return block.text

@@ -1,4 +1,4 @@
-"""Playing a document: its blocks in their order, against a real town in a folder that is gone afterwards."""
+"""Plays a document: runs its blocks in order with a real town, in a folder that is gone afterwards."""
 
 import configparser
 import json
@@ -40,7 +40,7 @@ class Play:
         """What the last block said; None when it ended with its session, or nothing here can run it."""
 
     def block(self, block: Block) -> None:
-        """Run one block; what it says must be what the document says it does."""
+        """Run one block; its output must be what the document shows."""
         if block.mark in ("skip", "picture"):
             return
         if block.mark == "run":
@@ -92,7 +92,7 @@ class Play:
         if go := shutil.which("go"):
             self._script(block, "block.go", go, "run")
         else:
-            # Without a compiler nothing but the shape of the JSON it would make can be looked at.
+            # Without a compiler only the shape of its JSON can be checked.
             keys = dict.fromkeys(re.findall(r'json:"(\w+)', block.text), "x")
             sample = {**keys, "action": "cycle", "timestamp": "2025-12-20T10:12:21.123456789Z"}
             decode_element(json.dumps(sample).encode())
@@ -116,7 +116,7 @@ class Play:
         configparser.ConfigParser().read_string(block.text)
 
     def _session(self, block: Block) -> Mapping[str, str]:
-        """What the session that the block is run in has of us in its environment."""
+        """Return our variables in the environment of the session that the block names."""
         town = self._town()
         agent = town.roster().resolve(block.about)
         found = eventually(lambda: _surroundings(town.sessions.find(agent.session)), deadline=DEADLINE)
@@ -129,7 +129,7 @@ class Play:
 
 
 def _surroundings(session: Session | None) -> dict[str, str]:
-    """What the session has of us; nothing for one that an earlier block has ended just now."""
+    """Return our variables in a session's environment; none if an earlier block has just ended it."""
     if session is None or session.dead:
         return {}
     with suppress(psutil.NoSuchProcess):
@@ -139,7 +139,7 @@ def _surroundings(session: Session | None) -> dict[str, str]:
 
 
 def load_text(toml: str) -> None:
-    """Load a town with these settings; raises SettingsError for what no town can have."""
+    """Load a town with these settings; raises SettingsError if they are invalid."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "town.toml").write_text(toml)
         load_roster(load_settings(Path(folder), environ={}))
@@ -153,7 +153,7 @@ def _stands_in(file: Path, block: Block) -> None:
 
 @contextmanager
 def a_shell() -> Iterator[Shell]:
-    """A shell in an empty folder with a short path; every town that was made in it ends."""
+    """A shell in an empty folder with a short path; every town made in it ends with it."""
     with ExitStack() as cleanup:
         folder = Path(tempfile.mkdtemp(prefix="gmd-"))
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -171,6 +171,6 @@ def _end_towns(folder: Path) -> None:
 
 
 def _end_servers() -> None:
-    """End the tmux servers that a document has left behind without a town."""
+    """End the tmux servers that a document has left without a town."""
     for socket in Path(os.environ["TMUX_TMPDIR"]).glob("tmux-*/*"):
         subprocess.run(["tmux", "-S", socket, "kill-server"], capture_output=True, timeout=10, check=False)

@@ -1,4 +1,4 @@
-"""A shell in which a document's blocks are run one after the other, each where the last one has left off."""
+"""A shell that runs a document's blocks; each continues where the last one ended."""
 
 import os
 import re
@@ -18,14 +18,14 @@ from tests.support.processes import clean_environ
 DEADLINE = 60.0
 KEYS = {"C-c": b"\x03", "C-b d": b"\x02d"}
 AGAIN = 2.0
-"""Seconds after which keys are typed again to a program that did not notice them."""
+"""Seconds after which keys are typed again to a program that did not react."""
 
 _KEEP = """trap 'env -0 >"$SHELL_STATE/env"; pwd >"$SHELL_STATE/folder"' EXIT; set -euo pipefail\n"""
 
 
 @dataclass
 class Shell:
-    """A user's shell in `folder`: nothing of a town in its environment, our command on the PATH."""
+    """A user's shell in `folder`: no town in its environment, our command on the PATH."""
 
     folder: Path
     state: Path
@@ -48,19 +48,19 @@ class Shell:
         file.chmod(0o755)
 
     def run(self, text: str) -> str:
-        """Run a block to its end and return all that it says; it must succeed."""
+        """Run a block that must succeed; return its output."""
         said = self.program("bash", "-c", _KEEP + text)
         self._go_on()
         return said
 
     def program(self, *words: str) -> str:
-        """Run a program to its end and return all that it says; it must succeed."""
+        """Run a program that must succeed; return its output."""
         done = self._done(words, {})
         assert done.returncode == 0, f"exit code {done.returncode}:\n{words[-1]}\n{done.stdout}"
         return done.stdout
 
     def inside(self, session: Mapping[str, str], *words: str) -> str | None:
-        """Run a program with a session's environment; None when it ended with that session."""
+        """Run a program with a session's environment; return None when it ended with that session."""
         done = self._done(words, session)
         if done.returncode == -signal.SIGTERM:
             return None
@@ -74,12 +74,12 @@ class Shell:
         )  # fmt: skip
 
     def on_terminal(self, text: str, keys: str, after: str) -> str:
-        """Run a block on a terminal and type `keys` when it has shown `after`."""
+        """Run a block on a terminal and type `keys` once it shows `after`."""
         ours, theirs = os.openpty()
         termios.tcsetwinsize(theirs, (40, 120))
         place = os.ttyname(theirs)
         process = subprocess.Popen(
-            # A new session that opens a terminal has it as its own.
+            # A new session owns the first terminal that it opens.
             ["bash", "-c", f"exec <>{place} >&0 2>&0\n{_KEEP}{text}"], cwd=self.folder, env=self.environ,
             start_new_session=True,
         )  # fmt: skip
@@ -95,7 +95,7 @@ class Shell:
         return said
 
     def _go_on(self) -> None:
-        """The next block begins in this one's folder and with its exported variables."""
+        """Keep the folder and the exported variables for the next block."""
         pairs = (self.state / "env").read_text().rstrip("\0").split("\0")
         self.environ = dict(pair.partition("=")[::2] for pair in pairs)
         self.folder = Path((self.state / "folder").read_text().rstrip("\n"))
@@ -116,12 +116,12 @@ def _converse(process: "subprocess.Popen[bytes]", terminal: int, keys: bytes, af
 def _read(terminal: int) -> str:
     try:
         return os.read(terminal, 65536).decode(errors="replace")
-    except OSError:  # nobody is at the other end any more
+    except OSError:  # The other end is closed.
         return ""
 
 
 def shows(output: str, expected: str) -> bool:
-    """Has each expected line a line in the output, in this order?
+    """True if the output has each expected line, in this order.
 
     `…` stands for anything, a number for any number, an id for any id, spaces for any spaces.
     """

@@ -1,4 +1,4 @@
-"""The compose how-tos name what there is; with an engine, `tests/compose` does for real what they say."""
+"""The compose how-tos name what exists; with an engine, `tests/compose` runs what they say."""
 
 import re
 import subprocess
@@ -23,14 +23,14 @@ TESTED = "\n".join(file.read_text() for file in (ROOT / "tests/compose").glob("*
 SERVICES = set(re.findall(r"^  (\w+):$", COMPOSE.partition("\nservices:")[2], re.MULTILINE))
 PROGRAMS = {"cat", "docker", "echo", "gastown-mail", "mkdir", "rq", "tmux"}
 BY_HAND = {"build", "stop"}
-"""What is done before and after the tests by other words: `docker image`, `down`."""
+"""Done before and after the tests with other commands: `docker image`, `down`."""
 
 
 def of_language(language: str, documents: Sequence[Path] = DOCUMENTS) -> list[Block]:
     return [one for document in documents for one in blocks(document.read_text()) if one.language == language]
 
 
-def test_every_command_is_one_that_the_tests_of_compose_run() -> None:
+def test_every_command_is_run_by_the_compose_tests() -> None:
     commands = [command for block in of_language("sh") for command in simple_commands(block.text)]
 
     assert commands
@@ -53,7 +53,7 @@ def check_compose(words: list[str]) -> None:
             assert refusal(" ".join(rest)) is None
 
 
-def test_every_variable_is_one_that_the_compose_files_read() -> None:
+def test_every_variable_is_read_by_the_compose_files() -> None:
     lines = [line for block in of_language("dotenv") for line in block.text.splitlines()]
     names = {line.partition("=")[0] for line in lines} - {"COMPOSE_FILE"}
 
@@ -76,13 +76,13 @@ def test_compose_takes_the_variables(document: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_settings_are_such() -> None:
+def test_settings_blocks_load() -> None:
     for block in of_language("toml"):
         text = block.text if block.text.startswith("[") else f"[roles.crew]\n{block.text}"
         load_text(text)
 
 
-def test_an_image_is_built_on_ours() -> None:
+def test_images_build_on_the_projects_image() -> None:
     (block,) = of_language("dockerfile")
     lines = re.sub(r"\\\n", " ", block.text).splitlines()
 
@@ -90,7 +90,7 @@ def test_an_image_is_built_on_ours() -> None:
     assert {line.split()[0] for line in lines} <= {"FROM", "USER", "RUN"}
 
 
-def test_the_users_of_a_managed_redis_may_do_what_they_must_and_no_more(server: OwnServer) -> None:
+def test_the_users_of_a_managed_redis_have_the_rights_they_need_and_no_more(server: OwnServer) -> None:
     (block,) = of_language("redis")
     with connect(server.url) as admin:
         for line in block.text.replace("TOWN", "mytown").splitlines():
@@ -111,5 +111,5 @@ def as_user(server: OwnServer, name: str, password: str) -> Redis:
 
 
 def split_rules(line: str) -> list[str]:
-    """The words of a line, with what stands in parentheses as one."""
+    """Return the words of a line; a text in parentheses is one word."""
     return re.findall(r"\([^)]*\)|\S+", line)

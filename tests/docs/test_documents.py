@@ -35,7 +35,7 @@ def test_every_block_does_what_the_document_says(document: Path) -> None:
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
-def test_every_block_has_a_language_and_a_mark_that_is_known(document: Path) -> None:
+def test_every_block_has_a_known_language_and_mark(document: Path) -> None:
     text = document.read_text()
     found = blocks(text)
 

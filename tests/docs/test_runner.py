@@ -1,4 +1,4 @@
-"""What plays the documents finds every block, and sees when a command says something else."""
+"""The player of documents finds every block, and detects when a command prints something else."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_blocks_come_in_their_order_with_mark_and_line() -> None:
     ]
 
 
-def test_the_prose_is_the_rest() -> None:
+def test_prose_is_everything_outside_blocks() -> None:
     assert prose(DOCUMENT).split() == "Say `gastown-mail status`: 1. In a list:".split()
 
 
@@ -50,7 +50,7 @@ def test_the_prose_is_the_rest() -> None:
         ("01a213dd7a53-ac1883b3f94621ddf767 done\n", "01a213dd7030-d35c7139898b40a49146 done"),
     ],
 )
-def test_what_differs_at_each_run_is_the_same(output: str, expected: str) -> None:
+def test_values_that_differ_at_each_run_match(output: str, expected: str) -> None:
     assert shows(output, expected)
 
 
@@ -64,11 +64,11 @@ def test_what_differs_at_each_run_is_the_same(output: str, expected: str) -> Non
         ("", "x"),
     ],
 )
-def test_what_a_document_promises_in_vain_is_seen(output: str, expected: str) -> None:
+def test_missing_output_is_detected(output: str, expected: str) -> None:
     assert not shows(output, expected)
 
 
-def test_a_block_goes_on_where_the_last_one_has_left_off(tmp_path: Path) -> None:
+def test_a_block_continues_where_the_last_one_ended(tmp_path: Path) -> None:
     play = Play(Shell(tmp_path / "w", tmp_path / "home"))
 
     play.block(Block("sh", "mkdir inner && cd inner && export WORD=said\n", 1))
@@ -77,14 +77,14 @@ def test_a_block_goes_on_where_the_last_one_has_left_off(tmp_path: Path) -> None
     play.block(Block("text", "said in inner\n", 3))
 
 
-def test_a_command_that_fails_is_seen_wherever_it_stands(tmp_path: Path) -> None:
+def test_a_failing_command_is_detected_anywhere_in_a_block(tmp_path: Path) -> None:
     play = Play(Shell(tmp_path / "w", tmp_path / "home"))
 
     with pytest.raises(AssertionError, match="exit code 1"):
         play.block(Block("sh", "false\ntrue\n", 1))
 
 
-def test_a_command_that_no_parser_takes_is_seen() -> None:
+def test_a_command_that_the_parser_rejects_is_detected() -> None:
     assert refusal("gastown-mail status --json") is None
     assert refusal("gastown-mail --town x dead revive ID") is None
     assert refusal("gastown-mail send") is None

@@ -27,7 +27,7 @@ CALM = 120.0
 
 REQUESTS_PER_SECOND = 1000 / 600
 SLOWEST = 1.2
-"""The longest pause in seconds between two blows."""
+"""The longest pause between two blows, in seconds."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Report:
                 f"  {_listed(self.kills)}",
                 f"daemon started again {self.restarts} times; {self.sessions} sessions started",
                 f"state.json read {reads:.0f} times, {reads / seconds:.0f} a second",
-                *(f"VIOLATION: {one}" for one in self.violations),
+                *(f"VIOLATION: {violation}" for violation in self.violations),
                 f"violations: {len(self.violations)}",
             ]
         )
@@ -70,7 +70,7 @@ def _listed(counts: Counter[str]) -> str:
 
 
 def run(seconds: float, seed: int, requests: int) -> Report:
-    """One run; what it found is in the report."""
+    """Do one run; return its report."""
     report = Report(seconds, seed)
     with a_running_daemon(town_toml()) as daemon:
         (daemon.root / "agent.sh").write_text(AGENT)
@@ -113,7 +113,7 @@ def _send_all(sender: Sender, seconds: float, requests: int) -> None:
     for number in range(requests):
         due = began + seconds * (number + sender.chance.random()) / requests
         pause.wait(max(0.0, due - time.monotonic()))
-        sender.one()
+        sender.send()
 
 
 def _is_calm(daemon: Daemon) -> bool:
@@ -126,7 +126,7 @@ def _is_calm(daemon: Daemon) -> bool:
 
 @contextmanager
 def _running(work: Callable[[threading.Event], None]) -> Iterator[None]:
-    """Run `work` beside the block; what it raises is raised here."""
+    """Run `work` beside the block; its exception is raised here."""
     stop, errors = threading.Event(), []
 
     def guarded() -> None:
@@ -147,7 +147,7 @@ def _running(work: Callable[[threading.Event], None]) -> Iterator[None]:
 
 
 def main() -> int:
-    """Run from the command line; 1 when anything was wrong."""
+    """Run from the command line; return 1 when anything was wrong."""
     parser = argparse.ArgumentParser(prog="chaos")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=1)

@@ -1,7 +1,6 @@
-"""What must hold after a chaos run, looked at from outside: each check says what is wrong."""
+"""What must hold after a chaos run, seen from outside; each check says what is wrong."""
 
 import json
-import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -16,13 +15,13 @@ from tests.support.daemon import Daemon
 from tests.support.wait import eventually
 
 SETTLING = 30.0
-"""Seconds in which what is being done at the moment must come to its end."""
+"""Seconds in which acts in progress must end."""
 
 READS_EXPECTED = 100
 
 
 class Sampler:
-    """A process of its own that reads `state.json` about 1,000 times a second, until it is told to end."""
+    """A process that reads `state.json` about 1,000 times a second until `end()`."""
 
     CODE = """
 import json, sys, threading, time
@@ -48,7 +47,7 @@ print(json.dumps({"reads": reads, "seconds": time.monotonic() - began, "failures
         )  # fmt: skip
 
     def end(self) -> dict[str, object]:
-        """How often it read, in how many seconds, and what it could not read."""
+        """End the process; return how often it read, for how long, and its failures."""
         said, _ = self._process.communicate("", timeout=SETTLING)
         found: dict[str, object] = json.loads(said)
         return found
@@ -57,10 +56,10 @@ print(json.dumps({"reads": reads, "seconds": time.monotonic() - began, "failures
 def violations(
     daemon: Daemon, watcher: Watcher, standing_by: Sequence[Bystander], sampled: dict[str, object]
 ) -> list[str]:
-    """Everything that is not as it should be."""
-    watcher.look(daemon.town.redis.pipeline(transaction=False))
+    """Return everything that is wrong."""
+    watcher.read(daemon.town.redis.pipeline(transaction=False))
     found = [*watcher.changed, *_unsettled(daemon, watcher), *_left_lying(daemon)]
-    found += [f"no longer there: {one.what}" for one in standing_by if not one.lives()]
+    found += [f"no longer there: {bystander.what}" for bystander in standing_by if not bystander.lives()]
     found += _twice_started(daemon)
     found += _until_none(lambda: _wrong_processes(daemon))
     found += _until_none(lambda: _wrong_sessions(daemon))
@@ -108,7 +107,7 @@ def _twice_started(daemon: Daemon) -> list[str]:
 
 
 def _wrong_processes(daemon: Daemon) -> list[str]:
-    """Processes of an incarnation other than the one that lives."""
+    """Return the processes of incarnations that do not live any more."""
     tokens: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     mine = f"GASTOWN_TOWN={daemon.root}".encode()
     for pid in process_table.pids():
@@ -146,8 +145,5 @@ def _wrong_sessions(daemon: Daemon) -> list[str]:
 
 
 def _unhealthy(daemon: Daemon) -> list[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "gastown_mail", "--town", str(daemon.root), "status"],
-        capture_output=True, text=True, env=daemon.environ, cwd=os.sep, timeout=SETTLING, check=False,
-    )  # fmt: skip
+    done = daemon.command("status")
     return [f"status says {done.returncode}: {done.stdout}{done.stderr}"] if done.returncode else []

@@ -1,4 +1,4 @@
-"""Killing and freezing the daemon's processes at random; and who starts it again, as systemd would."""
+"""Kills and freezes the daemon's processes at random, and starts it again as systemd would."""
 
 import contextlib
 import os
@@ -23,10 +23,10 @@ SHARES = {
 }  # fmt: skip
 FREEZE_SHARE = 0.35
 LONG_FREEZE = 12.0
-"""Longer than the lease of a turn: somebody else takes over meanwhile."""
+"""Longer than a lease: another process takes over meanwhile."""
 
 HUNT = 1.5
-"""Seconds to wait for a short-lived victim to show itself."""
+"""Seconds to wait for a short-lived victim."""
 
 
 class Supervisor:
@@ -44,8 +44,7 @@ class Supervisor:
 
 @dataclass
 class Killer:
-    """Does harm to one process after the other, all drawn from one seed. Only what descends from `up`,
-    and the server that it started in the town's own folder."""
+    """Kills or freezes processes of `up`, and its Redis in the town's folder; all is drawn from one seed."""
 
     daemon: Daemon
     chance: random.Random
@@ -63,13 +62,13 @@ class Killer:
         self.thaw(float("inf"))
 
     def thaw(self, now: float) -> None:
-        """Let those go on whose time has come."""
+        """Resume the frozen processes whose time is over."""
         due = [process for until, process in self.frozen if until <= now]
         self.frozen = [(until, process) for until, process in self.frozen if until > now]
         processes.send_signal(due, signal.SIGCONT)
 
     def find(self, kind: str) -> Process | None:
-        """A victim of that kind, None when there is none just now."""
+        """Return a victim of that kind; None if there is none now."""
         up = self.daemon.latest
         if up is None or up.has_ended():
             return None

@@ -1,4 +1,4 @@
-"""The requests of a chaos run, sent at random from outside and inside; and who watches their statuses."""
+"""The requests of a chaos run, sent at random from outside and inside, and a watcher of their statuses."""
 
 import json
 import random
@@ -32,7 +32,7 @@ GARBAGE = (
 
 @dataclass
 class Ledger:
-    """What was accepted, by id, with the way it took; and what was sent without an answer."""
+    """The way of each accepted request by its id, and the number of unanswered ones."""
 
     accepted: dict[str, str] = field(default_factory=dict)
     unanswered: int = 0
@@ -48,7 +48,7 @@ class Ledger:
 
 
 class Sender:
-    """Sends requests of every kind, each way with its share; all is drawn from one seed."""
+    """Sends requests of every kind, each with its share; all is drawn from one seed."""
 
     def __init__(self, daemon: Daemon, ledger: Ledger, chance: random.Random) -> None:
         self.daemon, self.ledger, self.chance = daemon, ledger, chance
@@ -61,7 +61,7 @@ class Sender:
             (10, self.doubled_bytes), (10, self.late_copy), (25, self.by_superior), (5, self.garbage),
         ]  # fmt: skip
 
-    def one(self) -> None:
+    def send(self) -> None:
         """Send one request, or two copies of it."""
         weights, ways = zip(*self._ways, strict=True)
         self.sent += 1
@@ -71,14 +71,14 @@ class Sender:
             self.ledger.unanswered += 1
 
     def raw(self) -> None:
-        """By RPUSH, for the asker itself, with its token, an old one, or none."""
+        """By RPUSH, for the sender itself, with its token, an old one, or none."""
         address = self.chance.choice(self.addresses)
-        wish = self._wish(address)
+        request = self._request(address)
         token = self._token(address) if self.chance.random() < 0.5 else ""
-        self._push("raw", wish | ({"incarnation": token} if token else {}))
+        self._push("raw", request | ({"incarnation": token} if token else {}))
 
     def as_agent(self) -> None:
-        """By `send_lifecycle`, as it is called inside a session."""
+        """By `send_lifecycle`, as inside a session."""
         address = self.chance.choice(self.addresses)
         environ = {
             "GASTOWN_AGENT": address, "GASTOWN_INCARNATION": self._token(address),
@@ -88,7 +88,7 @@ class Sender:
         self.ledger.enter(send_lifecycle(self._action(), environ=environ).id, "send_lifecycle")
 
     def typed(self) -> None:
-        """By the command, in the session itself; what it printed is read at the end."""
+        """By the command, inside the session; its output is read at the end."""
         agent = self.daemon.town.roster().agents[self.chance.choice(self.addresses)]
         line = f"ask {self._action()} --reason typed"
         subprocess.run(
@@ -98,47 +98,47 @@ class Sender:
         )  # fmt: skip
 
     def doubled_id(self) -> None:
-        """Two different elements of one id."""
+        """Two different elements with one id."""
         address, ident = self.chance.choice(self.addresses), secrets.token_hex(8)
         for _ in range(2):
-            self._push("doubled id", self._wish(address) | {"id": ident})
+            self._push("doubled id", self._request(address) | {"id": ident})
 
     def doubled_bytes(self) -> None:
         """The same bytes twice, without an id."""
-        wish = self._wish(self.chance.choice(self.addresses))
+        request = self._request(self.chance.choice(self.addresses))
         for _ in range(2):
-            self._push("doubled bytes", wish)
+            self._push("doubled bytes", request)
 
     def late_copy(self) -> None:
-        """The same bytes as some time ago, when the first may be settled already."""
+        """The same bytes as an earlier request that may be settled already."""
         self.redis.rpush(self.daemon.town.keys.inbox, self.chance.choice(self._pushed))
 
     def by_superior(self) -> None:
-        """For somebody else; mostly one that brings back to life who was shut down."""
-        wish = self._wish(self.chance.choice(["operator", DEACON]))
+        """For another agent; mostly a request that starts it again after a shutdown."""
+        request = self._request(self.chance.choice(["operator", DEACON]))
         action = self.chance.choices(["restart", "cycle", "shutdown"], [6, 3, 1])[0]
-        self._push("for another", wish | {"to": self.chance.choice(self.addresses), "action": action})
+        self._push("for another", request | {"to": self.chance.choice(self.addresses), "action": action})
 
     def garbage(self) -> None:
-        """What is no request."""
+        """An element that is not a request."""
         element = self.chance.choice(GARBAGE) + b" " * self.sent
         self.redis.rpush(self.daemon.town.keys.inbox, element)
         self.ledger.enter(content_id(element), "garbage")
 
     def typed_ids(self) -> None:
-        """Enter what the sessions themselves have sent."""
+        """Enter the requests that the sessions sent themselves."""
         for address in self.addresses:
             file = self.daemon.work("sent", address)
             for ident in file.read_text().split() if file.exists() else []:
                 self.ledger.enter(ident, "typed")
 
-    def _push(self, way: str, wish: dict[str, str]) -> None:
-        element = json.dumps(wish).encode()
+    def _push(self, way: str, request: dict[str, str]) -> None:
+        element = json.dumps(request).encode()
         self.redis.rpush(self.daemon.town.keys.inbox, element)
         self._pushed.append(element)
-        self.ledger.enter(wish.get("id", content_id(element)), way)
+        self.ledger.enter(request.get("id", content_id(element)), way)
 
-    def _wish(self, address: str) -> dict[str, str]:
+    def _request(self, address: str) -> dict[str, str]:
         return {"from": address, "action": self._action(), "timestamp": format_time(datetime.now(UTC))}
 
     def _action(self) -> str:
@@ -151,7 +151,7 @@ class Sender:
 
 @dataclass
 class Watcher:
-    """Polls the statuses of all that was accepted: one that was final once must stay exactly so."""
+    """Polls the statuses of all accepted requests; a final one must never change."""
 
     daemon: Daemon
     ledger: Ledger
@@ -162,11 +162,11 @@ class Watcher:
         redis = connect(self.daemon.town.redis_url)
         while not stop.wait(WATCH_EVERY):
             try:
-                self.look(redis.pipeline(transaction=False))
+                self.read(redis.pipeline(transaction=False))
             except RedisError:
                 continue
 
-    def look(self, pipe: object) -> None:
+    def read(self, pipe: object) -> None:
         """Read all records once."""
         ids, keys = self.ledger.ids(), self.daemon.town.keys
         for ident in ids:
@@ -182,7 +182,7 @@ class Watcher:
                 self.final[ident] = now
 
     def open(self) -> list[str]:
-        """What was accepted and has no final status yet."""
+        """Return the accepted requests without a final status."""
         return [ident for ident in self.ledger.ids() if ident not in self.final]
 
     def by_status(self) -> Counter[str]:

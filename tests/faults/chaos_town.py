@@ -1,4 +1,4 @@
-"""The town of a chaos run: agents with awkward children, and bystanders that nobody may touch."""
+"""The town of a chaos run: agents with awkward children, and bystanders that must not be touched."""
 
 import os
 import secrets
@@ -62,7 +62,7 @@ keep_running = {keep}
 
 
 def town_toml() -> str:
-    """Five of the crew, some of whom must run, and the deacon."""
+    """Return a town.toml with five crew members, some of which should run, and the deacon."""
     members = (
         MEMBER.format(rig=RIG, name=name, kind=kind, keep=str(name in ("ann", "bob")).lower())
         for name, kind in CREW.items()
@@ -72,7 +72,7 @@ def town_toml() -> str:
 
 @dataclass(frozen=True)
 class Bystander:
-    """Something that is not ours: what it is, and its process."""
+    """A process that is not ours, and what it is."""
 
     what: str
     process: Process
@@ -83,7 +83,7 @@ class Bystander:
 
 @contextmanager
 def bystanders(daemon: Daemon) -> Iterator[list[Bystander]]:
-    """What looks much like ours: a person's session in our tmux server, a person's own server, a process."""
+    """Things that look like ours: a person's session in our tmux server, a person's own server, a process."""
     users_socket = f"user-{secrets.token_hex(4)}"
     names = [agent.session for agent in daemon.town.roster().agents.values()]
     environ = clean_environ(

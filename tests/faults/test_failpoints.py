@@ -1,4 +1,4 @@
-"""Whatever dies at whichever named step: each request is done all the same, once, and harms nobody."""
+"""A process may be killed at any failpoint: each request is still done, once, and does no harm."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ WITH_HANDOFF = {"handoff-written"}
 
 
 class Mine:
-    """A daemon that dies at one point, once after each time it is laid."""
+    """A daemon that dies at one failpoint, once each time the mine is laid."""
 
     def __init__(self, daemon: Daemon, file: Path) -> None:
         self.daemon, self._file = daemon, file
@@ -44,7 +44,7 @@ def mine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Mine]:
 
 
 def is_passed(point: str, action: str) -> bool:
-    """Does a request of this kind come by this point?"""
+    """True if a request with this action reaches this point."""
     if point in WITH_HANDOFF:
         return action == "cycle"
     return action != "shutdown" or point not in WITH_SUCCESSOR
@@ -62,7 +62,7 @@ def sessions_of_max(daemon: Daemon) -> list[Session]:
 
 
 def carry_out(mine: Mine, action: str, before: Session) -> None:
-    """Ask, have somebody die on the way, and see that it is done."""
+    """Send a request during which a process is killed; it must be done."""
     handoff = {"handoff": "next: merge #12"} if action == "cycle" else {}
     mine.lay()
     ident = mine.daemon.ask(action, incarnation=before.incarnation, **handoff)
@@ -80,7 +80,7 @@ def assert_one_successor(daemon: Daemon, before: Session, earlier: list[str], ha
 
 
 @pytest.mark.parametrize("mine", FAILPOINTS, indirect=True, ids=FAILPOINTS)
-def test_a_death_at_this_point_costs_nothing(mine: Mine, request: pytest.FixtureRequest) -> None:
+def test_a_kill_at_this_point_costs_nothing(mine: Mine, request: pytest.FixtureRequest) -> None:
     point, daemon = request.node.callspec.params["mine"], mine.daemon
     bystander, before = daemon.run(MAXINE), daemon.run(MAX)
 
@@ -101,7 +101,9 @@ def test_a_death_at_this_point_costs_nothing(mine: Mine, request: pytest.Fixture
     assert daemon.started(MAXINE) == bystander
     assert daemon.town.requests.unsettled() == {}
     assert daemon.town.redis.llen(daemon.town.keys.taken) == 0
-    assert b"GASTOWN_FAIL_AT" not in process_table.environment(bystander.pid), "it does not reach the agents"
+    assert b"GASTOWN_FAIL_AT" not in process_table.environment(bystander.pid), (
+        "the failpoint does not reach the agents"
+    )
 
 
 def test_every_point_is_passed_by_a_cycle_with_handoff() -> None:
@@ -109,7 +111,7 @@ def test_every_point_is_passed_by_a_cycle_with_handoff() -> None:
 
 
 @pytest.mark.parametrize("point", FAILPOINTS)
-def test_nobody_dies_where_it_was_not_asked_for(point: str) -> None:
+def test_a_failpoint_kills_only_where_it_is_set(point: str) -> None:
     failpoint(point, {})
     failpoint(point, {"GASTOWN_FAIL_AT": ""})
     failpoint(point, {"GASTOWN_FAIL_AT": f"{point}-not"})

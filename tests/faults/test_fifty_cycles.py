@@ -1,4 +1,4 @@
-"""An agent that renews itself again and again, asked for from inside each of its sessions."""
+"""An agent that cycles itself again and again from inside its sessions."""
 
 import sys
 from pathlib import Path

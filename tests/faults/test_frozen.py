@@ -1,4 +1,4 @@
-"""A worker that stood still across a whole cycle, and then goes on, harms nobody."""
+"""A worker that was frozen across a whole cycle does no harm when it resumes."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from tests.support.wait import DEADLINE, eventually
 pytestmark = pytest.mark.timeout(240)
 
 GRACE = 2.0
-"""Seconds that the agent takes to stop: time enough to freeze who waits for that."""
+"""Seconds that the agent takes to stop: enough time to freeze the worker that waits for it."""
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def daemon() -> Iterator[Daemon]:
 
 
 def frozen_in_the_middle(daemon: Daemon, ident: str) -> psutil.Process:
-    """The process that carries the request out, stopped while the old session is being ended."""
+    """Stop the worker that carries the request out while it ends the old session; return it."""
     eventually(lambda: daemon.status(ident) == "carrying", deadline=DEADLINE, step=0.005)
     worker = daemon.lease_owner(MAX)
     os.kill(worker.pid, signal.SIGSTOP)
@@ -35,7 +35,7 @@ def frozen_in_the_middle(daemon: Daemon, ident: str) -> psutil.Process:
 
 
 @pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
-def test_a_worker_frozen_across_a_whole_cycle_harms_nobody_when_it_goes_on(
+def test_a_worker_frozen_across_a_whole_cycle_does_no_harm_when_it_resumes(
     daemon: Daemon, action: str
 ) -> None:
     bystander, before = daemon.run(MAXINE), daemon.run(MAX)
@@ -44,7 +44,7 @@ def test_a_worker_frozen_across_a_whole_cycle_harms_nobody_when_it_goes_on(
 
     assert daemon.outcome(ident) == "done"
     settled, after, record = daemon.town.requests.record(ident), daemon.session(), daemon.record()
-    assert worker.status() == psutil.STATUS_STOPPED, "somebody else has done it"
+    assert worker.status() == psutil.STATUS_STOPPED, "another worker has done it"
     worker.send_signal(signal.SIGCONT)
     daemon.wait_until_idle(worker)
 
@@ -62,7 +62,7 @@ def test_a_worker_frozen_across_a_whole_cycle_harms_nobody_when_it_goes_on(
         assert daemon.starts() == [before.incarnation, after.incarnation]
 
 
-def test_its_parent_frozen_with_it_changes_nothing(daemon: Daemon) -> None:
+def test_a_parent_frozen_with_its_worker_changes_nothing(daemon: Daemon) -> None:
     before = daemon.run(MAX)
     ident = daemon.ask("restart")
     worker = frozen_in_the_middle(daemon, ident)
@@ -80,7 +80,7 @@ def test_its_parent_frozen_with_it_changes_nothing(daemon: Daemon) -> None:
     assert daemon.starts() == [before.incarnation, after.incarnation]
 
 
-def test_who_is_frozen_through_later_requests_too_touches_none_of_their_sessions(daemon: Daemon) -> None:
+def test_a_worker_frozen_through_later_requests_touches_none_of_their_sessions(daemon: Daemon) -> None:
     daemon.run(MAX)
     first = daemon.ask("cycle", handoff="the first")
     worker = frozen_in_the_middle(daemon, first)
@@ -117,7 +117,7 @@ def test_a_handoff_that_is_written_too_late_overwrites_no_later_one(daemon: Daem
     assert len(daemon.starts()) == 3
 
 
-def test_who_is_frozen_until_after_a_shutdown_brings_nobody_back(daemon: Daemon) -> None:
+def test_a_worker_frozen_until_after_a_shutdown_starts_nothing(daemon: Daemon) -> None:
     before = daemon.run(MAX)
     worker = frozen_in_the_middle(daemon, first := daemon.ask("restart"))
     assert daemon.outcome(first) == "done"
@@ -132,7 +132,7 @@ def test_who_is_frozen_until_after_a_shutdown_brings_nobody_back(daemon: Daemon)
     assert daemon.record().desired is Desired.STOPPED
 
 
-def test_the_whole_daemon_frozen_for_longer_than_every_lease_goes_on(daemon: Daemon) -> None:
+def test_the_whole_daemon_frozen_for_longer_than_every_lease_resumes(daemon: Daemon) -> None:
     bystander, before = daemon.run(MAXINE), daemon.run(MAX)
     ident = daemon.ask("cycle")
     eventually(lambda: daemon.status(ident) == "carrying", deadline=DEADLINE, step=0.005)
@@ -149,7 +149,7 @@ def test_the_whole_daemon_frozen_for_longer_than_every_lease_goes_on(daemon: Dae
     assert daemon.started(MAXINE) == bystander
 
 
-def test_a_clerk_frozen_for_longer_than_its_lease_books_nothing_twice(daemon: Daemon) -> None:
+def test_a_clerk_frozen_for_longer_than_its_lease_accepts_nothing_twice(daemon: Daemon) -> None:
     daemon.run(MAX)
     clerk = daemon.child("clerk")
     with stopped(clerk.pid):

@@ -20,7 +20,7 @@ from tests.support.wait import eventually
 COUNT, SEED = 10_000, 7
 AT_ONCE = 500
 MEMORY_BOUND = 300_000_000
-"""Bytes that the clerk may have in memory after all of it; the elements alone are some 30 MB."""
+"""Bytes that the clerk may use in the end; the elements alone are about 30 MB."""
 
 SENDERS = (
     "gastown/witness",
@@ -35,11 +35,11 @@ SENDERS = (
 ODD: tuple[object, ...] = (
     None, 1, "", [], {}, True, "x" * 3000, "\ud800", "2025-13-40T99:00:00Z", -0.0, 1e400, "../../etc"
 )  # fmt: skip
-"""Values where others are expected."""
+"""Values of the wrong type or form."""
 
 
 def a_request(chance: random.Random, number: int) -> dict[str, object]:
-    """A valid one, of an id of its own."""
+    """Return a valid element with a unique id."""
     wish: dict[str, object] = {
         "from": chance.choice(["gastown/witness", "gastown/crew/max"]),
         "action": chance.choice(["cycle", "restart", "SHUTDOWN"]),
@@ -50,7 +50,7 @@ def a_request(chance: random.Random, number: int) -> dict[str, object]:
 
 
 def nearly(chance: random.Random, number: int) -> bytes:
-    """A valid one with one thing wrong, or odd, about it."""
+    """Return a valid element with one thing wrong or odd."""
     wish = a_request(chance, number)
     key = chance.choice([*wish, "to", "incarnation", "reason", "handoff", "unknown"])
     kind = chance.randrange(5)
@@ -68,7 +68,7 @@ def nearly(chance: random.Random, number: int) -> bytes:
 
 
 def noise(chance: random.Random) -> bytes:
-    """Anything at all."""
+    """Return random bytes."""
     kind = chance.randrange(40)
     if kind == 0:
         return b"[" * 50_000
@@ -97,7 +97,7 @@ def elements(seed: int) -> Iterator[bytes]:
 
 
 def readable_id(raw: bytes) -> str | None:
-    """The id of a valid request, None for what is none."""
+    """Return the id of a valid request, None for an invalid element."""
     try:
         return decode_element(raw)[0]
     except InvalidRequest:
@@ -108,7 +108,7 @@ def readable_id(raw: bytes) -> str | None:
 def test_ten_thousand_elements_are_all_accounted_for_and_the_valid_ones_in_order(own_town: Town) -> None:
     town, given = own_town, list(elements(SEED))
     valid = [ident for ident in map(readable_id, given) if ident]
-    assert COUNT / 4 < len(valid) < COUNT * 3 / 4, "the mixture is one"
+    assert COUNT / 4 < len(valid) < COUNT * 3 / 4, "there are both valid and invalid elements"
 
     with running(CLERK, town.settings, town.redis_url) as clerk:
         for start in range(0, COUNT, AT_ONCE):
@@ -125,7 +125,7 @@ def test_ten_thousand_elements_are_all_accounted_for_and_the_valid_ones_in_order
 
 
 def assert_accounted_for(town: Town, valid: set[str], garbage: set[bytes]) -> None:
-    """Each valid id has one record; each other element is one dead letter, with its bytes and a reason."""
+    """Check that each valid id has one record and each other element a dead letter with bytes and reason."""
     assert all(record.get("status") for record in town.requests.records(sorted(valid)))
     dead = DeadLetters(town.redis, town.keys).ids()
     works = zip(town.requests.progress_many(dead), town.requests.records(dead), strict=True)
@@ -137,7 +137,7 @@ def assert_accounted_for(town: Town, valid: set[str], garbage: set[bytes]) -> No
 
 
 def assert_in_order(town: Town, valid: list[str]) -> None:
-    """Each agent's requests wait in the order in which they were pushed."""
+    """Check that each agent's requests wait in the order they were pushed."""
     places = {ident: place for place, ident in enumerate(valid)}
     for agent in town.roster().agents:
         waiting = [places[ident] for ident in town.requests.pending(agent)]

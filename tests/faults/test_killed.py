@@ -1,4 +1,4 @@
-"""What happens when a process of ours is killed: the death itself is noticed, not only the next sweep."""
+"""A killed process of ours: its death itself is noticed, not only the next sweep."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from tests.support.wait import DEADLINE, eventually
 pytestmark = pytest.mark.timeout(240)
 
 NEVER = "[daemon]\nheartbeat_interval = 3600\nsweep_interval = 3600\nrestart_backoff = 0\n"
-"""So that what is done again is done because a death or a start was seen, not because time has passed."""
+"""With these settings work resumes because a death or a start was noticed, not because time has passed."""
 
 OFTEN = "[daemon]\nheartbeat_interval = 1\nsweep_interval = 1\nrestart_backoff = 0\n"
 
@@ -37,7 +37,7 @@ def beating() -> Iterator[Daemon]:
 
 
 def begun(daemon: Daemon, action: str) -> tuple[Session, str, psutil.Process]:
-    """A request in the middle of its act: the session it is for, its id, who carries it out."""
+    """Send a request and return while it is carried out: its session, its id and the worker."""
     before = daemon.run(MAX)
     ident = daemon.ask(action)
     eventually(lambda: daemon.status(ident) == "carrying", deadline=DEADLINE, step=0.005)
@@ -45,7 +45,7 @@ def begun(daemon: Daemon, action: str) -> tuple[Session, str, psutil.Process]:
 
 
 def kill_at_once(*victims: psutil.Process) -> None:
-    """SIGKILL to all of them, with no time for any to notice the others' end."""
+    """Send SIGKILL to all of them before any can notice another's end."""
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for victim in victims:
             # A client of tmux may have ended by itself.
@@ -55,7 +55,7 @@ def kill_at_once(*victims: psutil.Process) -> None:
 
 
 def kill_everything(daemon: Daemon) -> None:
-    """`up` and all that it has started, but not Redis, tmux and the agents."""
+    """Kill `up` and all that it started except Redis, tmux and the agents."""
     kill_at_once(*reversed(daemon.process.family()))
     daemon.process.popen.wait(DEADLINE)
 
@@ -115,7 +115,7 @@ def test_the_clerk_killed(daemon: Daemon) -> None:
 
 
 @pytest.mark.parametrize("name", ["heartbeat", "scheduler"])
-def test_who_keeps_the_time_killed(beating: Daemon, name: str) -> None:
+def test_the_heartbeat_worker_or_the_scheduler_killed(beating: Daemon, name: str) -> None:
     session, count = beating.run(MAX), beating.town.state.read().heartbeat_count
 
     kill_at_once(*family(beating.child(name)))
@@ -130,7 +130,7 @@ def test_the_whole_daemon_killed_in_the_middle_and_started_again(daemon: Daemon)
 
     kill_everything(daemon)
     assert daemon.started(MAXINE) == bystander
-    assert process_table.read_process(before.pid) is not None, "agents outlive it"
+    assert process_table.read_process(before.pid) is not None, "agents outlive the daemon"
     daemon.up()
 
     assert_done_once(daemon, before, ident)
@@ -169,7 +169,7 @@ def test_the_tmux_server_killed_in_the_middle_ends_in_one_successor() -> None:
         assert_done_once(daemon, before, ident)
 
 
-def test_the_tmux_server_killed_brings_back_who_must_run_and_nobody_else() -> None:
+def test_a_killed_tmux_server_brings_back_only_agents_that_should_run() -> None:
     toml = a_crew(daemon=OFTEN).replace(
         '[agents."gastown/crew/max"]', '[agents."gastown/crew/max"]\nkeep_running = true'
     )

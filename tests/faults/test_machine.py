@@ -1,4 +1,4 @@
-"""Inbox and records against a model; death and stall of who works on them are steps like any other."""
+"""Inbox and records compared with a model; deaths and stalls of clerks are steps like any other."""
 
 import contextlib
 import itertools
@@ -36,15 +36,15 @@ SENDERS = (*AGENTS, "operator", "gastown/polecats/nobody")
 
 
 Lay = Callable[[Callable[[], None], Clerk], None]
-"""Has something happen at a place in the work of a clerk."""
+"""Makes something happen at one point in a clerk's work."""
 
 
 class Died(BaseException):
-    """Stands for SIGKILL: nothing of the program sees it, and nothing is done after it."""
+    """Stands for SIGKILL: the program cannot handle it and does nothing after it."""
 
 
 class HookedRequests(RequestStore):
-    """Lets something happen in the middle of a booking, after the clerk has asked whether it may."""
+    """Lets something happen in the middle of accepting, after the clerk has looked for known ids."""
 
     meanwhile: ClassVar[Callable[[], None]] = staticmethod(lambda: None)
 
@@ -55,7 +55,7 @@ class HookedRequests(RequestStore):
 
 
 class HookedTown(Town):
-    """Lets something happen after the clerk has taken elements, before it books them."""
+    """Lets something happen after the clerk has taken elements and before it accepts them."""
 
     meanwhile: Callable[[], None] = staticmethod(lambda: None)
 
@@ -65,8 +65,8 @@ class HookedTown(Town):
 
 
 @dataclass
-class Booked:
-    """What the model knows of a request that was booked."""
+class Accepted:
+    """What the model knows of an accepted request."""
 
     raw: bytes
     agent: str
@@ -77,29 +77,29 @@ class Booked:
 
 @dataclass
 class Model:
-    """Elements in flight, in order, and what came of those that were booked."""
+    """Elements in flight, in order, and the accepted requests."""
 
     queue: list[bytes] = field(default_factory=list)
-    booked: dict[str, Booked] = field(default_factory=dict)
+    accepted: dict[str, Accepted] = field(default_factory=dict)
     dead: dict[str, None] = field(default_factory=dict)
     places: Iterator[int] = field(default_factory=itertools.count)
 
-    def book(self, count: int) -> None:
-        """A clerk has booked the first `count` elements."""
+    def accept(self, count: int) -> None:
+        """Accept the first `count` elements, as a clerk has done."""
         batch, self.queue = self.queue[:count], self.queue[count:]
         for raw in batch:
             ident, agent, status = expected(raw)
-            if ident not in self.booked:
-                self.booked[ident] = Booked(raw, agent, status, next(self.places))
+            if ident not in self.accepted:
+                self.accepted[ident] = Accepted(raw, agent, status, next(self.places))
                 if status == "refused":
                     self.dead[ident] = None
 
     def open(self) -> list[str]:
-        return [ident for ident, booked in self.booked.items() if booked.status not in FINAL_STATUSES]
+        return [ident for ident, accepted in self.accepted.items() if accepted.status not in FINAL_STATUSES]
 
 
 def expected(raw: bytes) -> tuple[str, str, str]:
-    """The id, the agent and the first status of an element, by the contract."""
+    """Return the id, the agent and the first status of an element, by the contract."""
     try:
         ident, request = decode_element(raw)
     except GastownError:
@@ -110,11 +110,11 @@ def expected(raw: bytes) -> tuple[str, str, str]:
 
 
 in_flight = precondition(lambda self: self.model.queue)
-"""Without anything to do a clerk would only wait, which is slow."""
+"""Without work a clerk would only wait, which is slow."""
 
 
 class Machine(RuleBasedStateMachine):
-    """Everything that happens to a town's inbox and records, one step at a time."""
+    """All that can happen to a town's inbox and records, one step at a time."""
 
     folder: ClassVar[Path]
     url: ClassVar[str]
@@ -168,8 +168,8 @@ class Machine(RuleBasedStateMachine):
 
     @in_flight
     @rule()
-    def a_clerk_books(self) -> None:
-        self.model.book(self.clerk.serve_once(SHORT))
+    def a_clerk_accepts(self) -> None:
+        self.model.accept(self.clerk.serve_once(SHORT))
 
     @in_flight
     @rule()
@@ -178,13 +178,13 @@ class Machine(RuleBasedStateMachine):
 
     @in_flight
     @rule()
-    def a_clerk_dies_in_the_middle_of_a_booking(self) -> None:
+    def a_clerk_dies_while_it_accepts(self) -> None:
         self.die_at(lambda hook, _: setattr(HookedRequests, "meanwhile", staticmethod(hook)))
 
     @in_flight
     @rule()
-    def a_clerk_dies_after_it_has_booked(self) -> None:
-        self.model.book(self.clerk.serve_once(SHORT))
+    def a_clerk_dies_after_it_has_accepted(self) -> None:
+        self.model.accept(self.clerk.serve_once(SHORT))
         self.bury()
 
     @in_flight
@@ -194,18 +194,18 @@ class Machine(RuleBasedStateMachine):
 
     @in_flight
     @rule()
-    def a_clerk_stalls_in_the_middle_of_a_booking_and_another_takes_over(self) -> None:
+    def a_clerk_stalls_while_it_accepts_and_another_takes_over(self) -> None:
         self.stall_at(lambda hook, _: setattr(HookedRequests, "meanwhile", staticmethod(hook)))
 
     @precondition(lambda self: self.has_lost and self.model.queue)
     @rule(data=st.data())
-    def a_clerk_that_was_replaced_goes_on(self, data: st.DataObject) -> None:
-        self.model.book(self.clerk.serve_once(SHORT))
+    def a_clerk_that_was_replaced_resumes(self, data: st.DataObject) -> None:
+        self.model.accept(self.clerk.serve_once(SHORT))
         self.push(element("operator", "restart", to=AGENTS[1]))
-        self.books_nothing(data.draw(st.sampled_from(self.has_lost)))
+        self.accepts_nothing(data.draw(st.sampled_from(self.has_lost)))
 
-    def books_nothing(self, replaced: Clerk) -> None:
-        """It either knows that it was replaced, and waits, or is told so when it wants to write."""
+    def accepts_nothing(self, replaced: Clerk) -> None:
+        """Check that a replaced clerk waits or fails when it wants to write."""
         with contextlib.suppress(GastownError):
             assert replaced.serve_once(SHORT) == 0
 
@@ -223,24 +223,24 @@ class Machine(RuleBasedStateMachine):
         self.bury()
 
     def bury(self) -> None:
-        """The lock of a holder that is dead is dropped; its successor starts."""
+        """Drop the dead clerk's lease and start its successor."""
         self.clerk.town.redis.close()
         self.town.redis.delete(self.town.keys.clerk)
         self.clerk = self.new_clerk()
 
     def stall_at(self, lay: Lay) -> None:
-        """The clerk stands still there until its lease is over and its successor has booked."""
+        """Stall the clerk there until its lease is over and its successor has accepted."""
         stalled, self.clerk = self.clerk, self.new_clerk()
 
         def meanwhile() -> None:
             self.clear_hooks(stalled)
             self.town.redis.delete(self.town.keys.clerk)
-            self.model.book(self.clerk.serve_once(SHORT))
+            self.model.accept(self.clerk.serve_once(SHORT))
 
         self.has_lost.append(stalled)
         lay(meanwhile, stalled)
         try:
-            self.books_nothing(stalled)
+            self.accepts_nothing(stalled)
         finally:
             self.clear_hooks(stalled)
 
@@ -257,66 +257,66 @@ class Machine(RuleBasedStateMachine):
     )
     def two_workers_settle(self, data: st.DataObject, first: str, second: str) -> None:
         ident = data.draw(st.sampled_from(self.model.open()))
-        booked, now = self.model.booked[ident], datetime.now(UTC)
+        accepted, now = self.model.accepted[ident], datetime.now(UTC)
 
-        assert self.town.requests.settle(ident, booked.agent, RequestStatus(first), "the first", now)
+        assert self.town.requests.settle(ident, accepted.agent, RequestStatus(first), "the first", now)
         assert not self.other_worker.requests.settle(
-            ident, booked.agent, RequestStatus(second), "too late", now
+            ident, accepted.agent, RequestStatus(second), "too late", now
         )
 
-        booked.status = first
+        accepted.status = first
         if first in DEAD_STATUSES:
             self.model.dead[ident] = None
 
     @precondition(lambda self: self.model.dead)
     @rule(data=st.data())
-    def somebody_revives(self, data: st.DataObject) -> None:
+    def an_operator_revives(self, data: st.DataObject) -> None:
         ident = data.draw(st.sampled_from(list(self.model.dead)))
         self.letters.revive(ident)
         del self.model.dead[ident]
-        self.model.queue.append(self.model.booked.pop(ident).raw)
+        self.model.queue.append(self.model.accepted.pop(ident).raw)
 
     @precondition(lambda self: self.model.dead)
     @rule(data=st.data())
-    def somebody_drops(self, data: st.DataObject) -> None:
+    def an_operator_drops(self, data: st.DataObject) -> None:
         ident = data.draw(st.sampled_from(list(self.model.dead)))
         self.letters.drop(ident)
         del self.model.dead[ident]
 
     @invariant()
-    def each_element_is_in_flight_or_booked(self) -> None:
+    def each_element_is_in_flight_or_accepted(self) -> None:
         redis, keys = self.town.redis, self.town.keys
         assert redis.lrange(keys.taken, 0, -1) + redis.lrange(keys.inbox, 0, -1) == self.model.queue
         ids = {expected(raw)[0] for raw in self.pushed}
-        assert ids == self.model.booked.keys() | {expected(raw)[0] for raw in self.model.queue}
+        assert ids == self.model.accepted.keys() | {expected(raw)[0] for raw in self.model.queue}
 
     @invariant()
     def the_records_say_what_the_model_says(self) -> None:
         ids = {expected(raw)[0] for raw in self.pushed}
         for ident, record in zip(ids, self.town.requests.records(list(ids)), strict=True):
-            booked = self.model.booked.get(ident)
-            assert record.get("status", "") == (booked.status if booked else "")
+            accepted = self.model.accepted.get(ident)
+            assert record.get("status", "") == (accepted.status if accepted else "")
 
     @invariant()
     def what_is_final_never_changes(self) -> None:
-        for ident, booked in self.model.booked.items():
-            if booked.status in FINAL_STATUSES:
+        for ident, accepted in self.model.accepted.items():
+            if accepted.status in FINAL_STATUSES:
                 record = self.town.requests.record(ident)
-                booked.final = booked.final or record
-                assert record == booked.final
+                accepted.final = accepted.final or record
+                assert record == accepted.final
 
     @invariant()
     def the_lists_say_what_the_records_say(self) -> None:
         assert set(self.town.requests.unsettled()) == set(self.model.open())
         assert set(self.letters.ids()) == self.model.dead.keys()
         for agent in AGENTS:
-            mine = [ident for ident in self.model.open() if self.model.booked[ident].agent == agent]
-            ordered = sorted(mine, key=lambda ident: self.model.booked[ident].place)
+            mine = [ident for ident in self.model.open() if self.model.accepted[ident].agent == agent]
+            ordered = sorted(mine, key=lambda ident: self.model.accepted[ident].place)
             assert self.town.requests.pending(agent) == ordered, "oldest first"
 
 
 @pytest.mark.timeout(300)
-def test_each_element_is_accounted_for_exactly_once_whoever_dies_or_stalls(
+def test_each_element_is_accounted_for_exactly_once_despite_deaths_and_stalls(
     tmp_path: Path, redis_url: str
 ) -> None:
     Machine.folder, Machine.url = tmp_path, redis_url

@@ -1,4 +1,4 @@
-"""Redis, tmux or the disk away under a running daemon: nobody is hurt, nothing happens twice, it goes on."""
+"""Redis, tmux or the disk fail under a running daemon: no harm is done, nothing happens twice, it resumes."""
 
 import shutil
 import tempfile
@@ -33,7 +33,7 @@ def daemon() -> Iterator[Daemon]:
 
 @pytest.fixture
 def pids(daemon: Daemon) -> dict[str, int]:
-    """The crew, started because it must run, with the pids of its sessions."""
+    """The pids of the crew's sessions, started because the crew should run."""
     eventually(lambda: daemon.started(MAX) and daemon.started(MAXINE), deadline=DEADLINE)
     return alive(daemon)
 
@@ -49,7 +49,7 @@ def beats_on(daemon: Daemon) -> None:
 
 
 def detail(daemon: Daemon, ident: str) -> str:
-    """What the daemon says of a request, for people."""
+    """Return a request's detail."""
     return daemon.town.requests.record(ident).get("detail", "")
 
 
@@ -61,7 +61,7 @@ def answered(daemon: Daemon) -> int:
 
 
 def assert_serves_on(daemon: Daemon, pids: dict[str, int]) -> None:
-    """All that lived lives, and a request is done, once."""
+    """Check that all agents still live and that a request is done once."""
     assert alive(daemon) == pids
     starts = len(daemon.starts(MAX))
     assert daemon.outcome(daemon.ask("restart")) == "done"
@@ -76,7 +76,7 @@ def registered(daemon: Daemon) -> int:
     return len(get_keys(connection=daemon.town.redis))
 
 
-def test_redis_killed_is_started_again_and_nothing_accepted_is_lost(
+def test_a_killed_redis_is_restarted_and_loses_no_accepted_request(
     daemon: Daemon, pids: dict[str, int]
 ) -> None:
     clerk = daemon.child("clerk")
@@ -94,7 +94,7 @@ def test_redis_killed_is_started_again_and_nothing_accepted_is_lost(
     assert daemon.logged("redis_started_again") == 1
 
 
-def test_redis_that_stands_still_is_waited_for(daemon: Daemon, pids: dict[str, int]) -> None:
+def test_a_frozen_redis_is_waited_for(daemon: Daemon, pids: dict[str, int]) -> None:
     clerk = daemon.child("clerk")
     with stopped(clerk.pid):
         ident = daemon.ask("restart", MAXINE)
@@ -112,7 +112,7 @@ def test_redis_that_stands_still_is_waited_for(daemon: Daemon, pids: dict[str, i
     assert_serves_on(daemon, alive(daemon))
 
 
-def test_a_full_redis_refuses_and_harms_nobody(daemon: Daemon, pids: dict[str, int]) -> None:
+def test_a_full_redis_refuses_and_does_no_harm(daemon: Daemon, pids: dict[str, int]) -> None:
     redis = daemon.town.redis
     with stopped(daemon.child("clerk").pid):
         ident = daemon.ask("restart", MAXINE)
@@ -154,7 +154,9 @@ def test_after_redis_was_emptied_stopped_stays_stopped_and_workers_register_agai
     assert_serves_on(daemon, left)
 
 
-def test_a_stop_right_after_redis_was_emptied_forgets_no_wish(daemon: Daemon, pids: dict[str, int]) -> None:
+def test_a_stop_right_after_redis_was_emptied_keeps_desired_states(
+    daemon: Daemon, pids: dict[str, int]
+) -> None:
     assert daemon.outcome(daemon.ask("shutdown", MAXINE)) == "done"
     helpers = [process.pid for process in daemon.process.children()]
     with stopped(*helpers):
@@ -170,7 +172,7 @@ def test_a_stop_right_after_redis_was_emptied_forgets_no_wish(daemon: Daemon, pi
     assert alive(daemon) == {MAX: pids[MAX]}
 
 
-def test_a_wish_of_an_operator_into_an_emptied_redis_forgets_no_other(
+def test_an_operators_change_in_an_emptied_redis_keeps_other_desired_states(
     daemon: Daemon, pids: dict[str, int]
 ) -> None:
     assert daemon.outcome(daemon.ask("shutdown", MAXINE)) == "done"
@@ -185,7 +187,7 @@ def test_a_wish_of_an_operator_into_an_emptied_redis_forgets_no_other(
     assert alive(daemon) == {MAX: pids[MAX]}
 
 
-def test_a_tmux_server_that_stands_still_is_waited_for(daemon: Daemon, pids: dict[str, int]) -> None:
+def test_a_frozen_tmux_server_is_waited_for(daemon: Daemon, pids: dict[str, int]) -> None:
     server = daemon.tmux_pid()
     with stopped(server):
         ident = daemon.ask("restart")
@@ -198,7 +200,7 @@ def test_a_tmux_server_that_stands_still_is_waited_for(daemon: Daemon, pids: dic
     assert_serves_on(daemon, alive(daemon))
 
 
-def test_without_the_folder_of_its_socket_tmux_is_not_taken_for_dead(short_folder: Path) -> None:
+def test_without_the_socket_folder_tmux_does_not_count_as_dead(short_folder: Path) -> None:
     folder = short_folder / "sockets"
     folder.mkdir(mode=0o700)
     with a_running_daemon(KEEP_RUNNING, TMUX_TMPDIR=str(folder)) as daemon:
@@ -216,7 +218,7 @@ def test_without_the_folder_of_its_socket_tmux_is_not_taken_for_dead(short_folde
 
 @contextmanager
 def moved(folder: Path, away: Path) -> Iterator[None]:
-    """Have the folder somewhere else inside the block."""
+    """Move the folder or file away inside the block."""
     folder.rename(away)
     try:
         yield
@@ -231,7 +233,7 @@ def short_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_without_the_tmux_program_nothing_is_concluded(short_folder: Path) -> None:
+def test_without_the_tmux_program_nothing_is_assumed(short_folder: Path) -> None:
     for name in ("sh", "cat", "env", "mv", "tmux"):
         (short_folder / name).symlink_to(str(shutil.which(name)))
     program = short_folder / "tmux"
@@ -249,7 +251,7 @@ def test_without_the_tmux_program_nothing_is_concluded(short_folder: Path) -> No
         assert len(daemon.starts(MAXINE)) == 1
 
 
-def test_a_state_json_that_cannot_be_written_is_said_and_stops_nobody(
+def test_a_state_json_that_cannot_be_written_is_reported_and_stops_nothing(
     daemon: Daemon, pids: dict[str, int]
 ) -> None:
     file = daemon.settings.daemon_dir / "state.json"
@@ -271,9 +273,7 @@ def said_errors(daemon: Daemon) -> str:
     return "\n".join(line for line in daemon.settings.log_file.read_text().splitlines() if '"ERROR"' in line)
 
 
-def test_a_handoff_that_cannot_be_written_kills_nobody_until_it_can(
-    daemon: Daemon, pids: dict[str, int]
-) -> None:
+def test_a_handoff_that_cannot_be_written_delays_the_kill(daemon: Daemon, pids: dict[str, int]) -> None:
     in_the_way = daemon.settings.handoff_dir
     in_the_way.write_text("a file where a folder should be")
 

@@ -1,4 +1,4 @@
-"""Two towns with equally named agents on one Redis, and a user's own tmux: nobody touches another's."""
+"""Two towns with equally named agents on one Redis, and a user's own tmux: none touches another's."""
 
 import secrets
 import subprocess
@@ -25,7 +25,7 @@ class UsersTmux:
             self._tmux("new-session", "-d", "-s", name, "sleep 100000")
 
     def sessions(self) -> str:
-        """Names, pids and screens' ages, as tmux tells them."""
+        """Return the names, pids and ages of the sessions, as tmux shows them."""
         form = "#{session_name} #{pane_pid} #{pane_dead} #{session_created} #{history_size}"
         return self._tmux("list-panes", "-a", "-F", form)
 
@@ -51,7 +51,7 @@ def user() -> Iterator[UsersTmux]:
     end_tmux_server(made.socket, made.environ)
 
 
-def test_what_is_asked_of_one_town_happens_in_no_other(towns: tuple[Daemon, Daemon], user: UsersTmux) -> None:
+def test_requests_to_one_town_do_not_affect_another(towns: tuple[Daemon, Daemon], user: UsersTmux) -> None:
     first, second = towns
     for daemon in towns:
         daemon.run(MAX)
@@ -85,7 +85,7 @@ def test_the_same_id_and_the_same_bytes_are_a_request_in_each_town(towns: tuple[
     assert len(towns[0].starts()) == len(towns[1].starts()) == 2
 
 
-def test_one_town_s_end_is_nothing_to_the_others(towns: tuple[Daemon, Daemon], user: UsersTmux) -> None:
+def test_stopping_one_town_does_not_affect_the_other(towns: tuple[Daemon, Daemon], user: UsersTmux) -> None:
     first, second = towns
     kept = [first.run(MAX), second.run(MAX)]
     users = user.sessions()
@@ -99,7 +99,7 @@ def test_one_town_s_end_is_nothing_to_the_others(towns: tuple[Daemon, Daemon], u
     assert second.outcome(second.ask("restart")) == "done"
 
 
-def test_a_town_that_is_told_to_use_the_user_s_server_leaves_the_user_s_sessions_alone(
+def test_a_town_on_the_users_tmux_server_leaves_the_users_sessions_alone(
     user: UsersTmux, redis_url: str
 ) -> None:
     users = user.sessions()

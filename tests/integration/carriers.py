@@ -1,4 +1,4 @@
-"""Processes that carry requests out, one each, as a worker does; a test may kill them."""
+"""Processes that carry out one request each, as a worker does; a test may kill them."""
 
 import contextlib
 import subprocess
@@ -25,7 +25,7 @@ print(carry_out_request(town, ident))
 
 
 class Carrier:
-    """A process that carries one request out when it is told to."""
+    """A process that carries out one request after `go()`."""
 
     def __init__(self, town: Town, ident: str) -> None:
         words = [sys.executable, "-c", CARRY_OUT, str(town.settings.town_root), town.redis_url, ident]
@@ -41,18 +41,18 @@ class Carrier:
         assert self.process.stdout.readline() == "ready\n"
 
     def go(self) -> None:
-        """Begin."""
+        """Start to carry out the request."""
         assert self.process.stdin is not None
         self.process.stdin.write("go\n")
         self.process.stdin.flush()
 
     def answer(self) -> str:
-        """What it returned, when it has."""
+        """Wait for the end; return the result."""
         said, _ = self.process.communicate(timeout=ANSWER_DEADLINE)
         return said.strip()
 
     def die_after(self, seconds: float) -> None:
-        """SIGKILL after so long, unless it has ended by then."""
+        """Send SIGKILL after so many seconds unless it has ended by then."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(seconds)
         self.kill()
@@ -63,7 +63,7 @@ class Carrier:
 
 
 class Carriers:
-    """All carriers of one test; none outlives it."""
+    """All carriers of one test; none outlives the test."""
 
     def __init__(self) -> None:
         self.made: list[Carrier] = []

@@ -34,7 +34,7 @@ def recorder(world: TmuxWorld, tmp_path: Path) -> Recorder:
 
 @pytest.fixture
 def stage(make_town: Callable[..., Town]) -> Stage:
-    """A town of crew members and a witness that write down what they are given; nothing runs."""
+    """A town of two crew members and a witness, all recorders; nothing runs."""
     return Stage(make_town(RECORDED))
 
 

@@ -1,4 +1,4 @@
-"""A session that a person started under an agent's name: nobody's business until it is adopted."""
+"""A session that a person started under an agent's name is left alone until it is adopted."""
 
 import contextlib
 import subprocess
@@ -25,7 +25,7 @@ OWN_WORK = (
     "sleep 600 & setsid sleep 600 & echo $$ > by-hand;"
     """ while read line; do echo "$line" >> lines; done"""
 )
-"""What a person runs: two children, one of them in a session of its own, and an ear for what is typed."""
+"""A person's program: two children, one in its own session, and a reader of what is typed."""
 
 Person = Callable[[Stage], Session]
 
@@ -38,7 +38,7 @@ def bound(stage: Stage) -> Stage:
 
 @pytest.fixture
 def person() -> Iterator[Person]:
-    """Starts a session with plain tmux; whatever of it is left after the test is ended."""
+    """Starts a session with plain tmux; its remains end after the test."""
     started: list[psutil.Process] = []
 
     def start(stage: Stage) -> Session:
@@ -60,7 +60,7 @@ def person() -> Iterator[Person]:
 
 
 def tree(session: Session) -> list[psutil.Process]:
-    """All processes of the session, as soon as both children are there."""
+    """Wait until both children are there; return all processes of the session."""
     agent = psutil.Process(session.pid)
     eventually(lambda: len([child for child in agent.children() if child.name() == "sleep"]) == 2)
     return [agent, *agent.children(recursive=True)]
@@ -108,7 +108,7 @@ def test_nothing_is_typed_into_a_persons_session_and_nothing_started_over_it(
     assert not (bound.agent().work_dir / "lines").exists()
 
 
-def test_an_adopted_session_is_poked_like_our_own(bound: Stage, person: Person) -> None:
+def test_an_adopted_session_is_poked_like_any_managed_one(bound: Stage, person: Person) -> None:
     session = person(bound)
 
     adopted = adopt_session(bound.town, bound.agent())
@@ -121,7 +121,7 @@ def test_an_adopted_session_is_poked_like_our_own(bound: Stage, person: Person) 
     eventually(lambda: bound.wrote("lines").read_text() == "hello\n")
 
 
-def test_a_restart_ends_an_adopted_session_with_its_tree_and_starts_ours(
+def test_a_restart_ends_an_adopted_session_with_its_tree_and_starts_a_managed_one(
     bound: Stage, person: Person
 ) -> None:
     processes = tree(person(bound))
@@ -147,7 +147,7 @@ def test_a_shutdown_ends_an_adopted_session_with_its_tree(bound: Stage, person: 
     eventually(lambda: all(has_ended(process) for process in processes))
 
 
-def test_where_there_is_no_session_there_is_nothing_to_adopt(bound: Stage) -> None:
+def test_without_a_session_adopt_is_refused(bound: Stage) -> None:
     with pytest.raises(GastownError, match=f"there is no session .* gastown-mail run {MAX}"):
         adopt_session(bound.town, bound.agent())
 
@@ -155,7 +155,7 @@ def test_where_there_is_no_session_there_is_nothing_to_adopt(bound: Stage) -> No
     assert bound.session() is None
 
 
-def test_our_own_session_keeps_its_token(bound: Stage) -> None:
+def test_a_managed_session_keeps_its_token(bound: Stage) -> None:
     session = bound.run()
 
     with pytest.raises(GastownError, match="is ours already"):
@@ -176,7 +176,9 @@ def test_a_session_is_adopted_once(bound: Stage, person: Person) -> None:
     assert adopted_in(bound) == [MAX]
 
 
-def test_nobody_adopts_while_something_is_being_done_to_the_agent(bound: Stage, person: Person) -> None:
+def test_a_session_is_not_adopted_while_another_operation_is_in_progress(
+    bound: Stage, person: Person
+) -> None:
     person(bound)
     somebody = Lease(bound.town.redis, bound.town.keys.lease(MAX), bound.town.host)
     assert somebody.acquire()

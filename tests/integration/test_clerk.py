@@ -27,7 +27,7 @@ def push(town: Town, *elements: bytes) -> None:
 
 
 def jobs(town: Town, host: str = "") -> list[str]:
-    """The requests that a queue's jobs carry out, the next first."""
+    """Return the requests of a queue's jobs, the next one first."""
     queue = town.queues.lifecycle(host or town.host)
     return [
         str(TownJob.fetch(job_id, connection=town.redis).args[0])
@@ -68,7 +68,7 @@ def test_an_element_becomes_a_record_and_a_job(town: Town) -> None:
     assert dead(town) == []
 
 
-def test_the_record_is_for_everybody_and_holds_no_secret(town: Town) -> None:
+def test_the_record_is_public_and_holds_no_secret(town: Town) -> None:
     push(town, element(WITNESS, "cycle", id="one", incarnation="s3cret", handoff="private notes"))
 
     accept_inbox(town)
@@ -78,7 +78,7 @@ def test_the_record_is_for_everybody_and_holds_no_secret(town: Town) -> None:
     assert "private notes" not in text
 
 
-def test_the_job_is_ours_and_has_tries_left(town: Town) -> None:
+def test_the_job_runs_our_function_and_may_be_retried(town: Town) -> None:
     push(town, element(id="one"))
 
     accept_inbox(town)
@@ -128,7 +128,7 @@ def test_a_late_copy_of_a_settled_request_changes_nothing(town: Town) -> None:
     assert town.requests.pending(WITNESS) == []
 
 
-def wish_with(**keys: object) -> bytes:
+def element_with(**keys: object) -> bytes:
     return json.dumps(json.loads(element()) | keys).encode()
 
 
@@ -144,29 +144,29 @@ POISON = {
     "a bomb": (b"[" * 100_000, "nested too deeply"),
     "an object bomb": (b'{"from":' * 10_000 + b"1" + b"}" * 10_000, "nested too deeply"),
     "no sender": (b'{"action":"cycle","timestamp":"2025-12-20T10:12:21Z"}', "from"),
-    "empty sender": (wish_with(**{"from": ""}), "from"),
+    "empty sender": (element_with(**{"from": ""}), "from"),
     "no action": (b'{"from":"deacon/","timestamp":"2025-12-20T10:12:21Z"}', "action"),
-    "wrong action": (wish_with(action="reboot"), "expected cycle, restart or shutdown"),
-    "numeric action": (wish_with(action=1), "action"),
+    "wrong action": (element_with(action="reboot"), "expected cycle, restart or shutdown"),
+    "numeric action": (element_with(action=1), "action"),
     "no time": (b'{"from":"deacon/","action":"cycle"}', "timestamp"),
-    "no zone": (wish_with(timestamp="2025-12-20T10:12:21"), "timestamp"),
-    "no such day": (wish_with(timestamp="2025-02-30T10:12:21Z"), "timestamp"),
-    "epoch time": (wish_with(timestamp=1734689541), "timestamp"),
-    "wrong id": (wish_with(id="a b"), "id"),
-    "long reason": (wish_with(reason="r" * 1001), "reason"),
-    "long handoff": (wish_with(action="cycle", handoff="h" * 65_537), "handoff"),
-    "handoff with restart": (wish_with(handoff="h"), "handoff"),
-    "unknown agent": (wish_with(**{"from": "gastown/polecats/nobody"}), "there is no agent"),
-    "unknown rig": (wish_with(**{"from": "atlantis/witness"}), "this town has no rig atlantis"),
-    "unknown target": (wish_with(to="gastown/refinery"), "there is no agent"),
-    "no address": (wish_with(to="the boss"), "is no address"),
-    "target operator": (wish_with(to="operator"), "operator is a person"),
-    "not allowed": (wish_with(**{"from": MAX, "to": WITNESS}), f"{MAX} may not ask for {WITNESS}"),
+    "no zone": (element_with(timestamp="2025-12-20T10:12:21"), "timestamp"),
+    "no such day": (element_with(timestamp="2025-02-30T10:12:21Z"), "timestamp"),
+    "epoch time": (element_with(timestamp=1734689541), "timestamp"),
+    "wrong id": (element_with(id="a b"), "id"),
+    "long reason": (element_with(reason="r" * 1001), "reason"),
+    "long handoff": (element_with(action="cycle", handoff="h" * 65_537), "handoff"),
+    "handoff with restart": (element_with(handoff="h"), "handoff"),
+    "unknown agent": (element_with(**{"from": "gastown/polecats/nobody"}), "there is no agent"),
+    "unknown rig": (element_with(**{"from": "atlantis/witness"}), "this town has no rig atlantis"),
+    "unknown target": (element_with(to="gastown/refinery"), "there is no agent"),
+    "no address": (element_with(to="the boss"), "is no address"),
+    "target operator": (element_with(to="operator"), "operator is a person"),
+    "not allowed": (element_with(**{"from": MAX, "to": WITNESS}), f"{MAX} may not ask for {WITNESS}"),
 }
 
 
 @pytest.mark.parametrize("what", POISON)
-def test_what_is_no_request_is_a_dead_letter_with_its_reason_and_bytes(town: Town, what: str) -> None:
+def test_an_invalid_element_becomes_a_dead_letter_with_reason_and_bytes(town: Town, what: str) -> None:
     poison, reason = POISON[what]
     push(town, poison)
 
@@ -183,7 +183,7 @@ def test_what_is_no_request_is_a_dead_letter_with_its_reason_and_bytes(town: Tow
     assert nothing_is_left(town)
 
 
-def test_poison_delays_nobody_and_order_is_kept(town: Town) -> None:
+def test_invalid_elements_delay_no_request_and_keep_the_order(town: Town) -> None:
     elements = [element(WITNESS, "restart", id=f"good-{number}") for number in range(len(POISON))]
     for good, (poison, _) in zip(elements, POISON.values(), strict=True):
         push(town, poison, good)
@@ -196,7 +196,7 @@ def test_poison_delays_nobody_and_order_is_kept(town: Town) -> None:
 
 
 def test_every_depth_of_nesting_is_survived(town: Town) -> None:
-    """What the parser just bears may be too deep for who describes it."""
+    """An element that the parser just accepts may be too deep to be described."""
     for depth in range(200, 1100):
         push(town, b'{"action":"cycle","from":' + b"[" * depth + b"]" * depth + b"}")
 
@@ -220,12 +220,12 @@ def test_the_largest_element_is_read(town: Town) -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        wish_with(id="mine", action="reboot"),
-        wish_with(id="mine", timestamp="now"),
-        wish_with(id="mine", to=1),
+        element_with(id="mine", action="reboot"),
+        element_with(id="mine", timestamp="now"),
+        element_with(id="mine", to=1),
     ],
 )
-def test_who_sent_a_bad_element_sees_the_refusal_under_its_id(town: Town, bad: bytes) -> None:
+def test_a_bad_element_is_recorded_as_refused_under_its_id(town: Town, bad: bytes) -> None:
     push(town, bad)
 
     accept_inbox(town)
@@ -244,7 +244,7 @@ def test_a_request_goes_to_the_queue_of_its_agents_host(town: Town) -> None:
     assert (jobs(town, "far-away"), jobs(town)) == (["there"], ["here"])
 
 
-def test_what_a_killed_clerk_had_taken_is_booked_first_and_once(town: Town) -> None:
+def test_what_a_killed_clerk_had_taken_is_accepted_first_and_once(town: Town) -> None:
     taken = [element(id=f"taken-{number}") for number in range(3)]
     town.redis.rpush(town.keys.taken, *taken)
     push(town, taken[0], element(id="later"))
@@ -255,7 +255,7 @@ def test_what_a_killed_clerk_had_taken_is_booked_first_and_once(town: Town) -> N
     assert nothing_is_left(town)
 
 
-def test_more_than_a_batch_is_booked_in_order(town: Town) -> None:
+def test_more_than_a_batch_is_accepted_in_order(town: Town) -> None:
     push(town, *(element(random.choice([MAX, WITNESS]), id=f"{number:04}") for number in range(450)))
 
     accept_inbox(town)
@@ -263,12 +263,12 @@ def test_more_than_a_batch_is_booked_in_order(town: Town) -> None:
     assert jobs(town) == [f"{number:04}" for number in range(450)]
 
 
-def test_a_clerk_that_lost_its_desk_while_it_was_stopped_books_nothing(town: Town) -> None:
+def test_a_clerk_that_lost_its_lease_while_stopped_accepts_nothing(town: Town) -> None:
     with a_clerk(town) as first, connect(town.redis_url, blocking=5.0) as redis:
         assert first.serve_once(0.01) == 0
         push(town, element(id="one"))
         other = Town(town.settings, town.redis_url, redis)
-        town.redis.delete(town.keys.clerk)  # what the end of the lease does
+        town.redis.delete(town.keys.clerk)  # As the end of the lease does.
         with a_clerk(other) as second:
             assert second.serve_once(0.01) == 1
             push(town, element(id="two"))
@@ -282,7 +282,7 @@ def test_a_clerk_that_lost_its_desk_while_it_was_stopped_books_nothing(town: Tow
     assert nothing_is_left(town)
 
 
-def test_of_two_clerks_one_reads(town: Town) -> None:
+def test_only_one_of_two_clerks_reads(town: Town) -> None:
     with a_clerk(town) as first, a_clerk(town) as second:
         assert first.serve_once(0.01) == 0
         push(town, element(id="one"))
@@ -300,7 +300,7 @@ VALUES = st.one_of(
     st.just(format_time(datetime.now(UTC))),
 )  # fmt: skip
 KEYS = st.sampled_from(["from", "action", "timestamp", "id", "to", "incarnation", "reason", "handoff", "x"])
-NEARLY = st.dictionaries(KEYS, VALUES, max_size=4).map(lambda keys: wish_with(**keys))
+NEARLY = st.dictionaries(KEYS, VALUES, max_size=4).map(lambda keys: element_with(**keys))
 ODD = st.one_of(
     st.binary(max_size=60), st.dictionaries(KEYS, VALUES).map(lambda keys: json.dumps(keys).encode())
 )
@@ -314,7 +314,9 @@ CUT = st.builds(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.one_of(NEARLY, NEARLY, ODD, CUT), min_size=10, max_size=25))
-def test_whatever_is_pushed_is_accounted_for_and_the_clerk_goes_on(town: Town, elements: list[bytes]) -> None:
+def test_every_pushed_element_is_accounted_for_and_the_clerk_continues(
+    town: Town, elements: list[bytes]
+) -> None:
     town.redis.flushall()
     push(town, *elements, element(id="the-last"))
 

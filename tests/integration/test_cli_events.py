@@ -1,4 +1,4 @@
-"""`events` and `logs` as they are followed, and what the lists look like on a terminal."""
+"""Following `events` and `logs`, and what the lists look like on a terminal."""
 
 import fcntl
 import json
@@ -47,7 +47,7 @@ def busy(make_town: Callable[..., Town], redis_url: str) -> Town:
 
 
 class Followed:
-    """A command that goes on, with what it has said so far."""
+    """A command that runs, and its output so far."""
 
     def __init__(self, process: "subprocess.Popen[bytes]", out: Path, err: Path) -> None:
         self.process, self._out, self._err = process, out, err
@@ -80,7 +80,7 @@ def events(town: Town, *words: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_events_can_be_narrowed_down(busy: Town) -> None:
+def test_events_can_be_filtered(busy: Town) -> None:
     assert [one["event"] for one in events(busy, "-n", "3")] == ["started", "poke", "poke"]
     numbers = [
         one["number"] for one in events(busy, "-n", "3", "--agent", "gastown-witness", "--event", "poke")
@@ -140,7 +140,7 @@ def test_the_log_is_followed_across_its_rotation(busy: Town, tmp_path: Path) -> 
 
 
 def on_terminal(town: Town, columns: int, *words: str, **environ: str) -> str:
-    """What the command says to a terminal of so many columns."""
+    """Return what the command prints on a terminal with so many columns."""
     screen, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     process = subprocess.Popen(
@@ -152,7 +152,7 @@ def on_terminal(town: Town, columns: int, *words: str, **environ: str) -> str:
     try:
         while chunk := os.read(screen, 4096):
             said += chunk
-    except OSError:  # the other end is closed
+    except OSError:  # The other end is closed.
         pass
     os.close(screen)
     assert process.wait(30) == 0, said

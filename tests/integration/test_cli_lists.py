@@ -1,4 +1,4 @@
-"""`requests`, `dead`, `inbox`: what they list, and how it can be narrowed down."""
+"""`requests`, `dead`, `inbox`: what they list, and how the lists can be filtered."""
 
 import json
 from collections.abc import Callable
@@ -27,7 +27,7 @@ class Desk:
         self.town, self.capsys = town, capsys
 
     def run(self, *words: str) -> tuple[int, str, str]:
-        """The exit code, stdout and stderr."""
+        """Run a command; return its exit code, stdout and stderr."""
         code = run(["--town", str(self.town.settings.town_root), *words])
         said = self.capsys.readouterr()
         assert "Traceback" not in said.err
@@ -51,7 +51,7 @@ class Desk:
 
 @pytest.fixture
 def desk(make_town: Callable[..., Town], redis_url: str, capsys: pytest.CaptureFixture[str]) -> Desk:
-    """The town of two agents, no daemon."""
+    """A town of two agents without a daemon."""
     return Desk(make_town(f'[daemon]\nredis_url = "{redis_url}"\n{TWO_AGENTS}'), capsys)
 
 
@@ -90,7 +90,7 @@ def test_requests_lists_the_open_ones_oldest_first(some: Desk) -> None:
         (("--status", "refused"), []),
     ],
 )
-def test_requests_can_be_narrowed_down(some: Desk, words: tuple[str, ...], ids: list[str]) -> None:
+def test_requests_can_be_filtered(some: Desk, words: tuple[str, ...], ids: list[str]) -> None:
     assert some.ids("requests", *words) == ids
 
 
@@ -102,14 +102,14 @@ def test_requests_of_another_town_are_not_listed(some: Desk, make_town: Callable
     assert "other" not in some.ids("requests", "--since", "1h")
 
 
-def test_that_there_are_more_is_said(some: Desk) -> None:
+def test_the_list_says_when_there_are_more(some: Desk) -> None:
     code, out, err = some.run("requests", "-n", "1", "--json")
 
     assert (code, err) == (0, "the newest 1 of 2; -n 2 shows all\n")
     assert [record["id"] for record in json.loads(out)] == ["four"]
 
 
-def test_one_request_is_shown_whole_with_its_way(desk: Desk) -> None:
+def test_one_request_is_shown_in_full_with_its_events(desk: Desk) -> None:
     desk.book("one", MAX, reason="tests are green")
     desk.settle("one", "done", "started it", to=MAX)
     desk.book("two")
@@ -129,7 +129,7 @@ def test_one_request_is_shown_whole_with_its_way(desk: Desk) -> None:
         assert word in out
 
 
-def test_a_request_that_is_not_kept_is_named(some: Desk) -> None:
+def test_a_missing_request_is_named(some: Desk) -> None:
     code, out, err = some.run("requests", "two", "nobody-s")
 
     assert (code, out) == (1, "")
@@ -147,14 +147,14 @@ def test_a_request_that_is_not_kept_is_named(some: Desk) -> None:
         (("requests", "one", "--agent", MAX), "by their IDs or by filters"),
     ],
 )
-def test_a_filter_that_makes_no_sense_is_a_usage_error(desk: Desk, words: tuple[str, ...], said: str) -> None:
+def test_an_invalid_filter_is_a_usage_error(desk: Desk, words: tuple[str, ...], said: str) -> None:
     code, _, err = desk.run(*words)
 
     assert (code, said in err) == (2, True), err
 
 
 @pytest.mark.parametrize("command", ["requests", "dead", "inbox", "events"])
-def test_an_agent_that_is_not_there_is_refused(desk: Desk, command: str) -> None:
+def test_an_unknown_agent_is_refused(desk: Desk, command: str) -> None:
     code, out, err = desk.run(command, "--agent", "gastown/crew/nobody")
 
     assert (code, out) == (1, "")
@@ -171,11 +171,11 @@ def test_an_agent_that_is_not_there_is_refused(desk: Desk, command: str) -> None
         (("--since", "1h", "-n", "1"), ["six"]),
     ],
 )
-def test_dead_letters_can_be_narrowed_down(some: Desk, words: tuple[str, ...], ids: list[str]) -> None:
+def test_dead_letters_can_be_filtered(some: Desk, words: tuple[str, ...], ids: list[str]) -> None:
     assert some.ids("dead", *words) == ids
 
 
-def test_several_dead_letters_are_revived_and_one_that_is_none_stops_no_other(some: Desk) -> None:
+def test_several_dead_letters_are_revived_despite_an_unknown_one(some: Desk) -> None:
     code, out, err = some.run("dead", "revive", "five", "nobody-s", "six")
 
     assert (code, out) == (1, "five: back in the inbox\nsix: back in the inbox\n")
@@ -192,7 +192,7 @@ def test_dead_letters_are_dropped(some: Desk) -> None:
     assert some.run("dead", "drop")[0] == 2
 
 
-def test_a_whole_reason_stands_behind_each_dead_letter(desk: Desk) -> None:
+def test_each_dead_letter_shows_its_whole_reason(desk: Desk) -> None:
     desk.town.redis.rpush(desk.town.keys.inbox, b"\xff\x1b[2J", b'{"from": "mayor/"}')
     accept_inbox(desk.town)
 
@@ -204,7 +204,7 @@ def test_a_whole_reason_stands_behind_each_dead_letter(desk: Desk) -> None:
     assert "\x1b" not in out
 
 
-def test_the_inbox_is_shown_as_the_clerk_will_judge_it(desk: Desk) -> None:
+def test_the_inbox_is_shown_as_the_clerk_will_read_it(desk: Desk) -> None:
     push = desk.town.redis.rpush
     push(
         desk.town.keys.inbox,

@@ -29,7 +29,7 @@ def fails(error: Exception) -> None:
     raise error
 
 
-def test_a_redis_that_was_silent_is_not_asked_again(collector: StatusCollector) -> None:
+def test_a_silent_redis_is_not_asked_again(collector: StatusCollector) -> None:
     asked: list[str] = []
 
     collector.ask_redis("redis", lambda: fails(RedisUnavailable("it stands still")))
@@ -40,7 +40,7 @@ def test_a_redis_that_was_silent_is_not_asked_again(collector: StatusCollector) 
     assert isinstance(collector.failure, RedisUnavailable)
 
 
-def test_a_part_that_cannot_be_read_keeps_no_other_from_being_read(collector: StatusCollector) -> None:
+def test_one_unreadable_part_does_not_hide_the_others(collector: StatusCollector) -> None:
     collector.ask_redis("mail", lambda: fails(ResponseError("WRONGTYPE")))
 
     assert collector.ask_redis("workers", lambda: "two") == "two"
@@ -65,7 +65,7 @@ def test_keys_of_another_type_and_records_of_another_shape_are_unknown_parts(
     assert report.hosts
 
 
-def test_a_frozen_redis_and_a_tmux_that_is_missing_are_said(
+def test_a_frozen_redis_and_a_missing_tmux_are_reported(
     collector: StatusCollector, server: OwnServer
 ) -> None:
     collector.town.sessions.tmux.environ["PATH"] = "/nowhere"
@@ -82,7 +82,7 @@ def test_a_frozen_redis_and_a_tmux_that_is_missing_are_said(
 TWO_HOSTS = TWO_AGENTS.replace('[agents."gastown/witness"]', '[agents."gastown/witness"]\nhost = "far"')
 
 
-def test_workers_are_counted_host_by_host_and_silent_ones_are_not(tmp_path: Path, server: OwnServer) -> None:
+def test_live_workers_are_counted_by_host(tmp_path: Path, server: OwnServer) -> None:
     with a_town(tmp_path, server.url, f'[daemon]\nredis_url = "{server.url}"\n{TWO_HOSTS}') as town:
         queue = town.keys.lifecycle_queue("far")
         works, silent = (make_worker(town, name, queue, town.redis) for name in ("works", "silent"))

@@ -105,14 +105,14 @@ def test_a_blocking_read_may_take_longer_than_a_command(url: str) -> None:
         hasty.blpop(["nothing"], timeout=0.5)
 
 
-def test_a_client_goes_on_after_the_server_came_back(folder: Path, client: redis.Redis) -> None:
+def test_a_client_works_again_after_the_server_came_back(folder: Path, client: redis.Redis) -> None:
     client.set("k", "v")
     stop_server(folder)
     ensure_server(folder)
     assert client.get("k") == b"v"
 
 
-def test_nobody_there(tmp_path: Path) -> None:
+def test_without_a_server_the_error_names_the_remedy(tmp_path: Path) -> None:
     url = f"unix://{tmp_path}/nobody.sock"
     with (
         pytest.raises(RedisUnavailable, match=r"nobody\.sock is not reachable.*try again"),
@@ -122,7 +122,7 @@ def test_nobody_there(tmp_path: Path) -> None:
         connection.ping()
 
 
-def test_a_wrong_password_is_said_without_it(url: str) -> None:
+def test_a_wrong_password_is_reported_without_showing_it(url: str) -> None:
     wrong = with_user(url, "default-user", "hunter2")
     with (
         pytest.raises(RedisUnavailable, match=r"refuses the credentials.*check user and password") as caught,
@@ -134,7 +134,7 @@ def test_a_wrong_password_is_said_without_it(url: str) -> None:
     assert "default-user:***@" in str(caught.value)
 
 
-def test_a_user_without_the_right(url: str, client: redis.Redis) -> None:
+def test_a_missing_permission_is_named(url: str, client: redis.Redis) -> None:
     client.acl_setuser("agent", enabled=True, passwords=["+pw"], keys=["*"], commands=["+rpush"])
     agents = with_user(url, "agent", "pw")
     with connect(agents) as agent:

@@ -1,4 +1,4 @@
-"""What `docs/reference/contract.md` says about Redis, compared with what is there after real work."""
+"""What `docs/reference/contract.md` says about Redis, compared with real keys."""
 
 from gastown_mail.daemon import jobs
 from gastown_mail.lifecycle.heartbeat import run_heartbeat

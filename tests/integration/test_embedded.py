@@ -1,4 +1,4 @@
-"""The embedded server: one per folder, whoever is killed, and its data is there again."""
+"""The embedded server: one per folder, and its data survives any kill."""
 
 import os
 import signal
@@ -37,7 +37,7 @@ if len(sys.argv) > 2:
 
 
 def servers_of(folder: Path) -> list[psutil.Process]:
-    """Every process whose current folder is the server's: Valkey changes into its data folder."""
+    """Return the processes whose current folder is the server's: Valkey changes into its data folder."""
     return [process for process in psutil.process_iter() if _folder_of(process) == str(folder)]
 
 
@@ -59,7 +59,7 @@ def kill(process: psutil.Process) -> None:
 
 @contextmanager
 def ended(folder: Path) -> Iterator[Path]:
-    """Whatever became of the test, no server of the folder is left."""
+    """Kill every server of the folder after the test."""
     try:
         yield folder
     finally:
@@ -88,7 +88,7 @@ def starter(folder: Path, *more: str) -> "subprocess.Popen[str]":
     )
 
 
-def test_started_once_then_found(folder: Path) -> None:
+def test_the_server_is_started_once_and_then_found(folder: Path) -> None:
     url = ensure_server(folder)
     pid = server_pid(folder)
     assert url == server_url(folder) == ensure_server(folder)
@@ -119,7 +119,7 @@ def test_a_folder_with_a_strange_name(tmp_path: Path, name: str) -> None:
         assert (place / SOCKET_NAME).is_socket()
 
 
-def test_stop_ends_it_and_the_data_stays(folder: Path) -> None:
+def test_stop_ends_the_server_and_keeps_the_data(folder: Path) -> None:
     with connect(ensure_server(folder)) as connection:
         connection.rpush("k", "v")
     server = the_server(folder)
@@ -130,12 +130,12 @@ def test_stop_ends_it_and_the_data_stays(folder: Path) -> None:
         assert connection.lrange("k", 0, -1) == [b"v"]
 
 
-def test_nothing_is_made_by_asking(folder: Path) -> None:
+def test_asking_creates_no_files(folder: Path) -> None:
     assert (server_pid(folder), stop_server(folder)) == (None, False)
     assert not folder.exists()
 
 
-def test_what_was_acknowledged_survives_a_kill(folder: Path) -> None:
+def test_acknowledged_data_survives_a_kill(folder: Path) -> None:
     for count in range(1, 4):
         with connect(ensure_server(folder)) as connection:
             assert connection.rpush("k", count) == count
@@ -153,7 +153,7 @@ def test_a_kill_while_writing_loses_nothing_acknowledged(folder: Path) -> None:
         assert connection.llen("k") == acknowledged
 
 
-def test_the_loading_of_much_data_is_waited_for(folder: Path) -> None:
+def test_a_start_waits_until_the_data_is_loaded(folder: Path) -> None:
     with connect(ensure_server(folder), deadline=30) as connection:
         connection.eval("for i = 1, 300000 do redis.call('RPUSH', 'k', i) end", 0)
     kill(the_server(folder))
@@ -162,7 +162,7 @@ def test_the_loading_of_much_data_is_waited_for(folder: Path) -> None:
         assert b"DB loaded from append only file" in (folder / LOG_NAME).read_bytes()
 
 
-def test_stale_files_mean_nothing(folder: Path) -> None:
+def test_stale_files_are_ignored(folder: Path) -> None:
     innocent = subprocess.Popen(["sleep", "60"])
     try:
         ensure_server(folder)
@@ -203,7 +203,7 @@ def test_the_server_outlives_its_starter(folder: Path, number: signal.Signals) -
         process.communicate()
 
 
-def test_a_starter_keeps_no_zombie_and_gives_nothing_away(folder: Path, tmp_path: Path) -> None:
+def test_a_starter_keeps_no_zombie_and_passes_no_descriptor_on(folder: Path, tmp_path: Path) -> None:
     children = psutil.Process().children()
     held = tmp_path / "daemon.lock"
     lock = TownLock(held)
@@ -218,10 +218,10 @@ def test_a_starter_keeps_no_zombie_and_gives_nothing_away(folder: Path, tmp_path
     assert the_server(folder).ppid() != os.getpid()
 
 
-def test_the_server_gets_no_environment_of_ours(
+def test_the_server_inherits_no_environment(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else the end of the session that started it would find the session's token in it, and end it too."""
+    """Otherwise the end of the session that started it would find the token in it and end it too."""
     monkeypatch.setenv("GASTOWN_INCARNATION", "token-of-somebody")
     program = tmp_path / "program"
     program.write_text(f"#!/bin/sh\nenv > '{tmp_path}/seen'\n")
@@ -232,7 +232,7 @@ def test_the_server_gets_no_environment_of_ours(
     assert seen - {"_", "PWD", "SHLVL", "OLDPWD"} == {"PATH", "LC_ALL"}
 
 
-def test_a_hung_server_is_neither_waited_for_nor_doubled(folder: Path) -> None:
+def test_a_hung_server_is_not_waited_for_and_no_second_one_is_started(folder: Path) -> None:
     ensure_server(folder)
     server = the_server(folder)
     server.suspend()
@@ -249,7 +249,7 @@ def test_a_hung_server_is_neither_waited_for_nor_doubled(folder: Path) -> None:
     assert servers_of(folder) == [server]
 
 
-def test_a_server_whose_socket_was_removed_is_not_doubled(folder: Path) -> None:
+def test_no_second_server_is_started_when_the_socket_was_removed(folder: Path) -> None:
     ensure_server(folder)
     server = the_server(folder)
     (folder / SOCKET_NAME).unlink()
@@ -286,7 +286,7 @@ def test_the_longest_path_works(tmp_path: Path) -> None:
         assert ensure_server(place)
 
 
-def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(RedisUnavailable, match=r"cannot use its folder .*right to write"):
         ensure_server(tmp_path / "file" / "r")
@@ -294,7 +294,7 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
 
 @contextmanager
 def without_rights(folder: Path) -> Iterator[None]:
-    """Nothing in the folder may be read or written; root may everything, so it becomes somebody else."""
+    """Take away all permissions of the folder; root has them all, so become another user."""
     user = os.geteuid()
     folder.chmod(0o000)
     if user == 0:
@@ -307,7 +307,7 @@ def without_rights(folder: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("act", [ensure_server, stop_server, server_pid])
-def test_a_folder_that_may_not_be_used(folder: Path, act: Callable[[Path], object]) -> None:
+def test_a_folder_without_permission_is_an_error(folder: Path, act: Callable[[Path], object]) -> None:
     ensure_server(folder)
     with (
         without_rights(folder),
@@ -325,12 +325,14 @@ def test_a_folder_that_may_not_be_used(folder: Path, act: Callable[[Path], objec
         (["true"], "died at its start: it wrote no log"),
     ],
 )
-def test_no_program_that_serves(folder: Path, candidates: list[str], said: str) -> None:
+def test_without_a_server_program_the_error_names_the_remedy(
+    folder: Path, candidates: list[str], said: str
+) -> None:
     with pytest.raises(RedisUnavailable, match=said):
         ensure_server(folder, candidates=candidates)
 
 
-def test_a_program_that_cannot_run_is_passed_over(folder: Path, tmp_path: Path) -> None:
+def test_a_server_program_that_cannot_run_is_skipped(folder: Path, tmp_path: Path) -> None:
     broken = tmp_path / "valkey-server"
     broken.write_bytes(b"\x7fELF of another machine")
     broken.chmod(0o755)

@@ -8,7 +8,7 @@ from gastown_mail.town.town import Town
 from tests.support.agents import TWO_AGENTS
 
 
-def test_a_fact_is_told_with_what_belongs_to_it(town: Town) -> None:
+def test_an_event_is_recorded_with_its_fields(town: Town) -> None:
     before = time.time()
 
     record_event(town.redis, town.keys, EventName.POKE, agent="deacon/", number=3, detail="", outcome="ütf")
@@ -18,7 +18,7 @@ def test_a_fact_is_told_with_what_belongs_to_it(town: Town) -> None:
     assert before - 1 < event.epoch < time.time() + 1
 
 
-def test_what_came_after_a_place_is_read_oldest_first(town: Town) -> None:
+def test_events_after_an_id_are_read_oldest_first(town: Town) -> None:
     assert last_id(town.redis, town.keys) == "0-0"
     record_event(town.redis, town.keys, EventName.STARTED)
     place = last_id(town.redis, town.keys)
@@ -54,7 +54,7 @@ def test_the_stream_keeps_about_as_many_as_the_settings_say(make_town: Callable[
     assert read_latest(town.redis, town.keys, 1)[0].fields["number"] == str(kept + 999)
 
 
-def test_a_fact_of_a_transaction_that_fails_is_not_told(town: Town) -> None:
+def test_an_event_of_a_failed_transaction_is_not_recorded(town: Town) -> None:
     with town.redis.pipeline() as pipe:
         record_event(pipe, town.keys, EventName.STARTED)
         pipe.reset()

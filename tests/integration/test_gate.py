@@ -1,4 +1,4 @@
-"""The gate on real sessions: an agent that dies again and again is not started again and again."""
+"""Back-off and quarantine with real sessions: an agent that keeps dying is not started again and again."""
 
 import os
 import signal
@@ -21,17 +21,17 @@ from tests.support.town import identity
 from tests.support.wait import eventually
 
 LONG = 3600
-"""Seconds that no test lives to see the end of."""
+"""Seconds: longer than any test."""
 
 FRAGILE = RECORDER.replace("sh -c '", "sh -c 'test ! -e broken || exit 3; ", 1)
-"""A recorder that ends at once as long as there is a file `broken` in its work dir."""
+"""A recorder that ends at once while its work dir holds a file `broken`."""
 
 LOOPING = {"restart_backoff": 0, "crash_loop_count": 2, "crash_loop_window": LONG}
 
 
 @pytest.fixture
 def staged(make_town: Callable[..., Town]) -> Callable[..., Stage]:
-    """Make a town whose deacon must run, with these settings of its daemon."""
+    """Makes a town whose deacon should run, with these settings of its daemon."""
 
     def make(**daemon: object) -> Stage:
         said = "".join(f"{key} = {value}\n" for key, value in daemon.items())
@@ -48,7 +48,7 @@ def start(stage: Stage, address: str = DEACON, by: str = "") -> str:
 
 
 def die(stage: Stage, address: str = DEACON) -> None:
-    """Have the agent's command end as a crash does, after it came up."""
+    """End the agent's command after it came up, as a crash would."""
     session = stage.living(address)
     os.kill(session.pid, signal.SIGKILL)
     eventually(lambda: (found := stage.session(address)) is None or found.dead)
@@ -66,14 +66,14 @@ def events(stage: Stage, name: str) -> list[dict[str, str]]:
 
 
 def break_down(stage: Stage, address: str = MAX) -> Path:
-    """Have each start of the agent fail until the file is gone."""
+    """Make each start of the agent fail until the file is gone."""
     broken = stage.agent(address).work_dir / "broken"
     broken.touch()
     return broken
 
 
 def wanted(stage: Stage, address: str) -> Any:
-    """What the heartbeat would do about the agent."""
+    """Return what the heartbeat would do about the agent."""
     [act] = [act for act in heartbeat.observe(stage.town)[1] if act.agent.address == address]
     return act
 
@@ -94,7 +94,7 @@ def test_an_agent_that_died_is_not_started_again_before_its_back_off_is_over(
     assert len(events(stage, "started")) == 1
 
 
-def test_it_is_started_when_its_back_off_is_over_and_each_longer_one_is_said_once(
+def test_an_agent_is_started_after_its_back_off_and_each_longer_one_is_recorded_once(
     staged: Callable[..., Stage],
 ) -> None:
     stage = staged(restart_backoff=0.2)
@@ -106,7 +106,7 @@ def test_it_is_started_when_its_back_off_is_over_and_each_longer_one_is_said_onc
     assert [event["agent"] for event in events(stage, "back_off")] == [DEACON]
 
 
-def test_a_crash_loop_is_quarantined_and_that_is_said_once(staged: Callable[..., Stage]) -> None:
+def test_a_crash_loop_is_quarantined_and_recorded_once(staged: Callable[..., Stage]) -> None:
     stage = staged(**LOOPING, quarantine=LONG)
     crash(stage, 2)
 
@@ -122,7 +122,7 @@ def test_a_crash_loop_is_quarantined_and_that_is_said_once(staged: Callable[...,
     assert start(stage, WITNESS, "operator").startswith("started")
 
 
-def test_a_quarantine_ends_with_one_trial_after_which_the_next_begins(
+def test_a_quarantine_ends_with_one_trial_then_the_next_begins(
     staged: Callable[..., Stage],
 ) -> None:
     stage = staged(**LOOPING, quarantine=1)
@@ -138,7 +138,7 @@ def test_a_quarantine_ends_with_one_trial_after_which_the_next_begins(
     assert len(events(stage, "started")) == 3
 
 
-def test_a_daemon_that_was_started_anew_knows_the_quarantine(staged: Callable[..., Stage]) -> None:
+def test_a_restarted_daemon_knows_the_quarantine(staged: Callable[..., Stage]) -> None:
     stage = staged(**LOOPING, quarantine=LONG)
     crash(stage, 2)
     before = start(stage)
@@ -163,7 +163,7 @@ def test_starts_that_fail_are_a_crash_loop_too(staged: Callable[..., Stage]) -> 
     assert len(events(stage, "back_off")) == 2
 
 
-def test_a_person_may_start_whom_the_gate_holds(staged: Callable[..., Stage]) -> None:
+def test_an_operator_may_start_an_agent_in_back_off(staged: Callable[..., Stage]) -> None:
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
     crash(stage, 1)
     history = stage.record(DEACON).start_history
@@ -175,7 +175,7 @@ def test_a_person_may_start_whom_the_gate_holds(staged: Callable[..., Stage]) ->
     assert stage.record(DEACON).start_history == history
 
 
-def test_after_a_failed_start_no_cycle_begins_until_the_gate_is_cleared(
+def test_after_a_failed_start_no_cycle_begins_until_the_back_off_is_cleared(
     staged: Callable[..., Stage],
 ) -> None:
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
@@ -200,7 +200,7 @@ def test_after_a_failed_start_no_cycle_begins_until_the_gate_is_cleared(
 
 
 @pytest.mark.parametrize("action", ["cycle", "restart"])
-def test_a_living_session_is_not_ended_for_a_successor_that_failed_a_moment_ago(
+def test_a_living_session_is_not_ended_for_a_successor_that_has_just_failed(
     staged: Callable[..., Stage], action: str
 ) -> None:
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
@@ -220,7 +220,7 @@ def test_a_living_session_is_not_ended_for_a_successor_that_failed_a_moment_ago(
     assert stage.carry_out(action, incarnation=session.incarnation)[0] == "done"
 
 
-def test_a_shutdown_passes_a_gate_that_holds_starts(staged: Callable[..., Stage]) -> None:
+def test_a_shutdown_is_carried_out_during_a_back_off(staged: Callable[..., Stage]) -> None:
     stage = staged(restart_backoff=LONG, restart_backoff_max=LONG)
     session = stage.run()
     now = session.started_at + timedelta(seconds=1)
@@ -232,7 +232,7 @@ def test_a_shutdown_passes_a_gate_that_holds_starts(staged: Callable[..., Stage]
     assert stage.session() is None
 
 
-def test_the_successor_that_did_not_come_up_is_owed_and_gets_its_handoff(
+def test_a_successor_that_did_not_start_is_started_later_with_its_handoff(
     staged: Callable[..., Stage],
 ) -> None:
     stage = staged(restart_backoff=0)

@@ -1,4 +1,4 @@
-"""The inbox list: take = move to `taken`, oldest first, and nothing leaves both lists but by booking."""
+"""The inbox list: elements move to `taken`, oldest first, and leave it only when they are accepted."""
 
 import threading
 import time
@@ -21,7 +21,7 @@ def fill(town: Town, count: int) -> list[bytes]:
     return elements
 
 
-def test_nothing_there_is_told_after_the_wait(inbox: Inbox) -> None:
+def test_an_empty_inbox_is_reported_after_the_wait(inbox: Inbox) -> None:
     begun = time.monotonic()
 
     assert inbox.take(0.2) == []
@@ -41,7 +41,7 @@ def test_an_element_that_comes_during_the_wait_is_taken(town: Town, inbox: Inbox
     assert taken == [b"0"]
 
 
-def test_what_is_taken_is_the_oldest_in_order_and_stays_in_taken(town: Town, inbox: Inbox) -> None:
+def test_the_oldest_elements_are_taken_in_order_and_stay_in_taken(town: Town, inbox: Inbox) -> None:
     elements = fill(town, 5)
 
     assert inbox.take(1.0) == elements
@@ -59,7 +59,7 @@ def test_no_more_than_a_batch_is_taken_at_once(town: Town, inbox: Inbox) -> None
     assert inbox.unfinished() == elements[:BATCH_SIZE]
 
 
-def test_to_look_changes_nothing(town: Town, inbox: Inbox) -> None:
+def test_peeking_changes_nothing(town: Town, inbox: Inbox) -> None:
     elements = fill(town, 3)
 
     assert inbox.peek(2) == elements[:2]

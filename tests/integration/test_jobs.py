@@ -1,4 +1,4 @@
-"""The functions that rq workers run, and that they run nothing else."""
+"""The functions that rq workers run; they run nothing else."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def bound(stage: Stage) -> Stage:
     return stage
 
 
-def test_an_agent_that_runs_is_not_started_a_second_time(bound: Stage) -> None:
+def test_a_running_agent_is_not_started_a_second_time(bound: Stage) -> None:
     session = bound.run()
 
     assert jobs.start(MAX, "once more", OPERATOR) == "runs already"
@@ -41,7 +41,7 @@ def test_an_agent_that_runs_is_not_started_a_second_time(bound: Stage) -> None:
     assert identity(bound.living()) == identity(session)
 
 
-def test_an_automatic_start_leaves_alone_what_need_not_run(bound: Stage) -> None:
+def test_an_automatic_start_leaves_agents_alone_that_need_not_run(bound: Stage) -> None:
     assert jobs.start(MAX, "some old job").startswith("left alone")
     assert bound.session() is None
 
@@ -59,7 +59,7 @@ def test_an_automatic_start_that_waited_too_long_is_dropped(
     assert stage.session(DEACON) is None
 
 
-def test_nothing_is_started_over_a_session_of_somebody_else(bound: Stage) -> None:
+def test_nothing_is_started_over_an_unmanaged_session(bound: Stage) -> None:
     name = bound.agent().session
     bound.town.sessions.tmux.run("new-session", "-d", "-s", name, "exec sleep 600")
     foreign = bound.living()
@@ -69,7 +69,7 @@ def test_nothing_is_started_over_a_session_of_somebody_else(bound: Stage) -> Non
     assert identity(bound.living()) == identity(foreign)
 
 
-def test_a_start_that_cannot_be_says_why_and_starts_nothing(make_town: Callable[..., Town]) -> None:
+def test_an_impossible_start_says_why_and_starts_nothing(make_town: Callable[..., Town]) -> None:
     stage = Stage(make_town(RECORDED.replace(RECORDER, "no-such-program {prompt}")))
     jobs.serving.set(stage.town)
 
@@ -80,7 +80,7 @@ def test_a_start_that_cannot_be_says_why_and_starts_nothing(make_town: Callable[
     assert stage.session() is None
 
 
-def test_a_start_waits_for_nobody_who_acts_on_the_agent(bound: Stage) -> None:
+def test_a_start_does_not_wait_for_another_operation_on_the_agent(bound: Stage) -> None:
     somebody = Lease(bound.town.redis, bound.town.keys.lease(MAX), bound.town.host)
     assert somebody.acquire()
 
@@ -100,7 +100,7 @@ def test_a_start_on_a_tmux_that_does_not_answer_starts_nothing(bound: Stage) -> 
     assert jobs.start(MAX, "a test wants it", OPERATOR).startswith("started")
 
 
-def test_a_request_that_came_during_a_start_is_woken_after_it(bound: Stage) -> None:
+def test_a_request_that_came_during_a_start_is_queued_after_it(bound: Stage) -> None:
     ident = bound.ask("restart", "operator", to=MAX)
     bound.town.redis.delete(bound.town.queues.lifecycle(bound.town.host).key)
 
@@ -110,7 +110,7 @@ def test_a_request_that_came_during_a_start_is_woken_after_it(bound: Stage) -> N
     assert waiting == [bound.town.keys.job_id("request", ident)]
 
 
-def test_an_operators_poke_is_typed_now(bound: Stage) -> None:
+def test_an_operators_poke_is_typed_at_once(bound: Stage) -> None:
     bound.run()
     bound.wrote("prompt")
 
@@ -128,7 +128,7 @@ def test_an_operators_poke_is_typed_now(bound: Stage) -> None:
     ],
     ids=["no session", "no poke", "paused"],
 )
-def test_a_poke_that_cannot_be_says_why(bound: Stage, prepare: Callable[[Stage], object], why: str) -> None:
+def test_an_impossible_poke_says_why(bound: Stage, prepare: Callable[[Stage], object], why: str) -> None:
     prepare(bound)
 
     answer = jobs.poke(MAX, "hello" if why == "paused" else "")
@@ -137,13 +137,13 @@ def test_a_poke_that_cannot_be_says_why(bound: Stage, prepare: Callable[[Stage],
     assert answer.startswith(("held: ", "failed: "))
 
 
-def test_a_process_that_serves_no_town_runs_no_job() -> None:
+def test_a_process_without_a_town_runs_no_job() -> None:
     with pytest.raises(GastownError, match="serves no town"):
         Context().run(jobs.heartbeat)
 
 
 class Burst(SimpleWorker):
-    """Runs what is queued in this process, and ends."""
+    """Run the queued jobs in this process, then end."""
 
     job_class = queues.TownJob
     queue_class = queues.TownQueue
@@ -155,7 +155,7 @@ def run_all(stage: Stage) -> None:
     worker.work(burst=True, logging_level="ERROR")
 
 
-def test_what_stands_in_redis_for_a_job_is_json_and_reads_well(bound: Stage) -> None:
+def test_a_job_in_redis_is_readable_json(bound: Stage) -> None:
     ident = bound.ask("restart")
 
     key = f"rq:job:{bound.town.keys.job_id('request', ident)}"
@@ -172,7 +172,7 @@ def test_what_stands_in_redis_for_a_job_is_json_and_reads_well(bound: Stage) -> 
 @pytest.mark.parametrize(
     "function", ["os.system", "gastown_mail.daemon.jobs.serving.set", "builtins.eval", "jobs.start"]
 )
-def test_a_job_that_names_anything_else_fails_and_runs_nothing(bound: Stage, function: str) -> None:
+def test_a_job_with_any_other_function_fails_and_runs_nothing(bound: Stage, function: str) -> None:
     trace = bound.town.settings.town_root / "trace"
     queue = bound.town.queues.lifecycle(bound.town.host)
     wish = queue.prepare_data(function, args=(f"touch {trace}",), job_id="evil")
@@ -185,7 +185,7 @@ def test_a_job_that_names_anything_else_fails_and_runs_nothing(bound: Stage, fun
 
 
 def leave_a_trace(*_: object) -> None:
-    """A callback that rq would find and call."""
+    """A callback that rq could find and call."""
     Path(os.environ["TRACE"]).touch()
 
 

@@ -1,4 +1,4 @@
-"""Carrying out on real sessions: what a cycle, a restart and a shutdown do."""
+"""Requests carried out on real sessions: what a cycle, a restart and a shutdown do."""
 
 import stat
 import subprocess
@@ -43,7 +43,7 @@ def test_a_cycle_hands_the_notes_over_to_a_fresh_session(stage: Stage) -> None:
         assert word in prompt
 
 
-def test_a_cycle_without_notes_hands_over_the_screen_and_who_asked_and_why(stage: Stage) -> None:
+def test_a_cycle_without_notes_hands_over_the_screen_the_sender_and_the_reason(stage: Stage) -> None:
     first = stage.run()
     stage.town.sessions.tmux.run("send-keys", "-t", first.pane, "-l", "was deep in the parser")
     eventually(lambda: "parser" in stage.town.sessions.capture_screen(first))
@@ -71,7 +71,7 @@ def test_a_restart_is_a_clean_start_without_any_handoff(stage: Stage) -> None:
     assert stage.town.redis.get(stage.town.keys.handoff(MAX)) is None
 
 
-def test_what_was_shut_down_stays_down(make_town: Callable[..., Town]) -> None:
+def test_an_agent_that_was_shut_down_stays_down(make_town: Callable[..., Town]) -> None:
     stage = Stage(make_town(RECORDED.replace("stop_grace = 2", "stop_grace = 2\nkeep_running = true")))
     first = stage.run()
 
@@ -146,7 +146,7 @@ def bystander() -> Iterator[int]:
         process.kill()
 
 
-def test_the_whole_tree_of_a_session_ends_and_nobody_else(
+def test_the_whole_tree_of_a_session_ends_and_nothing_else(
     make_town: Callable[..., Town], bystander: int
 ) -> None:
     stage = Stage(make_town(RECORDED.replace(RECORDER, python(RUNAWAYS).removeprefix("exec "))))
@@ -164,7 +164,7 @@ def test_the_whole_tree_of_a_session_ends_and_nobody_else(
     assert not gone(bystander)
 
 
-def test_a_command_that_ends_at_once_fails_with_its_last_words(make_town: Callable[..., Town]) -> None:
+def test_a_command_that_ends_at_once_fails_with_its_last_output(make_town: Callable[..., Town]) -> None:
     once = "sh -c 'echo $$ >> starts; [ -e broken ] && echo out of tokens && exit 3; sleep 600'"
     stage = Stage(make_town(RECORDED.replace(RECORDER, once)))
     first = stage.run()

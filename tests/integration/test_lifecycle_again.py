@@ -1,4 +1,4 @@
-"""Whoever carries a request out may be killed at any instruction; the next one goes on."""
+"""The process that carries out a request may be killed at any instruction; the next one resumes."""
 
 import os
 import random
@@ -25,7 +25,7 @@ from tests.support.wait import eventually
 
 ROUNDS = 8
 LONGEST = 0.7
-"""Seconds that a restart of the recorder takes at most on an idle machine; kills are spread over them."""
+"""Seconds that a restart of the recorder takes at most on an idle machine; the kills are spread over it."""
 
 SLOW_TO_STOP = RECORDED.replace(RECORDER, DEAF_RECORDER)
 
@@ -40,7 +40,7 @@ def has_been_tried(stage: Stage, ident: str, times: int) -> bool:
 
 
 def finish(stage: Stage, ident: str) -> str:
-    """Carry it out, as the sweep would, until it is settled."""
+    """Carry the request out again and again, as the sweep would, until it is settled."""
     eventually(lambda: stage.again(ident) != carry_out.WAITING, deadline=30)
     return stage.status(ident)
 
@@ -96,7 +96,7 @@ def test_a_kill_while_the_agent_is_slow_to_stop_costs_nothing(
 
 
 @pytest.mark.parametrize("action", ["cycle", "shutdown"])
-def test_what_was_begun_and_left_is_finished_by_nobody_but_its_request(
+def test_abandoned_work_is_finished_only_by_its_own_request(
     make_town: Callable[..., Town], carriers: Carriers, action: str
 ) -> None:
     stage = Stage(make_town(SLOW_TO_STOP.replace("stop_grace = 2", "stop_grace = 2\nkeep_running = true")))
@@ -119,7 +119,7 @@ def test_what_was_begun_and_left_is_finished_by_nobody_but_its_request(
         assert stage.session() is None
 
 
-def test_what_the_predecessor_left_running_ends_before_the_successor_starts(
+def test_processes_of_the_predecessor_end_before_the_successor_starts(
     make_town: Callable[..., Town], carriers: Carriers
 ) -> None:
     stage = Stage(make_town(SLOW_TO_STOP))
@@ -139,7 +139,7 @@ def test_what_the_predecessor_left_running_ends_before_the_successor_starts(
     assert processes.with_incarnation(first.incarnation) == set()
 
 
-def test_a_request_whose_worker_always_dies_is_given_up_and_blocks_nobody(
+def test_a_request_whose_worker_always_dies_fails_and_blocks_no_other(
     make_town: Callable[..., Town], carriers: Carriers
 ) -> None:
     stage = Stage(make_town(SLOW_TO_STOP))
@@ -159,7 +159,7 @@ def test_a_request_whose_worker_always_dies_is_given_up_and_blocks_nobody(
     assert stage.again(next_one) == "done"
 
 
-def test_the_successor_is_found_when_only_its_note_was_lost(stage: Stage) -> None:
+def test_the_successor_is_found_when_only_its_record_was_lost(stage: Stage) -> None:
     first = stage.run()
     ident = stage.ask("restart")
     assert stage.again(ident) == "done"
@@ -178,7 +178,7 @@ def test_the_successor_is_found_when_only_its_note_was_lost(stage: Stage) -> Non
     assert heartbeat.run_sweep(stage.town) == 0
 
 
-def test_who_announces_a_successor_too_late_forgets_no_earlier_one(stage: Stage) -> None:
+def test_a_successor_announced_too_late_does_not_replace_earlier_ones(stage: Stage) -> None:
     town, agent, key = stage.town, stage.agent(), stage.town.keys.lease(MAX)
     work = town.keys.progress("one")
     town.redis.hset(work, "element", "{}")

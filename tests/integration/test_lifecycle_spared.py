@@ -1,4 +1,4 @@
-"""Carrying out on real sessions: whom a request leaves alone, and that acts keep their order."""
+"""Requests carried out on real sessions: what they leave alone, and that acts keep their order."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ from tests.support.wait import eventually
 
 @pytest.mark.parametrize("action", ["cycle", "restart"])
 @pytest.mark.parametrize("missing", ["work dir", "program"])
-def test_nobody_is_ended_when_the_successor_cannot_be_started(
+def test_no_session_is_ended_when_its_successor_cannot_be_started(
     make_town: Callable[..., Town], action: str, missing: str
 ) -> None:
     program = "{town}/bin-{name} {prompt}"
@@ -72,7 +72,7 @@ def test_a_late_request_of_the_predecessor_spares_the_successor(stage: Stage, ac
 
 
 @pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
-def test_a_session_that_somebody_else_made_is_never_touched(stage: Stage, action: str) -> None:
+def test_a_session_that_a_person_made_is_never_touched(stage: Stage, action: str) -> None:
     tmux, name = stage.town.sessions.tmux, stage.agent().session
     tmux.run("new-session", "-d", "-s", name, "exec sleep 600")
     foreign = stage.living()
@@ -84,7 +84,7 @@ def test_a_session_that_somebody_else_made_is_never_touched(stage: Stage, action
     assert identity(stage.living()) == identity(foreign)
 
 
-def test_a_session_whose_name_begins_alike_survives(stage: Stage) -> None:
+def test_a_session_with_the_same_name_prefix_survives(stage: Stage) -> None:
     sibling = stage.run(MAXINE)
 
     for action in ("shutdown", "restart", "shutdown"):
@@ -93,7 +93,7 @@ def test_a_session_whose_name_begins_alike_survives(stage: Stage) -> None:
     assert stage.session(MAX) is None
 
 
-def test_while_tmux_does_not_answer_nobody_is_touched_and_nothing_is_lost(stage: Stage) -> None:
+def test_while_tmux_does_not_answer_nothing_is_touched_or_lost(stage: Stage) -> None:
     first = stage.run()
     ident = stage.ask("restart")
 
@@ -130,7 +130,7 @@ def test_an_old_request_expires(stage: Stage) -> None:
     assert identity(stage.living()) == identity(session)
 
 
-def test_an_agent_that_left_the_town_is_refused_and_one_whose_asker_left_is_served(stage: Stage) -> None:
+def test_a_removed_agent_is_refused_and_a_removed_sender_is_not(stage: Stage) -> None:
     max_, maxine = stage.run(MAX), stage.run(MAXINE)
     for_max = stage.ask("restart", WITNESS, to=MAX)
     for_maxine = stage.ask("restart", WITNESS, to=MAXINE)
@@ -146,7 +146,7 @@ def test_an_agent_that_left_the_town_is_refused_and_one_whose_asker_left_is_serv
     assert not gone(maxine.pid)
 
 
-def test_of_two_requests_at_once_the_last_decides(stage: Stage) -> None:
+def test_the_last_of_two_simultaneous_requests_decides(stage: Stage) -> None:
     first = stage.run()
     restart, shutdown = stage.ask("restart"), stage.ask("shutdown")
 
@@ -179,13 +179,11 @@ def test_acts_on_one_agent_keep_their_order_and_never_overlap(
     assert one.answer() == "done"
     waiting = stage.town.queues.lifecycle(stage.town.host).job_ids
     assert stage.town.keys.job_id("request", later) in waiting
-    assert stage.again(later) == "superseded", "it was asked for before the successor was there"
+    assert stage.again(later) == "superseded", "it was sent before the successor existed"
     assert len(stage.wrote("starts").read_text().split()) == 2
 
 
-def test_two_who_carry_out_the_same_agents_requests_start_one_successor(
-    stage: Stage, carriers: Carriers
-) -> None:
+def test_two_workers_with_requests_of_one_agent_start_one_successor(stage: Stage, carriers: Carriers) -> None:
     stage.run()
     restart = stage.ask("restart", "operator", to=MAX)
     cycle = stage.ask("cycle", "operator", to=MAX, handoff="from the second")

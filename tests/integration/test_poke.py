@@ -1,4 +1,4 @@
-"""A poke arrives exactly as it is, and a wave costs a handful of tmux processes."""
+"""A poke arrives unchanged, and a batch of pokes costs a handful of tmux processes."""
 
 import time
 from pathlib import Path
@@ -84,7 +84,7 @@ def test_the_longest_text_arrives_whole(world: TmuxWorld, recorder: Recorder) ->
         ("\udc80", "Unicode"),
     ],
 )
-def test_an_unfit_text_is_refused_without_a_call(
+def test_an_invalid_text_is_refused_without_a_call(
     world: TmuxWorld, recorder: Recorder, text: str, why: str
 ) -> None:
     session, record = recorder()
@@ -99,7 +99,7 @@ def test_an_unfit_text_is_refused_without_a_call(
     assert record.read_bytes() == b""
 
 
-def test_enter_comes_apart_from_the_text(world: TmuxWorld, recorder: Recorder) -> None:
+def test_enter_is_sent_separately_from_the_text(world: TmuxWorld, recorder: Recorder) -> None:
     session, record = recorder()
     pauses: list[tuple[float, bytes]] = []
 
@@ -114,7 +114,7 @@ def test_enter_comes_apart_from_the_text(world: TmuxWorld, recorder: Recorder) -
     eventually(lambda: record.read_bytes() == b"text\r")
 
 
-def test_nothing_of_a_wave_stays_in_the_server(world: TmuxWorld, recorder: Recorder) -> None:
+def test_no_buffer_of_a_batch_stays_in_the_server(world: TmuxWorld, recorder: Recorder) -> None:
     session, _ = recorder()
 
     assert poke(world, session, "text") == "delivered"

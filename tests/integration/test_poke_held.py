@@ -1,4 +1,4 @@
-"""A poke is held where it is not welcome: nothing is typed to a person, a shell, a corpse or a stranger."""
+"""Pokes that are held: nothing is typed to a person, into a shell, a dead pane or an unmanaged session."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ from tests.support.wait import eventually
 
 @contextlib.contextmanager
 def attached(world: TmuxWorld, session: Session) -> Iterator[None]:
-    """A person at a terminal of 200 x 50 looks at the session."""
+    """Attach a client with a terminal of 200 x 50 to the session."""
     pid, terminal = pty.fork()
     if pid == 0:
         os.environ.update(TERM="xterm")
@@ -47,7 +47,7 @@ def test_copy_mode_is_left_first(world: TmuxWorld, recorder: Recorder) -> None:
     eventually(lambda: record.read_bytes() == b"text\r")
 
 
-def test_somebody_attached_holds_the_poke(world: TmuxWorld, recorder: Recorder) -> None:
+def test_an_attached_client_holds_the_poke(world: TmuxWorld, recorder: Recorder) -> None:
     session, record = recorder()
 
     with attached(world, session):
@@ -56,7 +56,7 @@ def test_somebody_attached_holds_the_poke(world: TmuxWorld, recorder: Recorder) 
     assert record.read_bytes() == b""
 
 
-def test_somebody_who_looks_through_another_session_holds_the_poke_too(
+def test_a_client_attached_through_a_grouped_session_holds_the_poke(
     world: TmuxWorld, recorder: Recorder
 ) -> None:
     session, record = recorder()
@@ -69,7 +69,7 @@ def test_somebody_who_looks_through_another_session_holds_the_poke_too(
     assert record.read_bytes() == b""
 
 
-def test_somebody_who_comes_between_text_and_enter_gets_no_enter(
+def test_a_client_that_attaches_between_text_and_enter_gets_no_enter(
     world: TmuxWorld, recorder: Recorder
 ) -> None:
     session, record = recorder()
@@ -96,7 +96,7 @@ def test_no_text_ever_reaches_a_bare_shell(world: TmuxWorld, tmp_path: Path, com
     assert not (tmp_path / "ran").exists()
 
 
-def test_an_agent_that_ended_into_its_shell_is_not_typed_into(world: TmuxWorld, tmp_path: Path) -> None:
+def test_nothing_is_typed_into_the_shell_of_an_ended_agent(world: TmuxWorld, tmp_path: Path) -> None:
     record, program = tmp_path / "record", tmp_path / "agent.py"
     program.write_text(RECORDER)
     session = world.start("exec bash --norc -i")
@@ -134,7 +134,9 @@ def test_an_agent_that_is_a_shell_program_is_poked(world: TmuxWorld, tmp_path: P
     eventually(lambda: (tmp_path / "got").read_text() == "hello\n")
 
 
-def test_a_dead_pane_a_gone_a_replaced_and_a_foreign_session(world: TmuxWorld, recorder: Recorder) -> None:
+def test_dead_missing_replaced_and_unmanaged_sessions_are_not_poked(
+    world: TmuxWorld, recorder: Recorder
+) -> None:
     world.start(WHEN_TOLD, "dead")
     (world.folder / "go").touch()
     dead = eventually(lambda: (seen := world.sessions.find("dead")) and seen.dead and seen)
@@ -160,7 +162,9 @@ def test_a_dead_pane_a_gone_a_replaced_and_a_foreign_session(world: TmuxWorld, r
     assert record.read_bytes() == b""
 
 
-def test_the_server_itself_refuses_what_changed_after_the_look(world: TmuxWorld, recorder: Recorder) -> None:
+def test_the_server_refuses_a_poke_when_the_pane_changed_after_the_snapshot(
+    world: TmuxWorld, recorder: Recorder
+) -> None:
     session, record = recorder()
 
     class Late(Tmux):
@@ -177,7 +181,7 @@ def test_the_server_itself_refuses_what_changed_after_the_look(world: TmuxWorld,
     world.tmux.run("set-option", "-t", session.id, "@gastown_incarnation", session.incarnation)
 
 
-def test_somebody_who_comes_after_the_look_holds_the_poke_in_the_server(
+def test_a_client_that_attaches_after_the_snapshot_holds_the_poke_in_the_server(
     world: TmuxWorld, recorder: Recorder
 ) -> None:
     session, record = recorder()
@@ -205,7 +209,7 @@ os.execvp("bash", ["bash", "--norc", "-i"])
 """
 
 
-def test_a_shell_that_comes_to_the_front_after_the_look_is_not_typed_into(
+def test_nothing_is_typed_into_a_shell_that_appears_after_the_snapshot(
     world: TmuxWorld, tmp_path: Path
 ) -> None:
     session = world.start(python(TURNS_INTO_A_SHELL))
@@ -235,7 +239,7 @@ def test_a_stopped_server_is_unknown_and_nothing_is_typed(world: TmuxWorld, reco
     assert record.read_bytes() == b""
 
 
-def test_a_server_that_stops_between_text_and_enter_is_told(world: TmuxWorld, recorder: Recorder) -> None:
+def test_a_server_that_stops_between_text_and_enter_is_reported(world: TmuxWorld, recorder: Recorder) -> None:
     session, _ = recorder()
     hasty = Sessions(
         Tmux(world.socket, deadline=0.3, environ=world.environ),
@@ -263,7 +267,7 @@ def test_an_open_dialog_holds_the_poke(world: TmuxWorld, question: str) -> None:
     assert "HEARTBEAT" not in world.sessions.capture_screen(session)
 
 
-def test_what_only_speaks_of_choices_does_not_hold_the_poke(world: TmuxWorld, recorder: Recorder) -> None:
+def test_text_that_only_mentions_choices_does_not_hold_the_poke(world: TmuxWorld, recorder: Recorder) -> None:
     session, record = recorder()
 
     assert poke(world, session, "answer [y/N] in the end; 1. this 2. that") == "delivered"

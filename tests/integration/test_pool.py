@@ -1,4 +1,4 @@
-"""The processes of a pool end with their parent, whatever they do."""
+"""The children of a supervisor end with their parent in any case."""
 
 import os
 import subprocess

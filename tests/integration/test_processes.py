@@ -1,4 +1,4 @@
-"""Processes of one incarnation: all of them are found and ended, and nobody else's."""
+"""Processes of one incarnation: all of them are found and ended, and no others."""
 
 import os
 import resource
@@ -48,7 +48,7 @@ def spawn(children: Children, token: str | None, *argv: str) -> Process:
     return process
 
 
-def test_carriers_are_those_of_exactly_this_token(children: Children, token: str) -> None:
+def test_only_processes_with_exactly_this_token_are_found(children: Children, token: str) -> None:
     carrier = spawn(children, token)
     spawn(children, token + "x")
     spawn(children, "x" + token)
@@ -57,7 +57,7 @@ def test_carriers_are_those_of_exactly_this_token(children: Children, token: str
     assert processes.with_incarnation(token) == {carrier}
 
 
-def test_no_token_finds_nobody() -> None:
+def test_an_empty_token_is_refused() -> None:
     with pytest.raises(ValueError, match="empty token"):
         processes.with_incarnation("")
 
@@ -82,7 +82,7 @@ def test_a_child_that_ended_unnoticed_is_seen(children: Children, token: str) ->
     assert not process_table.is_zombie(0, os.getpid())
 
 
-def test_a_family_without_the_token_is_found_and_a_spared_branch_is_not(
+def test_descendants_without_the_token_are_found_except_an_excluded_branch(
     children: Children, token: str
 ) -> None:
     root = spawn(children, None, "sh", "-c", "sleep 600 & env -i sh -c 'sleep 601; :' & wait")
@@ -111,7 +111,7 @@ def test_a_pid_with_another_start_time_is_another_process(children: Children, to
     assert processes.child_of(os.getppid(), 0) is None
 
 
-def test_without_pidfds_it_ends_all_the_same(
+def test_processes_end_without_pidfds_too(
     children: Children, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delattr(os, "pidfd_open", raising=False)
@@ -123,7 +123,7 @@ def test_without_pidfds_it_ends_all_the_same(
     assert not processes.alive(process)
 
 
-def test_who_ends_on_term_is_not_waited_for_longer(children: Children, token: str) -> None:
+def test_a_process_that_ends_on_sigterm_does_not_use_up_the_grace(children: Children, token: str) -> None:
     spawn(children, token)
     begun = time.monotonic()
 
@@ -135,11 +135,13 @@ HUP_AND_TERM = 0x4001
 
 
 def _ignored(status: str) -> int:
-    """The mask of ignored signals; whoever runs the tests may have others ignored, too (make does)."""
+    """Return the mask of ignored signals; the tests' parent may ignore others too (make does)."""
     return next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn:"))
 
 
-def test_who_ignores_term_and_hup_gets_the_grace_and_then_is_killed(children: Children, token: str) -> None:
+def test_a_process_that_ignores_signals_gets_the_grace_and_is_then_killed(
+    children: Children, token: str
+) -> None:
     stubborn = spawn(children, token, "sh", "-c", "trap '' TERM HUP; while :; do sleep 0.05; done")
     status = Path(f"/proc/{stubborn.pid}/status")
     eventually(lambda: _ignored(status.read_text()) & HUP_AND_TERM == HUP_AND_TERM)
@@ -158,7 +160,7 @@ def test_who_ignores_term_and_hup_gets_the_grace_and_then_is_killed(children: Ch
     assert not processes.alive(stubborn)
 
 
-def test_what_is_started_while_others_end_ends_too(children: Children, token: str) -> None:
+def test_a_process_started_while_others_end_ends_too(children: Children, token: str) -> None:
     saver = "trap 'setsid sleep 600 & exit 0' TERM; while :; do sleep 0.05; done"
     spawn(children, token, "sh", "-c", saver)
 
@@ -166,7 +168,7 @@ def test_what_is_started_while_others_end_ends_too(children: Children, token: st
     assert processes.with_incarnation(token) == set()
 
 
-def test_this_process_its_ancestors_and_the_spared_are_never_signalled(
+def test_this_process_its_ancestors_and_excluded_ones_are_never_signalled(
     children: Children, token: str
 ) -> None:
     spared = spawn(children, token)
@@ -181,7 +183,7 @@ def test_this_process_its_ancestors_and_the_spared_are_never_signalled(
     assert not processes.alive(ended)
 
 
-def test_an_ancestor_that_carries_the_token_lives_and_so_does_who_ends_it(token: str) -> None:
+def test_an_ancestor_with_the_token_and_the_ending_process_live(token: str) -> None:
     program = (
         "import sys; from gastown_mail.sessions import processes as p;"
         f"left = p.terminate_all(lambda: p.with_incarnation({token!r}), grace=1.0);"
@@ -217,7 +219,7 @@ def test_a_scan_is_cheap(children: Children, token: str) -> None:
     assert time.process_time() - begun < 0.0005 * len(process_table.pids())
 
 
-def test_other_systems_path_through_psutil_tells_the_same(
+def test_psutil_gives_the_same_answers_as_procfs(
     children: Children, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = spawn(children, token, "sleep", "600.5")
@@ -240,7 +242,7 @@ signal.pause()
 """
 
 
-def test_what_a_server_has_just_forked_is_not_signalled_before_it_runs_its_own_program() -> None:
+def test_a_process_just_forked_by_a_server_is_not_signalled_before_its_exec() -> None:
     with subprocess.Popen([sys.executable, "-c", FORKS], stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         forked = process_table.read_process(int(server.stdout.readline()))
@@ -256,7 +258,7 @@ def test_what_a_server_has_just_forked_is_not_signalled_before_it_runs_its_own_p
 
 
 @pytest.mark.skipif(not process_table.LINUX, reason="only there a look takes a descriptor")
-def test_who_cannot_be_looked_at_for_want_of_a_descriptor_is_not_dead(children: Children) -> None:
+def test_a_process_that_cannot_be_read_for_lack_of_descriptors_is_not_dead(children: Children) -> None:
     process = spawn(children, None)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
@@ -267,7 +269,7 @@ def test_who_cannot_be_looked_at_for_want_of_a_descriptor_is_not_dead(children: 
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_a_count_that_failed_serves_nobody(children: Children, token: str) -> None:
+def test_a_failed_scan_is_not_cached(children: Children, token: str) -> None:
     table = ProcessTable()
     before = table.snapshot()
     process = spawn(children, token)

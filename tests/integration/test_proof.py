@@ -1,4 +1,4 @@
-"""Who asks proves itself: with `require_incarnation` by the token that only its own session knows."""
+"""With `require_incarnation`, senders prove themselves with a token that only their session knows."""
 
 import secrets
 from collections.abc import Callable
@@ -30,7 +30,7 @@ work_dir = "work/mayor"
 
 @pytest.fixture
 def strict(make_town: Callable[..., Town]) -> Stage:
-    """A town in which who asks must prove itself."""
+    """A town in which senders must prove themselves with their token."""
     made = Stage(make_town(TOWN.replace("[daemon]\n", "[daemon]\nrequire_incarnation = true\n")))
     jobs.serving.set(made.town)
     return made
@@ -38,12 +38,12 @@ def strict(make_town: Callable[..., Town]) -> Stage:
 
 @pytest.fixture
 def lenient(make_town: Callable[..., Town]) -> Stage:
-    """The same town, in which a name is believed."""
+    """The same town without `require_incarnation`."""
     return Stage(make_town(TOWN))
 
 
 def through_the_inbox(stage: Stage, sender: str, action: str = "restart", **more: object) -> str:
-    """Ask as any program can that reaches Redis; the request's id."""
+    """Send a request as any program can that reaches Redis; return its id."""
     wish = element(sender, action, id=f"proof-{secrets.token_hex(4)}", **more)
     stage.town.redis.rpush(stage.town.keys.inbox, wish)
     accept_inbox(stage.town)
@@ -51,7 +51,7 @@ def through_the_inbox(stage: Stage, sender: str, action: str = "restart", **more
 
 
 def refused(stage: Stage, ident: str, session: Session, why: str) -> None:
-    """It is a dead letter with that reason, and the session is the same."""
+    """Check that the request is a dead letter with this reason and the session is the same."""
     assert stage.again(ident) == "refused"
     assert why in stage.detail(ident)
     assert stage.town.redis.zscore(stage.town.keys.dead, ident) is not None
@@ -60,7 +60,7 @@ def refused(stage: Stage, ident: str, session: Session, why: str) -> None:
 
 @pytest.mark.parametrize("action", ["cycle", "restart", "shutdown"])
 @pytest.mark.parametrize("token", ["none", "right"])
-def test_nobody_is_the_operator_by_saying_so_in_the_inbox(strict: Stage, action: str, token: str) -> None:
+def test_no_sender_becomes_the_operator_through_the_inbox(strict: Stage, action: str, token: str) -> None:
     session = strict.run()
     proof = {"incarnation": session.incarnation} if token == "right" else {}
 
@@ -69,7 +69,7 @@ def test_nobody_is_the_operator_by_saying_so_in_the_inbox(strict: Stage, action:
     refused(strict, ident, session, "use gastown-mail send")
 
 
-def test_what_is_filed_past_the_inbox_is_carried_out(strict: Stage) -> None:
+def test_a_request_stored_past_the_inbox_is_carried_out(strict: Stage) -> None:
     session = strict.run()
     wish = element("operator", "restart", to=MAX)
 
@@ -79,7 +79,7 @@ def test_what_is_filed_past_the_inbox_is_carried_out(strict: Stage) -> None:
     assert identity(strict.living()) != identity(session)
 
 
-def test_no_element_makes_itself_trusted_or_proven(strict: Stage) -> None:
+def test_no_element_can_claim_to_be_trusted_or_verified(strict: Stage) -> None:
     session = strict.run()
 
     ident = through_the_inbox(strict, "operator", to=MAX, trusted="true", proven="true")
@@ -87,7 +87,7 @@ def test_no_element_makes_itself_trusted_or_proven(strict: Stage) -> None:
     refused(strict, ident, session, "use gastown-mail send")
 
 
-def test_an_agent_asks_for_itself_with_its_token_and_not_without(strict: Stage) -> None:
+def test_an_agent_needs_its_token_to_ask_for_itself(strict: Stage) -> None:
     session = strict.run()
 
     refused(strict, through_the_inbox(strict, MAX), session, "did not prove itself")
@@ -107,7 +107,7 @@ def test_another_agents_token_proves_nothing(strict: Stage) -> None:
     assert identity(strict.living(MAXINE)) == identity(other)
 
 
-def test_a_witness_asks_for_its_rig_with_the_token_of_its_own_session(strict: Stage) -> None:
+def test_a_witness_asks_for_its_rig_with_its_own_sessions_token(strict: Stage) -> None:
     session, witness = strict.run(), strict.run(WITNESS)
     assert strict.record(WITNESS).incarnation == witness.incarnation
 
@@ -133,7 +133,7 @@ def test_a_witness_without_its_own_token_is_refused(strict: Stage, token: str) -
     refused(strict, ident, session, "gastown/witness did not prove itself")
 
 
-def test_an_asker_that_never_had_a_session_has_no_token(strict: Stage) -> None:
+def test_a_sender_that_never_had_a_session_has_no_token(strict: Stage) -> None:
     session = strict.run()
 
     for proof in ({}, {"incarnation": session.incarnation}):
@@ -143,7 +143,7 @@ def test_an_asker_that_never_had_a_session_has_no_token(strict: Stage) -> None:
 
 
 @pytest.mark.parametrize("town", ["strict", "lenient"])
-def test_who_was_proven_at_the_booking_may_be_renewed_before_the_carrying_out(
+def test_a_verified_sender_may_be_renewed_before_its_request_is_carried_out(
     request: pytest.FixtureRequest, town: str
 ) -> None:
     stage: Stage = request.getfixturevalue(town)
@@ -157,7 +157,7 @@ def test_who_was_proven_at_the_booking_may_be_renewed_before_the_carrying_out(
     assert identity(stage.living()) != identity(session)
 
 
-def test_a_revived_request_has_to_be_as_proven_as_before(strict: Stage) -> None:
+def test_a_revived_request_must_be_verified_again(strict: Stage) -> None:
     session = strict.run()
     ident = through_the_inbox(strict, "operator", to=MAX)
     refused(strict, ident, session, "operator")

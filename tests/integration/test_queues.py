@@ -1,4 +1,4 @@
-"""rq as we use it: JSON on the wire, only our own functions, and workers that survive what can happen."""
+"""rq as we use it: JSON on the wire, only our own functions, and workers that survive failures."""
 
 import json
 import os
@@ -48,7 +48,7 @@ def status(town: Town, ident: str) -> str:
 
 
 def failure(town: Town, ident: str) -> str:
-    """Why a job has failed."""
+    """Return why a job has failed."""
     assert status(town, ident) == "failed"
     result = TownJob.fetch(ident, connection=town.redis).latest_result()
     return str(result and result.exc_string)
@@ -59,7 +59,7 @@ def becomes(town: Town, ident: str, wanted: str) -> None:
 
 
 def everything_of_rq(town: Town) -> bytes:
-    """All that rq keeps of its jobs, unpacked."""
+    """Return all that rq stores of its jobs, unpacked."""
     redis: Any = town.redis
     found = b""
     for key in redis.scan_iter("rq:job:*"):
@@ -76,7 +76,7 @@ def idle(town: Town) -> None:
     eventually(lambda: town.redis.info("clients")["blocked_clients"] == 1, deadline=LONG)
 
 
-def test_what_is_on_the_wire_is_json(own_town: Town) -> None:
+def test_jobs_are_json_in_redis(own_town: Town) -> None:
     put(own_town, "one", SWEEP)
     with a_worker(own_town):
         becomes(own_town, "one", "finished")
@@ -89,7 +89,7 @@ def test_what_is_on_the_wire_is_json(own_town: Town) -> None:
     assert b"\x80\x05" not in everything_of_rq(own_town)
 
 
-def test_a_job_has_its_bounds(town: Town) -> None:
+def test_a_job_has_time_limits_and_ttls(town: Town) -> None:
     job = queues.enqueue_job(target(town), CARRY_OUT, "one", job_id="j", about="what for", grace=90.5)
 
     found = TownJob.fetch("j", connection=town.redis)
@@ -128,7 +128,7 @@ def test_the_same_id_again_is_due_once_more(town: Town) -> None:
 
 
 class MakesAFolder:
-    """What an attacker would pickle."""
+    """An attacker's pickle."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -138,7 +138,7 @@ class MakesAFolder:
 
 
 def smuggle(town: Town, ident: str, data: bytes, **fields: bytes) -> None:
-    """Put a job into the queue as anybody can who may write to this Redis."""
+    """Put a job into the queue as any program with write access to this Redis can."""
     values: dict[Any, Any] = {
         "data": zlib.compress(data),
         "origin": target(town).name,
@@ -219,14 +219,14 @@ def test_callbacks_and_webhooks_are_ignored(town: Town, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("function", sorted(ALLOWED_FUNCTIONS))
-def test_all_that_may_be_run_is_there(town: Town, function: str) -> None:
+def test_all_allowed_functions_exist(town: Town, function: str) -> None:
     job = TownJob.create(function, connection=town.redis)
 
     assert callable(job.func)
     assert job.func.__module__ == queues.JOBS
 
 
-def test_what_may_not_be_run_says_so(town: Town) -> None:
+def test_a_forbidden_function_is_named(town: Town) -> None:
     job = TownJob.create("os.system", args=["true"], connection=town.redis)
 
     with pytest.raises(GastownError, match=r"refused to run 'os\.system': workers run only"):

@@ -54,7 +54,7 @@ def test_a_write_on_a_pipeline_is_part_of_its_transaction(town: Town) -> None:
     assert town.agents.read(MAX).session == "gt-max"
 
 
-def test_many_are_read_in_their_order(town: Town) -> None:
+def test_many_agents_are_read_in_order(town: Town) -> None:
     town.agents.write("deacon/", AgentRecord(unanswered=1))
     town.agents.write(MAX, AgentRecord(unanswered=2))
 
@@ -63,9 +63,9 @@ def test_many_are_read_in_their_order(town: Town) -> None:
     assert [record.unanswered for record in found] == [2, 0, 1]
 
 
-def test_generations_increase_for_ever(town: Town) -> None:
+def test_generations_always_increase(town: Town) -> None:
     found = [town.agents.next_generation(MAX) for _ in range(50)]
-    town.redis.hset(town.keys.agent(MAX), "generation", 10**15)  # a clock that was far ahead
+    town.redis.hset(town.keys.agent(MAX), "generation", 10**15)  # A clock was far ahead.
 
     found += [town.agents.next_generation(MAX) for _ in range(3)]
 
@@ -74,7 +74,7 @@ def test_generations_increase_for_ever(town: Town) -> None:
 
 
 def test_generations_increase_even_when_redis_was_emptied(town: Town) -> None:
-    """tmux remembers the last one."""
+    """tmux remembers the last generation."""
     last = town.agents.next_generation(MAX)
     eventually(lambda: time.time_ns() // 10**6 > last)
     town.redis.delete(town.keys.agent(MAX))
@@ -98,11 +98,11 @@ def test_no_generation_is_given_twice(town: Town) -> None:
     assert len(set(given)) == 120
 
 
-def test_without_a_daemon_there_is_the_zero_state(town: Town) -> None:
+def test_without_a_daemon_the_state_is_zero(town: Town) -> None:
     assert town.state.read() == State() == load_state(town.settings.town_root)
 
 
-def test_a_town_that_has_begun_counts_from_zero_in_both_places(town: Town) -> None:
+def test_a_started_town_counts_from_zero_in_redis_and_in_the_file(town: Town) -> None:
     town.state.mark_started(4711, NOW)
     town.state.count_heartbeat(NOW)
 
@@ -140,7 +140,7 @@ def test_the_file_and_the_hash_have_the_same_words(town: Town) -> None:
     assert in_file["started_at"].endswith("-08:00")
 
 
-def test_a_town_that_was_stopped_keeps_what_it_counted(town: Town) -> None:
+def test_a_stopped_town_keeps_its_count(town: Town) -> None:
     town.state.mark_started(4711, NOW)
     town.state.count_heartbeat(NOW)
 
@@ -165,7 +165,7 @@ for _ in range(int(sys.argv[4])):
 """
 
 
-def test_the_file_is_whole_at_every_instant_and_right_in_the_end(town: Town) -> None:
+def test_the_file_is_always_whole_and_finally_right(town: Town) -> None:
     root = town.settings.town_root
     town.state.mark_started(4711, NOW)
     beaters = [
@@ -184,7 +184,7 @@ def test_the_file_is_whole_at_every_instant_and_right_in_the_end(town: Town) -> 
     assert sorted(path.name for path in (root / "daemon").iterdir()) == ["state.json", "state.lock"]
 
 
-def test_a_writer_that_hangs_is_told_of(town: Town) -> None:
+def test_a_hanging_writer_is_reported(town: Town) -> None:
     town.state.mark_started(4711, NOW)
     with (town.settings.town_root / "daemon" / "state.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""What becomes of requests: records, their one final status, and the dead letters."""
+"""Records of requests: their one final status, and the dead letters."""
 
 import threading
 from collections.abc import Callable
@@ -23,7 +23,7 @@ WEEK = 7 * 24 * 3600
 
 @pytest.fixture
 def ask(town: Town) -> Callable[..., str]:
-    """Have a request booked; its id."""
+    """Have a request accepted; return its id."""
 
     def book(ident: str = "one", sender: str = WITNESS, **more: object) -> str:
         town.redis.rpush(town.keys.inbox, element(sender, "restart", id=ident, **more))
@@ -76,7 +76,7 @@ def test_a_final_status_is_final(
     assert (town.requests.record("one"), told(town)) == before
 
 
-def test_of_many_who_settle_at_once_one_does(town: Town, ask: Callable[..., str]) -> None:
+def test_only_one_of_many_settles_a_request(town: Town, ask: Callable[..., str]) -> None:
     ask()
     won: list[str] = []
     start = threading.Barrier(5)
@@ -96,16 +96,16 @@ def test_of_many_who_settle_at_once_one_does(town: Town, ask: Callable[..., str]
 
     record = town.requests.record("one")
     assert won == [record["status"]] == [record["detail"]]
-    assert len(told(town)) == 2  # received, and the one final status
+    assert len(told(town)) == 2  # `received`, and the one final status.
 
 
-def test_what_never_was_cannot_be_settled(town: Town) -> None:
+def test_an_unknown_request_cannot_be_settled(town: Town) -> None:
     assert not settle(town, "nobody-asked", RequestStatus.DONE)
     assert town.requests.record("nobody-asked") == {}
     assert told(town) == []
 
 
-def test_a_settled_request_is_kept_for_a_week_and_an_open_one_for_ever(
+def test_a_settled_request_is_kept_for_a_week_and_an_open_one_forever(
     town: Town, ask: Callable[..., str]
 ) -> None:
     ask("open")
@@ -141,7 +141,9 @@ def test_dead_letters_are_listed_oldest_first_and_for_a_week(
     assert town.redis.zcard(town.keys.dead) == 2
 
 
-def test_a_revived_letter_is_asked_anew(town: Town, ask: Callable[..., str], dead: DeadLetters) -> None:
+def test_a_revived_letter_becomes_a_new_request(
+    town: Town, ask: Callable[..., str], dead: DeadLetters
+) -> None:
     ask(to="gastown/crew/max", reason="why")
     settle(town, "one", RequestStatus.EXPIRED)
     before = datetime.now(UTC)
@@ -175,7 +177,7 @@ def test_a_letter_without_an_id_keeps_its_digest_when_revived(town: Town, dead: 
     assert town.requests.record(ident)["status"] == "refused"
 
 
-def test_a_letter_that_was_refused_for_an_agent_that_has_come_since_is_carried_out(
+def test_a_letter_refused_for_an_agent_that_now_exists_is_carried_out(
     town: Town, ask: Callable[..., str], dead: DeadLetters
 ) -> None:
     ask(sender="gastown/crew/new", to="gastown/crew/new")
@@ -190,7 +192,9 @@ def test_a_letter_that_was_refused_for_an_agent_that_has_come_since_is_carried_o
     assert town.requests.pending("gastown/crew/new") == ["one"]
 
 
-def test_two_who_revive_at_once_revive_once(town: Town, ask: Callable[..., str], dead: DeadLetters) -> None:
+def test_two_simultaneous_revivals_revive_once(
+    town: Town, ask: Callable[..., str], dead: DeadLetters
+) -> None:
     ask()
     settle(town, "one", RequestStatus.FAILED)
     start, refused = threading.Barrier(4), []
@@ -246,9 +250,7 @@ def test_only_a_dead_letter_can_be_revived_or_dropped(
     assert town.redis.llen(town.keys.inbox) == 0
 
 
-def test_a_letter_whose_bytes_are_gone_says_so(
-    town: Town, ask: Callable[..., str], dead: DeadLetters
-) -> None:
+def test_a_letter_without_its_bytes_says_so(town: Town, ask: Callable[..., str], dead: DeadLetters) -> None:
     ask()
     settle(town, "one", RequestStatus.FAILED)
     town.redis.delete(town.keys.progress("one"))
@@ -266,7 +268,7 @@ def test_many_records_are_read_in_their_order(town: Town, ask: Callable[..., str
     assert [record.get("reason") for record in found] == ["2", None, "1"]
 
 
-def test_what_is_settled_is_kept_as_long_as_the_settings_say(make_town: Callable[..., Town]) -> None:
+def test_settled_requests_are_kept_as_long_as_configured(make_town: Callable[..., Town]) -> None:
     for said, seconds in (('requests_kept = "2h"', 7200), ('requests_kept = "1m"', 3600)):
         town = make_town(f"[daemon]\n{said}\n{TWO_AGENTS}")
         town.redis.rpush(town.keys.inbox, element(id="one"))

@@ -1,4 +1,4 @@
-"""The heartbeat's round and the sweep on real sessions and a real Redis."""
+"""The heartbeat and the sweep with real sessions and a real Redis."""
 
 import os
 from collections.abc import Callable
@@ -27,7 +27,7 @@ POKE = "HEARTBEAT: check your workers"
 
 
 def queued(stage: Stage) -> list[tuple[str, ...]]:
-    """The jobs that wait in the town's lifecycle queue: function and arguments."""
+    """Return function and arguments of the jobs in the town's lifecycle queue."""
     return [
         (str(job.func_name).rpartition(".")[2], *map(str, job.args))
         for job in stage.town.queues.lifecycle(stage.town.host).jobs
@@ -35,7 +35,7 @@ def queued(stage: Stage) -> list[tuple[str, ...]]:
 
 
 def run_queued(stage: Stage) -> list[str]:
-    """Run the jobs that wait, as a worker would; what they returned."""
+    """Run the queued jobs as a worker would; return their results."""
     jobs.serving.set(stage.town)
     queue = stage.town.queues.lifecycle(stage.town.host)
     waiting = queue.jobs
@@ -58,7 +58,7 @@ def idle(make_town: Callable[..., Town]) -> Stage:
     return Stage(make_town(RECORDED.replace("[daemon]\n", IDLE)))
 
 
-def test_what_must_run_is_started_once_however_many_heartbeats_wish_it(
+def test_an_agent_that_should_run_is_started_once_for_many_heartbeats(
     make_town: Callable[..., Town],
 ) -> None:
     stage = Stage(make_town(WITH_DEACON))
@@ -75,7 +75,7 @@ def test_what_must_run_is_started_once_however_many_heartbeats_wish_it(
     assert queued(stage) == []
 
 
-def test_a_session_whose_program_has_ended_is_started_anew_and_one_that_need_not_run_is_not(
+def test_an_ended_agent_is_started_again_only_if_it_should_run(
     make_town: Callable[..., Town],
 ) -> None:
     stage = Stage(make_town(WITH_DEACON))
@@ -110,7 +110,7 @@ def test_an_idle_agent_gets_its_poke_as_one_line(idle: Stage) -> None:
     assert idle.record(MAX).decision == "not poked: it has no poke"
 
 
-def test_an_agent_that_was_poked_a_moment_ago_is_not_poked_again(idle: Stage) -> None:
+def test_a_recently_poked_agent_is_not_poked_again(idle: Stage) -> None:
     idle.run(WITNESS)
     idle.wrote("prompt", WITNESS)
 
@@ -121,7 +121,7 @@ def test_an_agent_that_was_poked_a_moment_ago_is_not_poked_again(idle: Stage) ->
     assert "due at" in idle.record(WITNESS).decision
 
 
-def test_a_session_of_somebody_else_is_neither_poked_nor_replaced(make_town: Callable[..., Town]) -> None:
+def test_an_unmanaged_session_is_neither_poked_nor_replaced(make_town: Callable[..., Town]) -> None:
     stage = Stage(make_town(WITH_DEACON.replace("[daemon]\n", IDLE).replace('poke = ""', 'poke = "hello"')))
     work_dir = stage.agent(DEACON).work_dir
     name = stage.agent(DEACON).session
@@ -148,7 +148,7 @@ def test_after_each_heartbeat_the_file_says_what_redis_says(stage: Stage) -> Non
     assert event_names(stage).count("heartbeat") == 3
 
 
-def test_a_heartbeat_that_could_not_look_is_not_counted(stage: Stage) -> None:
+def test_a_heartbeat_without_a_snapshot_is_not_counted(stage: Stage) -> None:
     session = stage.run()
     heartbeat.run_heartbeat(stage.town)
     before = state_file(stage.town.settings.town_root).read_bytes()
@@ -177,13 +177,13 @@ def test_only_one_heartbeat_runs_at_a_time(stage: Stage) -> None:
 
 
 def lose_the_job(stage: Stage, ident: str) -> None:
-    """As when a worker has taken it off the queue and died."""
+    """Remove the job as if a worker had taken it off the queue and died."""
     queue = stage.town.queues.lifecycle(stage.town.host)
     job_id = stage.town.keys.job_id("request", ident)
     assert stage.town.redis.lrem(queue.key, 0, job_id) == 1
 
 
-def test_the_sweep_puts_a_request_back_whose_job_is_lost(stage: Stage) -> None:
+def test_the_sweep_queues_a_request_again_whose_job_is_lost(stage: Stage) -> None:
     first = stage.run()
     ident = stage.ask("restart")
     lose_the_job(stage, ident)
@@ -195,7 +195,7 @@ def test_the_sweep_puts_a_request_back_whose_job_is_lost(stage: Stage) -> None:
     assert identity(stage.living()) != identity(first)
 
 
-def test_the_sweep_leaves_alone_what_waits_in_the_queue_or_is_carried_out(stage: Stage) -> None:
+def test_the_sweep_leaves_queued_and_running_requests_alone(stage: Stage) -> None:
     waits, acted_on = stage.ask("restart"), stage.ask("restart", WITNESS)
     lose_the_job(stage, acted_on)
     somebody = Lease(stage.town.redis, stage.town.keys.lease(WITNESS), stage.town.host)
@@ -227,7 +227,7 @@ def test_the_sweep_expires_an_old_request_whose_agent_left_the_town(stage: Stage
     assert stage.town.requests.pending(MAX) == []
 
 
-def test_an_old_request_that_nobody_took_expires_when_it_is_taken(stage: Stage) -> None:
+def test_an_old_request_expires_when_a_worker_takes_it(stage: Stage) -> None:
     asked = format_time(datetime.now(UTC) - timedelta(hours=2))
     ident = stage.ask("restart", timestamp=asked)
     lose_the_job(stage, ident)
@@ -238,7 +238,7 @@ def test_an_old_request_that_nobody_took_expires_when_it_is_taken(stage: Stage) 
     assert stage.status(ident) == "expired"
 
 
-def test_the_job_ids_of_the_town_are_what_rq_takes(stage: Stage) -> None:
+def test_the_towns_job_ids_are_valid_for_rq(stage: Stage) -> None:
     stage.ask("restart")
     stage.town.queues.enqueue_start(stage.agent(), "a test wants it")
 

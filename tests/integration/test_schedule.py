@@ -62,7 +62,7 @@ def seconds_until_due(town: Town, job: PeriodicJob) -> float:
     return due.timestamp() - time.time()
 
 
-def test_the_first_is_due_at_once_and_the_next_after_the_interval(
+def test_the_first_run_is_due_at_once_and_the_next_after_the_interval(
     town: Town, scheduler: TownScheduler, job: PeriodicJob
 ) -> None:
     assert next_due(town.keys.town, town.redis, job.job_id) is None
@@ -73,7 +73,7 @@ def test_the_first_is_due_at_once_and_the_next_after_the_interval(
     assert HOUR - 60 < seconds_until_due(town, job) <= HOUR + 1
 
 
-def test_what_is_registered_is_left_alone(town: Town, scheduler: TownScheduler, job: PeriodicJob) -> None:
+def test_a_registered_job_is_left_alone(town: Town, scheduler: TownScheduler, job: PeriodicJob) -> None:
     tick(scheduler, [job])
     a_worker_takes_it(town, job)
     before = next_due(town.keys.town, town.redis, job.job_id)
@@ -89,7 +89,7 @@ def test_what_is_registered_is_left_alone(town: Town, scheduler: TownScheduler, 
 @pytest.mark.parametrize(
     "loss", ["the entry", "the job", "all but what rq wrote later", "its data", "its meta", "everything"]
 )
-def test_what_is_lost_is_registered_again(
+def test_a_lost_job_is_registered_again(
     town: Town, scheduler: TownScheduler, job: PeriodicJob, loss: str
 ) -> None:
     tick(scheduler, [job])
@@ -113,7 +113,7 @@ def test_what_is_lost_is_registered_again(
 
 
 @pytest.mark.parametrize("change", ["interval", "queue", "lock", "function"])
-def test_what_has_changed_is_registered_again(
+def test_a_changed_job_is_registered_again(
     town: Town, scheduler: TownScheduler, job: PeriodicJob, change: str
 ) -> None:
     tick(scheduler, [job])
@@ -134,8 +134,8 @@ def test_what_has_changed_is_registered_again(
     assert town.redis.zcard(scheduler.scheduled_jobs_key) == 1
 
 
-def test_missed_ones_melt_into_one(town: Town, scheduler: TownScheduler, job: PeriodicJob) -> None:
-    """LESSONS part 2: 3 missed ticks with no worker were the same job 3 times in the queue."""
+def test_missed_runs_are_coalesced(town: Town, scheduler: TownScheduler, job: PeriodicJob) -> None:
+    """With plain rq-scheduler, three missed ticks put the same job into the queue three times."""
     for _ in range(5):
         tick(scheduler, [job])
         make_due(town, job)
@@ -146,9 +146,7 @@ def test_missed_ones_melt_into_one(town: Town, scheduler: TownScheduler, job: Pe
     assert seconds_until_due(town, job) > HOUR - 60
 
 
-def test_while_it_runs_it_is_not_put_into_the_queue(
-    town: Town, scheduler: TownScheduler, job: PeriodicJob
-) -> None:
+def test_a_running_job_is_not_queued_again(town: Town, scheduler: TownScheduler, job: PeriodicJob) -> None:
     tick(scheduler, [job])
     a_worker_takes_it(town, job)
     town.redis.set(job.lock, "the one that runs")
@@ -164,7 +162,7 @@ def test_while_it_runs_it_is_not_put_into_the_queue(
     assert waiting(town) == [job.job_id]
 
 
-def test_two_jobs_do_not_hinder_each_other(town: Town, scheduler: TownScheduler, job: PeriodicJob) -> None:
+def test_two_jobs_do_not_block_each_other(town: Town, scheduler: TownScheduler, job: PeriodicJob) -> None:
     other = replace(job, job_id=f"{job.job_id}-other", function=SWEEP, lock="other", interval=60.0)
     town.redis.set(job.lock, "the one that runs")
 
@@ -176,7 +174,7 @@ def test_two_jobs_do_not_hinder_each_other(town: Town, scheduler: TownScheduler,
 
 @pytest.mark.parametrize(("interval", "seconds"), [(0.2, 1), (1.0, 1), (1.5, 2), (300.0, 300)])
 def test_intervals_are_whole_seconds(job: PeriodicJob, interval: float, seconds: int) -> None:
-    """LESSONS part 2: rq-scheduler fires an interval of half a second once."""
+    """rq-scheduler fires an interval of half a second only once."""
     assert replace(job, interval=interval).seconds == seconds
 
 
@@ -245,7 +243,7 @@ def test_a_periodic_job_is_json(town: Town, scheduler: TownScheduler, job: Perio
     assert json.loads(fields[b"meta"]) == {"interval": HOUR, "lock": job.lock}
 
 
-def test_next_due_can_be_brought_forward_but_only_of_what_is_registered(
+def test_only_a_registered_jobs_next_run_can_be_brought_forward(
     town: Town, scheduler: TownScheduler, job: PeriodicJob
 ) -> None:
     schedule.run_now(town.keys.town, town.redis, job.job_id)
@@ -257,7 +255,7 @@ def test_next_due_can_be_brought_forward_but_only_of_what_is_registered(
     assert seconds_until_due(town, job) < 1
 
 
-def test_a_scheduler_ends_when_it_is_told_to(town: Town, job: PeriodicJob) -> None:
+def test_a_scheduler_ends_on_request(town: Town, job: PeriodicJob) -> None:
     stop = threading.Event()
     with connect(town.redis_url) as client:
         keeper = threading.Thread(
@@ -275,7 +273,7 @@ def test_a_scheduler_ends_when_it_is_told_to(town: Town, job: PeriodicJob) -> No
 def test_a_periodic_job_does_not_vanish_when_it_is_done(
     town: Town, scheduler: TownScheduler, job: PeriodicJob
 ) -> None:
-    """LESSONS part 2: a finite `result_ttl` makes a periodic job vanish."""
+    """A finite `result_ttl` would make a periodic job vanish."""
     tick(scheduler, [job])
     with running(WORKER, town.settings, town.redis_url, job.queue):
         eventually(lambda: town.redis.hget(f"rq:job:{job.job_id}", "status") == b"finished", deadline=LONG)
@@ -290,8 +288,8 @@ def fast_town(own_town: Town) -> Town:
     return own_town
 
 
-def goes_on(town: Town) -> None:
-    """Three more heartbeats are completed."""
+def continues(town: Town) -> None:
+    """Check that three more heartbeats are completed."""
 
     def beats() -> int:
         return int(town.redis.hget(town.keys.state, "heartbeat_count") or 0)
@@ -312,11 +310,11 @@ def test_a_heartbeat_that_fails_is_due_again(fast_town: Town) -> None:
             fcntl.flock(lock, fcntl.LOCK_EX)
             eventually(failed.get_job_count, deadline=LONG)
 
-        goes_on(fast_town)
+        continues(fast_town)
 
 
 def both_are_put_again(town: Town) -> None:
-    """Heartbeat and sweep come into the queue after a worker has taken what was there."""
+    """Check that heartbeat and sweep are queued again after a worker has taken them."""
     town.redis.delete(f"rq:queue:{town.keys.heartbeat_queue(town.host)}")
     eventually(lambda: len(waiting(town)) == 2, deadline=LONG)
 
@@ -340,6 +338,6 @@ def test_a_scheduler_survives_redis(fast_town: Town, server: OwnServer) -> None:
         both_are_put_again(fast_town)
 
         with server.frozen(), pytest.raises(redis.TimeoutError):
-            fast_town.redis.ping()  # this client is more patient than the scheduler's
+            fast_town.redis.ping()  # This client waits longer than the scheduler's.
         both_are_put_again(fast_town)
         assert lives(scheduler)

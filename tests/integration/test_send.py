@@ -34,7 +34,7 @@ def sent(town: Town) -> list[dict[str, object]]:
     return [json.loads(element) for element in town.redis.lrange(town.keys.inbox, 0, -1)]
 
 
-def test_inside_a_session_who_and_where_are_known(town: Town) -> None:
+def test_inside_a_session_the_agent_and_the_town_are_known(town: Town) -> None:
     receipt = send_lifecycle("cycle", handoff="tests are green", environ=inside(town))
 
     (element,) = sent(town)
@@ -44,7 +44,7 @@ def test_inside_a_session_who_and_where_are_known(town: Town) -> None:
     }  # fmt: skip
 
 
-def test_what_is_said_wins_over_the_environment(town: Town) -> None:
+def test_arguments_override_the_environment(town: Town) -> None:
     elsewhere = inside(town, GASTOWN_REDIS_URL="unix:///nowhere", GASTOWN_TOWN_NAME="other")
 
     send_lifecycle(
@@ -56,7 +56,7 @@ def test_what_is_said_wins_over_the_environment(town: Town) -> None:
     assert (element["from"], element["to"], element["reason"]) == ("mayor/", "deacon/", "why")
 
 
-def test_the_token_goes_only_with_the_name_it_belongs_to(town: Town) -> None:
+def test_the_token_is_sent_only_with_its_own_agent(town: Town) -> None:
     send_lifecycle("restart", agent="operator", to="deacon/", environ=inside(town))
     send_lifecycle("restart", agent="gastown/witness", environ=inside(town))
 
@@ -66,7 +66,7 @@ def test_the_token_goes_only_with_the_name_it_belongs_to(town: Town) -> None:
 
 
 @pytest.mark.parametrize("missing", ["GASTOWN_REDIS_URL", "GASTOWN_TOWN_NAME", "GASTOWN_AGENT"])
-def test_outside_a_session_what_is_missing_is_named(town: Town, missing: str) -> None:
+def test_outside_a_session_missing_arguments_are_named(town: Town, missing: str) -> None:
     environ = {key: value for key, value in inside(town).items() if key != missing}
 
     with pytest.raises(SettingsError, match=f"{missing} is not set"):
@@ -86,7 +86,7 @@ def test_outside_a_session_what_is_missing_is_named(town: Town, missing: str) ->
         {"action": "cycle", "redis_url": "http://localhost"},
     ],
 )
-def test_what_is_wrong_is_said_and_nothing_is_sent(town: Town, wrong: dict[str, str]) -> None:
+def test_an_invalid_request_is_named_and_not_sent(town: Town, wrong: dict[str, str]) -> None:
     with pytest.raises(SettingsError):
         send_lifecycle(**wrong, environ=inside(town))
 
@@ -113,9 +113,7 @@ def test_a_redis_that_comes_back_in_time_accepts(own_town: Town, server: OwnServ
     assert [element["id"] for element in sent(own_town)] == [receipt.id]
 
 
-def test_a_sender_whose_connection_died_with_its_server_sends_on_a_new_one(
-    own_town: Town, server: OwnServer
-) -> None:
+def test_a_sender_whose_connection_died_reconnects(own_town: Town, server: OwnServer) -> None:
     send_lifecycle("cycle", environ=inside(own_town))
     server.kill()
     server.start_again()
@@ -131,9 +129,7 @@ def _in_background(act: Callable[[], None]) -> Callable[[], None]:
     return thread.join
 
 
-def test_a_stalled_redis_is_an_error_and_what_it_did_get_is_one_request(
-    own_town: Town, server: OwnServer
-) -> None:
+def test_a_stalled_redis_is_an_error_and_gets_at_most_one_request(own_town: Town, server: OwnServer) -> None:
     """A repeated `rpush` to a stalled server would be a second element."""
     with server.frozen(), pytest.raises(RequestNotAccepted, match="did not answer in time"):
         send_lifecycle("restart", environ=inside(own_town))
@@ -148,7 +144,7 @@ def test_a_stalled_redis_is_an_error_and_what_it_did_get_is_one_request(
     assert own_town.redis.llen(own_town.queues.lifecycle(own_town.host).key) == len(pushed)
 
 
-def test_a_receipt_tells_what_became_of_the_request(town: Town) -> None:
+def test_a_receipt_tells_the_requests_status(town: Town) -> None:
     receipt = send_lifecycle("restart", agent="gastown/nobody", environ=inside(town))
     assert (receipt.status(), receipt.detail()) == ("accepted", "")
 
@@ -159,7 +155,7 @@ def test_a_receipt_tells_what_became_of_the_request(town: Town) -> None:
     assert receipt.wait(0) == "refused"
 
 
-def test_waiting_ends_with_the_request_or_with_the_patience(town: Town) -> None:
+def test_waiting_ends_with_the_request_or_at_the_timeout(town: Town) -> None:
     with running(CLERK, town.settings, town.redis_url):
         refused = send_lifecycle("restart", agent="gastown/nobody", environ=inside(town))
         waiting = send_lifecycle("restart", environ=inside(town))
@@ -198,7 +194,7 @@ def test_a_user_with_the_least_rights_can_send_and_wait(own_town: Town, agents_u
     assert receipt.wait(0.1) == "received"
 
 
-def test_that_user_can_do_nothing_else(own_town: Town, agents_url: str) -> None:
+def test_the_least_privileged_user_can_do_nothing_else(own_town: Town, agents_url: str) -> None:
     keys = own_town.keys
     forbidden = (
         ("LRANGE", keys.inbox, 0, -1),
@@ -213,7 +209,7 @@ def test_that_user_can_do_nothing_else(own_town: Town, agents_url: str) -> None:
                 execute(*command)
 
 
-def test_a_refusal_of_redis_is_not_an_acceptance(own_town: Town, agents_url: str) -> None:
+def test_a_redis_that_refuses_has_not_accepted(own_town: Town, agents_url: str) -> None:
     wrong = agents_url.replace("pa%2Fss", "wrong")
 
     with pytest.raises(RequestNotAccepted, match="refuses the credentials") as caught:
@@ -223,7 +219,7 @@ def test_a_refusal_of_redis_is_not_an_acceptance(own_town: Town, agents_url: str
     assert sent(own_town) == []
 
 
-def test_a_full_redis_is_not_an_acceptance(own_town: Town) -> None:
+def test_a_full_redis_has_not_accepted(own_town: Town) -> None:
     own_town.redis.config_set("maxmemory", 1)
 
     with pytest.raises(RequestNotAccepted, match="out of memory"):

@@ -1,4 +1,4 @@
-"""Ending a session: all of it, only it, and fast when it lets itself be ended."""
+"""Ending a session: all of it, only it, and fast when it cooperates."""
 
 import os
 import shlex
@@ -38,7 +38,7 @@ time.sleep(600)
 
 @pytest.fixture
 def bystander() -> Iterator[Process]:
-    """A process of nobody's, and one of another incarnation, must survive everything here."""
+    """A process without a token and one of another incarnation must survive every test here."""
     nobodys = subprocess.Popen(["sleep", "600"])
     others = subprocess.Popen(["sleep", "600"], env={**os.environ, "GASTOWN_INCARNATION": "of-another"})
     rows = [process_table.read_process(child.pid) for child in (nobodys, others)]
@@ -53,7 +53,7 @@ def bystander() -> Iterator[Process]:
 def certainly_gone(world: TmuxWorld, name: str) -> bool:
     try:
         return world.sessions.find(name) is None
-    except StateUnknown:  # the server is just ending
+    except StateUnknown:  # The server is just ending.
         return False
 
 
@@ -62,9 +62,7 @@ def tree(world: TmuxWorld, token: str, count: int) -> set[Process]:
     return processes.with_incarnation(token)
 
 
-def test_a_session_that_lets_itself_be_ended_ends_in_tens_of_milliseconds(
-    world: TmuxWorld, bystander: Process
-) -> None:
+def test_a_cooperative_session_ends_in_tens_of_milliseconds(world: TmuxWorld, bystander: Process) -> None:
     session = world.start()
     begun = time.monotonic()
 
@@ -101,9 +99,7 @@ def test_the_whole_tree_ends(world: TmuxWorld, bystander: Process, command: str,
     assert world.sessions.snapshot() == {}
 
 
-def test_the_grace_is_given_and_an_agent_may_put_its_things_in_order(
-    world: TmuxWorld, tmp_path: Path
-) -> None:
+def test_an_agent_gets_its_grace_to_clean_up(world: TmuxWorld, tmp_path: Path) -> None:
     session = world.start(
         "trap 'sleep 0.4; echo saved > saved; exit' TERM; touch up; while :; do sleep 0.05; done"
     )
@@ -114,7 +110,7 @@ def test_the_grace_is_given_and_an_agent_may_put_its_things_in_order(
     assert (tmp_path / "saved").read_text() == "saved\n"
 
 
-def test_the_grace_is_given_to_an_agent_inside_a_shell_too(world: TmuxWorld, tmp_path: Path) -> None:
+def test_an_agent_inside_a_shell_gets_its_grace_too(world: TmuxWorld, tmp_path: Path) -> None:
     agent = "trap 'sleep 0.4; echo saved > saved; exit' TERM; touch up; while :; do sleep 0.05; done"
     session = world.start(f"{shlex.join(['sh', '-c', agent])}; true")
     world.wait_for(tmp_path / "up")
@@ -124,7 +120,7 @@ def test_the_grace_is_given_to_an_agent_inside_a_shell_too(world: TmuxWorld, tmp
     assert (tmp_path / "saved").read_text() == "saved\n"
 
 
-def test_neighbours_with_the_victims_name_as_prefix_live(world: TmuxWorld) -> None:
+def test_sessions_whose_names_only_begin_alike_live(world: TmuxWorld) -> None:
     victim = world.start(session="gt-crew-max")
     neighbours = [world.start(session=name) for name in ("gt-crew-maxine", "gt-crew-max-2", "gt-crew")]
     world.sessions.end(victim, grace=1.0)
@@ -135,7 +131,7 @@ def test_neighbours_with_the_victims_name_as_prefix_live(world: TmuxWorld) -> No
     assert all(len(processes.with_incarnation(one.incarnation)) == 1 for one in neighbours)
 
 
-def test_a_session_that_was_replaced_since_the_look_lives(world: TmuxWorld) -> None:
+def test_a_session_that_replaced_the_target_lives(world: TmuxWorld) -> None:
     old = world.start(session="max")
     world.sessions.end(old, grace=1.0)
     new = world.start(session="max")
@@ -147,7 +143,7 @@ def test_a_session_that_was_replaced_since_the_look_lives(world: TmuxWorld) -> N
     assert processes.with_incarnation(new.incarnation) != set()
 
 
-def test_what_is_left_of_a_replaced_session_ends_and_the_successor_lives(world: TmuxWorld) -> None:
+def test_remains_of_a_replaced_session_end_and_the_successor_lives(world: TmuxWorld) -> None:
     old = world.start(f"setsid sleep 600 & {STAY}", session="max")
     tree(world, old.incarnation, 2)
     world.tmux.run("kill-session", "-t", old.id)
@@ -160,7 +156,7 @@ def test_what_is_left_of_a_replaced_session_ends_and_the_successor_lives(world: 
     assert world.living() == {"max": new.incarnation}
 
 
-def test_what_a_killed_server_left_ends(world: TmuxWorld) -> None:
+def test_remains_of_a_killed_server_end(world: TmuxWorld) -> None:
     session = world.start(f"setsid sleep 600 & {STAY}")
     tree(world, session.incarnation, 2)
     os.kill(session.server, signal.SIGKILL)
@@ -172,7 +168,7 @@ def test_what_a_killed_server_left_ends(world: TmuxWorld) -> None:
     assert processes.with_incarnation(session.incarnation) == set()
 
 
-def test_ending_twice_one_after_another_and_at_once_is_harmless(world: TmuxWorld, bystander: Process) -> None:
+def test_ending_a_session_twice_is_harmless(world: TmuxWorld, bystander: Process) -> None:
     session, other = world.start(f"setsid sleep 600 & {STUBBORN}"), world.start(session="other")
     failures: list[BaseException] = []
 
@@ -207,7 +203,7 @@ def test_a_session_without_a_token_is_never_touched(world: TmuxWorld) -> None:
     assert (found.id, found.pid, found.dead) == (persons.id, persons.pid, False)
 
 
-def test_an_adopted_session_is_ours_and_can_be_ended(world: TmuxWorld, tmp_path: Path) -> None:
+def test_an_adopted_session_is_managed_and_can_be_ended(world: TmuxWorld, tmp_path: Path) -> None:
     ours = world.start(session="ours")
     world.tmux.run("new-session", "-d", "-s", "a-persons", "sleep 600 & sleep 601; :")
     persons = world.sessions.snapshot()["a-persons"]
@@ -232,7 +228,7 @@ def test_an_adopted_session_is_ours_and_can_be_ended(world: TmuxWorld, tmp_path:
     assert world.living() == {"ours": ours.incarnation}
 
 
-def test_a_dead_pane_is_cleared_away_with_what_it_left(world: TmuxWorld) -> None:
+def test_a_dead_pane_is_removed_with_its_remains(world: TmuxWorld) -> None:
     session = world.start(f"setsid sleep 600 & {WHEN_TOLD}; exit 7")
     (world.folder / "go").touch()
     dead = eventually(lambda: (seen := world.sessions.find(session.name)) and seen.dead and seen)
@@ -244,7 +240,7 @@ def test_a_dead_pane_is_cleared_away_with_what_it_left(world: TmuxWorld) -> None
     assert processes.with_incarnation(session.incarnation) == set()
 
 
-def test_what_a_person_opened_in_the_session_ends_with_it(world: TmuxWorld) -> None:
+def test_windows_that_a_person_opened_end_with_the_session(world: TmuxWorld) -> None:
     session = world.start()
     world.tmux.run("split-window", "-d", "-t", session.pane, "exec sleep 600")
     world.tmux.run("new-window", "-d", "-t", session.id, STUBBORN)
@@ -268,7 +264,7 @@ def test_without_the_agents_pane_the_session_is_dead_and_can_be_ended(world: Tmu
     assert world.sessions.snapshot() == {}
 
 
-def test_a_stopped_server_is_unknown_and_nobody_is_signalled(world: TmuxWorld) -> None:
+def test_a_stopped_server_is_unknown_and_nothing_is_signalled(world: TmuxWorld) -> None:
     session = world.start()
     hasty = Sessions(Tmux(world.socket, deadline=0.3, environ=world.environ))
     os.kill(session.server, signal.SIGSTOP)

@@ -1,4 +1,4 @@
-"""Starting a session: once, in a clean environment, with every value as it was given, and seen to stay."""
+"""Starting a session: once, in a clean environment, with unchanged values, and checked to stay."""
 
 import os
 import signal
@@ -41,13 +41,13 @@ def test_a_started_session_is_what_the_snapshot_shows(world: TmuxWorld) -> None:
     assert abs((session.started_at - session.activity).total_seconds()) < 5
 
 
-def test_the_program_has_the_token_and_no_placeholder_stays(world: TmuxWorld) -> None:
+def test_the_program_has_the_token_and_no_placeholder_remains(world: TmuxWorld) -> None:
     session = world.start()
 
     assert {process.pid for process in with_incarnation(session.incarnation)} == {session.pid}
 
 
-def test_values_arrive_as_they_are(world: TmuxWorld, tmp_path: Path) -> None:
+def test_values_arrive_unchanged(world: TmuxWorld, tmp_path: Path) -> None:
     folder = tmp_path / NASTY.replace("/", "")
     folder.mkdir()
     program = "import os, sys; open('got', 'w').write(os.getcwd() + chr(0) + sys.argv[1]); input()"
@@ -83,7 +83,7 @@ DIRT = {
 
 
 @pytest.mark.parametrize("first", ["we", "somebody else"])
-def test_nothing_of_the_starter_is_in_the_session_whoever_was_first(
+def test_no_variable_of_the_starter_reaches_the_session(
     world: TmuxWorld, tmp_path: Path, first: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in DIRT.items():
@@ -178,7 +178,7 @@ def test_generations_are_counted_for_each_session(world: TmuxWorld) -> None:
     assert world.start(session="one-two", generation=1).generation == 1
 
 
-def test_a_session_of_that_name_is_not_touched(world: TmuxWorld) -> None:
+def test_an_existing_session_of_that_name_is_not_touched(world: TmuxWorld) -> None:
     living = world.start(generation=5)
 
     with pytest.raises(StartFailed, match="duplicate session"):
@@ -250,18 +250,18 @@ def test_a_command_that_ends_at_once_is_a_failed_start_and_leaves_nothing(
     eventually(lambda: words in failure())
 
 
-def test_a_command_that_ends_between_the_looks_is_a_failed_start(world: TmuxWorld) -> None:
+def test_a_command_that_ends_during_the_startup_check_is_a_failed_start(world: TmuxWorld) -> None:
     with pytest.raises(StartFailed, match="ended at once with status 4"):
         world.start(f"sleep {_STARTUP_CHECK / 2}; exit 4")
 
 
-def test_a_command_that_ends_after_the_looks_was_started(world: TmuxWorld) -> None:
+def test_a_command_that_ends_after_the_startup_check_was_started(world: TmuxWorld) -> None:
     session = world.start(f"sleep {_STARTUP_CHECK * 2}; exit 4")
 
     eventually(lambda: (seen := world.sessions.find(session.name)) and seen.dead)
 
 
-def test_what_a_failed_start_left_in_the_background_ends(world: TmuxWorld) -> None:
+def test_background_processes_of_a_failed_start_end(world: TmuxWorld) -> None:
     with pytest.raises(StartFailed):
         world.start("setsid sleep 600 & exit 1")
 
@@ -303,7 +303,7 @@ def test_a_work_dir_that_only_the_server_cannot_enter_ends_the_start(
         ("fine", {}, "x\0"),
     ],
 )
-def test_what_could_not_arrive_exactly_is_refused(
+def test_values_that_could_not_arrive_exactly_are_refused(
     world: TmuxWorld, session: str, environ: dict[str, str], command: str
 ) -> None:
     with pytest.raises(StartFailed, match="cannot be started"):

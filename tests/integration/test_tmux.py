@@ -1,4 +1,4 @@
-"""A real tmux server: what it says, what its silence means, and that words reach it as they are."""
+"""A real tmux server: its answers, the meaning of its silence, and words that reach it unchanged."""
 
 import os
 import secrets
@@ -33,21 +33,21 @@ def server_socket(world: TmuxWorld) -> Path:
     return Path(world.tmux.run("display-message", "-p", "#{socket_path}").strip())
 
 
-def test_no_server_is_no_session(world: TmuxWorld) -> None:
+def test_without_a_server_there_is_no_session(world: TmuxWorld) -> None:
     assert world.sessions.snapshot() == {}
     assert world.sessions.find("gt-mayor") is None
     with pytest.raises(NoServer):
         world.tmux.run("list-sessions")
 
 
-def test_a_server_without_sessions_is_no_session(world: TmuxWorld) -> None:
+def test_a_server_without_sessions_has_no_session(world: TmuxWorld) -> None:
     world.tmux.run(*commands.start_server())
 
     assert world.sessions.snapshot() == {}
     assert world.sessions.find("gt-mayor") is None
 
 
-def test_a_server_that_was_killed_is_no_session(world: TmuxWorld) -> None:
+def test_a_killed_server_has_no_session(world: TmuxWorld) -> None:
     session = world.start()
     os.kill(session.server, signal.SIGKILL)
 
@@ -80,11 +80,11 @@ def test_without_a_tmux_binary(world: TmuxWorld, tmp_path: Path) -> None:
         Sessions(tmux).snapshot()
 
 
-def test_a_missing_socket_in_a_folder_that_is_there_is_no_server(tmp_path: Path, world: TmuxWorld) -> None:
+def test_a_missing_socket_in_an_existing_folder_means_no_server(tmp_path: Path, world: TmuxWorld) -> None:
     assert Sessions(Tmux(str(tmp_path / "s"), environ=world.environ)).snapshot() == {}
 
 
-def test_a_missing_folder_of_the_socket_is_unknown(tmp_path: Path, world: TmuxWorld) -> None:
+def test_a_missing_socket_folder_is_unknown(tmp_path: Path, world: TmuxWorld) -> None:
     sessions = Sessions(Tmux(str(tmp_path / "not-mounted" / "s"), environ=world.environ))
 
     with pytest.raises(StateUnknown, match="not-mounted is missing") as caught:
@@ -108,7 +108,7 @@ def test_a_living_server_whose_socket_file_was_deleted_is_unknown(world: TmuxWor
     assert world.living() == {session.name: session.incarnation}
 
 
-def test_a_file_in_place_of_the_socket_is_not_taken_for_no_server(tmp_path: Path, world: TmuxWorld) -> None:
+def test_a_file_in_place_of_the_socket_does_not_mean_no_server(tmp_path: Path, world: TmuxWorld) -> None:
     (tmp_path / "s").mkdir()
 
     with pytest.raises(StateUnknown):
@@ -156,7 +156,7 @@ def test_programs_cannot_forge_a_line_of_the_snapshot(world: TmuxWorld) -> None:
 @example("a;")
 @example("\\")
 @example("\n \t#x\n")
-def test_every_text_arrives_as_it_is_through_two_parsers(world: TmuxWorld, text: str) -> None:
+def test_every_text_passes_two_parsers_unchanged(world: TmuxWorld, text: str) -> None:
     store = commands.line("set-environment", "-g", "--", "TEXT", text)
     nested = commands.line(
         "if-shell", "-F", "1", f"{store} ; {commands.line('display-message', '-p', 'stored')}"
@@ -185,7 +185,7 @@ def test_a_failing_line_of_a_script_does_not_stop_the_others(world: TmuxWorld) -
     assert answer.status != 0
 
 
-def test_the_end_of_a_target_is_told_from_all_other_failures(world: TmuxWorld) -> None:
+def test_a_missing_target_is_distinguished_from_other_failures(world: TmuxWorld) -> None:
     world.start()
 
     for argv in (["list-panes", "-s", "-t", "$99"], ["send-keys", "-t", "%99", "x"]):
@@ -208,9 +208,7 @@ def test_a_wrong_protocol_is_unknown(tmp_path: Path, world: TmuxWorld) -> None:
     assert not isinstance(caught.value, (NoServer, TargetNotFound))
 
 
-def test_a_client_whose_pipes_are_held_open_by_others_does_not_hold_us(
-    tmp_path: Path, world: TmuxWorld
-) -> None:
+def test_pipes_held_open_by_others_do_not_block_a_call(tmp_path: Path, world: TmuxWorld) -> None:
     marker = f"6{secrets.randbelow(10**6)}"
     fake = tmp_path / "tmux"
     fake.write_text(f"#!/bin/sh\n{shutil.which('sleep')} {marker} &\nwait\n")
@@ -235,7 +233,7 @@ def test_calls_are_counted(world: TmuxWorld) -> None:
     assert world.tmux.calls == before + 1
 
 
-def test_the_server_does_not_hold_the_folder_of_its_starter(world: TmuxWorld, tmp_path: Path) -> None:
+def test_the_server_does_not_keep_its_starters_folder(world: TmuxWorld, tmp_path: Path) -> None:
     session = world.start(work_dir=tmp_path)
 
     assert psutil.Process(session.server).cwd() == "/"

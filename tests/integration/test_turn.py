@@ -1,4 +1,4 @@
-"""The turn: one holder at a time, freed by its death, its end, or the end of its lease."""
+"""Leases: one owner at a time, until it releases the lease, dies, or the lease ends."""
 
 import signal
 import subprocess
@@ -41,7 +41,7 @@ def key(request: pytest.FixtureRequest, redis: Redis) -> Iterator[str]:
 
 @contextmanager
 def a_holder(url: str, key: str) -> Iterator[psutil.Process]:
-    """Another process that has the turn."""
+    """Another process that holds the lease."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, url, key], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
@@ -54,7 +54,7 @@ def a_holder(url: str, key: str) -> Iterator[psutil.Process]:
         process.communicate(timeout=10)
 
 
-def test_one_at_a_time(redis: Redis, key: str) -> None:
+def test_only_one_owner_holds_a_lease(redis: Redis, key: str) -> None:
     with hold_lease(redis, key, HOST) as mine, hold_lease(redis, key, HOST) as too:
         assert mine
         assert not too
@@ -65,14 +65,14 @@ def test_one_at_a_time(redis: Redis, key: str) -> None:
         assert mine
 
 
-def test_it_ends_with_the_block_however_that_ends(redis: Redis, key: str) -> None:
+def test_the_lease_ends_with_the_block_in_any_case(redis: Redis, key: str) -> None:
     with pytest.raises(ZeroDivisionError), hold_lease(redis, key, HOST):
         raise ZeroDivisionError
 
     assert not redis.exists(key)
 
 
-def test_the_same_holder_may_come_again(redis: Redis, key: str) -> None:
+def test_the_same_owner_may_acquire_again(redis: Redis, key: str) -> None:
     right = Lease(redis, key, HOST)
     for _ in range(3):
         assert right.acquire()
@@ -81,7 +81,7 @@ def test_the_same_holder_may_come_again(redis: Redis, key: str) -> None:
         assert not right.held
 
 
-def test_who_has_it_already_has_it(redis: Redis, key: str) -> None:
+def test_acquiring_a_held_lease_again_succeeds(redis: Redis, key: str) -> None:
     right = Lease(redis, key, HOST)
     assert right.acquire()
 
@@ -92,7 +92,7 @@ def test_who_has_it_already_has_it(redis: Redis, key: str) -> None:
     assert not redis.exists(key)
 
 
-def test_to_give_back_what_one_does_not_have_does_nothing(redis: Redis, key: str) -> None:
+def test_releasing_a_lease_that_is_not_held_does_nothing(redis: Redis, key: str) -> None:
     with hold_lease(redis, key, HOST):
         other = Lease(redis, key, HOST)
         assert not other.acquire()
@@ -103,10 +103,10 @@ def test_to_give_back_what_one_does_not_have_does_nothing(redis: Redis, key: str
         assert is_held(redis, key, HOST)
 
 
-def test_who_lost_it_notices_and_does_not_take_it_from_the_next(redis: Redis, key: str) -> None:
+def test_an_owner_that_lost_the_lease_notices_and_does_not_take_it_back(redis: Redis, key: str) -> None:
     first, second = Lease(redis, key, HOST), Lease(redis, key, HOST)
     assert first.acquire()
-    redis.delete(key)  # what the end of the lease does
+    redis.delete(key)  # As the end of the lease does.
     assert second.acquire()
 
     assert not first.check_held()
@@ -117,20 +117,18 @@ def test_who_lost_it_notices_and_does_not_take_it_from_the_next(redis: Redis, ke
     second.release()
 
 
-def test_a_killed_holder_holds_nothing_for_those_who_could_see_it(
-    redis: Redis, redis_url: str, key: str
-) -> None:
+def test_the_lease_of_a_visibly_dead_owner_ends_at_once(redis: Redis, redis_url: str, key: str) -> None:
     with a_holder(redis_url, key) as holder:
         assert is_held(redis, key, HOST)
 
-        kill(holder)  # its parent has not noticed yet: a zombie is dead
+        kill(holder)  # Its parent has not noticed yet: a zombie is dead.
 
         assert redis.pttl(key) > 1000
         with hold_lease(redis, key, HOST) as mine:
             assert mine
 
 
-def test_a_killed_holder_of_another_host_has_its_lease(redis: Redis, redis_url: str, key: str) -> None:
+def test_a_dead_owner_on_another_host_keeps_its_lease(redis: Redis, redis_url: str, key: str) -> None:
     with a_holder(redis_url, key) as holder:
         kill(holder)
 
@@ -138,7 +136,7 @@ def test_a_killed_holder_of_another_host_has_its_lease(redis: Redis, redis_url: 
         assert not is_held(redis, key, HOST)
 
 
-def test_a_stopped_holder_has_its_lease_and_no_more(redis: Redis, redis_url: str, key: str) -> None:
+def test_a_stopped_owner_keeps_the_lease_until_it_ends(redis: Redis, redis_url: str, key: str) -> None:
     with a_holder(redis_url, key) as holder:
         holder.send_signal(signal.SIGSTOP)
         left = redis.pttl(key) / 1000
@@ -154,7 +152,7 @@ def test_a_stopped_holder_has_its_lease_and_no_more(redis: Redis, redis_url: str
         assert left > LEASE_SECONDS / 2
 
 
-def test_it_is_kept_for_longer_than_its_lease(redis: Redis, redis_url: str, key: str) -> None:
+def test_a_held_lease_is_renewed(redis: Redis, redis_url: str, key: str) -> None:
     with a_holder(redis_url, key):
         begun = time.monotonic()
         before, renewals = redis.pttl(key), 0
@@ -168,14 +166,14 @@ def test_it_is_kept_for_longer_than_its_lease(redis: Redis, redis_url: str, key:
         assert not Lease(redis, key, HOST).acquire()
 
 
-def test_a_reused_pid_holds_nothing(redis: Redis, key: str) -> None:
+def test_a_reused_pid_holds_no_lease(redis: Redis, key: str) -> None:
     me = LeaseOwner.me(HOST)
     redis.set(key, LeaseOwner(HOST, me.namespace, me.pid, me.started - 1000).token())
 
     assert not is_held(redis, key, HOST)
 
 
-def test_what_cannot_be_seen_may_be_alive(redis: Redis, key: str) -> None:
+def test_an_invisible_owner_may_be_alive(redis: Redis, key: str) -> None:
     """A pid means nothing on another host or in another container."""
     me = LeaseOwner.me(HOST)
     dead = 2**22 + 1
@@ -191,7 +189,7 @@ def test_what_cannot_be_seen_may_be_alive(redis: Redis, key: str) -> None:
     assert not is_held(redis, key, HOST)
 
 
-def test_a_token_names_its_holder() -> None:
+def test_a_token_names_its_owner() -> None:
     me = LeaseOwner.me(HOST)
 
     assert LeaseOwner.parse(me.token()) == me

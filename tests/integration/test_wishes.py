@@ -38,14 +38,14 @@ def on_disk(stage: Stage) -> dict[str, str]:
 
 
 def empty_redis(stage: Stage) -> None:
-    """Have Redis forget all of this town."""
+    """Delete all of this town from Redis."""
     keys = list(stage.town.redis.scan_iter(match=f"gastown:{{{stage.town.keys.town}}}:*", count=1000))
     assert keys
     stage.town.redis.delete(*keys)
 
 
 def wanted(stage: Stage, address: str) -> Decision:
-    """What the heartbeat would do about the agent."""
+    """Return what the heartbeat would do about the agent."""
     [act] = [act for act in heartbeat.observe(stage.town)[1] if act.agent.address == address]
     return act
 
@@ -56,7 +56,7 @@ def events(stage: Stage, name: str) -> list[dict[str, str]]:
 
 
 @pytest.mark.parametrize("before", [None, RUNNING, STOPPED])
-def test_after_a_pause_what_was_desired_before_is_desired_again(bound: Stage, before: Desired | None) -> None:
+def test_after_a_pause_the_former_desired_state_returns(bound: Stage, before: Desired | None) -> None:
     if before:
         bound.town.desired.set(MAX, before)
     bound.town.desired.pause(MAX)
@@ -95,8 +95,8 @@ def test_a_paused_agent_is_left_alone_by_requests_and_pokes(bound: Stage, action
 
 
 @pytest.mark.parametrize("by", ["", "operator"])
-def test_no_start_that_waits_in_the_queue_comes_through_a_pause(bound: Stage, by: str) -> None:
-    """Whoever asked for it: the pause came later."""
+def test_a_queued_start_does_nothing_during_a_pause(bound: Stage, by: str) -> None:
+    """The pause came after the start was queued."""
     bound.town.desired.set(DEACON, RUNNING)
     bound.town.desired.pause(DEACON)
 
@@ -109,7 +109,7 @@ def test_no_start_that_waits_in_the_queue_comes_through_a_pause(bound: Stage, by
     assert jobs.start(DEACON, "it must keep running", by).startswith("started")
 
 
-def test_while_the_town_is_paused_requests_wait_and_afterwards_are_carried_out(bound: Stage) -> None:
+def test_requests_wait_for_the_end_of_a_towns_pause(bound: Stage) -> None:
     session = bound.run()
     bound.town.desired.pause(TOWN)
     ident = bound.ask("restart", incarnation=session.incarnation)
@@ -124,7 +124,7 @@ def test_while_the_town_is_paused_requests_wait_and_afterwards_are_carried_out(b
     assert identity(bound.living()) != identity(session)
 
 
-def test_while_the_town_is_paused_nobody_is_started_or_poked(bound: Stage) -> None:
+def test_while_the_town_is_paused_no_agent_is_started_or_poked(bound: Stage) -> None:
     bound.run(WITNESS)
     bound.town.desired.pause(TOWN)
 
@@ -165,7 +165,7 @@ def test_the_file_says_what_redis_says(bound: Stage) -> None:
     assert on_disk(bound) == {MAX: "stopped", MAXINE: "stopped"}
 
 
-def test_a_file_that_was_lost_is_written_at_the_next_heartbeat(bound: Stage) -> None:
+def test_a_lost_file_is_written_at_the_next_heartbeat(bound: Stage) -> None:
     bound.town.desired.pause(WITNESS)
     file_of(bound).unlink()
 
@@ -174,7 +174,7 @@ def test_a_file_that_was_lost_is_written_at_the_next_heartbeat(bound: Stage) -> 
     assert on_disk(bound) == {WITNESS: "paused"}
 
 
-def test_an_emptied_redis_gets_back_what_was_wanted_and_counted(bound: Stage) -> None:
+def test_an_emptied_redis_gets_back_desired_states_and_counts(bound: Stage) -> None:
     session = bound.run()
     bound.town.desired.set(DEACON, STOPPED)
     bound.town.desired.pause(WITNESS)
@@ -197,7 +197,7 @@ def test_an_emptied_redis_gets_back_what_was_wanted_and_counted(bound: Stage) ->
     assert bound.carry_out("restart", incarnation=session.incarnation)[0] == "done"
 
 
-def test_what_was_desired_before_a_pause_outlives_an_emptied_redis(bound: Stage) -> None:
+def test_the_desired_state_before_a_pause_survives_an_emptied_redis(bound: Stage) -> None:
     heartbeat.run_heartbeat(bound.town)
     bound.town.desired.set(DEACON, STOPPED)
     bound.town.desired.pause(DEACON)
@@ -209,7 +209,7 @@ def test_what_was_desired_before_a_pause_outlives_an_emptied_redis(bound: Stage)
     assert bound.record(DEACON).desired is STOPPED
 
 
-def test_the_pause_of_the_whole_town_outlives_an_emptied_redis(bound: Stage) -> None:
+def test_the_pause_of_the_whole_town_survives_an_emptied_redis(bound: Stage) -> None:
     bound.town.desired.pause(TOWN)
     empty_redis(bound)
 
@@ -219,7 +219,7 @@ def test_the_pause_of_the_whole_town_outlives_an_emptied_redis(bound: Stage) -> 
     assert bound.town.is_paused()
 
 
-def test_what_is_wanted_after_redis_was_emptied_goes_before_the_file(bound: Stage) -> None:
+def test_a_change_after_redis_was_emptied_overrides_the_file(bound: Stage) -> None:
     bound.town.desired.set(MAX, STOPPED)
     bound.town.desired.set(DEACON, STOPPED)
     empty_redis(bound)
@@ -236,7 +236,7 @@ BROKEN = [b"", b'{"gastown', b"[]", b"\xff\xfe", b"[" * 100_000]
 
 
 @pytest.mark.parametrize("content", BROKEN, ids=["empty", "cut", "list", "bytes", "deep"])
-def test_a_broken_file_is_mended_while_redis_knows(bound: Stage, content: bytes) -> None:
+def test_a_broken_file_is_repaired_from_redis(bound: Stage, content: bytes) -> None:
     session = bound.run()
     bound.town.desired.pause(WITNESS)
     file_of(bound).write_bytes(content)
@@ -247,7 +247,7 @@ def test_a_broken_file_is_mended_while_redis_knows(bound: Stage, content: bytes)
     assert bound.carry_out("restart", incarnation=session.incarnation)[0] == "done"
 
 
-def test_a_file_that_cannot_be_written_is_said_and_stops_nobody(
+def test_a_file_that_cannot_be_written_is_reported_and_stops_nothing(
     bound: Stage, caplog: pytest.LogCaptureFixture
 ) -> None:
     bound.run()
@@ -261,10 +261,10 @@ def test_a_file_that_cannot_be_written_is_said_and_stops_nobody(
 
 
 @pytest.mark.parametrize("content", BROKEN, ids=["empty", "cut", "list", "bytes", "deep"])
-def test_with_redis_emptied_and_a_broken_file_nothing_is_begun_and_why_is_said(
+def test_with_redis_emptied_and_a_broken_file_nothing_starts_and_the_reason_is_shown(
     bound: Stage, content: bytes
 ) -> None:
-    """What was stopped could be started otherwise."""
+    """Otherwise stopped agents could be started."""
     session = bound.run()
     bound.town.desired.set(DEACON, STOPPED)
     empty_redis(bound)
@@ -283,7 +283,7 @@ def test_with_redis_emptied_and_a_broken_file_nothing_is_begun_and_why_is_said(
     assert bound.again(ident) == "done"
 
 
-def test_a_broken_state_file_after_redis_was_emptied_ends_nobody_either(bound: Stage) -> None:
+def test_with_redis_emptied_and_a_broken_state_file_no_session_is_ended(bound: Stage) -> None:
     session = bound.run()
     empty_redis(bound)
     (bound.town.settings.daemon_dir / "state.json").write_text("{")
@@ -294,7 +294,7 @@ def test_a_broken_state_file_after_redis_was_emptied_ends_nobody_either(bound: S
     assert identity(bound.living()) == identity(session)
 
 
-def test_words_in_the_file_that_mean_nothing_are_passed_over(bound: Stage) -> None:
+def test_unknown_words_in_the_file_are_ignored(bound: Stage) -> None:
     bound.town.desired.set(DEACON, STOPPED)
     empty_redis(bound)
     file_of(bound).write_text(json.dumps({DEACON: "stopped", MAX: "dancing", WITNESS: None, MAXINE: 5}))
@@ -305,7 +305,7 @@ def test_words_in_the_file_that_mean_nothing_are_passed_over(bound: Stage) -> No
     assert found == [STOPPED, None, None, None]
 
 
-def test_a_start_that_is_tried_again_after_a_shutdown_starts_nobody(bound: Stage) -> None:
+def test_a_start_that_is_retried_after_a_shutdown_starts_nothing(bound: Stage) -> None:
     bound.run()
     assert bound.carry_out("shutdown")[0] == "done"
 

@@ -1,4 +1,4 @@
-"""The rq worker of a town: many jobs at once, and an end that comes whatever happens."""
+"""The rq worker of a town: many jobs at once, and an end in any case."""
 
 import fcntl
 import json
@@ -23,8 +23,8 @@ from tests.support.redis import OwnServer
 from tests.support.wait import eventually
 
 
-def test_a_worker_has_one_queue_and_a_name_of_its_own(town: Town) -> None:
-    """LESSONS part 2: a worker of two queues loses what it pops, a fixed name blocks the successor."""
+def test_a_worker_has_one_queue_and_a_unique_name(town: Town) -> None:
+    """A worker of two queues can lose a job; a fixed name would block the successor."""
     made = [workers.make_worker(town, "w", "q", town.redis) for _ in range(2)]
 
     assert [[queue.name for queue in worker.queues] for worker in made] == [["q"], ["q"]]
@@ -34,7 +34,7 @@ def test_a_worker_has_one_queue_and_a_name_of_its_own(town: Town) -> None:
 
 @contextmanager
 def stuck_heartbeats(town: Town) -> Iterator[None]:
-    """Heartbeats come as far as the mirror and wait there, at most 5 s."""
+    """Heartbeats get as far as writing state.json and wait there, at most 5 s."""
     town.settings.daemon_dir.mkdir(exist_ok=True)
     with (town.settings.daemon_dir / "state.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -45,7 +45,7 @@ def beats(town: Town) -> int:
     return int(town.redis.hget(town.keys.state, "heartbeat_count") or 0)
 
 
-def test_a_job_whose_worker_is_killed_is_run_when_it_is_put_again(own_town: Town) -> None:
+def test_a_job_whose_worker_was_killed_runs_when_it_is_queued_again(own_town: Town) -> None:
     put(own_town, "beat", HEARTBEAT)
     with a_worker(own_town) as worker, stuck_heartbeats(own_town):
         eventually(lambda: beats(own_town) == 1, deadline=LONG)
@@ -57,7 +57,7 @@ def test_a_job_whose_worker_is_killed_is_run_when_it_is_put_again(own_town: Town
     assert beats(own_town) == 2
 
 
-def test_a_job_that_waits_keeps_no_other_from_being_run(own_town: Town) -> None:
+def test_a_waiting_job_does_not_block_others(own_town: Town) -> None:
     put(own_town, "beat", HEARTBEAT)
     with a_worker(own_town) as worker, stuck_heartbeats(own_town):
         eventually(lambda: beats(own_town) == 1, deadline=LONG)
@@ -71,7 +71,7 @@ def test_a_job_that_waits_keeps_no_other_from_being_run(own_town: Town) -> None:
         assert lives(worker)
 
 
-def test_a_worker_that_is_stopped_lets_its_jobs_come_to_their_end(own_town: Town) -> None:
+def test_a_stopping_worker_finishes_its_jobs(own_town: Town) -> None:
     put(own_town, "beat", HEARTBEAT)
     with a_worker(own_town) as worker:
         with stuck_heartbeats(own_town):
@@ -85,7 +85,7 @@ def test_a_worker_that_is_stopped_lets_its_jobs_come_to_their_end(own_town: Town
     assert status(own_town, "too-late") == "queued"
 
 
-def test_a_worker_that_is_told_twice_ends_in_the_middle(own_town: Town) -> None:
+def test_a_second_signal_ends_a_worker_at_once(own_town: Town) -> None:
     put(own_town, "beat", HEARTBEAT)
     with a_worker(own_town) as worker, stuck_heartbeats(own_town):
         eventually(lambda: beats(own_town) == 1, deadline=LONG)
@@ -98,7 +98,7 @@ def test_a_worker_that_is_told_twice_ends_in_the_middle(own_town: Town) -> None:
         assert status(own_town, "beat") == "started"
 
 
-def test_a_worker_goes_on_when_redis_comes_back(own_town: Town, server: OwnServer) -> None:
+def test_a_worker_resumes_when_redis_comes_back(own_town: Town, server: OwnServer) -> None:
     put(own_town, "before")
     with a_worker(own_town) as worker:
         becomes(own_town, "before", "finished")
@@ -113,7 +113,7 @@ def test_a_worker_goes_on_when_redis_comes_back(own_town: Town, server: OwnServe
 
 
 def test_a_worker_that_an_emptied_redis_forgot_ends(own_town: Town) -> None:
-    """LESSONS part 2: otherwise `rq info` shows 0 workers for ever."""
+    """Otherwise `rq info` would show 0 workers forever."""
     put(own_town, "before")
     with a_worker(own_town) as worker:
         becomes(own_town, "before", "finished")
@@ -140,8 +140,8 @@ def test_a_stopped_worker_leaves_the_list_of_workers(own_town: Town) -> None:
     assert own_town.redis.scard("rq:workers") == 0
 
 
-def test_a_worker_that_cannot_begin_a_job_ends(own_town: Town) -> None:
-    """Redis refuses the length of its life; were it silent just then, it would be the same."""
+def test_a_worker_that_cannot_start_a_job_ends(own_town: Town) -> None:
+    """Redis refuses the worker's TTL; silence at that moment would have the same effect."""
     job = json.dumps([SWEEP, None, [], {}]).encode()
     smuggle(own_town, "evil", job, timeout=b"9" * 20)
 
@@ -176,14 +176,14 @@ def popen(
             process.kill()
 
 
-def test_sigterm_between_taking_a_job_and_beginning_it_ends_the_worker(own_town: Town) -> None:
+def test_sigterm_between_taking_and_starting_a_job_ends_the_worker(own_town: Town) -> None:
     put(own_town, "job")
 
     with popen(own_town, TOLD_WHILE_IT_BEGINS) as worker:
         assert worker.wait(LONG) == 0
 
 
-def test_sigterm_to_a_worker_that_leaves_already_cuts_nothing(own_town: Town, tmp_path: Path) -> None:
+def test_sigterm_to_a_stopping_worker_interrupts_nothing(own_town: Town, tmp_path: Path) -> None:
     put(own_town, "beat", HEARTBEAT)
     with popen(own_town, words=tmp_path / "words") as worker:
         with stuck_heartbeats(own_town):

@@ -1,4 +1,4 @@
-"""A tmux server of one test's own, agents that run in it, and the proof that nothing of them stays."""
+"""A tmux server for one test, agents in it, and a check that nothing is left."""
 
 import contextlib
 import os
@@ -23,7 +23,7 @@ HANG_UP_DEADLINE = 5.0
 
 
 class TmuxWorld:
-    """One socket, used by nobody else; `close()` ends its server and fails if an agent of it lives on."""
+    """One socket that only this test uses; `close()` ends its server and fails if an agent survives."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -35,7 +35,7 @@ class TmuxWorld:
         self._generation = 0
 
     def token(self) -> str:
-        """A new incarnation; `close()` will look for its processes."""
+        """Return a new incarnation; `close()` looks for its processes."""
         self.tokens.append(secrets.token_hex(8))
         return self.tokens[-1]
 
@@ -77,7 +77,7 @@ class TmuxWorld:
         )
 
     def living(self) -> dict[str, str]:
-        """The incarnation of each session, by name."""
+        """Return the incarnation of each session by name."""
         return {name: session.incarnation for name, session in self.sessions.snapshot().items()}
 
     def wait_for(self, path: Path) -> Path:
@@ -111,7 +111,7 @@ with open(name, "wb", buffering=0) as record:
         record.write(chunk)
 """
 Recorder = Callable[..., tuple[Session, Path]]
-"""Starts a program that records its input, `(mode, name)`; gives the session and the file of the record."""
+"""Starts a program that records its input: `(mode, name)` to its session and the file of the record."""
 
 
 def poke_all(sessions: Sessions, *pokes: Poke) -> dict[str, str]:
@@ -125,5 +125,5 @@ def poke(world: TmuxWorld, session: Session, text: str) -> str:
 
 
 def python(program: str, *arguments: object) -> str:
-    """A shell command that becomes this Python program."""
+    """Return a shell command that becomes this Python program."""
     return shlex.join(["exec", sys.executable, "-S", "-c", program, *map(str, arguments)])

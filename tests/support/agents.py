@@ -10,7 +10,7 @@ RECORDER = (
     """ env -0 > env.part; mv env.part env; printf %s "$1" > prompt.part; mv prompt.part prompt;"""
     """ while read line; do echo "$line" >> lines; done' sh {prompt}"""
 )
-"""Leaves in its work dir what it was given and what it was told; it ends on SIGTERM at once."""
+"""Writes what it was given and what was typed into its work dir; it ends on SIGTERM at once."""
 
 DEAF_RECORDER = RECORDER.replace("sh -c '", "sh -c 'trap : TERM; ", 1).replace(
     'while read line; do echo "$line" >> lines; done', "while :; do sleep 0.1; done"

@@ -1,4 +1,4 @@
-"""Who may ask for whose session (CONTRACTS section 2)."""
+"""Which sender may ask for which session (docs/reference/contract.md#who-may-ask)."""
 
 import pytest
 
@@ -32,20 +32,20 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Agent]:
     return dict(load_roster(load_settings(settings.town_root, environ={})).agents)
 
 
-def test_the_town_has_everybody(agents: dict[str, Agent]) -> None:
+def test_the_town_has_an_agent_of_every_role(agents: dict[str, Agent]) -> None:
     assert set(agents) == set(ADDRESSES)
 
 
 @pytest.mark.parametrize("asker", ["mayor/", "deacon/", "operator"])
 @pytest.mark.parametrize("target", ADDRESSES)
-def test_the_mayor_the_deacon_and_a_person_ask_for_all(
+def test_the_mayor_the_deacon_and_an_operator_may_ask_for_any_agent(
     agents: dict[str, Agent], asker: str, target: str
 ) -> None:
     assert is_authorized(asker, agents[target])
 
 
 @pytest.mark.parametrize("target", ADDRESSES)
-def test_a_witness_asks_for_its_rig_and_no_other(agents: dict[str, Agent], target: str) -> None:
+def test_a_witness_may_ask_for_its_own_rig_only(agents: dict[str, Agent], target: str) -> None:
     assert is_authorized("gastown/witness", agents[target]) == target.startswith("gastown/")
     assert is_authorized("other/witness", agents[target]) == target.startswith("other/")
 
@@ -54,7 +54,7 @@ def test_a_witness_asks_for_its_rig_and_no_other(agents: dict[str, Agent], targe
     "asker", ["gastown/refinery", "gastown/crew/max", "gastown/polecats/nux", "other/crew/max", "loner"]
 )
 @pytest.mark.parametrize("target", ADDRESSES)
-def test_everybody_else_asks_for_itself_alone(agents: dict[str, Agent], asker: str, target: str) -> None:
+def test_any_other_agent_may_ask_for_itself_only(agents: dict[str, Agent], asker: str, target: str) -> None:
     assert is_authorized(asker, agents[target]) == (asker == target)
 
 
@@ -62,8 +62,8 @@ def test_everybody_else_asks_for_itself_alone(agents: dict[str, Agent], asker: s
     "asker", ["", "/witness", "witness", "mayor", "MAYOR/", "gastown/witness/", "Operator"]
 )
 @pytest.mark.parametrize("target", ADDRESSES)
-def test_what_only_looks_like_a_name_asks_for_nobody(
+def test_a_sender_that_only_looks_like_an_agent_may_ask_for_none(
     agents: dict[str, Agent], asker: str, target: str
 ) -> None:
-    """Spellings are resolved before; an agent without a rig has no witness."""
+    """Spellings are resolved earlier; an agent without a rig has no witness."""
     assert not is_authorized(asker, agents[target])

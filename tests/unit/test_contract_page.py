@@ -33,7 +33,7 @@ HEADINGS = [
     "Redis keys and queues", "Files", "State and Config", "Settings", "Session environment",
     "Python interface", "Command line", "Exit codes",
 ]  # fmt: skip
-"""Other programs' authors, and the comments in the code, link to these."""
+"""Other projects and comments in the code link to these."""
 
 AGENTS = """
 [agents."mayor/"]
@@ -49,7 +49,7 @@ command = "true"
 """
 
 
-def test_its_anchors_stay() -> None:
+def test_the_anchors_of_the_page_stay() -> None:
     assert re.findall(r"^##+ (.*)$", PAGE, re.MULTILINE) == HEADINGS
 
 
@@ -68,7 +68,7 @@ def test_every_spelling_means_the_canonical_address(tmp_path: Path) -> None:
         assert {roster.resolve(spelling).address for spelling in (first, *others)} == {first}
 
 
-def test_the_example_of_a_request_is_one() -> None:
+def test_the_example_of_a_request_is_valid() -> None:
     _, request = decode_element(example("Lifecycle request").strip().encode())
 
     assert request.sender == "gastown/witness"
@@ -80,7 +80,7 @@ def test_the_statuses_are_those_of_a_request() -> None:
     assert groups == [set(RequestStatus) - FINAL_STATUSES, FINAL_STATUSES - DEAD_STATUSES, DEAD_STATUSES]
 
 
-def test_exactly_these_may_ask(tmp_path: Path) -> None:
+def test_exactly_these_senders_may_ask(tmp_path: Path) -> None:
     agents = load_roster(write_town(tmp_path, AGENTS)).agents
     means: dict[str, Callable[[str, Agent], bool]] = {
         "itself": lambda asker, target: asker == target.address,
@@ -147,7 +147,7 @@ def test_a_session_finds_these_variables(tmp_path: Path) -> None:
     assert set(named) - set(session_environment(town, agent, "token", None)) == {"GASTOWN_HANDOFF"}
 
 
-def test_of_the_daemons_own_environment_a_session_gets_these_variables() -> None:
+def test_a_session_inherits_only_these_variables_of_the_daemon() -> None:
     named = words(section("Session environment").partition("environment a session gets")[2])
     given = [word.replace("*", "TIME") for word in named[: named.index("@gastown_incarnation")]]
     others = "HOME LOGNAME TZ SECRET GASTOWN_AGENT SSH_AUTH_SOCK PYTHONPATH TMPDIR LANG TMUX".split()

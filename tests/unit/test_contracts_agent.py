@@ -48,7 +48,7 @@ def test_a_canonical_address_reads_as_its_own_form(form: ParsedAddress) -> None:
 
 
 @given(FORMS)
-def test_a_spelling_with_hyphens_has_the_right_one_among_its_readings(form: ParsedAddress) -> None:
+def test_the_readings_of_a_hyphenated_spelling_include_the_right_one(form: ParsedAddress) -> None:
     also = render_template(ROLES[form.role].alias, {"rig": form.rig, "name": form.name})
     assert form in [*parse_hyphenated(also), parse_address(also)]
 
@@ -66,12 +66,12 @@ def test_hyphens_can_be_read_in_many_ways() -> None:
     "|/|mayor//|mayor/x|Mayor|rig/boss|rig/crew/|rig/crew/a/b|/witness|r.x/witness|rig/witness/|rig/witness\n"
     "|rig/crew/ä|rig/polecat/x|rig-witness".split("|"),
 )
-def test_what_has_no_form_of_its_own(text: str) -> None:
+def test_an_address_of_no_known_form_is_refused(text: str) -> None:
     assert parse_address(text) is None
 
 
 @pytest.mark.parametrize("text", ["", "-witness", "-crew-x", "r-crew-", "a/b-witness", "witness", "r-crew"])
-def test_what_no_hyphens_explain(text: str) -> None:
+def test_hyphens_that_fit_no_form_are_refused(text: str) -> None:
     assert list(parse_hyphenated(text)) == []
 
 
@@ -103,7 +103,7 @@ def test_the_table_of_roles_is_that_of_the_contract() -> None:
 
 
 @given(st.text().filter(lambda text: "\0" not in text))
-def test_the_prompt_is_one_word_of_the_shell_whatever_it_says(prompt: str) -> None:
+def test_the_prompt_is_always_one_word_of_the_shell(prompt: str) -> None:
     assert shlex.split(MAX.command_line(prompt, "/t")) == ["claude", "--dangerously-skip-permissions", prompt]
 
 

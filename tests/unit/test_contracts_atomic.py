@@ -40,7 +40,7 @@ def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
         write_atomically(tmp_path / "none" / "a", b"one")
 
 
-def test_what_a_killed_writer_left_goes_and_what_is_in_use_stays(tmp_path: Path) -> None:
+def test_files_of_a_killed_writer_are_removed_and_files_in_use_stay(tmp_path: Path) -> None:
     names = {"old": ".a.x.tmp", "young": ".a.y.tmp", "other": ".b.z.tmp"}
     for name in names.values():
         (tmp_path / name).touch()
@@ -51,7 +51,7 @@ def test_what_a_killed_writer_left_goes_and_what_is_in_use_stays(tmp_path: Path)
     assert {path.name for path in tmp_path.iterdir()} == {"a", names["young"], names["other"]}
 
 
-def test_a_reader_sees_whole_files_only(tmp_path: Path) -> None:
+def test_a_reader_only_ever_sees_whole_files(tmp_path: Path) -> None:
     path = tmp_path / "a"
     contents = {letter * 50_000 for letter in (b"a", b"b")}
     write_atomically(path, b"a" * 50_000)

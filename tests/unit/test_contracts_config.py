@@ -26,7 +26,7 @@ def test_what_go_wrote_means_what_it_says() -> None:
 
 
 @pytest.mark.parametrize("root", ["/home/me/gt", Path("/home/me/gt")])
-def test_the_default_is_the_originals(root: str | Path) -> None:
+def test_the_default_config_is_the_original_programs(root: str | Path) -> None:
     assert default_config(root).encode() == (CONFORMANCE / "config-default.json").read_text()
 
 
@@ -39,7 +39,7 @@ def test_a_config_reads_as_itself(interval: timedelta) -> None:
 @pytest.mark.parametrize(
     ("written", "seconds"), [("5m", 300), ("1h30m", 5400), ("90", 90), (90, 90), (0.5, 0.5)]
 )
-def test_where_a_person_writes_durations_work(written: str | float, seconds: float) -> None:
+def test_durations_written_by_people_work(written: str | float, seconds: float) -> None:
     config = Config.model_validate({"heartbeat_interval": written, **PLACES})
     assert config.heartbeat_interval == timedelta(seconds=seconds)
 
@@ -65,6 +65,6 @@ def test_a_missing_path_is_named() -> None:
         Config.decode("{}")
 
 
-def test_what_is_no_json_is_refused() -> None:
+def test_text_that_is_not_json_is_refused() -> None:
     with pytest.raises(SettingsError, match="not JSON"):
         Config.decode("{")

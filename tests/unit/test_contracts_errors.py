@@ -5,7 +5,7 @@ CLASSES = [each for each in vars(errors).values() if isinstance(each, type)]
 FAMILY = [each for each in CLASSES if issubclass(each, GastownError)]
 
 
-def test_every_error_is_of_the_family_and_says_what_to_do() -> None:
+def test_every_error_has_the_base_class_and_says_what_to_do() -> None:
     assert len(FAMILY) > 10
     assert FAMILY == CLASSES
     assert all(each.__doc__ for each in FAMILY)

@@ -11,7 +11,7 @@ KEYS = Keys("gas-town")
 
 
 def all_keys() -> set[str]:
-    """Every key that `Keys` can make, with the words of the table in the variable places."""
+    """Return every key that `Keys` can make, with the table's placeholders as variables."""
     words = {"address": "<address>", "ident": "<id>", "host": "<host>"}
     found = []
     for name, member in vars(Keys).items():
@@ -49,7 +49,7 @@ def test_queues_are_named_as_in_the_contract() -> None:
 
 
 @given(st.text(), st.text(max_size=20))
-def test_job_ids_are_such_as_rq_takes(kind: str, ident: str) -> None:
+def test_job_ids_are_valid_for_rq(kind: str, ident: str) -> None:
     assert re.fullmatch(r"[A-Za-z0-9_-]+", KEYS.job_id(kind, ident))
 
 

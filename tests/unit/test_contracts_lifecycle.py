@@ -64,7 +64,7 @@ def test_new_ids_begin_with_the_time() -> None:
 
 
 @pytest.mark.parametrize("ident", ["", "a" * 65, "a b", "a\n", "ä", "a/b"])
-def test_what_is_no_id(ident: str) -> None:
+def test_invalid_ids_are_refused(ident: str) -> None:
     assert not ID_PATTERN.match(ident)
 
 
@@ -87,7 +87,7 @@ def test_the_reason_is_bounded_in_characters() -> None:
         check_reason("é" * (MAX_REASON_CHARS + 1))
 
 
-def test_bytes_that_were_no_text_are_refused_in_plain_words() -> None:
+def test_bytes_that_are_not_text_are_refused_in_plain_words() -> None:
     with pytest.raises(ValueError, match="the reason is not valid UTF-8 text"):
         check_reason("\udcff")
     with pytest.raises(ValueError, match="the handoff is not valid UTF-8 text"):

@@ -100,11 +100,11 @@ def test_unknown_keys_are_ignored_whatever_they_hold() -> None:
     assert decode_element(element()[:-1] + b"," + odd + b"}")[1] == decode_element(element())[1]
 
 
-def test_of_equal_keys_the_last_counts() -> None:
+def test_the_last_of_equal_keys_counts() -> None:
     assert decode_element(b'{"action":"cycle",' + element()[1:])[1].action is LifecycleAction.RESTART
 
 
-def test_the_target_is_the_sender_unless_it_is_said() -> None:
+def test_the_target_defaults_to_the_sender() -> None:
     assert decode_element(element())[1].target == "gastown/witness"
     assert decode_element(element(to="gastown/crew/max"))[1].target == "gastown/crew/max"
 
@@ -175,7 +175,7 @@ def test_a_missing_key_is_named(key: str) -> None:
     assert reason_of(json.dumps(values).encode()).startswith(f"{key} is missing: expected ")
 
 
-def test_our_own_name_of_a_key_is_not_the_contracts() -> None:
+def test_a_python_attribute_name_is_not_a_key() -> None:
     assert "from is missing" in reason_of(element().replace(b'"from"', b'"sender"'))
 
 
@@ -194,7 +194,7 @@ def test_our_own_name_of_a_key_is_not_the_contracts() -> None:
         (b" " * (MAX_ELEMENT_BYTES - 1) + b"{}", "131073 bytes"),
     ],
 )
-def test_what_is_no_object_is_undecodable(raw: bytes, words: str) -> None:
+def test_an_element_that_is_not_an_object_is_invalid(raw: bytes, words: str) -> None:
     assert words in reason_of(raw)
 
 
@@ -203,13 +203,13 @@ def test_an_element_of_the_largest_size_is_read() -> None:
     assert decode_element(raw + b" " * (MAX_ELEMENT_BYTES - len(raw)))[1].sender == "gastown/witness"
 
 
-def test_a_request_that_the_inbox_would_not_take_is_not_written() -> None:
+def test_a_request_that_is_too_large_for_the_inbox_is_not_written() -> None:
     request = LifecycleRequest.model_validate({**GOOD, "action": "cycle", "handoff": "\x01" * 60_000})
     with pytest.raises(ValueError, match="shorten it"):
         request.encode()
 
 
-def test_a_time_without_zone_makes_no_request() -> None:
+def test_a_request_needs_a_time_with_zone() -> None:
     with pytest.raises(ValueError, match="timezone info"):
         LifecycleRequest.model_validate({**GOOD, "timestamp": datetime(2025, 1, 1)})  # noqa: DTZ001
 
@@ -229,7 +229,7 @@ def decoded(raw: bytes) -> tuple[str, LifecycleRequest] | InvalidRequest:
 
 
 @given(st.dictionaries(st.sampled_from([*_KEYS, "sender", "x"]), JSON_VALUES), st.booleans())
-def test_nearly_right_elements_are_requests_or_undecodable(changes: dict[str, Any], whole: bool) -> None:
+def test_almost_valid_elements_are_requests_or_invalid(changes: dict[str, Any], whole: bool) -> None:
     raw = json.dumps({**GOOD, **changes} if whole else changes).encode()
     outcome = decoded(raw)
     if isinstance(outcome, InvalidRequest):
@@ -243,6 +243,6 @@ CUT = st.integers(0, len(element())).map(lambda at: element()[:at] + element()[a
 
 
 @given(st.binary() | CUT)
-def test_broken_bytes_are_requests_or_undecodable(raw: bytes) -> None:
+def test_broken_bytes_are_requests_or_invalid(raw: bytes) -> None:
     outcome = decoded(raw)
     assert outcome.raw == raw if isinstance(outcome, InvalidRequest) else outcome[0]

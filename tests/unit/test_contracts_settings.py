@@ -59,7 +59,7 @@ def test_a_missing_file_means_the_defaults(tmp_path: Path) -> None:
     assert (settings.roles, settings.agents) == ({}, {})
 
 
-def test_the_places_of_a_town(tmp_path: Path) -> None:
+def test_the_paths_of_a_town(tmp_path: Path) -> None:
     settings = load(tmp_path)
     daemon = tmp_path / "daemon"
     assert settings.town_root == tmp_path
@@ -72,19 +72,19 @@ def test_the_places_of_a_town(tmp_path: Path) -> None:
     assert settings.tmux_socket == f"gastown-{settings.town_name}-{digest}"
 
 
-def test_places_can_be_said_from_the_root_on(tmp_path: Path) -> None:
+def test_paths_can_be_relative_to_the_root(tmp_path: Path) -> None:
     settings = load(tmp_path, '[daemon]\nlog_file = "x/y.log"\npid_file = "/run/p"\ntmux_socket = "/run/s"')
     assert settings.log_file == tmp_path / "x" / "y.log"
     assert settings.pid_file == Path("/run/p")
     assert settings.tmux_socket == "/run/s"
 
 
-def test_the_host_is_the_machine_unless_it_is_said(tmp_path: Path) -> None:
+def test_the_host_defaults_to_the_machines_name(tmp_path: Path) -> None:
     assert load(tmp_path).model_copy(update={"machine": "my host's"}).host == "my-host-s"
     assert load(tmp_path, GASTOWN_HOST="h1").host == "h1"
 
 
-def test_arguments_go_before_the_environment_before_the_file(tmp_path: Path) -> None:
+def test_arguments_override_the_environment_which_overrides_the_file(tmp_path: Path) -> None:
     toml = '[daemon]\nworkers = 3\nquarantine = "1h"\nfresh_after = 7'
     settings = load(
         tmp_path, toml, {"workers": 5, "quarantine": None}, GASTOWN_WORKERS="4", GASTOWN_QUARANTINE="90s"
@@ -102,7 +102,7 @@ def test_every_key_has_its_variable(tmp_path: Path, key: str) -> None:
     assert getattr(settings.daemon, key) != getattr(DaemonSettings(), key)
 
 
-def test_an_empty_variable_and_those_of_agents_say_nothing(tmp_path: Path) -> None:
+def test_empty_variables_and_those_of_agents_are_ignored(tmp_path: Path) -> None:
     environ = {"GASTOWN_WORKERS": "", "GASTOWN_AGENT": "mayor/", "GASTOWN_INCARNATION": "x", "GASTOWN_X": "y"}
     assert load_settings(tmp_path, environ=environ).daemon == DaemonSettings()
 
@@ -175,7 +175,7 @@ def test_an_empty_variable_and_those_of_agents_say_nothing(tmp_path: Path) -> No
         ("[agents.operator]", '[agents."operator"] is not an address'),
     ],
 )
-def test_what_is_wrong_is_named_with_its_line(tmp_path: Path, toml: str, words: str) -> None:
+def test_a_mistake_is_named_with_its_line(tmp_path: Path, toml: str, words: str) -> None:
     assert words in error_of(tmp_path, toml)
 
 
@@ -183,7 +183,7 @@ def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
     assert len(error_of(tmp_path, "[daemon]\nworkers = 0\nhost = ''\nfoo = 1").splitlines()) == 3
 
 
-def test_a_mistake_is_one_even_where_another_place_goes_before_it(tmp_path: Path) -> None:
+def test_a_mistake_counts_even_where_another_source_overrides_it(tmp_path: Path) -> None:
     assert "town.toml, line 2" in error_of(tmp_path, "[daemon]\nworkers = 0", {"workers": 3})
     assert "GASTOWN_WORKERS" in error_of(tmp_path, "", {"workers": 3}, GASTOWN_WORKERS="x")
 
@@ -205,7 +205,7 @@ def test_passwords_and_variables_of_agents_stay_out_of_errors(tmp_path: Path) ->
     assert "hunter2" not in error_of(tmp_path, GASTOWN_REDIS_URL="u:hunter2@h")
 
 
-def test_what_is_said_of_agents_is_read(tmp_path: Path) -> None:
+def test_declarations_of_agents_are_read(tmp_path: Path) -> None:
     toml = """
         [roles.crew]
         session = "gt-{town}-{rig}-{role}-{name}"
@@ -225,7 +225,7 @@ def test_what_is_said_of_agents_is_read(tmp_path: Path) -> None:
     assert (night.env, night.work_dir) == ({"A": "1"}, None)
 
 
-def test_a_role_and_its_agent_are_laid_over_each_other(tmp_path: Path) -> None:
+def test_an_agents_settings_override_its_roles(tmp_path: Path) -> None:
     toml = (
         '[roles.crew]\npoke = "hey"\nkeep_running = true\nenv = {A = "1", B = "2"}\n'
         '[agents."r/crew/x"]\npoke = ""\nkeep_running = false\nenv = {B = "3"}'
@@ -256,7 +256,7 @@ def test_a_town_without_a_name_is_asked_for_one() -> None:
         town_name(Path("/"), None)
 
 
-def test_two_ways_to_a_town_lead_to_one_town(tmp_path: Path) -> None:
+def test_two_paths_to_a_town_are_one_town(tmp_path: Path) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to("real")
     first, second = (load(tmp_path / way) for way in ("real", "link"))
@@ -281,7 +281,7 @@ def test_the_nearest_folder_with_a_town_file_is_the_town(tmp_path: Path) -> None
     assert find_town(tmp_path, {}) == tmp_path
 
 
-def test_the_variable_goes_before_the_nearest_folder(tmp_path: Path) -> None:
+def test_the_variable_overrides_the_nearest_folder(tmp_path: Path) -> None:
     (tmp_path / "town.toml").touch()
     (tmp_path / "x").mkdir()
     assert find_town(tmp_path, {"GASTOWN_TOWN": str(tmp_path / "x")}) == tmp_path / "x"

@@ -25,7 +25,7 @@ STATES = st.builds(
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_what_go_wrote_is_written_again_byte_for_byte_but_for_nanoseconds(path: Path) -> None:
+def test_what_go_wrote_is_written_again_byte_for_byte_except_nanoseconds(path: Path) -> None:
     go = path.read_bytes()
     assert State.decode(go.decode()).encode().encode() == re.sub(rb"(\.\d{6})\d{3}", rb"\1", go)
 
@@ -127,7 +127,7 @@ def test_a_bad_file_is_an_error_that_names_it(tmp_path: Path, content: bytes, wo
     assert "move it away" in str(caught.value)
 
 
-def test_a_folder_in_the_files_place_is_an_error_both_ways(tmp_path: Path) -> None:
+def test_a_folder_in_place_of_the_file_is_an_error_both_ways(tmp_path: Path) -> None:
     (state_file(tmp_path) / "inner").mkdir(parents=True)
     with pytest.raises(StateFileError, match=r"state\.json"):
         load_state(tmp_path)
@@ -136,6 +136,6 @@ def test_a_folder_in_the_files_place_is_an_error_both_ways(tmp_path: Path) -> No
     assert [path.name for path in state_file(tmp_path).parent.iterdir()] == ["state.json"]
 
 
-def test_a_time_without_zone_makes_no_state() -> None:
+def test_a_state_needs_times_with_zone() -> None:
     with pytest.raises(ValueError, match=r"timezone info"):
         State(started_at=datetime(2025, 1, 1))  # noqa: DTZ001

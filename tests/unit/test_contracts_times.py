@@ -74,7 +74,7 @@ def test_lower_case_letters_are_read() -> None:
         "٢٠٢٥-12-20T10:12:21Z",
     ],
 )
-def test_what_is_no_time_is_refused(text: str) -> None:
+def test_an_invalid_time_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"RFC 3339|calendar"):
         parse_time(text)
 
@@ -158,7 +158,7 @@ def test_durations(value: str | float, seconds: float) -> None:
         True,
     ],
 )
-def test_what_is_no_duration_is_refused(value: str | float) -> None:
+def test_an_invalid_duration_is_refused(value: str | float) -> None:
     with pytest.raises(ValueError, match="is not a duration"):
         parse_duration(value)
 
@@ -188,7 +188,7 @@ def test_a_written_duration_reads_as_the_same_to_the_nanosecond(nanos: int) -> N
 
 
 @given(st.text("0123456789hmsnuµ. -", max_size=12))
-def test_a_duration_is_finite_or_a_value_error(text: str) -> None:
+def test_an_infinite_duration_is_a_value_error(text: str) -> None:
     try:
         seconds = parse_duration(text)
     except ValueError:

@@ -52,7 +52,7 @@ def test_a_key_is_found_on_its_line_and_not_in_texts_and_comments(
     assert file.location_of(*path) == f"town.toml, line {line}"
 
 
-def test_a_key_that_is_spelled_in_another_way_has_no_line(tmp_path: Path) -> None:
+def test_a_key_in_another_spelling_has_no_line(tmp_path: Path) -> None:
     file = read_toml(written(tmp_path, rb'"\u0061" = 1'))
     assert file.values == {"a": 1}
     assert file.location_of("a") == "town.toml"
@@ -66,7 +66,7 @@ def test_each_key_of_a_plain_file_is_on_its_line(keys: list[str]) -> None:
     ]
 
 
-def test_a_missing_file_says_nothing(tmp_path: Path) -> None:
+def test_a_missing_file_is_empty(tmp_path: Path) -> None:
     assert read_toml(tmp_path / "town.toml").values == {}
 
 
@@ -92,7 +92,7 @@ def test_bad_syntax_names_the_line(tmp_path: Path, content: bytes, line: int) ->
 
 
 @pytest.mark.parametrize("content", [b"a = " + b"1" * 5000, b"a = " + b"[" * 5000])
-def test_what_the_parser_cannot_hold_is_a_settings_error(tmp_path: Path, content: bytes) -> None:
+def test_a_value_that_the_parser_cannot_hold_is_a_settings_error(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(SettingsError, match="not valid TOML"):
         read_toml(written(tmp_path, content))
 

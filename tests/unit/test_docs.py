@@ -25,20 +25,20 @@ each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 
 
 def anchors(document: Path) -> set[str]:
-    """The headings of a document as links name them: lower case, hyphens for spaces, no other signs."""
+    """Return a document's headings as links name them: lower case, hyphens for spaces, no other signs."""
     text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
 
 
 def links(document: Path) -> list[tuple[Path, str]]:
-    """The links that lead to files here: the file, and the heading or ""."""
+    """Return the links to files here: the file, and the heading or ""."""
     found = LINK.findall(prose(document.read_text()))
     here = [(path, anchor) for path, anchor in found if "://" not in path]
     return [(document.parent / path if path else document, anchor) for path, anchor in here]
 
 
-def test_the_thirty_lessons_have_a_test_each() -> None:
+def test_each_of_the_thirty_lessons_has_a_test() -> None:
     rows = re.findall(r"^\| (\d+) \|.*`(test_\w+)` \|$", (ROOT / "docs" / "why.md").read_text(), re.MULTILINE)
 
     assert [int(number) for number, _ in rows] == list(range(1, 31))
@@ -52,7 +52,7 @@ def test_every_test_that_a_document_names_exists(document: Path) -> None:
 
 
 @each_document
-def test_every_link_leads_somewhere(document: Path) -> None:
+def test_every_link_has_a_target(document: Path) -> None:
     found = links(document)
 
     assert [path for path, _ in found if not path.exists()] == []
@@ -81,12 +81,12 @@ def test_every_document_is_reached_from_the_readme() -> None:
 
 
 @each_document
-def test_every_command_in_the_text_is_one_that_the_parser_takes(document: Path) -> None:
+def test_the_parser_accepts_every_command_in_the_text(document: Path) -> None:
     assert [why for why in map(refusal, inline(prose(document.read_text()))) if why] == []
 
 
 @each_document
-def test_code_stands_in_fences_where_it_is_found_and_run(document: Path) -> None:
+def test_code_is_in_fences_where_it_is_found_and_run(document: Path) -> None:
     text = document.read_text()
     fences = re.findall(r"^ *```", text, re.MULTILINE)
     indented = re.findall(r"\n\n(    \S.*)", prose(text))

@@ -42,7 +42,7 @@ def test_a_stop_that_would_be_cut_short_is_a_finding(limit: str, fault: bool) ->
     assert [text.endswith("raise TimeoutStopSec") for text in found] == [True] * fault
 
 
-def test_what_cannot_be_seen_is_said() -> None:
+def test_a_check_that_cannot_see_says_so() -> None:
     assert verdicts(SERVICE, None) == ["not checked"]
     assert verdicts(SERVICE, GOOD | {"TimeoutStopUSec": "soon"}) == ["ok", "not checked"]
     assert verdicts("0::/\n", None, contained=True) == ["not checked"]

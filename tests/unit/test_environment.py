@@ -20,7 +20,7 @@ STARTER = {
 }
 
 
-def test_nothing_of_the_starter_but_the_allowed_reaches_tmux() -> None:
+def test_only_allowed_variables_of_the_starter_reach_tmux() -> None:
     assert clean_environment(STARTER) == {
         "HOME": "/h",
         "PATH": "/p",

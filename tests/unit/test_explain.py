@@ -16,7 +16,7 @@ PAUSED, STOPPED = {"desired": "paused"}, {"desired": "stopped", "must_run": Fals
 
 
 def told(now: dict[str, Any] | None = None, **known: Any) -> Explanation:
-    """An agent that lives and about which all is well, but for what the test says."""
+    """Return a healthy agent with the test's changes."""
     given: dict[str, Any] = {
         "asked": NOW, "decision": "not poked: active 5s ago", "decided": NOW, "decided_ago": 9,
         "wish": DesiredBy(desired="running", by="an operator"), "town_paused": False, "daemon_runs": True,
@@ -25,7 +25,7 @@ def told(now: dict[str, Any] | None = None, **known: Any) -> Explanation:
 
 
 def words(explanation: Explanation) -> str:
-    """What is said, on one line."""
+    """Return the explanation on one line."""
     return " ".join(" ".join(format_explanation(explanation)).split())
 
 
@@ -77,9 +77,7 @@ NONE_THERE = well(hosts=[Host(host=THERE, here=False, lifecycle=0, heartbeat=0)]
          ["poke deacon/", "dead revive i1"]),
     ],
 )  # fmt: skip
-def test_there_is_something_to_do_in_every_case(
-    explanation: Explanation, report: Report, steps: list[str]
-) -> None:
+def test_every_decision_has_a_next_step(explanation: Explanation, report: Report, steps: list[str]) -> None:
     lines = list(_next_steps(explanation, report, None))
 
     assert len(lines) == len(steps), lines
@@ -93,7 +91,7 @@ def test_no_start_is_promised_that_cannot_succeed(now: dict[str, Any]) -> None:
     assert steps == ["it cannot be started: the work dir /t does not exist; make it"]
 
 
-def test_the_decision_is_the_first_line_and_says_when_it_fell() -> None:
+def test_the_first_line_is_the_decision_and_its_time() -> None:
     lines = format_explanation(told())
 
     assert lines[0] == "deacon/: not poked: active 5s ago"
@@ -101,7 +99,7 @@ def test_the_decision_is_the_first_line_and_says_when_it_fell() -> None:
     assert max(map(len, lines)) <= 80
 
 
-def test_what_has_changed_since_the_decision_is_said() -> None:
+def test_changes_since_the_decision_are_shown() -> None:
     earlier = NOW - timedelta(hours=1)
 
     assert "since" not in words(told()).split("desired")[0]
@@ -111,7 +109,7 @@ def test_what_has_changed_since_the_decision_is_said() -> None:
     )
 
 
-def test_what_is_not_known_is_not_made_up() -> None:
+def test_unknown_values_are_not_made_up() -> None:
     said = words(
         Explanation(asked=NOW, now=row(record=None, session=None), unknown={"redis": "it stands still"})
     )
@@ -121,7 +119,7 @@ def test_what_is_not_known_is_not_made_up() -> None:
         assert f"{part} unknown" in said
 
 
-def test_an_agent_on_another_host_was_not_judged_by_the_heartbeat_of_this_one() -> None:
+def test_this_hosts_heartbeat_does_not_explain_an_agent_of_another_host() -> None:
     report = Report(
         town="t", root="/t", asked=NOW, daemon=Daemon(held=True), heartbeat=Heartbeat(count=1, last=NOW)
     )
@@ -136,7 +134,7 @@ def event(second: int, name: str, **fields: str) -> Event:
     return Event(f"{int(NOW.timestamp() + second) * 1000}-0", {"event": name, **fields})
 
 
-def test_who_said_what_is_desired_is_the_last_who_said_it() -> None:
+def test_the_desired_state_comes_from_the_latest_change() -> None:
     operator = event(1, "desired", detail="paused")
     request = event(2, "carrying", request="i1", action="shutdown")
     stopped = row().model_copy(update={"desired": "stopped"})
@@ -162,7 +160,7 @@ def test_an_open_request_has_no_end() -> None:
     assert "cycle by deacon/ is carrying [i1]" in words(told(last_request=request))
 
 
-def test_who_is_attached_is_said() -> None:
+def test_attached_clients_are_shown() -> None:
     assert "no person is attached" in words(told())
     assert "a person is attached" in words(told({"attached": 1}))
     assert ALIVE.attached == 0

@@ -1,4 +1,4 @@
-"""The figures of the benchmarks: how they are reckoned, judged, and shown."""
+"""The figures of the benchmarks: how they are computed, judged and shown."""
 
 import json
 import re
@@ -27,7 +27,7 @@ def test_median_and_p95() -> None:
     assert Samples.of(range(1, 101)).p95 == 95
 
 
-def test_ratios_are_to_the_median_of_the_limit() -> None:
+def test_ratios_are_relative_to_the_limits_median() -> None:
     assert ratios(MEASURED, Samples.of([0.001, 0.001, 0.9])) == pytest.approx((2.5, 10))
 
 

@@ -1,4 +1,4 @@
-"""The town's lock is held by the living only; the pid file belongs to its writer."""
+"""Only a living process holds the town's lock; the pid file belongs to its writer."""
 
 import fcntl
 import os
@@ -36,7 +36,7 @@ signal.pause()
 
 @contextmanager
 def daemon(path: Path, kind: str) -> Iterator["subprocess.Popen[str]"]:
-    """A process that holds the town, with a forked child of that `kind`; both are gone afterwards."""
+    """A process that holds the town, with a forked child of this `kind`; both are gone afterwards."""
     process = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(path), kind],
         stdout=subprocess.PIPE,
@@ -76,7 +76,7 @@ def test_held_then_free(path: Path) -> None:
     assert path.exists()
 
 
-def test_the_second_is_told_who_was_first(path: Path) -> None:
+def test_the_second_daemon_learns_the_pid_of_the_first(path: Path) -> None:
     with daemon(path, "alone") as first:
         assert TownLock.holder(path) == LockHolder(first.pid)
         with pytest.raises(TownLocked, match=rf"pid {first.pid}.*gastown-mail stop") as caught:
@@ -117,7 +117,7 @@ def test_a_child_that_dropped_the_lock_does_not_keep_the_town(path: Path) -> Non
         assert TownLock.holder(path) is None
 
 
-def test_a_child_that_kept_it_keeps_the_town_and_is_not_taken_for_its_parent(path: Path) -> None:
+def test_a_child_that_kept_the_lock_keeps_the_town_under_its_own_pid(path: Path) -> None:
     with daemon(path, "keeping") as first:
         first.kill()
         first.wait()
@@ -143,7 +143,7 @@ def test_release_frees_the_town_for_forked_children_too(path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "1\n", "rubbish", "-1", "9" * 40])
-def test_a_stale_file_is_nobody(path: Path, text: str) -> None:
+def test_a_stale_lock_file_names_no_holder(path: Path, text: str) -> None:
     path.parent.mkdir()
     path.write_text(text)
     assert TownLock.holder(path) is None
@@ -152,7 +152,7 @@ def test_a_stale_file_is_nobody(path: Path, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "rubbish", "0", "-1", "9" * 40, "٣", f"{os.getppid()}"])
-def test_held_but_by_whom_is_not_known(path: Path, text: str) -> None:
+def test_a_held_lock_may_have_an_unknown_holder(path: Path, text: str) -> None:
     """The last text names a living process that has nothing to do with the lock."""
     path.parent.mkdir()
     path.write_text(text)
@@ -163,12 +163,12 @@ def test_held_but_by_whom_is_not_known(path: Path, text: str) -> None:
     assert caught.value.pid is None
 
 
-def test_a_missing_file_is_nobody_and_stays_missing(path: Path) -> None:
+def test_a_missing_lock_file_names_no_holder_and_is_not_made(path: Path) -> None:
     assert TownLock.holder(path) is None
     assert not path.parent.exists()
 
 
-def test_a_glance_at_the_lock_does_not_fail_a_start(path: Path) -> None:
+def test_a_look_at_the_lock_does_not_fail_a_start(path: Path) -> None:
     path.parent.mkdir()
     with flocked(path, fcntl.LOCK_SH) as glance:
         assert TownLock.holder(path) is None
@@ -179,7 +179,7 @@ def test_a_glance_at_the_lock_does_not_fail_a_start(path: Path) -> None:
         ending.join()
 
 
-def test_a_lock_that_cannot_be(tmp_path: Path) -> None:
+def test_a_lock_file_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=r"cannot be taken.*may write to"):
         TownLock(tmp_path / "file" / "daemon.lock").acquire()
@@ -197,7 +197,7 @@ def test_a_started_program_does_not_inherit_the_lock(path: Path) -> None:
         sleeper.wait()
 
 
-def test_the_pid_file_is_written_whole_and_removed_by_its_writer(tmp_path: Path) -> None:
+def test_the_pid_file_is_written_atomically_and_removed_by_its_writer(tmp_path: Path) -> None:
     path = tmp_path / "daemon" / "daemon.pid"
     write_pid(path)
     assert path.read_text() == f"{os.getpid()}\n"
@@ -208,7 +208,7 @@ def test_the_pid_file_is_written_whole_and_removed_by_its_writer(tmp_path: Path)
 
 
 @pytest.mark.parametrize("text", ["", "1\n", "rubbish"])
-def test_somebody_elses_pid_file_stays(tmp_path: Path, text: str) -> None:
+def test_another_process_pid_file_stays(tmp_path: Path, text: str) -> None:
     path = tmp_path / "daemon.pid"
     path.write_text(text)
     remove_pid(path)

@@ -16,7 +16,7 @@ from gastown_mail.sessions.processes import bare_shell
         "bash --", "bash -", "busybox sh", "sh -e", "fish -C 'set x'", "bash -il",
     ],
 )  # fmt: skip
-def test_bare(command: str) -> None:
+def test_a_bare_shell_is_recognized(command: str) -> None:
     assert bare_shell(shlex.split(command))
 
 
@@ -29,9 +29,9 @@ def test_bare(command: str) -> None:
         "busybox top", "sh -ec x", "fish --command=ls", "bash -eo pipefail script", "vim", "shell",
     ],
 )  # fmt: skip
-def test_not_bare(command: str) -> None:
+def test_a_shell_that_runs_a_program_is_not_bare(command: str) -> None:
     assert bare_shell(shlex.split(command)) == ""
 
 
-def test_nothing_is_known_of_no_arguments() -> None:
+def test_without_arguments_a_process_is_unknown() -> None:
     assert bare_shell([]) is None

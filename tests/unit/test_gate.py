@@ -1,4 +1,4 @@
-"""The gate of automatic starts: back-off that grows, a crash window that slides, a quarantine that ends."""
+"""Automatic starts: a back-off that grows, a crash window that slides, a quarantine that ends."""
 
 import itertools
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ def moment(epoch: float) -> datetime:
 
 
 def pause(gate: StartHistory, now: float = NOW) -> float:
-    """For how long no automatic start is let through."""
+    """Return for how long automatic starts are blocked."""
     return (max(gate.not_before, gate.quarantined_until) - moment(now)).total_seconds()
 
 
@@ -38,7 +38,7 @@ def blocked_reason(gate: StartHistory, now: float) -> str | None:
 def attempt(
     gate: StartHistory, now: float, settings: DaemonSettings = DAEMON, *, failed: bool = False
 ) -> tuple[StartHistory, bool]:
-    """Want an automatic start, and make it if the gate lets it through; was it let through?"""
+    """Try an automatic start; return the new history and whether it was allowed."""
     considered = check_crash_loop(gate, moment(now), settings)
     if blocked_reason(considered, now):
         return considered, False
@@ -48,7 +48,7 @@ def attempt(
 def attempts(
     times: list[float], settings: DaemonSettings = NO_BACK_OFF, gate: StartHistory = NO_HISTORY
 ) -> StartHistory:
-    """Make these starts, each of which must be let through."""
+    """Make these starts; each must be allowed."""
     for now in times:
         gate, passed = attempt(gate, now, settings)
         assert passed, f"refused at {now - NOW}: {blocked_reason(gate, now)}"
@@ -56,14 +56,14 @@ def attempts(
 
 
 def in_quarantine(now: float = NOW, settings: DaemonSettings = NO_BACK_OFF) -> StartHistory:
-    """The gate of an agent whose crash loop has just shown."""
+    """Return the start history of an agent whose crash loop was just found."""
     gate, passed = attempt(attempts([now] * settings.crash_loop_count, settings), now, settings)
     assert not passed
     return gate
 
 
 def kept(gate: StartHistory) -> StartHistory:
-    """The gate as a daemon reads it that was started after it was written down."""
+    """Return the start history as a restarted daemon reads it."""
     return StartHistory.from_mapping(gate.to_mapping())
 
 
@@ -109,7 +109,7 @@ def test_a_refused_start_does_not_make_the_back_off_longer() -> None:
     assert attempt(gate, NOW + 90)[1]
 
 
-def test_after_its_history_is_forgotten_the_back_off_begins_anew() -> None:
+def test_the_back_off_restarts_after_the_history_is_forgotten() -> None:
     gate = attempts([NOW, NOW + 30, NOW + 90], DAEMON)
     assert pause(gate, NOW + 90) == 120
 
@@ -132,11 +132,11 @@ def test_a_session_is_stable_when_it_has_lived_for_a_whole_window(age: float, st
     ],
     ids=["open", "back-off", "quarantine", "trial", "failed"],
 )
-def test_the_gate_survives_our_own_restart(gate: StartHistory) -> None:
+def test_the_start_history_survives_a_restart_of_the_daemon(gate: StartHistory) -> None:
     assert kept(gate) == gate
 
 
-def test_a_gate_kept_between_all_steps_decides_as_one_that_was_not() -> None:
+def test_a_stored_start_history_decides_like_one_in_memory() -> None:
     gate = other = NO_HISTORY
     for now in itertools.accumulate([20.0] * 400, initial=NOW):
         gate, passed = attempt(gate, now)
@@ -160,7 +160,7 @@ def test_starts_spread_over_more_than_the_window_are_no_crash_loop() -> None:
 
 
 def test_the_window_slides_with_the_start_that_is_wanted() -> None:
-    """It neither begins anew at fixed moments nor holds on to what is long ago."""
+    """It does not restart at fixed moments and does not keep old starts."""
     gate = attempts([NOW, *(NOW + minute * MINUTE for minute in (11, 12, 13, 14))])
 
     assert not attempt(gate, NOW + 14.9 * MINUTE, NO_BACK_OFF)[1]
@@ -182,7 +182,7 @@ def test_starts_that_failed_count_like_any_other() -> None:
     )
 
 
-def test_a_start_that_came_up_takes_the_mark_of_the_failed_one_away() -> None:
+def test_a_successful_start_clears_the_mark_of_a_failed_one() -> None:
     gate = record_start(NO_HISTORY, NOW, DAEMON, failed=True)
 
     assert not record_start(gate, NOW + 30, DAEMON, failed=False).failed
@@ -202,7 +202,7 @@ def test_quarantine_ends_by_itself_with_one_start_on_trial() -> None:
 
 
 def test_a_trial_is_remembered_however_late_the_second_start_comes() -> None:
-    """Only a session that was stable ends it; then the whole history is forgotten."""
+    """Only a stable session ends the trial; then the whole history is forgotten."""
     gate = kept(attempts([NOW + 100 * MINUTE], gate=in_quarantine()))
 
     assert not attempt(gate, NOW + 200 * MINUTE, NO_BACK_OFF)[1]
@@ -218,7 +218,7 @@ def test_a_quarantine_shorter_than_the_window_ends_with_a_trial_too() -> None:
 
 @pytest.mark.parametrize("step", [-86_400.0, -1.0, 1.0, 86_400.0, -NOW, 10 * 365 * 86_400.0])
 @pytest.mark.parametrize("gate", [attempts([NOW], DAEMON), in_quarantine(), attempts([NOW] * 5)])
-def test_a_stepped_clock_is_answered_too(gate: StartHistory, step: float) -> None:
+def test_a_stepped_clock_gets_an_answer(gate: StartHistory, step: float) -> None:
     after, passed = attempt(gate, NOW + step)
 
     if passed:
@@ -249,7 +249,7 @@ GAPS = st.lists(
 def test_no_window_ever_sees_more_starts_than_a_crash_loop_has(
     settings: DaemonSettings, gaps: list[tuple[float, bool]]
 ) -> None:
-    """Whatever is wanted when, as long as the quarantine is no shorter than the window."""
+    """For any starts at any time, as long as the quarantine is no shorter than the window."""
     gate, now, made = NO_HISTORY, NOW, []
     for gap, failed in gaps:
         now += gap

@@ -1,4 +1,4 @@
-"""Whom a heartbeat starts, whom it pokes, whom it leaves alone."""
+"""Which agents a heartbeat starts, pokes or leaves alone."""
 
 import itertools
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def ago(minutes: float) -> datetime:
 
 
 def idle(minutes: float = 60.0, *, age: float = 600.0, incarnation: str = "now", **more: object) -> Session:
-    """A session without output for so many minutes, started `age` minutes ago."""
+    """Return a session without output for so many minutes, started `age` minutes ago."""
     session = Session(
         name=WITNESS.session, id="$1", pane="%1", pid=4711, incarnation=incarnation, generation=1,
         agent=WITNESS.address, dead=False, exit_status=None, attached=0, activity=ago(minutes),
@@ -57,18 +57,18 @@ def act(
 
 @pytest.mark.parametrize("desired", [None, Desired.RUNNING])
 @pytest.mark.parametrize("session", [None, idle(dead=True)], ids=["none", "dead pane"])
-def test_an_agent_that_must_run_and_does_not_is_started(
+def test_an_agent_that_should_run_and_does_not_is_started(
     desired: Desired | None, session: Session | None
 ) -> None:
     assert isinstance(act(DEACON, session, desired=desired), StartAgent)
 
 
 @pytest.mark.parametrize("session", [None, idle(dead=True)], ids=["none", "dead pane"])
-def test_an_agent_that_need_not_run_is_left_ended(session: Session | None) -> None:
+def test_an_agent_that_need_not_run_is_not_started(session: Session | None) -> None:
     assert isinstance(act(WITNESS, session, desired=Desired.RUNNING), Skip)
 
 
-def test_an_agent_whose_request_ended_it_and_could_not_start_it_is_started() -> None:
+def test_an_agent_that_a_request_ended_and_could_not_start_is_started() -> None:
     assert isinstance(act(WITNESS, None, desired=Desired.RUNNING, successor_owed=True), StartAgent)
 
 
@@ -81,7 +81,7 @@ def test_a_start_waits_for_its_back_off_and_no_longer(seconds: float, started: b
 
 @pytest.mark.parametrize("desired", [Desired.STOPPED, Desired.PAUSED])
 @pytest.mark.parametrize("session", [None, idle(), idle(dead=True), idle(incarnation="")])
-def test_what_is_stopped_or_paused_is_neither_started_nor_poked(
+def test_a_stopped_or_paused_agent_is_neither_started_nor_poked(
     desired: Desired, session: Session | None
 ) -> None:
     left = act(DEACON, session, desired=desired)
@@ -91,14 +91,14 @@ def test_what_is_stopped_or_paused_is_neither_started_nor_poked(
 
 
 @pytest.mark.parametrize("dead", [True, False])
-def test_a_session_that_is_not_ours_is_left_alone(dead: bool) -> None:
+def test_an_unmanaged_session_is_left_alone(dead: bool) -> None:
     left = act(DEACON, idle(incarnation="", dead=dead))
 
     assert isinstance(left, Skip)
     assert "not ours" in left.why
 
 
-def test_an_idle_agent_is_poked_with_the_words_of_its_settings() -> None:
+def test_an_idle_agent_is_poked_with_the_text_of_its_settings() -> None:
     session = idle()
 
     assert act(WITNESS, session) == PokeAgent(WITNESS, session, TEXT, unanswered=0)
@@ -108,21 +108,19 @@ def test_an_agent_without_a_poke_is_not_poked() -> None:
     assert isinstance(act(replace(WITNESS, poke=None), idle()), Skip)
 
 
-def test_an_agent_with_a_person_in_front_is_not_poked() -> None:
+def test_an_agent_with_an_attached_client_is_not_poked() -> None:
     assert isinstance(act(WITNESS, idle(attached=1)), Skip)
 
 
 @pytest.mark.parametrize(("minutes", "poked"), [(0, False), (1.9, False), (2.1, True)])
-def test_an_agent_that_was_active_a_moment_ago_is_not_poked(minutes: float, poked: bool) -> None:
+def test_a_recently_active_agent_is_not_poked(minutes: float, poked: bool) -> None:
     assert isinstance(act(WITNESS, idle(minutes)), PokeAgent) is poked
 
 
 @pytest.mark.parametrize(
     ("misses", "wait"), [(0, 7.5), (1, 11.25), (2, 16.875), (3, 25.3125), (4, 30), (5, 30), (1000, 30)]
 )
-def test_each_poke_without_an_answer_makes_the_next_one_later_up_to_half_an_hour(
-    misses: int, wait: float
-) -> None:
+def test_each_unanswered_poke_delays_the_next_one_up_to_half_an_hour(misses: int, wait: float) -> None:
     def after(minutes: float) -> Decision:
         return act(WITNESS, idle(minutes), last_poke=ago(minutes), unanswered=misses)
 
@@ -133,7 +131,7 @@ def test_each_poke_without_an_answer_makes_the_next_one_later_up_to_half_an_hour
 
 
 @pytest.mark.parametrize(("minutes", "poked"), [(4.4, False), (4.6, True), (5, True)])
-def test_a_poke_may_be_early_by_as_much_as_heartbeats_are(minutes: float, poked: bool) -> None:
+def test_a_poke_may_be_as_early_as_heartbeats_may(minutes: float, poked: bool) -> None:
     answered = idle(3)
 
     assert isinstance(act(WITNESS, answered, last_poke=ago(minutes)), PokeAgent) is poked
@@ -168,7 +166,7 @@ def test_a_heartbeat_longer_than_the_longest_back_off_is_kept() -> None:
 
 
 def heartbeats(answers: bool, hours: int) -> Iterator[datetime]:
-    """The moments of pokes to an agent that answers each one after 10 s, or none, seen every 5 min."""
+    """Return the times of pokes to an agent that answers after 10 s or never; heartbeats every 5 min."""
     record, session, now = AgentRecord(), idle(0, age=0), NOW
     for beat in range(hours * 12):
         now = NOW + beat * 5 * MINUTE
@@ -184,7 +182,7 @@ def test_an_agent_that_answers_is_poked_at_every_heartbeat() -> None:
     assert len(list(heartbeats(answers=True, hours=2))) == 23
 
 
-def test_an_agent_that_never_answers_is_poked_every_half_hour_in_the_end() -> None:
+def test_an_agent_that_never_answers_is_finally_poked_every_half_hour() -> None:
     pokes = list(heartbeats(answers=False, hours=12))
 
     gaps = [(later - earlier) / MINUTE for earlier, later in itertools.pairwise(pokes)]
@@ -214,7 +212,7 @@ SESSIONS = st.none() | st.builds(
     st.sampled_from([None, *Desired]),
     st.sampled_from([WITNESS, DEACON]),
 )
-def test_whatever_the_clock_says_only_ours_are_poked_and_only_what_has_ended_is_started(
+def test_at_any_clock_only_managed_sessions_are_poked_and_only_ended_ones_started(
     session: Session | None, last_poke: datetime, misses: int, desired: Desired | None, agent: Agent
 ) -> None:
     done = act(agent, session, last_poke=last_poke, unanswered=misses, desired=desired)
@@ -240,7 +238,7 @@ def test_after_a_step_of_the_clock_a_living_agent_is_at_most_poked(hours: int) -
         assert isinstance(act(DEACON, session, now=stepped, last_poke=ago(1), unanswered=2), PokeAgent | Skip)
 
 
-def test_every_agent_gets_one_act_in_its_place() -> None:
+def test_every_agent_gets_one_decision_in_order() -> None:
     agents = [replace(WITNESS, address=f"rig/crew/{number}") for number in range(50)]
 
     acts = plan([AgentSnapshot(agent, AgentRecord(), None) for agent in agents], NOW, DAEMON)

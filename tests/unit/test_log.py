@@ -1,4 +1,4 @@
-"""The log: one JSON object per line, bounded, from several processes, and never in the program's way."""
+"""The log: one JSON object per line, bounded, from several processes, and never an obstacle."""
 
 import json
 import logging
@@ -139,7 +139,7 @@ def test_a_stream_that_is_true_is_stderr(capsys: pytest.CaptureFixture[str]) -> 
     assert json.loads(capsys.readouterr().err)["event"] == "heard"
 
 
-def test_the_file_and_its_past_are_bounded(path: Path) -> None:
+def test_the_log_file_and_its_backups_are_bounded(path: Path) -> None:
     handler = _SharedFileHandler(path, size=2000, files=3)
     for number in range(200):
         handler.handle(logging.makeLogRecord({"msg": f"event {number}", "name": "n"}))
@@ -166,7 +166,7 @@ def test_several_processes_and_their_forks_lose_no_line(path: Path) -> None:
     assert len(files) > 3
 
 
-def test_a_file_taken_away_is_made_again(path: Path) -> None:
+def test_a_removed_log_file_is_made_again(path: Path) -> None:
     configure(log_file=path)
     log_event(logger, "first")
     path.rename(path.with_name("moved"))
@@ -176,9 +176,7 @@ def test_a_file_taken_away_is_made_again(path: Path) -> None:
     assert [line["event"] for line in lines_of(path)] == ["third"]
 
 
-def test_trouble_with_the_log_never_reaches_the_program(
-    path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failing_log_never_fails_the_program(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Mute:
         def __str__(self) -> str:
             raise RuntimeError("no words")
@@ -197,7 +195,7 @@ def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
         configure(log_file=tmp_path / "file" / "daemon.log")
 
 
-def test_the_log_and_its_past_take_no_more_than_the_size_said(tmp_path: Path) -> None:
+def test_the_log_and_its_backups_stay_within_the_configured_size(tmp_path: Path) -> None:
     configure(log_file=tmp_path / "daemon.log", size=100_000)
 
     for _ in range(3000):

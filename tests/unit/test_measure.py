@@ -117,7 +117,7 @@ print(
     assert dead_references(checkout, ["GUIDE"]) == sorted([*found, "docs/here.md:1 GUIDE"])
 
 
-def test_what_lies_in_hidden_folders_is_not_the_repositorys(checkout: Path) -> None:
+def test_hidden_folders_are_not_part_of_the_repository(checkout: Path) -> None:
     (checkout / ".venv").mkdir()
     (checkout / ".venv" / "README.md").write_text("[gone](gone.md)\n")
 

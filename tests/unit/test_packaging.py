@@ -1,4 +1,4 @@
-"""What is shipped: version, typing marker, template, the public names, and what they cost to import."""
+"""The package: version, typing marker, template, public names, and the cost of importing them."""
 
 import ast
 import re
@@ -45,7 +45,7 @@ def test_every_dependency_is_pinned() -> None:
     assert [name for name in names if f"\n{name.strip().lower()}==" not in pinned] == []
 
 
-def test_constraints_are_names_and_versions_alone() -> None:
+def test_constraints_are_only_names_and_versions() -> None:
     lines = (REPOSITORY / "constraints.txt").read_text().splitlines()[1:]
 
     assert [line for line in lines if line.count("==") != 1 or set(line) & set(" /:@")] == []
@@ -55,7 +55,7 @@ def test_types_are_shipped() -> None:
     assert files("gastown_mail").joinpath("py.typed").is_file()
 
 
-def test_the_template_is_shipped_and_says_nothing_but_the_defaults(tmp_path: Path) -> None:
+def test_the_template_is_shipped_and_matches_the_defaults(tmp_path: Path) -> None:
     defaults = load_settings(tmp_path, environ={})
     template = files("gastown_mail").joinpath("cli", "town.toml").read_text()
     (tmp_path / "town.toml").write_text(template)
@@ -118,7 +118,7 @@ def test_the_readme_names_every_folder_of_the_package_and_no_other() -> None:
     assert sorted(re.findall(r"^gastown_mail/(\w+)/", README, re.MULTILINE)) == sorted(folders)
 
 
-def test_the_readmes_request_is_one() -> None:
+def test_the_readmes_request_is_valid() -> None:
     lines = re.search(r"^(now=.*)\n(?:.*\n)+?  ('\{.*\}')$", README, re.MULTILINE)
     assert lines
     element = subprocess.check_output(["bash", "-c", f"{lines[1]}; printf %s {lines[2]}"], timeout=30)

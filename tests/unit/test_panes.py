@@ -1,4 +1,4 @@
-"""What one line of `list-panes` means, whatever programs write into the texts of it."""
+"""The meaning of a line of `list-panes`, whatever programs write into its texts."""
 
 from datetime import UTC, datetime
 
@@ -85,13 +85,13 @@ def test_the_agents_pane_counts_not_the_active_one() -> None:
     assert (found.pane, found.pid, found.dead) == ("%1", 4711, False)
 
 
-def test_without_the_agents_pane_the_session_is_dead_and_no_pid_is_told() -> None:
+def test_without_the_agents_pane_the_session_is_dead_and_has_no_pid() -> None:
     found = session(row(pane_id="%2", pane_pid="1234"))
 
     assert (found.pane, found.pid, found.dead, found.incarnation) == ("%1", 0, True, "t0ken")
 
 
-def test_a_session_that_is_not_ours() -> None:
+def test_a_session_without_our_options_is_unmanaged() -> None:
     bare = {"generation": "", "started": "", "agent_pane": "", "incarnation": "", "agent": ""}
     found = session(row(active="0", **bare), row(pane_id="%2", pane_pid="1234", active="1", **bare))
 
@@ -100,7 +100,7 @@ def test_a_session_that_is_not_ours() -> None:
 
 
 @pytest.mark.parametrize("token", ["a b", "a" * 129, "x,#{y}", "ä"])
-def test_a_token_that_is_none_makes_the_session_not_ours(token: str) -> None:
+def test_an_invalid_token_makes_the_session_unmanaged(token: str) -> None:
     assert session(row(incarnation=token)).incarnation == ""
 
 
@@ -113,24 +113,24 @@ def test_spoiled_options_of_one_session_do_not_blind_the_town(options: dict[str,
     assert (found.generation, found.started_at) in [(0, at(1766225500.25)), (7, at(1766225500))]
 
 
-def test_who_looks_at_the_window_from_another_session_is_attached_too() -> None:
+def test_a_client_of_a_grouped_session_counts_as_attached() -> None:
     assert session(row(session_attached="0", window_active_clients="2")).attached == 2
 
 
-def test_sessions_are_told_apart_by_their_id() -> None:
+def test_sessions_are_distinguished_by_their_id() -> None:
     found = group_sessions(parse_panes(row() + "\n" + row(session_id="$2", session_name="gt-mayor-2") + "\n"))
 
     assert {name: one.id for name, one in found.items()} == {"gt-mayor": "$1", "gt-mayor-2": "$2"}
 
 
-def test_no_text_is_no_session() -> None:
+def test_an_empty_listing_has_no_session() -> None:
     assert group_sessions(parse_panes("")) == {}
 
 
 @pytest.mark.parametrize(
     "text", ["lost server", row(pane_pid=""), row(session_attached="many"), "|".join(["1"] * 3), row(pid="x")]
 )
-def test_a_line_that_is_not_understood_is_unknown(text: str) -> None:
+def test_an_unreadable_line_is_an_unknown_state(text: str) -> None:
     with pytest.raises(StateUnknown, match="not understood"):
         parse_panes(text)
 
@@ -139,7 +139,7 @@ printable = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_chara
 
 
 @given(command=printable, agent=printable, name=st.text(st.characters(exclude_categories=["Cc", "Cs"])))
-def test_texts_arrive_as_they_are(command: str, agent: str, name: str) -> None:
+def test_texts_arrive_unchanged(command: str, agent: str, name: str) -> None:
     (pane,) = parse_panes(row(command=command, agent=agent, session_name=name) + "\n")
 
     found = pane.session

@@ -1,4 +1,4 @@
-"""The package's public names, and those of the release before, which still work but say their successor."""
+"""The package's public names, and the former ones, which still work and warn with the new name."""
 
 import pytest
 
@@ -21,7 +21,7 @@ def test_an_old_name_is_the_new_class_and_warns_every_time(old: str, new: str) -
             assert getattr(gastown_mail, old) is getattr(gastown_mail, new)
 
 
-def test_a_name_that_never_was_is_an_attribute_error() -> None:
+def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Nothing'"):
         gastown_mail.Nothing  # noqa: B018
 

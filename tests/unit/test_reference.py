@@ -1,4 +1,4 @@
-"""The reference says what the code says: each page is what `make docs` would write now."""
+"""The reference matches the code: each page is what `make docs` would write now."""
 
 from pathlib import Path
 

@@ -19,7 +19,7 @@ from gastown_mail.contracts.settings import load_settings
 from gastown_mail.town.discovery import fingerprint
 from gastown_mail.town.roster import Roster, load_roster
 
-# few letters, many hyphens, and the words of the forms: so that names collide
+# Few letters, many hyphens and the words of the forms, so that names collide.
 NAMES = st.lists(
     st.sampled_from(["a", "b", "crew", "polecat", "witness", "refinery"]), min_size=1, max_size=3
 ).map("-".join)
@@ -75,7 +75,7 @@ def test_the_agents_of_a_town_are_found_on_disk(tmp_path: Path) -> None:
     assert roster.rigs == {"gastown"}
 
 
-def test_what_nobody_said_is_as_in_the_contract(tmp_path: Path) -> None:
+def test_undeclared_values_are_the_contracts_defaults(tmp_path: Path) -> None:
     roster = roster_of(tmp_path, *rig("r", "witness", "crew/x"), "deacon")
     assert {agent.command for agent in roster.agents.values()} == {DEFAULT_COMMAND}
     assert {agent.stop_grace for agent in roster.agents.values()} == {5}
@@ -126,7 +126,7 @@ def test_every_spelling_means_its_agent(tmp_path: Path, canonical: str, spelling
         ("x" * 10_000, "is no address"),
     ],
 )
-def test_what_names_nobody_is_refused_with_the_reason(tmp_path: Path, spelling: str, words: str) -> None:
+def test_an_address_of_no_agent_is_refused_with_the_reason(tmp_path: Path, spelling: str, words: str) -> None:
     reason = refusal(roster_of(tmp_path, *rig("a", "witness"), *rig("b-c")), spelling)
     assert words in reason
     assert len(reason) < 300
@@ -224,7 +224,7 @@ def test_declared_agents_need_no_folders_and_bring_their_rig(tmp_path: Path) -> 
     assert roster.resolve("far/x").work_dir == tmp_path / "far" / "crew" / "x"
 
 
-def test_a_short_declaration_means_the_crew_member_who_is_there(tmp_path: Path) -> None:
+def test_a_short_declaration_means_the_existing_crew_member(tmp_path: Path) -> None:
     roster = roster_of(tmp_path, *rig("r", "crew/x", "polecats/x"), toml='[agents."r/x"]\ncommand = "mine"')
     assert roster.resolve("r/crew/x").command == "mine"
     assert roster.resolve("r/polecats/x").command == DEFAULT_COMMAND
@@ -269,7 +269,7 @@ def test_declarations_that_contradict_each_other_are_settings_errors(
         (["crew/x", "polecats/crew-x"], "r/crew/x", "r/polecats/crew-x"),
     ],
 )
-def test_of_two_with_one_session_only_the_first_by_rank_is_taken(
+def test_of_two_agents_with_one_session_only_the_higher_ranked_is_accepted(
     tmp_path: Path, agents: list[str], kept: str, lost: str
 ) -> None:
     roster = roster_of(tmp_path, *rig("r", *agents))
@@ -289,7 +289,7 @@ def test_a_declared_session_is_taken_from_one_that_was_found(tmp_path: Path) -> 
     assert "mayor/ is left out" in refusal(roster, "mayor")
 
 
-def test_one_that_is_left_out_gives_its_spelling_to_nobody(tmp_path: Path) -> None:
+def test_the_spelling_of_a_rejected_agent_names_no_other(tmp_path: Path) -> None:
     roster = roster_of(tmp_path, *rig("r", "polecats/witness"))
     assert "there is no agent" in refusal(roster, "r/witness")
     assert roster.resolve("r-polecat-witness").address == "r/polecats/witness"
@@ -303,7 +303,7 @@ def test_a_spelling_of_two_agents_is_ambiguous_and_their_own_addresses_are_not(t
 
 
 def readings(spelling: str, rigs: Iterable[str]) -> set[str]:
-    """The addresses that a spelling can stand for in a town of these rigs, by the table of the contract."""
+    """Return the addresses that a spelling can mean in a town with these rigs, by the contract's table."""
     form = parse_address(spelling)
     if form:
         return {form.address}
@@ -355,7 +355,7 @@ def test_a_thousand_agents_are_read(tmp_path: Path) -> None:
 
 
 LATER = 60.0
-"""Seconds after the last change, when it has settled."""
+"""Seconds after the last change, when the folder counts as settled."""
 
 
 def signs_of(root: Path) -> tuple[object, ...] | None:
@@ -376,7 +376,7 @@ def signs_of(root: Path) -> tuple[object, ...] | None:
     ],
     ids=range(8),
 )
-def test_whatever_changes_the_roster_changes_its_signs(
+def test_all_that_changes_the_roster_changes_its_fingerprint(
     tmp_path: Path, change: Callable[[Path], object]
 ) -> None:
     root = make(tmp_path, "rig/.beads", "rig/crew/max", "other")
@@ -389,13 +389,13 @@ def test_whatever_changes_the_roster_changes_its_signs(
     assert signs_of(root) != before
 
 
-def test_what_has_changed_just_now_has_no_signs_yet(tmp_path: Path) -> None:
+def test_a_folder_that_has_just_changed_has_no_fingerprint_yet(tmp_path: Path) -> None:
     root = make(tmp_path, "rig/.beads")
 
     assert fingerprint(root, time.time()) is None
 
 
-def test_the_daemons_own_files_change_no_signs(tmp_path: Path) -> None:
+def test_the_daemons_own_files_do_not_change_the_fingerprint(tmp_path: Path) -> None:
     root = make(tmp_path, "rig/.beads", "daemon")
     before = signs_of(root)
 

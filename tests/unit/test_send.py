@@ -1,4 +1,4 @@
-"""What a sender puts together, before anything goes anywhere."""
+"""What a sender builds before anything is sent."""
 
 import json
 import subprocess
@@ -45,7 +45,7 @@ def test_an_element_has_only_the_keys_that_were_given() -> None:
     assert before - timedelta(seconds=1) < parse_time(found["timestamp"]) <= datetime.now(UTC)
 
 
-def test_every_key_has_its_place() -> None:
+def test_the_keys_have_a_fixed_order() -> None:
     element = composed("cycle", "mayor/", to="deacon/", token="t0k", reason="tired", handoff="next: #12")
 
     assert list(json.loads(element)) == [
@@ -86,14 +86,14 @@ def test_the_longest_reason_and_handoff_go_through_and_one_more_does_not() -> No
         composed("cycle", handoff="ü" * (MAX_HANDOFF_BYTES // 2) + "x")
 
 
-def test_an_element_that_no_clerk_would_read_is_not_sent() -> None:
+def test_an_element_that_the_clerk_would_reject_is_not_sent() -> None:
     """Each control character of the handoff takes six bytes in JSON."""
     with pytest.raises(SettingsError, match=f"the limit is {MAX_ELEMENT_BYTES}"):
         composed("cycle", handoff="\x01" * 40_000)
 
 
 @pytest.mark.parametrize("where", ["asker", "to", "reason", "handoff"])
-def test_text_that_is_no_unicode_is_not_sent(where: str) -> None:
+def test_text_that_is_not_unicode_is_not_sent(where: str) -> None:
     wrong: dict[str, str] = {where: "half a pair: \ud800"}
     with pytest.raises(SettingsError, match="was not sent"):
         composed("cycle", **wrong)

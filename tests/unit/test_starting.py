@@ -1,4 +1,4 @@
-"""Before anybody is ended: can the successor be started? And what it is told."""
+"""The preflight before a session is ended, and the successor's first prompt."""
 
 import shlex
 from pathlib import Path
@@ -57,7 +57,7 @@ def fault(work_dir: Path, command: str, **env: str) -> str | None:
         " \n sh -c true\n",
     ],
 )
-def test_a_program_that_is_there_can_be_started(work_dir: Path, command: str) -> None:
+def test_an_existing_program_passes_preflight(work_dir: Path, command: str) -> None:
     assert fault(work_dir, command) is None
 
 
@@ -99,11 +99,11 @@ def test_a_program_that_is_missing_is_named_with_a_remedy(work_dir: Path, comman
         "X=1",
     ],
 )
-def test_what_only_a_shell_can_tell_is_left_to_the_start(work_dir: Path, command: str) -> None:
+def test_preflight_does_not_judge_shell_commands(work_dir: Path, command: str) -> None:
     assert fault(work_dir, command) is None
 
 
-def test_the_agents_own_path_is_where_its_program_is_sought(work_dir: Path) -> None:
+def test_preflight_searches_the_agents_own_path(work_dir: Path) -> None:
     own = str(work_dir / "bin")
 
     assert fault(work_dir, "agent {prompt}", PATH=own) is None
@@ -111,7 +111,7 @@ def test_the_agents_own_path_is_where_its_program_is_sought(work_dir: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["missing", "file"])
-def test_a_work_dir_that_is_none_is_named_with_a_remedy(work_dir: Path, kind: str) -> None:
+def test_an_invalid_work_dir_is_named_with_a_remedy(work_dir: Path, kind: str) -> None:
     place = work_dir / ("notes" if kind == "file" else "nowhere")
 
     said = fault(place, "sh")
@@ -121,7 +121,7 @@ def test_a_work_dir_that_is_none_is_named_with_a_remedy(work_dir: Path, kind: st
     assert "work_dir" in said
 
 
-def test_the_first_prompt_says_who_why_and_where_the_handoff_lies(tmp_path: Path) -> None:
+def test_the_first_prompt_names_the_agent_the_reason_and_the_handoff(tmp_path: Path) -> None:
     agent = an_agent(tmp_path, "sh")
     handoff = tmp_path / "gt-gastown-crew-max.md"
 
@@ -137,7 +137,7 @@ def test_no_two_incarnations_are_alike() -> None:
     tokens = {new_incarnation() for _ in range(1000)}
 
     assert len(tokens) == 1000
-    assert min(map(len, tokens)) >= 32, "enough bits that nobody guesses one"
+    assert min(map(len, tokens)) >= 32, "too many bits to guess"
 
 
 @pytest.mark.parametrize("result", StartResult)

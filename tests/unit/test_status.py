@@ -1,4 +1,4 @@
-"""What `status` says of what was seen: the verdict, its reasons, and the table."""
+"""What `status` makes of the collected facts: the verdict, its reasons, and the table."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -52,7 +52,7 @@ def row(record: AgentRecord | None = NO_RECORD, session: Session | None = ALIVE,
 
 
 def well(**parts: Any) -> Report:
-    """A town that is served, but for what the test says."""
+    """Return the facts of a served town with the test's changes."""
     given: dict[str, Any] = {
         "town": "t", "root": "/t", "asked": NOW,
         "daemon": Daemon(held=True, pid=7, running=True, since=ago(hours=2), state_from="redis", state_age=0),
@@ -81,11 +81,11 @@ def verdict(report: Report) -> str:
     return format_report(report)[0]
 
 
-def test_a_town_that_is_served_runs_and_the_first_line_says_so() -> None:
+def test_a_served_town_is_running_and_the_first_line_says_so() -> None:
     assert verdict(well()) == "t: running"
 
 
-def test_a_town_without_daemon_that_says_so_itself_is_stopped_whatever_else_is_unknown() -> None:
+def test_a_town_whose_state_says_stopped_is_stopped_even_if_the_rest_is_unknown() -> None:
     report = well(
         daemon=Daemon(held=False, running=False), unknown={"redis": "it is gone"}, hosts=None, mail=None
     )
@@ -115,7 +115,7 @@ def test_a_town_without_daemon_that_says_so_itself_is_stopped_whatever_else_is_u
         ({"agents": [row(session=None)]}, "deacon/ must run and does not"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_degrades_the_town_and_is_named_in_the_first_line(parts: Any, reason: str) -> None:
+def test_a_problem_degrades_the_town_and_is_named_in_the_first_line(parts: Any, reason: str) -> None:
     report = well(**parts)
 
     assert verdict(report) == f"t: degraded: {reason}"
@@ -134,11 +134,11 @@ def test_what_is_wrong_degrades_the_town_and_is_named_in_the_first_line(parts: A
         {"agents": [agent_status(DEACON, None, AgentRecord(), host=HERE, now=NOW)]},
     ],
 )
-def test_what_is_as_it_should_be_or_not_known_to_be_wrong_does_not(parts: Any) -> None:
+def test_what_is_right_or_unknown_does_not_degrade_the_town(parts: Any) -> None:
     assert well(**parts).verdict == "running"
 
 
-def test_many_that_are_down_are_counted() -> None:
+def test_many_down_agents_are_counted() -> None:
     down = [row(session=None, address=f"rig/crew/{name}") for name in "abcde"]
 
     assert verdict(well(agents=down)).endswith(
@@ -146,7 +146,7 @@ def test_many_that_are_down_are_counted() -> None:
     )
 
 
-def test_a_paused_town_says_so_and_how_that_ends() -> None:
+def test_a_paused_town_says_how_to_resume_it() -> None:
     said = format_report(well(paused=True))
 
     assert said[0] == "t: running (the whole town is paused)"
@@ -154,7 +154,7 @@ def test_a_paused_town_says_so_and_how_that_ends() -> None:
     assert verdict(well(paused=True, unknown={"tmux": "why"})).startswith("t: degraded: tmux does not answer")
 
 
-def test_a_state_that_another_process_left_is_not_the_daemons() -> None:
+def test_a_state_that_another_process_left_does_not_count() -> None:
     left = State(running=True, pid=6, started_at=ago(hours=5))
 
     mine, unseen, nobody = (
@@ -176,7 +176,7 @@ def test_a_state_that_another_process_left_is_not_the_daemons() -> None:
         (ALIVE, THERE, "elsewhere"),
     ],
 )
-def test_only_a_living_session_of_ours_on_this_host_has_an_age(
+def test_only_a_living_managed_session_on_this_host_has_an_age(
     session: Session | None, host: str, observed: str
 ) -> None:
     seen = row(session=session, host=host)
@@ -191,7 +191,7 @@ def test_without_redis_what_is_desired_is_unknown_and_what_is_observed_is_not() 
     assert (seen.desired, seen.must_run, seen.observed, seen.restarts) == ("unknown", None, "alive", None)
 
 
-def test_a_wait_says_which_and_until_when() -> None:
+def test_a_back_off_says_which_one_and_until_when() -> None:
     later, much_later = NOW + timedelta(minutes=1), NOW + timedelta(hours=1)
     back_off = StartHistory(not_before=later, updated_at=NOW)
     both = back_off.model_copy(update={"quarantined_until": much_later})
@@ -207,14 +207,14 @@ def test_a_wait_says_which_and_until_when() -> None:
 
 
 @pytest.mark.parametrize("desired", [Desired.STOPPED, Desired.PAUSED])
-def test_who_is_not_to_be_started_waits_for_nothing(desired: Desired) -> None:
+def test_an_agent_that_should_not_start_has_no_back_off(desired: Desired) -> None:
     later = NOW + timedelta(minutes=1)
     gate = StartHistory(not_before=later, updated_at=NOW)
 
     assert note(row(AgentRecord(desired=desired, start_history=gate), None)) == "-"
 
 
-def test_a_poke_of_its_predecessor_is_none_of_this_session() -> None:
+def test_a_poke_of_the_predecessor_does_not_count_for_this_session() -> None:
     assert note(row(AgentRecord(last_poke=ago(seconds=60)))) == "poked 1m ago"
     assert note(row(AgentRecord(last_poke=ago(minutes=3)))) == "-"
 
@@ -232,7 +232,7 @@ def test_forty_agents_fit_eighty_columns_and_those_that_are_down_come_first() ->
     assert summarize(rows) == "40: 39 alive, 1 none; desired: 40 must run"
 
 
-def test_what_the_world_says_cannot_act_on_the_terminal() -> None:
+def test_foreign_text_cannot_control_the_terminal() -> None:
     report = well(unknown={"tmux": "a\x1b[31mred\nnews"})
 
     assert not any("\x1b" in line or "\n" in line for line in format_report(report))
@@ -245,14 +245,14 @@ def test_durations_are_short(seconds: float | None, said: str) -> None:
     assert format_short(seconds) == said
 
 
-def test_the_age_of_the_oldest_is_that_of_the_first_element_with_a_timestamp() -> None:
+def test_the_oldest_age_is_that_of_the_first_element_with_a_timestamp() -> None:
     wish, later = (f'{{"timestamp": "2025-12-20T11:5{minute}:00Z"}}'.encode() for minute in (5, 8))
 
     assert _oldest_age([b"\xff", b"[]", b'{"timestamp": 7}', wish, later], NOW) == 300
     assert _oldest_age([b"\xff", b"null"], NOW) is None
 
 
-def test_a_worker_that_was_silent_for_too_long_does_not_live() -> None:
+def test_a_worker_that_was_silent_for_too_long_is_not_alive() -> None:
     silent = _WorkerInfo(pid=1, machine="far", last_seen=NOW - _WORKER_TIMEOUT - timedelta(seconds=1))
 
     assert not silent.is_alive(NOW, same_machine=False)

@@ -81,20 +81,20 @@ def test_every_target_is_exact(name: str) -> None:
         ("list_session", 1),
     ],
 )
-def test_targets_inside_of_guarded_commands_are_seen_by_this_test(name: str, count: int) -> None:
+def test_this_test_sees_targets_inside_guarded_commands(name: str, count: int) -> None:
     assert len(targets(SAMPLES[name]())) == count
 
 
 @pytest.mark.parametrize(
     "name", ["", "a b", "a:b", "a.b", "$1", "=a", "a*", "#{x}", "ä", "a\n", "gt;kill-server"]
 )
-def test_a_name_that_tmux_could_read_otherwise_is_refused(name: str) -> None:
+def test_a_name_that_tmux_could_misread_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="session name"):
         commands.target_by_name(name)
 
 
 @pytest.mark.parametrize("ident", ["", "1", "gt-crew-max", "=a", "$", "$1;", "%1 ", "$1\n", "{marked}"])
-def test_what_is_no_id_is_refused(ident: str) -> None:
+def test_an_invalid_id_is_refused(ident: str) -> None:
     with pytest.raises(ValueError, match="no id"):
         commands.target_by_id(ident)
 
@@ -114,7 +114,7 @@ def test_a_quoted_text_is_one_line_of_plain_quotes(text: str) -> None:
     assert (quoted[0], quoted[-1]) == ('"', '"')
 
 
-def test_the_guard_of_a_kill_stands_around_the_kill() -> None:
+def test_the_guard_encloses_the_kill() -> None:
     condition, action = commands.kill("$7", "t0ken")[4:6]
 
     assert condition == "#{==:#{@gastown_incarnation},t0ken}"

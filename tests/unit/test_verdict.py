@@ -1,4 +1,4 @@
-"""What becomes of a request whose turn has come: the rules of CONTRACTS section 2 and of the fence."""
+"""What is done with a request that is next for its agent (docs/reference/contract.md#lifecycle-request)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -43,7 +43,7 @@ def asked(action: str = "restart", **more: object) -> LifecycleRequest:
 
 
 def living(incarnation: str = "now", started: float = -60.0, *, dead: bool = False) -> Session:
-    """The agent's session, started so many seconds after the request."""
+    """Return the agent's session, started so many seconds after the request."""
     return Session(
         name=MAX.session, id="$1", pane="%1", pid=4711, incarnation=incarnation, generation=1,
         agent=MAX.address, dead=dead, exit_status=None, attached=0, activity=ASKED_AT,
@@ -68,7 +68,7 @@ def case(
 
 def status(verdict: Decision) -> str:
     assert isinstance(verdict, Resolve), verdict
-    assert verdict.detail, "whoever is refused is told why"
+    assert verdict.detail, "a refusal says why"
     return verdict.status.value
 
 
@@ -80,7 +80,7 @@ def test_a_request_of_the_living_session_is_carried_out_on_it(action: str, token
     assert decide(case(asked(action, incarnation=token), session)) == Execute(session)
 
 
-def test_a_session_whose_program_has_ended_is_replaced_all_the_same() -> None:
+def test_a_session_whose_program_has_ended_is_replaced_too() -> None:
     session = living(dead=True)
 
     assert decide(case(asked(incarnation="now"), session)) == Execute(session)
@@ -97,7 +97,7 @@ def test_a_session_whose_program_has_ended_is_replaced_all_the_same() -> None:
         (None, None),
     ],
 )
-def test_a_request_of_a_session_that_is_gone_touches_nobody(
+def test_a_request_for_a_session_that_is_gone_touches_no_other(
     action: str, session: Session | None, token: str | None
 ) -> None:
     assert status(decide(case(asked(action, incarnation=token), session))) == "superseded"
@@ -126,7 +126,7 @@ def test_a_coarse_timestamp_means_any_instant_inside_its_last_digit(
     assert verdict == Execute(session) if meant else status(verdict) == "superseded"
 
 
-def test_a_request_from_a_clock_that_is_ahead_is_carried_out() -> None:
+def test_a_request_from_a_fast_clock_is_carried_out() -> None:
     session = living()
 
     verdict = decide(case(asked(timestamp="2025-12-21T10:12:21Z"), session))
@@ -135,7 +135,7 @@ def test_a_request_from_a_clock_that_is_ahead_is_carried_out() -> None:
 
 
 @pytest.mark.parametrize(("age", "expired"), [(HOUR, False), (HOUR + timedelta(seconds=5), True)])
-def test_a_request_older_than_the_longest_age_expires(age: timedelta, expired: bool) -> None:
+def test_a_request_older_than_the_maximum_age_expires(age: timedelta, expired: bool) -> None:
     session = living()
 
     verdict = decide(case(asked(), session, now=ASKED_AT + age))
@@ -143,7 +143,7 @@ def test_a_request_older_than_the_longest_age_expires(age: timedelta, expired: b
     assert status(verdict) == "expired" if expired else verdict == Execute(session)
 
 
-def test_a_revived_request_counts_as_asked_anew() -> None:
+def test_a_revived_request_counts_as_a_new_one() -> None:
     revived_at = NOW + 5 * HOUR
     session = living(started=4 * 3600)
 
@@ -160,7 +160,7 @@ def test_nothing_is_done_to_a_paused_agent(action: str) -> None:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_a_session_that_is_not_ours_is_refused(action: str) -> None:
+def test_a_request_for_an_unmanaged_session_is_refused(action: str) -> None:
     assert status(decide(case(asked(action), living(incarnation="")))) == "refused"
 
 
@@ -173,7 +173,7 @@ def test_a_session_that_is_not_ours_is_refused(action: str) -> None:
         (["cycle"], 0),
     ],
 )
-def test_of_several_requests_the_last_decides_and_shutdown_beats_all(
+def test_the_last_of_several_requests_decides_and_shutdown_beats_all(
     waiting: list[str], deciding: int
 ) -> None:
     session: Session | None = living()
@@ -192,7 +192,7 @@ def test_of_several_requests_the_last_decides_and_shutdown_beats_all(
 @pytest.mark.parametrize(
     "later", [{"incarnation": "gone"}, {"timestamp": "2025-12-20T08:00:00Z"}], ids=["of-another", "expired"]
 )
-def test_a_later_request_that_is_not_to_be_carried_out_overrules_nobody(
+def test_a_later_request_that_will_not_be_carried_out_overrules_none(
     action: str, later: dict[str, str]
 ) -> None:
     session = living()
@@ -203,18 +203,18 @@ def test_a_later_request_that_is_not_to_be_carried_out_overrules_nobody(
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-def test_whoever_may_ask_for_others_can_have_an_agent_without_session_started_or_ended(action: str) -> None:
+def test_an_authorized_sender_can_start_or_end_an_agent_without_session(action: str) -> None:
     assert decide(case(asked(action), None, asker="mayor/")) == Execute(None)
 
 
-def test_a_start_asked_for_before_the_last_change_is_superseded() -> None:
+def test_a_start_requested_before_the_last_change_is_superseded() -> None:
     record = AgentRecord(desired=Desired.STOPPED, changed_at=ASKED_AT + timedelta(seconds=3))
 
     assert status(decide(case(asked(), None, asker="mayor/", record=record))) == "superseded"
     assert decide(case(asked("shutdown"), None, asker="mayor/", record=record)) == Execute(None)
 
 
-def test_the_token_of_who_asks_is_a_proof_and_not_the_session_that_is_meant() -> None:
+def test_the_senders_token_is_a_proof_not_the_target_session() -> None:
     session = living("now")
     request = asked(incarnation="of-the-witness")
     asker, proven = "gastown/witness", Progress(sender_verified=True)
@@ -224,7 +224,7 @@ def test_the_token_of_who_asks_is_a_proof_and_not_the_session_that_is_meant() ->
     assert status(decide(case(request, late, asker=asker, work=proven))) == "superseded"
 
 
-def test_a_token_that_proves_nobody_means_a_session_that_is_gone() -> None:
+def test_a_token_that_proves_nothing_means_a_session_that_is_gone() -> None:
     request = asked(incarnation="of-somebody")
 
     assert status(decide(case(request, living(), asker="gastown/witness"))) == "superseded"
@@ -244,7 +244,7 @@ def test_a_token_that_proves_nobody_means_a_session_that_is_gone() -> None:
         ("operator", None, Progress(trusted=True), "carried out"),
     ],
 )
-def test_with_require_incarnation_nobody_speaks_for_another(
+def test_with_require_incarnation_no_agent_speaks_for_another(
     asker: str, token: str | None, work: Progress, expected: str
 ) -> None:
     request = asked(incarnation=token) if token else asked()
@@ -270,25 +270,23 @@ BEGUN = Progress(attempts=1, started_at=NOW, target_incarnation="victim", succes
         (living("successor", started=20, dead=True), Execute(living("successor", started=20, dead=True))),
     ],
 )
-def test_work_that_has_begun_goes_on_wherever_it_was_left(
-    action: str, session: Session | None, expected: Decision
-) -> None:
+def test_started_work_resumes_at_any_step(action: str, session: Session | None, expected: Decision) -> None:
     assert decide(case(asked(action), session, work=BEGUN)) == expected
 
 
 @pytest.mark.parametrize("stranger", [living("stranger", started=30), living("")])
-def test_work_that_has_begun_spares_a_stranger_in_its_place(stranger: Session) -> None:
+def test_started_work_spares_another_session_in_its_place(stranger: Session) -> None:
     assert status(decide(case(asked(), stranger, work=BEGUN))) == "superseded"
 
 
 @pytest.mark.parametrize("stranger", [living(""), living("stranger")])
-def test_work_that_began_without_a_session_spares_whoever_is_there_now(stranger: Session) -> None:
+def test_work_that_started_without_a_session_spares_the_current_one(stranger: Session) -> None:
     work = Progress(attempts=1, started_at=NOW)
 
     assert status(decide(case(asked(), stranger, asker="mayor/", work=work))) == "superseded"
 
 
-def test_what_has_begun_is_neither_expired_nor_paused_nor_overruled() -> None:
+def test_started_work_is_neither_expired_nor_paused_nor_overruled() -> None:
     paused = AgentRecord(desired=Desired.PAUSED)
     much_later = NOW + 5 * HOUR
 
@@ -309,7 +307,7 @@ REQUESTS = st.builds(
 
 
 @given(REQUESTS, SESSIONS, st.sampled_from([MAX.address, "mayor/", "operator"]), st.floats(-9e3, 9e3))
-def test_only_the_session_that_is_meant_is_ever_a_victim(
+def test_only_the_target_session_is_ever_ended(
     request: LifecycleRequest, session: Session | None, asker: str, later: float
 ) -> None:
     verdict = decide(case(request, session, asker=asker, now=NOW + timedelta(seconds=later)))
@@ -319,11 +317,11 @@ def test_only_the_session_that_is_meant_is_ever_a_victim(
         assert session.incarnation
         older = session.started_at <= request.latest_timestamp
         assert request.incarnation == session.incarnation or (older and request.incarnation is None)
-    assert not isinstance(verdict, AlreadyDone), "nothing has begun yet"
+    assert not isinstance(verdict, AlreadyDone), "nothing has started yet"
 
 
 @given(REQUESTS, SESSIONS, TOKENS, st.lists(TOKENS.filter(bool), max_size=2))
-def test_begun_work_ends_nobody_but_its_victim_and_its_own_successors(
+def test_started_work_ends_only_its_target_and_its_own_successors(
     request: LifecycleRequest, session: Session | None, victim: str, successors: list[str]
 ) -> None:
     work = Progress(attempts=1, started_at=NOW, target_incarnation=victim, successors=tuple(successors))
@@ -350,11 +348,11 @@ def test_begun_work_ends_nobody_but_its_victim_and_its_own_successors(
         ("/witness", False),
     ],
 )
-def test_who_may_ask_for_whom(asker: str, allowed: bool) -> None:
+def test_senders_are_authorized_by_role_and_rig(asker: str, allowed: bool) -> None:
     assert is_authorized(asker, MAX) is allowed
 
 
-def test_the_witness_of_no_rig_may_not_ask_for_the_mayor() -> None:
+def test_a_witness_without_rig_may_not_ask_for_the_mayor() -> None:
     mayor = Agent(
         address="mayor/", role="mayor", rig="", name="", session="gt-mayor", work_dir=Path("/town"),
         command="agent", poke=None, keep_running=False, stop_grace=5.0, env={}, host="h",
