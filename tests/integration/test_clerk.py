@@ -102,25 +102,25 @@ def test_the_same_id_twice_is_one_request(town: Town) -> None:
 
 
 def test_the_same_bytes_twice_are_one_request(town: Town) -> None:
-    wish = element(WITNESS, "restart")
-    push(town, wish, wish)
+    raw = element(WITNESS, "restart")
+    push(town, raw, raw)
     accept_inbox(town)
-    push(town, wish)
+    push(town, raw)
 
     accept_inbox(town)
 
-    assert jobs(town) == [content_id(wish)]
+    assert jobs(town) == [content_id(raw)]
     assert nothing_is_left(town)
 
 
 def test_a_late_copy_of_a_settled_request_changes_nothing(town: Town) -> None:
-    wish = element(WITNESS, "restart", id="one")
-    push(town, wish)
+    raw = element(WITNESS, "restart", id="one")
+    push(town, raw)
     accept_inbox(town)
 
     assert town.requests.settle("one", WITNESS, RequestStatus.DONE, "so it was", datetime.now(UTC))
     settled = town.requests.record("one")
-    push(town, wish)
+    push(town, raw)
 
     accept_inbox(town)
 
@@ -207,8 +207,8 @@ def test_every_depth_of_nesting_is_survived(town: Town) -> None:
 
 
 def test_the_largest_element_is_read(town: Town) -> None:
-    wish = element(id="one", padding="")
-    largest = wish[:-2] + b"x" * (MAX_ELEMENT_BYTES - len(wish)) + wish[-2:]
+    raw = element(id="one", padding="")
+    largest = raw[:-2] + b"x" * (MAX_ELEMENT_BYTES - len(raw)) + raw[-2:]
     assert len(largest) == MAX_ELEMENT_BYTES
     push(town, largest)
 
@@ -305,7 +305,7 @@ ODD = st.one_of(
     st.binary(max_size=60), st.dictionaries(KEYS, VALUES).map(lambda keys: json.dumps(keys).encode())
 )
 CUT = st.builds(
-    lambda wish, at, byte: wish[:at] + byte + wish[at + 1 :],
+    lambda raw, at, byte: raw[:at] + byte + raw[at + 1 :],
     NEARLY,
     st.integers(0, 80),
     st.binary(max_size=1),
