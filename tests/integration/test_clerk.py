@@ -102,25 +102,25 @@ def test_the_same_id_twice_is_one_request(town: Town) -> None:
 
 
 def test_the_same_bytes_twice_are_one_request(town: Town) -> None:
-    raw = element(WITNESS, "restart")
-    push(town, raw, raw)
+    request = element(WITNESS, "restart")
+    push(town, request, request)
     accept_inbox(town)
-    push(town, raw)
+    push(town, request)
 
     accept_inbox(town)
 
-    assert jobs(town) == [content_id(raw)]
+    assert jobs(town) == [content_id(request)]
     assert nothing_is_left(town)
 
 
 def test_a_late_copy_of_a_settled_request_changes_nothing(town: Town) -> None:
-    raw = element(WITNESS, "restart", id="one")
-    push(town, raw)
+    request = element(WITNESS, "restart", id="one")
+    push(town, request)
     accept_inbox(town)
 
     assert town.requests.settle("one", WITNESS, RequestStatus.DONE, "so it was", datetime.now(UTC))
     settled = town.requests.record("one")
-    push(town, raw)
+    push(town, request)
 
     accept_inbox(town)
 
@@ -207,8 +207,8 @@ def test_every_depth_of_nesting_is_survived(town: Town) -> None:
 
 
 def test_the_largest_element_is_read(town: Town) -> None:
-    raw = element(id="one", padding="")
-    largest = raw[:-2] + b"x" * (MAX_ELEMENT_BYTES - len(raw)) + raw[-2:]
+    request = element(id="one", padding="")
+    largest = request[:-2] + b"x" * (MAX_ELEMENT_BYTES - len(request)) + request[-2:]
     assert len(largest) == MAX_ELEMENT_BYTES
     push(town, largest)
 
