@@ -120,8 +120,7 @@ def end_processes_of(folder: Path) -> None:
 def _processes_of(folder: Path) -> set[process_table.Process]:
     """Find the processes that have the folder in their environment, their command line or as their cwd."""
     mine = (pid for pid in process_table.pids() if process_table.owned_by(pid, os.geteuid()))
-    rows = (process_table.read_process(pid) for pid in mine if _names(pid, str(folder)))
-    return {row.process for row in rows if row is not None}
+    return set(filter(None, (process_table.read_process(pid) for pid in mine if _names(pid, str(folder)))))
 
 
 def _names(pid: int, folder: str) -> bool:
