@@ -19,7 +19,7 @@ from gastown_mail.status.model import Report
 from gastown_mail.town.backoff import StartHistory
 from tests.support.agents import DEACON, MAX, MAXINE, TOWN, WITNESS
 from tests.support.daemon import Daemon, a_daemon
-from tests.support.processes import family, stopped
+from tests.support.processes import stopped
 from tests.support.town import element
 from tests.support.wait import DEADLINE, eventually
 
@@ -199,7 +199,7 @@ def test_a_killed_daemon_is_missed_and_its_last_state_does_not_count_for_another
     daemon: Daemon,
 ) -> None:
     up = daemon.up()
-    for process in family(psutil.Process(up.pid)):
+    for process in up.family():
         process.kill()
     eventually(lambda: daemon.holder() is None, deadline=DEADLINE)
 

@@ -48,11 +48,6 @@ def beats_on(daemon: Daemon) -> None:
     eventually(lambda: answered(daemon) >= count + 2, deadline=DEADLINE)
 
 
-def detail(daemon: Daemon, ident: str) -> str:
-    """Return a request's detail."""
-    return daemon.town.requests.record(ident).get("detail", "")
-
-
 def answered(daemon: Daemon) -> int:
     try:
         return daemon.town.state.read().heartbeat_count
@@ -191,7 +186,7 @@ def test_a_frozen_tmux_server_is_waited_for(daemon: Daemon, pids: dict[str, int]
     server = daemon.tmux_pid()
     with stopped(server):
         ident = daemon.ask("restart")
-        eventually(lambda: "waiting: tmux did not answer" in detail(daemon, ident), deadline=DEADLINE)
+        eventually(lambda: "waiting: tmux did not answer" in daemon.detail(ident), deadline=DEADLINE)
         eventually(lambda: daemon.logged("not_looked"), deadline=DEADLINE)
 
     assert daemon.outcome(ident) == "done"
@@ -207,7 +202,7 @@ def test_without_the_socket_folder_tmux_does_not_count_as_dead(short_folder: Pat
         eventually(lambda: len(daemon.starts(MAX)) == len(daemon.starts(MAXINE)) == 1, deadline=DEADLINE)
         with moved(folder, short_folder / "away"):
             ident = daemon.ask("restart")
-            eventually(lambda: "waiting: " in detail(daemon, ident), deadline=DEADLINE)
+            eventually(lambda: "waiting: " in daemon.detail(ident), deadline=DEADLINE)
             eventually(lambda: daemon.logged("not_looked"), deadline=DEADLINE)
             assert len(daemon.starts(MAX)) == len(daemon.starts(MAXINE)) == 1
 
@@ -242,7 +237,7 @@ def test_without_the_tmux_program_nothing_is_assumed(short_folder: Path) -> None
         pids = alive(daemon)
         with moved(program, short_folder / "away"):
             ident = daemon.ask("restart")
-            eventually(lambda: "waiting: no tmux" in detail(daemon, ident), deadline=DEADLINE)
+            eventually(lambda: "waiting: no tmux" in daemon.detail(ident), deadline=DEADLINE)
             eventually(lambda: daemon.logged("not_looked"), deadline=DEADLINE)
             assert alive(daemon) == pids
 
@@ -278,7 +273,7 @@ def test_a_handoff_that_cannot_be_written_delays_the_kill(daemon: Daemon, pids: 
     in_the_way.write_text("a file where a folder should be")
 
     ident = daemon.ask("cycle", handoff="next: merge")
-    eventually(lambda: "handoff" in detail(daemon, ident), deadline=DEADLINE)
+    eventually(lambda: "handoff" in daemon.detail(ident), deadline=DEADLINE)
     assert alive(daemon) == pids
     in_the_way.unlink()
 
