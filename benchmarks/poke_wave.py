@@ -6,9 +6,9 @@ from benchmarks.figures import Figure, Goal, Limit, ratios
 from benchmarks.sampling import Pause, in_turn
 from benchmarks.town import BenchTown
 from gastown_mail.sessions import commands
-from gastown_mail.sessions.panes import PANE_FORMAT
 from gastown_mail.sessions.poke import PASTE_PAUSE
 from gastown_mail.sessions.session import Poke, Session, Sessions
+from gastown_mail.sessions.tmux import PANE_FORMAT
 
 NAME = "poke-wave"
 WHAT = "Sessions.poke of one line to all agents at once, less the one pause between text and Enter"

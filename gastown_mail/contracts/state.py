@@ -14,8 +14,7 @@ from gastown_mail.contracts import go_formats
 from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import SettingsError, StateFileError
 from gastown_mail.contracts.go_formats import ZERO_TIME, format_time, parse_duration
-from gastown_mail.contracts.redis_hash import RedisHash
-from gastown_mail.contracts.validation import Timestamp, one_line_error, quote_value
+from gastown_mail.contracts.validation import RedisHash, Timestamp, one_line_error, quote_value
 
 _Interval = Annotated[
     timedelta,

@@ -11,10 +11,10 @@ from redis.exceptions import RedisError
 
 from gastown_mail.contracts.errors import GastownError, TmuxMissing, TownLocked
 from gastown_mail.contracts.settings import Settings
+from gastown_mail.daemon.jobs import WORKER_TTL, make_worker
 from gastown_mail.daemon.leadership import Leadership
 from gastown_mail.daemon.schedule import PeriodicJob, run_now, run_scheduler_loop
 from gastown_mail.daemon.supervisor import ProcessSpec, Supervisor
-from gastown_mail.daemon.workers import WORKER_TTL, make_worker
 from gastown_mail.lifecycle.clerk import POLL_TIMEOUT, Clerk
 from gastown_mail.plumbing.connections import connect, durability_warnings, redis_errors
 from gastown_mail.plumbing.embedded import ensure_server, is_server_running, server_url, stop_server

@@ -25,8 +25,8 @@ from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
-from gastown_mail.contracts.redis_hash import EpochSeconds, Flag, RedisHash, Words, stored_as
 from gastown_mail.contracts.request import LifecycleRequest
+from gastown_mail.contracts.validation import EpochSeconds, Flag, RedisHash, Words, stored_as
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.connections import read_hash, to_fields, to_str, to_str_dict, to_strs
 

@@ -13,9 +13,8 @@ from dataclasses import dataclass, replace
 
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.sessions import commands
-from gastown_mail.sessions.panes import Session
 from gastown_mail.sessions.processes import SHELLS, foreground_shell
-from gastown_mail.sessions.tmux import Tmux
+from gastown_mail.sessions.tmux import Session, Tmux
 
 PASTE_PAUSE = 0.5
 _MAX_BYTES = 100 * 1024

@@ -13,9 +13,18 @@ from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import ProcessesSurvived, SessionNotManaged, StartFailed, StateUnknown
 from gastown_mail.sessions import commands, process_table, processes
 from gastown_mail.sessions.commands import SessionSpec
-from gastown_mail.sessions.panes import PANE_FORMAT, Session, group_sessions, parse_panes
 from gastown_mail.sessions.poke import Poke, PokeOutcome, poke_all
-from gastown_mail.sessions.tmux import NoServer, TargetNotFound, Tmux, TmuxResult, variable_names
+from gastown_mail.sessions.tmux import (
+    PANE_FORMAT,
+    NoServer,
+    Session,
+    TargetNotFound,
+    Tmux,
+    TmuxResult,
+    group_sessions,
+    parse_panes,
+    variable_names,
+)
 
 _STARTUP_CHECK = 0.25
 """Seconds for which a new session's program must stay; its end is noticed at once."""

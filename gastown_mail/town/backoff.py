@@ -7,8 +7,8 @@ start.
 from datetime import UTC, datetime, timedelta
 
 from gastown_mail.contracts.go_formats import format_time
-from gastown_mail.contracts.redis_hash import EpochList, EpochMillis, Flag, RedisHash, stored_as
 from gastown_mail.contracts.settings import DaemonSettings
+from gastown_mail.contracts.validation import EpochList, EpochMillis, Flag, RedisHash, stored_as
 
 _CLOCK_STEP = timedelta(seconds=60)
 """A clock that goes back by more than this has been set; by less, two hosts merely differ a little."""

@@ -16,9 +16,8 @@ from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import StateFileError
 from gastown_mail.contracts.go_formats import ZERO_TIME, format_time
 from gastown_mail.contracts.keys import Keys
-from gastown_mail.contracts.redis_hash import Flag, RedisHash, stored_as
 from gastown_mail.contracts.state import State, load_state, save_state
-from gastown_mail.contracts.validation import Timestamp
+from gastown_mail.contracts.validation import Flag, RedisHash, Timestamp, stored_as
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.connections import read_hash, to_fields, to_str_dict, to_strs
 from gastown_mail.plumbing.locks import file_lock

@@ -7,7 +7,7 @@ import pytest
 from redis.exceptions import ResponseError
 
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, StateUnknown
-from gastown_mail.daemon.workers import make_worker
+from gastown_mail.daemon.jobs import make_worker
 from gastown_mail.status.collect import StatusCollector
 from gastown_mail.status.health import missing_workers
 from gastown_mail.town.town import Town

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from gastown_mail.daemon.jobs import TownWorker, make_worker
 from gastown_mail.daemon.schedule import TownScheduler, register
 from gastown_mail.daemon.service import periodic_jobs
-from gastown_mail.daemon.workers import TownWorker, make_worker
 from gastown_mail.plumbing.locks import TownLock
 from gastown_mail.status.checks import run_checks
 from gastown_mail.status.collect import StatusCollector, collect_report

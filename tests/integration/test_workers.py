@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rq.serializers import JSONSerializer
 
-from gastown_mail.daemon import workers
+from gastown_mail.daemon import jobs
 from gastown_mail.plumbing.connections import to_strs
 from gastown_mail.town.queues import HEARTBEAT, SWEEP, TownJob
 from gastown_mail.town.town import Town
@@ -25,7 +25,7 @@ from tests.support.wait import eventually
 
 def test_a_worker_has_one_queue_and_a_unique_name(town: Town) -> None:
     """A worker of two queues can lose a job; a fixed name would block the successor."""
-    made = [workers.make_worker(town, "w", "q", town.redis) for _ in range(2)]
+    made = [jobs.make_worker(town, "w", "q", town.redis) for _ in range(2)]
 
     assert [[queue.name for queue in worker.queues] for worker in made] == [["q"], ["q"]]
     assert made[0].name != made[1].name
@@ -151,12 +151,12 @@ def test_a_worker_that_cannot_start_a_job_ends(own_town: Town) -> None:
 
 TOLD_WHILE_IT_BEGINS = """
 import os, signal
-from gastown_mail.daemon import workers
-begin = workers.TownWorker.prepare_execution
+from gastown_mail.daemon import jobs
+begin = jobs.TownWorker.prepare_execution
 def told_just_then(self, job):
     os.kill(os.getpid(), signal.SIGTERM)
     return begin(self, job)
-workers.TownWorker.prepare_execution = told_just_then
+jobs.TownWorker.prepare_execution = told_just_then
 """
 
 
@@ -202,7 +202,7 @@ def test_sigterm_to_a_stopping_worker_interrupts_nothing(own_town: Town, tmp_pat
 
 def test_jobs_are_not_waited_for_longer_than_the_deadline(own_town: Town) -> None:
     put(own_town, "beat", HEARTBEAT)
-    hasty = "from gastown_mail.daemon import workers; workers._DRAIN_DEADLINE = 0.1\n"
+    hasty = "from gastown_mail.daemon import jobs; jobs._DRAIN_DEADLINE = 0.1\n"
     with popen(own_town, hasty) as worker, stuck_heartbeats(own_town):
         eventually(lambda: beats(own_town) == 1, deadline=LONG)
 

@@ -4,8 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gastown_mail.contracts.redis_hash import RedisHash
 from gastown_mail.contracts.state import State
+from gastown_mail.contracts.validation import RedisHash
 from gastown_mail.mail.requests import Progress
 from gastown_mail.town.backoff import NO_HISTORY, StartHistory
 from gastown_mail.town.records import AgentRecord, Desired
