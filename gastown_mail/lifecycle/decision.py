@@ -66,14 +66,10 @@ Decision = Resolve | Execute | AlreadyDone
 
 def decide(context: RequestContext) -> Decision:
     """Decide on a request (docs/reference/contract.md#lifecycle-request, docs/why.md#the-fence)."""
-    if context.progress.started_at:
-        return _resume(context)
-    return _rejected(context) or _overruled(context) or Execute(context.session)
-
-
-def _resume(context: RequestContext) -> Decision:
-    """An earlier attempt recorded its intent and died: do what it meant to do and nothing else."""
     session, progress = context.session, context.progress
+    if not progress.started_at:
+        return _rejected(context) or _overruled(context) or Execute(session)
+    # an earlier attempt recorded its intent and died: do what it meant to do and nothing else
     if session is None or (session.incarnation and session.incarnation == progress.target_incarnation):
         return Execute(session)
     if session.incarnation in progress.successors:

@@ -110,7 +110,11 @@ class _ConsoleFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = _moment(record).astimezone().strftime("%H:%M:%S")
         event = _COLOUR.sub("", record.getMessage())
-        fields = "".join(f" {name}={_plain(value)}" for name, value in _fields(record).items())
+        fields = ""
+        for name, value in _fields(record).items():
+            text = str(value)
+            quoted = json.dumps(text, ensure_ascii=False) if re.search(r"[\s\"=]|^$", text) else text
+            fields += f" {name}={quoted}"
         line = _CONTROL.sub(_as_json, f"{moment} {record.levelname:<7} {record.name}  {event}{fields}")
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
@@ -176,15 +180,13 @@ class _SharedFileHandler(logging.Handler):
                 return
             # another process may have rotated between the look at the size and the lock
             if _is_behind(fd, self.path) and os.path.samestat(os.fstat(fd), os.fstat(self._fd)):
-                self._rename_backups()
+                names = [f"{self.path.name}.{number}" for number in range(1, self.files)]
+                files = [self.path, *map(self.path.with_name, names)]
+                for older, younger in zip(reversed(files), reversed(files[:-1]), strict=False):
+                    if younger.exists():
+                        younger.replace(older)
         finally:
             os.close(fd)
-
-    def _rename_backups(self) -> None:
-        past = [self.path, *(self.path.with_name(f"{self.path.name}.{n}") for n in range(1, self.files))]
-        for older, younger in zip(reversed(past), reversed(past[:-1]), strict=False):
-            if younger.exists():
-                younger.replace(older)
 
 
 class _StreamHandler(logging.StreamHandler[TextIO]):
@@ -207,11 +209,6 @@ def _fields(record: logging.LogRecord) -> dict[str, object]:
 
 def _moment(record: logging.LogRecord) -> datetime:
     return datetime.fromtimestamp(record.created, UTC)
-
-
-def _plain(value: object) -> str:
-    text = str(value)
-    return json.dumps(text, ensure_ascii=False) if re.search(r"[\s\"=]|^$", text) else text
 
 
 def _is_behind(fd: int, path: Path) -> bool:
