@@ -73,11 +73,13 @@ def _serve(settings: Settings, lock: TownLock, quiet: bool) -> None:
 
     announce(f"town {settings.town_name}: waiting for its Redis")
     url = service.open_redis(settings, warn=lambda text: click.echo(f"warning: {text}", err=True))
-    children = [*service.worker_processes(settings, url), service.scheduler_process(settings, url)]
-    announce(f"town {settings.town_name}: redis {redact(url)}, tmux {settings.tmux_socket}; Ctrl-C stops it")
-    stopping = f"stopping: waiting at most {_STOP_WAIT:.0f} s for running jobs"
-    show_events = (lambda: None) if quiet else _EventPrinter(settings, url)
     try:
+        children = [*service.worker_processes(settings, url), service.scheduler_process(settings, url)]
+        announce(
+            f"town {settings.town_name}: redis {redact(url)}, tmux {settings.tmux_socket}; Ctrl-C stops it"
+        )
+        stopping = f"stopping: waiting at most {_STOP_WAIT:.0f} s for running jobs"
+        show_events = (lambda: None) if quiet else _EventPrinter(settings, url)
         service.serve(settings, url, children, lock, show_events, stopping=lambda: announce(stopping))
     finally:
         service.stop_embedded(settings)

@@ -30,13 +30,15 @@ def redis_url_error(url: str) -> str | None:
         return f"it holds white space {_HINT}"
     try:
         parts = urlsplit(url)
-        if parts.scheme == "unix":
+        if url.startswith("unix://"):
             return _path_error(parts) or _query_error(parts.query)
-        if parts.scheme in ("redis", "rediss"):
+        if url.startswith(("redis://", "rediss://")):
             return _host_error(parts) or _query_error(parts.query)
     except ValueError:
         # the text of urlsplit's error may quote a part of the password
         return f"it cannot be read {_HINT}"
+    if parts.scheme in ("redis", "rediss", "unix"):
+        return f"it does not begin with {parts.scheme}://"
     return f"unknown scheme {parts.scheme!r}" if parts.scheme else "it names no scheme"
 
 

@@ -54,7 +54,9 @@ def field_errors(error: ValidationError, model: type[BaseModel]) -> Iterator[tup
             url = redact(detail["input"])
             yield path, f"= {quote_value(url)}: {context['reason']}; expected {expected[path[0]]}"
         else:
-            yield path, f"= {quote_value(detail['input'])}: expected {expected[path[0]]}"
+            hint = expected.get(path[0])
+            why = f"expected {hint}" if hint else detail["msg"]
+            yield path, f"= {quote_value(detail['input'])}: {why}"
 
 
 def quote_value(value: object, limit: int = 60) -> str:
@@ -120,7 +122,10 @@ def _split(value: object) -> object:
 
 
 def _from_epoch(value: object) -> object:
-    return datetime.fromtimestamp(float(value), UTC) if isinstance(value, str) else value
+    try:
+        return datetime.fromtimestamp(float(value), UTC) if isinstance(value, str) else value
+    except (OverflowError, OSError) as error:
+        raise ValueError(f"no time of the calendar: {error}") from None
 
 
 Flag = Annotated[bool, BeforeValidator(lambda value: value == "true" if isinstance(value, str) else value)]

@@ -128,7 +128,7 @@ class TownWorker(SimpleWorker):
     queue_class = TownQueue
     death_penalty_class = _NoDeathPenalty
     max_connection_wait_time = _MAX_RECONNECT_WAIT
-    town: Town
+    town: Town | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -183,8 +183,9 @@ class TownWorker(SimpleWorker):
         super().teardown()  # type: ignore[no-untyped-call]
 
     def _run(self, job: Job, queue: Queue, execution: Execution) -> None:
-        serving.set(self.town)
         try:
+            if self.town:
+                serving.set(self.town)
             self.perform_job(job, queue, execution)
             self._show(self._state)
         except Exception:

@@ -97,8 +97,7 @@ class Clerk:
     def _verify_senders(self, requests: Sequence[IncomingRequest]) -> list[IncomingRequest]:
         """Note which requests for another agent carry the token of their asker's current session."""
         askers = {r.asker for r in requests if r.request and r.request.incarnation and r.asker != r.agent}
-        records = self.town.agents.read_all(sorted(askers)) if askers else []
-        tokens = {asker: record.incarnation for asker, record in zip(sorted(askers), records, strict=True)}
+        tokens = self.town.agents.incarnations(sorted(askers)) if askers else {}
         return [
             replace(
                 r, sender_verified=r.request is not None and r.request.incarnation == tokens.get(r.asker, "")

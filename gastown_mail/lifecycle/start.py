@@ -138,8 +138,12 @@ def _skip_reason(
 
 def preflight(agent: Agent, town_root: Path, search_path: str) -> str | None:
     """Why the agent's session cannot be started; None when no obstacle is known."""
-    if not agent.work_dir.is_dir():
-        return f"the work dir {agent.work_dir} does not exist; make it, or set work_dir for {agent.address}"
+    remedy = f"make it, or set work_dir for {agent.address}"
+    try:
+        if not agent.work_dir.is_dir():
+            return f"the work dir {agent.work_dir} does not exist; {remedy}"
+    except OSError as error:
+        return f"the work dir {agent.work_dir} cannot be used ({error.strerror}); {remedy}"
     program = _program(agent.command_line("", town_root))
     place = str(agent.work_dir / program) if program and "/" in program else program
     if place and not shutil.which(place, path=agent.env.get("PATH", search_path)):

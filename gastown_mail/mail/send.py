@@ -13,7 +13,7 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from gastown_mail.contracts.errors import RedisUnavailable, RequestNotAccepted, SettingsError
+from gastown_mail.contracts.errors import GastownError, RequestNotAccepted, SettingsError
 from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import (
@@ -45,11 +45,11 @@ class Receipt:
     town: str
 
     def status(self) -> str:
-        """`accepted`, `received`, `carrying`, or a final status; raises RedisUnavailable."""
+        """`accepted`, `received`, `carrying`, or a final status. Raises GastownError if Redis refuses it."""
         return self._record().get("status", ACCEPTED)
 
     def detail(self) -> str:
-        """The daemon's words about the request, for people; raises RedisUnavailable."""
+        """The daemon's words about the request, for people. Raises GastownError if Redis refuses it."""
         return self._record().get("detail", "")
 
     def wait(self, timeout: float) -> str:
@@ -122,13 +122,15 @@ def push(url: str, inbox: str, element: bytes) -> None:
             with redis_errors(url):
                 _client(url).rpush(inbox, element)
                 return
-        except RedisUnavailable as error:
+        except SettingsError:
+            raise
+        except GastownError as error:
             if not _is_transient(error) or time.monotonic() + _RETRY_PAUSE > until:
                 raise RequestNotAccepted(f"the request was not accepted: {error}") from error
             time.sleep(_RETRY_PAUSE)
 
 
-def _is_transient(error: RedisUnavailable) -> bool:
+def _is_transient(error: GastownError) -> bool:
     """Was there no answer, which may change, rather than a refusal?"""
     cause = error.__cause__
     return isinstance(cause, RedisConnectionError | RedisTimeoutError) and not isinstance(

@@ -13,11 +13,11 @@ from typing import Any, Self
 from redis import Redis
 
 from gastown_mail.contracts.atomic import write_atomically
-from gastown_mail.contracts.errors import StateFileError
+from gastown_mail.contracts.errors import StateFileError, StateUnknown
 from gastown_mail.contracts.go_formats import ZERO_TIME, format_time
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.state import State, load_state, save_state
-from gastown_mail.contracts.validation import Flag, RedisHash, Timestamp, stored_as
+from gastown_mail.contracts.validation import Flag, RedisHash, Timestamp, one_line_error, stored_as
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.connections import read_hash, to_fields, to_str_dict, to_strs
 from gastown_mail.plumbing.locks import file_lock
@@ -64,7 +64,11 @@ class AgentRecord(RedisHash):
     def from_mapping(cls, fields: Mapping[str, Any]) -> Self:
         """Read the hash `agent:<address>`, which holds the fields of the start history too."""
         given = {name: text for name, text in fields.items() if text}
-        return super().from_mapping({**given, "start_history": given})
+        try:
+            history = StartHistory.from_mapping(given)
+        except ValueError:  # without back-off rather than without the agent
+            history = NO_HISTORY
+        return super().from_mapping(given).model_copy(update={"start_history": history})
 
 
 def nothing(*_: object) -> None:
@@ -79,15 +83,32 @@ class AgentStore:
     keys: Keys
 
     def read(self, address: str) -> AgentRecord:
-        """The record of an agent; the empty one if Redis has none."""
-        return AgentRecord.from_mapping(read_hash(self.redis, self.keys.agent(address)))
+        """The record of an agent; the empty one if Redis has none. Raises StateUnknown if it is damaged."""
+        return self._parse(address, read_hash(self.redis, self.keys.agent(address)))
 
     def read_all(self, addresses: Sequence[str]) -> list[AgentRecord]:
-        """The records of these agents, in one round trip."""
+        """The records of these agents, in one round trip. Raises StateUnknown if one is damaged."""
         with self.redis.pipeline(transaction=False) as pipe:
             for address in addresses:
                 pipe.hgetall(self.keys.agent(address))
-            return [AgentRecord.from_mapping(to_str_dict(answer)) for answer in pipe.execute()]
+            answers = zip(addresses, pipe.execute(), strict=True)
+            return [self._parse(address, to_str_dict(answer)) for address, answer in answers]
+
+    def _parse(self, address: str, fields: Mapping[str, str]) -> AgentRecord:
+        try:
+            return AgentRecord.from_mapping(fields)
+        except ValueError as error:
+            why = one_line_error(error, AgentRecord)
+            raise StateUnknown(
+                f"{self.keys.agent(address)} in Redis is damaged: {why}; remove the field with redis-cli HDEL"
+            ) from None
+
+    def incarnations(self, addresses: Sequence[str]) -> dict[str, str]:
+        """The tokens of these agents' sessions by address, "" where there is none, in one round trip."""
+        with self.redis.pipeline(transaction=False) as pipe:
+            for address in addresses:
+                pipe.hget(self.keys.agent(address), "incarnation")
+            return dict(zip(addresses, to_strs(pipe.execute()), strict=True))
 
     def desired_texts(self, addresses: Sequence[str]) -> list[tuple[str, str]]:
         """The stored `desired` and `before_pause` of these agents, in one round trip."""
@@ -211,7 +232,8 @@ class DesiredStates:
         """Restore the desired state from before the pause; without a pause nothing changes."""
         record = self.agents.read(address)
         if record.desired is Desired.PAUSED:
-            before = Desired(record.before_pause) if record.before_pause else None
+            # a word that a person put there is not brought back
+            before = Desired(record.before_pause) if record.before_pause in set(Desired) else None
             self._write(address, AgentRecord(desired=before, before_pause=""))
 
     def is_town_paused(self) -> bool:

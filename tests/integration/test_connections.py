@@ -217,6 +217,8 @@ def test_warnings_name_what_could_lose_a_request(client: redis.Redis) -> None:
         ("redis://", "names no host"),
         ("redis:///0", "names no host"),
         ("redis://localhost:0", "the port must be"),
+        ("unix:/run/redis.sock", "does not begin with unix://"),
+        ("REDIS://localhost", "does not begin with redis://"),
         ("redis://localhost:99999", "cannot be read"),
         ("redis://localhost:sixteen", "cannot be read"),
         ("redis://:pa/ss@localhost", "percent-encoded"),

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.errors import GastownError, StateUnknown
 from gastown_mail.contracts.go_formats import ZERO_TIME, parse_time
 from gastown_mail.contracts.state import State, load_state, state_file
 from gastown_mail.plumbing.connections import connect, read_hash
@@ -42,6 +42,44 @@ def test_what_is_written_of_an_agent_is_read_again(town: Town) -> None:
         last_activity=NOW, changed_at=NOW, unanswered=3, restarts=7, host="h",
     )  # fmt: skip
     assert town.redis.smembers(town.keys.agents) == {MAX.encode()}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("desired", "bogus"),
+        ("restarts", "many"),
+        ("last_poke", "yesterday"),
+    ],
+)
+def test_a_damaged_record_is_named_with_its_field_and_a_remedy(town: Town, field: str, value: str) -> None:
+    town.redis.hset(town.keys.agent(MAX), field, value)
+
+    for read in (lambda: town.agents.read(MAX), lambda: town.agents.read_all([MAX])):
+        with pytest.raises(
+            StateUnknown, match=r"is damaged: .*; remove the field with redis-cli HDEL"
+        ) as caught:
+            read()
+
+        assert town.keys.agent(MAX) in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert "pydantic" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "1e20", "1766000000000", "soon"])
+@pytest.mark.parametrize("field", ["starts", "not_before", "quarantined_until", "judged_at"])
+def test_a_damaged_start_history_is_an_empty_one(town: Town, field: str, value: str) -> None:
+    town.redis.hset(town.keys.agent(MAX), mapping={"session": "gt-max", field: value})
+
+    assert town.agents.read(MAX) == AgentRecord(session="gt-max")
+
+
+def test_a_state_before_the_pause_that_is_none_is_not_restored(town: Town) -> None:
+    town.redis.hset(town.keys.agent(MAX), mapping={"desired": "paused", "before_pause": "bogus"})
+
+    town.desired.resume(MAX)
+
+    assert town.agents.read(MAX).desired is None
 
 
 def test_a_write_on_a_pipeline_is_part_of_its_transaction(town: Town) -> None:

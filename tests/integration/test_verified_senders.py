@@ -167,3 +167,18 @@ def test_a_revived_request_must_be_verified_again(strict: Stage) -> None:
 
     assert carry_out.carry_out_request(strict.town, ident) == "refused"
     assert identity(strict.living()) == identity(session)
+
+
+@pytest.mark.parametrize(("field", "value"), [("desired", "bogus"), ("starts", "inf"), ("restarts", "many")])
+def test_a_damaged_record_of_a_sender_does_not_block_the_inbox(
+    lenient: Stage, field: str, value: str
+) -> None:
+    witness = lenient.run(WITNESS)
+    lenient.town.redis.hset(lenient.town.keys.agent(WITNESS), field, value)
+
+    ident = through_the_inbox(lenient, WITNESS, to=MAX, incarnation=witness.incarnation)
+
+    progress = lenient.town.requests.progress(ident)
+    assert progress is not None
+    assert progress.sender_verified
+    assert lenient.town.redis.llen(lenient.town.keys.taken) == 0

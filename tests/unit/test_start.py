@@ -43,6 +43,10 @@ def fault(work_dir: Path, command: str, **env: str) -> str | None:
     return preflight(an_agent(work_dir, command, **env), work_dir.parent, "/usr/bin:/bin")
 
 
+def test_a_work_dir_that_cannot_be_looked_at_is_a_fault_in_words(tmp_path: Path) -> None:
+    assert "cannot be used (File name too long)" in str(fault(tmp_path / ("x" * 300), "sh"))
+
+
 @pytest.mark.parametrize(
     "command",
     [
