@@ -7,13 +7,13 @@ from contextlib import suppress
 from pathlib import Path
 
 _STALE_TEMP_SECONDS = 60.0
-"""A temporary file that is older was left by a killed writer, and is removed."""
+"""Seconds after which a temporary file counts as left by a killed writer, and is removed."""
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replace the content of `path`: a reader gets the old bytes or the new ones, also after a power cut.
+    """Replace the content of `path`: a reader gets the old bytes or the new ones, even after a power cut.
 
-    Raises OSError; then the old file stands and no temporary file is left.
+    Raises OSError; the old file then stays, and no temporary file is left.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     temporary = Path(name)

@@ -23,7 +23,7 @@ class AddressError(GastownError):
 
 
 class InvalidRequest(GastownError):
-    """An inbox element is not a request: keep its bytes as a dead letter and go on."""
+    """An inbox element is not a request: keep its bytes as a dead letter and continue."""
 
     def __init__(self, reason: str, raw: bytes) -> None:
         super().__init__(reason)
@@ -60,9 +60,9 @@ class StateUnknown(GastownError):
 
 
 class Postponed(GastownError):
-    """It may not be done now: the lease is lost, the town paused, the daemon stopping, or it is settled.
+    """This cannot be done now: lease lost, town paused, daemon stopping, or request already settled.
 
-    Nothing is wrong and nothing was touched; what is still to be done is taken up again later.
+    Nothing is wrong and nothing was touched; unfinished work is resumed later.
     """
 
 

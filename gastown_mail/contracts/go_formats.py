@@ -26,7 +26,7 @@ _UNITS = {
     "ms": Decimal("1e-3"),
     "us": Decimal("1e-6"),
     "µs": Decimal("1e-6"),  # U+00B5, as Go writes it
-    "μs": Decimal("1e-6"),  # U+03BC, as Go reads it too
+    "μs": Decimal("1e-6"),  # U+03BC, which Go reads too
     "ns": Decimal("1e-9"),
 }
 _NUMBER = r"(?:\d+(?:\.\d*)?|\.\d+)"
@@ -36,26 +36,26 @@ _WHOLE = re.compile(rf"(?:{_PART.pattern})+", re.ASCII)
 
 
 def parse_time(text: str) -> datetime:
-    """The time in an RFC 3339 text with a zone, cut off at microseconds.
+    """The time in an RFC 3339 text with a zone, truncated to microseconds.
 
-    Raises ValueError with a reason for people.
+    Raises ValueError with a readable reason.
     """
     _fraction_of(text)
     try:
         moment = datetime.fromisoformat(text.upper())
         moment.astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"{_short(text)} is not a time of the calendar: {error}") from None
+        raise ValueError(f"{_short(text)} is not a valid time: {error}") from None
     return moment
 
 
 def precision_of(text: str) -> timedelta:
-    """The time that the last digit of such a text covers: 1 s without a fraction, at least 1 µs."""
+    """The precision of an RFC 3339 text: 1 s without a fraction, at least 1 µs."""
     return timedelta(microseconds=10 ** (6 - min(len(_fraction_of(text)), 6)))
 
 
 def format_time(moment: datetime) -> str:
-    """Go's RFC3339Nano: offset or `Z`, no zeros at the end of the fraction. ValueError without a zone."""
+    """Go's RFC3339Nano: offset or `Z`, no trailing zeros in the fraction. ValueError without a zone."""
     offset = moment.utcoffset()
     if offset is None:
         raise ValueError(f"{moment!r} has no time zone: give it one")
@@ -90,7 +90,7 @@ def format_duration(seconds: float) -> str:
 
 
 def _fraction_of(text: str) -> str:
-    """The digits of a second's fraction in a time; raises ValueError unless it is RFC 3339 with a zone."""
+    """The fractional digits of a time; raises ValueError unless it is RFC 3339 with a zone."""
     match = _TIME.fullmatch(text)
     if not match:
         raise ValueError(f"{_short(text)} is not RFC 3339 with a zone, such as 2025-12-20T10:12:21.5Z")
@@ -132,7 +132,7 @@ def dump_indented(values: Mapping[str, object]) -> str:
 
 
 def load_object(text: str) -> dict[str, object]:
-    """The object in a JSON text; the last of equal keys counts. Raises ValueError with a reason."""
+    """Parse a JSON object; the last of duplicate keys wins. Raises ValueError with a reason."""
     try:
         value = json.loads(text, parse_int=_whole_number)
     except RecursionError:
@@ -140,11 +140,11 @@ def load_object(text: str) -> dict[str, object]:
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON: {error}") from None
     if not isinstance(value, dict):
-        kinds = {str: "a text", list: "a list", bool: "a boolean", type(None): "null"}
+        kinds = {str: "a string", list: "a list", bool: "a boolean", type(None): "null"}
         raise ValueError(f"it is not a JSON object but {kinds.get(type(value), 'a number')}")
     return value
 
 
 def _whole_number(digits: str) -> int | float:
-    # Python does not read very long integers, so one unknown key could spoil an element
+    # Python refuses very long integers, so one unknown key could make an element invalid
     return int(digits) if len(digits) < 100 else float(digits)

@@ -13,9 +13,9 @@
 | gastown:{town}:agents             | set    |        | canonical addresses that have an agent hash         |
 | gastown:{town}:agent:<address>    | hash   | yes    | an agent's desired state and what was observed      |
 | gastown:{town}:request:<id>       | hash   | yes    | a request and how it ended                          |
-| gastown:{town}:work:<id>          | hash   |        | its raw element, and how far the daemon has come    |
+| gastown:{town}:work:<id>          | hash   |        | its raw element, and the daemon's progress with it  |
 | gastown:{town}:places             | string |        | counter: a request's place in the town's order      |
-| gastown:{town}:waiting:<address>  | zset   |        | ids of requests to an agent, by their place         |
+| gastown:{town}:waiting:<address>  | zset   |        | ids of requests for an agent, by their place         |
 | gastown:{town}:handoff:<address>  | string |        | the handoff of the last cycle, for the successor    |
 | gastown:{town}:turn:<address>     | string |        | lock: one operation on an agent at a time           |
 | gastown:{town}:heartbeat:<host>   | string |        | lock: one heartbeat of a host at a time             |
@@ -108,7 +108,7 @@ class Keys:
         return f"gastown-{self.town}-{host}-heartbeat"
 
     def job_id(self, kind: str, ident: str) -> str:
-        """An id that rq takes: it allows `[A-Za-z0-9_-]` only."""
+        """An id that rq accepts: `[A-Za-z0-9_-]` only."""
         return re.sub(r"[^A-Za-z0-9_-]", "-", f"{self.town}_{kind}_{ident}")
 
     def _key(self, *parts: str) -> str:

@@ -75,14 +75,14 @@ def check_handoff(text: str, action: LifecycleAction) -> None:
     if text and action is not LifecycleAction.CYCLE:
         raise ValueError(f"a handoff goes only with cycle, not with {action.value}")
     if (size := len(_utf8(text, "handoff"))) > MAX_HANDOFF_BYTES:
-        raise ValueError(f"the handoff has {size} bytes, the limit is {MAX_HANDOFF_BYTES}: put it in a file")
+        raise ValueError(f"the handoff has {size} bytes; the limit is {MAX_HANDOFF_BYTES}: put it in a file")
 
 
 def check_reason(text: str) -> None:
     """Raise ValueError for a reason that is too long or not text."""
     _utf8(text, "reason")
     if len(text) > MAX_REASON_CHARS:
-        raise ValueError(f"the reason has {len(text)} characters, the limit is {MAX_REASON_CHARS}")
+        raise ValueError(f"the reason has {len(text)} characters; the limit is {MAX_REASON_CHARS}")
 
 
 def _utf8(text: str, what: str) -> bytes:

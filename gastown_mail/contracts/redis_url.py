@@ -1,4 +1,4 @@
-"""What a Redis URL may look like. Standard library only: every sender imports it."""
+"""Checks and redacts Redis URLs. Standard library only: every sender imports it."""
 
 import re
 from urllib.parse import SplitResult, parse_qsl, urlsplit
@@ -27,7 +27,7 @@ _OPTIONS = frozenset(
 def redis_url_error(url: str) -> str | None:
     """What is wrong with a Redis URL, None if nothing is."""
     if re.search(r"\s", url):
-        return f"it holds white space {_HINT}"
+        return f"it contains white space {_HINT}"
     try:
         parts = urlsplit(url)
         if url.startswith("unix://"):
@@ -39,11 +39,11 @@ def redis_url_error(url: str) -> str | None:
         return f"it cannot be read {_HINT}"
     if parts.scheme in ("redis", "rediss", "unix"):
         return f"it does not begin with {parts.scheme}://"
-    return f"unknown scheme {parts.scheme!r}" if parts.scheme else "it names no scheme"
+    return f"unknown scheme {parts.scheme!r}" if parts.scheme else "it has no scheme"
 
 
 def redact(url: str) -> str:
-    """`url` without its password, for logs and errors; it hides too much rather than too little."""
+    """`url` without its password, for logs and errors; when in doubt, it hides more."""
     start = re.match(r"(\w*)://", url)
     scheme, rest = (start[0], url[start.end() :]) if start else ("", url)
     credentials, at, place = rest.rpartition("@")
@@ -55,12 +55,12 @@ def redact(url: str) -> str:
 def _path_error(parts: SplitResult) -> str | None:
     if parts.hostname:
         return "a unix socket needs three slashes and an absolute path"
-    return None if len(parts.path) > 1 else "it names no socket"
+    return None if len(parts.path) > 1 else "it has no socket path"
 
 
 def _host_error(parts: SplitResult) -> str | None:
     if not parts.hostname:
-        return f"it names no host {_HINT}" if parts.path.strip("/") else "it names no host"
+        return f"it has no host {_HINT}" if parts.path.strip("/") else "it has no host"
     if parts.port == 0:
         return "the port must be 1 to 65535"
     return None if re.fullmatch(r"/?\d*", parts.path) else "the database after the host must be a number"

@@ -39,7 +39,7 @@ _KEYS = ("from", "action", "timestamp", *_OPTIONAL_KEYS)
 
 
 def _replace_surrogates(text: str) -> str:
-    # JSON can spell half a surrogate pair, which no UTF-8 file can hold; Go replaces it as well
+    # JSON can spell half a surrogate pair, which no UTF-8 file can hold; Go replaces it too
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -55,26 +55,26 @@ class LifecycleRequest(BaseModel):
     sender: _NonEmptyText = Field(
         validation_alias="from", serialization_alias="from", description="an address or operator"
     )
-    """Who asks: any spelling of an address, or `operator`."""
+    """The sender: any spelling of an address, or `operator`."""
     action: Annotated[
         LifecycleAction,
         BeforeValidator(lambda value: parse_action(value) if isinstance(value, str) else value),
     ] = Field(description="cycle, restart or shutdown")
     """What to do; case is ignored."""
     timestamp: Timestamp
-    """When it was asked for; up to nine digits of a second."""
+    """When the request was made, with up to nine fractional digits."""
     id: Annotated[str, StringConstraints(strict=True, pattern=ID_PATTERN)] | None = Field(
-        default=None, description="1 to 64 characters out of A-Z a-z 0-9 _ -"
+        default=None, description="1 to 64 characters from A-Z a-z 0-9 _ -"
     )
     """Two elements with the same id are one request; without an id, two with the same bytes are."""
     to: _NonEmptyText | None = Field(default=None, description="an address")
-    """The agent whose session is meant; by default the sender."""
+    """The agent whose session is meant; default: the sender."""
     incarnation: _NonEmptyText | None = Field(default=None, description="the token of a session")
     """The token of the session that is meant."""
     reason: _Text = Field(
         default="", max_length=MAX_REASON_CHARS, description=f"text of at most {MAX_REASON_CHARS} characters"
     )
-    """Why, for people."""
+    """The reason, for people."""
     handoff: Annotated[_Text, AfterValidator(lambda text: text or None)] | None = Field(
         default=None, description="text"
     )
@@ -85,7 +85,7 @@ class LifecycleRequest(BaseModel):
     @model_validator(mode="wrap")
     @classmethod
     def _check_whole(cls, data: Any, handler: ValidatorFunctionWrapHandler) -> Self:
-        if isinstance(data, Mapping):  # an optional key that is null is as good as absent
+        if isinstance(data, Mapping):  # null counts as absent
             data = {
                 key: value for key, value in data.items() if value is not None or key not in _OPTIONAL_KEYS
             }
@@ -125,7 +125,7 @@ class LifecycleRequest(BaseModel):
         element = go_formats.dump_compact(required | optional).encode()
         if len(element) > MAX_ELEMENT_BYTES:
             raise ValueError(
-                f"the request has {len(element)} bytes, the limit is {MAX_ELEMENT_BYTES}: shorten it"
+                f"the request has {len(element)} bytes; the limit is {MAX_ELEMENT_BYTES}: shorten it"
             )
         return element
 
@@ -145,14 +145,14 @@ def decode_element(element: bytes) -> tuple[str, LifecycleRequest]:
     except ValueError as error:
         raise InvalidRequest(str(error), element) from None
     except RecursionError:
-        # what the parser just bears may be too deep for the error that quotes it
+        # what the parser barely accepts may be too deep for the error that quotes it
         raise InvalidRequest("it is nested too deeply", element) from None
     return request.id or content_id(element), request
 
 
 def _parse(element: bytes) -> LifecycleRequest:
     if len(element) > MAX_ELEMENT_BYTES:
-        raise ValueError(f"it has {len(element)} bytes, the limit is {MAX_ELEMENT_BYTES}")
+        raise ValueError(f"it has {len(element)} bytes; the limit is {MAX_ELEMENT_BYTES}")
     try:
         values = go_formats.load_object(element.decode())
     except UnicodeDecodeError as error:

@@ -9,8 +9,8 @@ The keys: docs/reference/contract.md#settings. Files under the town's root:
 | daemon/state.json           | running, pid, started_at, last_heartbeat, heartbeat_count               |
 | daemon/desired.json         | desired state of each agent; used to recover if Redis is flushed        |
 | daemon/daemon.pid           | the daemon's pid, while one runs                                        |
-| daemon/daemon.lock          | locked while a daemon lives; it is never deleted                        |
-| daemon/daemon.log           | the log; rotated ones are beside it, with a number                      |
+| daemon/daemon.lock          | locked while a daemon runs; never deleted                               |
+| daemon/daemon.log           | the log; rotated files are beside it, numbered                          |
 | daemon/handoff/<session>.md | the handoff for the successor of that session                           |
 | daemon/redis/               | the embedded server's socket, log, lock and append-only file            |
 | daemon/state.lock           | locked while state.json is written                                      |
@@ -55,7 +55,7 @@ class Settings(BaseModel):
     agents: Mapping[str, RoleSettings] = {}
     """By address, as spelled in `town.toml`."""
     machine: str = Field(default_factory=socket.gethostname)
-    """The machine's host name, the default of `host`."""
+    """The machine's host name, the default for `host`."""
 
     @property
     def daemon_dir(self) -> Path:
@@ -108,8 +108,8 @@ def load_settings(
 ) -> Settings:
     """The settings of the town in this folder; each key of `arguments` is one of `[daemon]`.
 
-    An argument that is None and an empty variable are ignored. Raises SettingsError for an unknown key and
-    for a bad value in any place, even if another place overrides it.
+    Arguments that are None and empty variables are ignored. Raises SettingsError for an unknown key or a
+    bad value in any source, even if another source overrides it.
     """
     if not _exists(town_root, Path.is_dir):
         raise SettingsError(f"{town_root} is not a folder; gastown-mail init makes a town")
@@ -126,7 +126,7 @@ def load_settings(
 
 
 def find_town(start: Path, environ: Mapping[str, str]) -> Path:
-    """The root of the town for folder `start`: `GASTOWN_TOWN`, or the nearest folder with `town.toml`.
+    """The root of the town that `start` is in: `GASTOWN_TOWN`, or the nearest folder with `town.toml`.
 
     Raises SettingsError if there is none.
     """
@@ -175,7 +175,7 @@ def _role(file: TomlFile, role: str, table: Mapping[str, object]) -> RoleSetting
 def _agent(file: TomlFile, address: str, table: Mapping[str, object]) -> RoleSettings:
     header = f"[agents.{quote_value(address)}]"
     if not ADDRESS_PATTERN.match(address) or address.strip("/") == OPERATOR:
-        expected = "expected an address such as gastown/crew/max, out of A-Z a-z 0-9 _ - and /"
+        expected = "expected an address such as gastown/crew/max, from A-Z a-z 0-9 _ - and /"
         raise SettingsError(
             f"{file.location_of('agents', address)}: {header} is not an address: {expected}, not operator"
         )
@@ -199,5 +199,5 @@ def _validate(model: type[_M], values: Mapping[str, object], named: Callable[[_K
 def _exists(path: Path, kind: Callable[[Path], bool]) -> bool:
     try:
         return kind(path)
-    except OSError:  # a folder that may not be read
+    except OSError:  # an unreadable folder
         return False

@@ -13,7 +13,7 @@ from gastown_mail.contracts.go_formats import parse_duration
 from gastown_mail.contracts.redis_url import redis_url_error
 
 DURATION_HINT = 'a duration such as "5m", "90s" or a number of seconds'
-_NAME_HINT = "a name out of A-Z a-z 0-9 . _ -"
+_NAME_HINT = "a name from A-Z a-z 0-9 . _ -"
 _SIZE_HINT = 'a size such as "10MB", "500kB" or a number of bytes'
 _MIN_LOG_SIZE = 100_000
 
@@ -39,7 +39,7 @@ def _not_boolean(value: object) -> object:
 
 def _session(template: str) -> str:
     if not NAME_PATTERN.match(render_template(template, {"town": "x", "rig": "x", "name": "x", "role": "x"})):
-        raise ValueError("tmux and file names cannot hold it")
+        raise ValueError("tmux and file names cannot contain it")
     return template
 
 
@@ -86,7 +86,7 @@ class DaemonSettings(BaseModel):
     )
     """The URL that agents get instead of `redis_url`, with a Redis user that has fewer rights."""
     tmux_socket: Annotated[str, StringConstraints(pattern=_SOCKET)] | None = Field(
-        default=None, description="a name out of A-Z a-z 0-9 . _ - or an absolute path"
+        default=None, description="a name from A-Z a-z 0-9 . _ - or an absolute path"
     )
     """The tmux server of this town, by name (`tmux -L`) or path (`tmux -S`); by default one of its own."""
     host: _Host | None = Field(default=None, description=_NAME_HINT)
@@ -94,7 +94,7 @@ class DaemonSettings(BaseModel):
     workers: Annotated[int, BeforeValidator(_not_boolean)] = Field(
         default=2, ge=1, le=64, description="a whole number from 1 to 64"
     )
-    """How many requests this host carries out at the same time."""
+    """How many worker processes carry out requests on this host; each runs several at once."""
     sweep_interval: _Duration = _seconds(30.0, least=0.1)
     """How often, between heartbeats, to requeue work left by dead processes and start missing agents."""
     max_request_age: _Duration = _seconds(3600.0)
@@ -104,17 +104,17 @@ class DaemonSettings(BaseModel):
     poke_backoff_factor: Annotated[float, BeforeValidator(_not_boolean)] = Field(
         default=1.5, ge=1, le=100, description="a number from 1 to 100"
     )
-    """Each poke without an answer makes the wait for the next one longer by this factor."""
+    """Each unanswered poke multiplies the wait for the next one by this factor."""
     poke_backoff_max: _Duration = _seconds(1800.0)
     """The longest time between two pokes."""
     restart_backoff: _Duration = _seconds(30.0)
-    """How long an agent that died waits for its next start; it doubles with each death."""
+    """How long an agent that died waits before its next start; doubles with each death."""
     restart_backoff_max: _Duration = _seconds(600.0)
-    """The longest such wait."""
+    """The longest wait before such a start."""
     crash_loop_count: Annotated[int, BeforeValidator(_not_boolean)] = Field(
-        default=5, ge=1, description="a whole number from 1 up"
+        default=5, ge=1, description="a whole number, 1 or more"
     )
-    """This many starts within `crash_loop_window` are a crash loop."""
+    """This many starts within `crash_loop_window` count as a crash loop."""
     crash_loop_window: _Duration = _seconds(900.0)
     """The sliding window in which starts are counted."""
     quarantine: _Duration = _seconds(1800.0)
@@ -126,7 +126,7 @@ class DaemonSettings(BaseModel):
     )
     """Bytes of the log and its rotated files together."""
     events_kept: Annotated[int, BeforeValidator(_not_boolean)] = Field(
-        default=10_000, ge=1, description="a whole number from 1 up"
+        default=10_000, ge=1, description="a whole number, 1 or more"
     )
     """About how many entries the events stream keeps."""
     requests_kept: _Duration = _seconds(7 * 24 * 3600.0, least=1.0)
@@ -136,7 +136,7 @@ class DaemonSettings(BaseModel):
 class RoleSettings(BaseModel):
     """`[roles.<role>]` or `[agents."<address>"]`: the settings of agents; None where nothing is set.
 
-    `poke = ""` means that the agent is not poked. Texts may hold `{town}`, `{rig}`, `{name}` and `{role}`.
+    `poke = ""`: the agent is not poked. Strings may contain `{town}`, `{rig}`, `{name}` and `{role}`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -146,7 +146,7 @@ class RoleSettings(BaseModel):
     work_dir: _NonEmptyText | None = Field(default=None, description="a folder, relative to the town's root")
     """Where the command runs; the folder must exist."""
     session: Annotated[str, StringConstraints(strict=True), AfterValidator(_session)] | None = Field(
-        default=None, description="a tmux session name out of A-Z a-z 0-9 _ -"
+        default=None, description="a tmux session name from A-Z a-z 0-9 _ -"
     )
     """The name of the tmux session; no two agents may have the same."""
     poke: _Text | None = Field(default=None, description='a line of text, or "" for none')
@@ -156,9 +156,9 @@ class RoleSettings(BaseModel):
     )
     """Whether the agent is started again whenever it has no session."""
     stop_grace: _Duration | None = Field(default=None, description=DURATION_HINT)
-    """How long the session's processes have to end by themselves before they are killed."""
+    """How long the session's processes have to end on their own before they are killed."""
     env: Mapping[Annotated[str, StringConstraints(pattern=_VARIABLE)], _Text] = Field(
-        default={}, description="a table of variables, each a text"
+        default={}, description="a table of variables, each a string"
     )
     """Environment variables of the session; those of the role and of the agent are merged."""
     host: _Host | None = Field(default=None, description=_NAME_HINT)

@@ -47,7 +47,7 @@ class State(RedisHash):
 
     @classmethod
     def decode(cls, text: str) -> Self:
-        """Read such a text. Raises StateFileError if a key is missing or bad."""
+        """Read the text of state.json. Raises StateFileError if a key is missing or bad."""
         try:
             values = go_formats.load_object(text)
             if missing := [key for key in cls.model_fields if key not in values]:
@@ -61,7 +61,7 @@ class State(RedisHash):
         """Read the hash in Redis, whose fields may be missing. Raises StateFileError."""
         try:
             running = fields.get("running") or "false"
-            if running not in ("true", "false"):  # pydantic would take `yes` as well
+            if running not in ("true", "false"):  # pydantic would accept `yes` too
                 raise ValueError(f"running = {quote_value(running)}: expected true or false")
             return super().from_mapping(fields)
         except ValueError as error:
@@ -82,7 +82,7 @@ def load_state(town_root: Path | str) -> State:
         return State()
     except (OSError, UnicodeDecodeError, StateFileError) as error:
         raise StateFileError(
-            f"{path}: {error}; repair the file, or move it away to begin with an empty state"
+            f"{path}: {error}; repair the file, or move it away to start with an empty state"
         ) from error
 
 
@@ -95,7 +95,7 @@ def save_state(town_root: Path | str, state: State) -> None:
             path.parent.chmod(0o755)  # whatever the umask: other programs read the state
         write_atomically(path, state.encode().encode())
     except OSError as error:
-        raise StateFileError(f"cannot write {path}: {error}; the file keeps the state before") from error
+        raise StateFileError(f"cannot write {path}: {error}; the file keeps the previous state") from error
 
 
 class Config(BaseModel):

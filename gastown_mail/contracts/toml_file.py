@@ -19,7 +19,7 @@ class TomlFile:
 
     def location_of(self, *path: str) -> str:
         """`town.toml, line 7` for the line of this key or table."""
-        # the parser keeps no lines: of the lines that hold the word, the first with which the key appears
+        # tomllib gives no positions: find the first line that contains the word and completes the key
         lines = self.text.split("\n")
         for number, line in enumerate(lines, start=1):
             if path[-1] in line and _has_key(_parse_to(lines, number), path):
@@ -39,7 +39,7 @@ def read_toml(path: Path) -> TomlFile:
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise SettingsError(f"{path.name}, line {line}: not UTF-8 text; save the file as UTF-8") from None
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or a number without end
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError, or an endless number
         place = re.search(r" \(at (?:line (\d+), column \d+|end of document)\)", str(error))
         line = int(place[1]) if place and place[1] else text.rstrip().count("\n") + 1
         fault = str(error)[: place.start()] if place else error
@@ -47,7 +47,7 @@ def read_toml(path: Path) -> TomlFile:
 
 
 def _parse_to(lines: list[str], count: int) -> dict[str, Any]:
-    """The values of the first `count` lines, and of those after them over which a value goes on."""
+    """The values of the first `count` lines, plus the lines on which their last value continues."""
     for end in range(count, len(lines) + 1):
         try:
             return tomllib.loads("\n".join(lines[:end]))

@@ -1,4 +1,4 @@
-"""What the pydantic models share: timestamps, errors in words for people, and hashes in Redis.
+"""What the pydantic models share: timestamps, readable errors, and hashes in Redis.
 
 A field's `description` says what is expected there; error texts quote it.
 """
@@ -68,11 +68,11 @@ def quote_value(value: object, limit: int = 60) -> str:
 def unknown_key_message(what: str, key: str, known: Iterable[str]) -> str:
     """`is not a setting; did you mean …?` with the nearest known key, or all of them if none is near."""
     near = difflib.get_close_matches(key, list(known), n=1)
-    return f"is not {what}" + (f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}")
+    return f"is not {what}" + (f"; did you mean {near[0]}?" if near else f"; known: {', '.join(known)}")
 
 
 class RedisHash(BaseModel):
-    """A hash in Redis, or some fields of one. Fields that it does not know are ignored."""
+    """A hash in Redis, or some fields of one. Unknown fields are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", validate_by_alias=True, validate_by_name=True)
 
@@ -125,7 +125,7 @@ def _from_epoch(value: object) -> object:
     try:
         return datetime.fromtimestamp(float(value), UTC) if isinstance(value, str) else value
     except (OverflowError, OSError) as error:
-        raise ValueError(f"no time of the calendar: {error}") from None
+        raise ValueError(f"not a valid time: {error}") from None
 
 
 Flag = Annotated[bool, BeforeValidator(lambda value: value == "true" if isinstance(value, str) else value)]
