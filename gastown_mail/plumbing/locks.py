@@ -1,4 +1,4 @@
-"""File locks and the pid file. The kernel says who holds a lock; what a file says may be stale."""
+"""File locks and the pid file. Only the kernel knows whether a lock is held; a file may be stale."""
 
 import fcntl
 import os
@@ -13,13 +13,13 @@ from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import GastownError, SettingsError, TownLocked
 
 _PROBE_TIMEOUT = 0.25
-"""Seconds a start waits for the lock: `holder()` takes it for some microseconds to look."""
+"""Seconds a start waits for the lock: `holder()` takes it for some microseconds to check."""
 
 _RETRY_PAUSE = 0.01
 
 
 def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
-    """Lock the open file unless another process has it locked; False then. Raises OSError."""
+    """Lock the open file; False if another process has it locked. Raises OSError."""
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -29,7 +29,7 @@ def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """The living process that holds a lock; `pid` is None if it could not be verified."""
+    """The live process that holds a lock; `pid` is None if it could not be verified."""
 
     pid: int | None
 
@@ -92,13 +92,13 @@ class TownLock:
 
     @staticmethod
     def holder(path: Path) -> LockHolder | None:
-        """The living holder of the lock at `path`, None if there is none, whatever the file says."""
+        """The live holder of the lock at `path`, None if there is none, whatever the file says."""
         try:
             fd = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         try:
-            # shared, so that two processes that look do not see each other as a daemon
+            # shared, so that two processes that check do not take each other for a daemon
             if try_lock(fd, fcntl.LOCK_SH):
                 return None
             return LockHolder(_verified_pid(os.pread(fd, 32, 0), fd))
@@ -174,6 +174,6 @@ def _verified_pid(text: bytes, fd: int) -> int | None:
 
 def _unlockable(path: Path, error: OSError) -> SettingsError:
     return SettingsError(
-        f"the lock {path} cannot be taken: {error.strerror}; the town must be on a file system with locks, "
-        "in a folder that this user may write to"
+        f"the lock {path} cannot be taken: {error.strerror}; put the town on a file system that supports "
+        "locks, in a folder that this user can write to"
     )

@@ -9,21 +9,21 @@ that finds the file full rotates it under a lock; the others notice that the nam
 | level      | all            | DEBUG, INFO, WARNING, ERROR                                       |
 | logger     | all            | the module that logs: the daemon's, or rq's                       |
 | event      | all            | what happened; one word from the daemon                           |
-| trace      | of an error    | where in the program it came up                                   |
+| trace      | of an error    | where in the program the error was raised                         |
 | request_id | of a request   | its id, as in the record `request:<id>` and in the events         |
 | agent      | of an agent    | its canonical address                                             |
 | action     | of a request   | cycle, restart, shutdown                                          |
 | outcome    | of a request   | its final status                                                  |
-| took_ms    | of an act      | milliseconds from start to end                                    |
+| took_ms    | many           | how many milliseconds it took                                     |
 | detail     | many           | the reason or the result, in words                                |
 | child      | of a process   | the name of the daemon's child process                            |
 | pid        | of a process   | its process id                                                    |
-| code       | of its death   | its exit status, or minus the signal that ended it                |
+| code       | of a process   | its exit status, or minus the signal that ended it                |
 | job        | of an rq job   | rq's id of it                                                     |
 | interval   | of a schedule  | seconds                                                           |
 | requeued   | of a sweep     | how many requests were queued again                               |
 
-An incarnation proves who asks, so it is never in the log.
+An incarnation proves which agent sent a request, so it is never in the log.
 """
 
 import json
@@ -57,7 +57,7 @@ def configure(
     """Send the log records of this process to `log_file` (JSON lines, rotated) and to `stream`.
 
     `size`: bytes of the file and its rotated ones together. `stream`: True is stderr. A terminal gets
-    readable lines, any other stream JSON lines. A second call replaces what the first has set up. Raises
+    readable lines, any other stream JSON lines. A second call replaces what the first set up. Raises
     SettingsError if the level is unknown or the file cannot be opened.
     """
     number = logging.getLevelNamesMapping().get(level.upper())
@@ -135,8 +135,8 @@ class _SharedFileHandler(logging.Handler):
             self._fd = self._open()
         except OSError as error:
             raise SettingsError(
-                f"the log file {path} cannot be opened ({error.strerror}): give this user the right to write "
-                "there, or set log_file"
+                f"the log file {path} cannot be opened ({error.strerror}): give this user write access, "
+                "or set log_file"
             ) from error
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -164,7 +164,7 @@ class _SharedFileHandler(logging.Handler):
         return os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
 
     def _follow(self) -> None:
-        """Open the file again if the name has another file now, or none: it was rotated or removed."""
+        """Reopen the file if it was rotated or removed."""
         if self._fd < 0 or not _is_behind(self._fd, self.path):
             fresh = self._open()
             if self._fd >= 0:
@@ -172,13 +172,13 @@ class _SharedFileHandler(logging.Handler):
             self._fd = fresh
 
     def _rotate(self) -> None:
-        # a file description of its own: a forked process shares self._fd, and would share a lock on it
+        # a separate file description: a forked process shares self._fd, and would share a lock on it
         fd = self._open()
         try:
             # while another process rotates, this one line goes into the full file
             if not try_lock(fd):
                 return
-            # another process may have rotated between the look at the size and the lock
+            # another process may have rotated between the size check and the lock
             if _is_behind(fd, self.path) and os.path.samestat(os.fstat(fd), os.fstat(self._fd)):
                 names = [f"{self.path.name}.{number}" for number in range(1, self.files)]
                 files = [self.path, *map(self.path.with_name, names)]
