@@ -1,1 +1,1 @@
-"""A request's way into the daemon: sending it, and the inbox."""
+"""Sending requests, the inbox, the records of requests, and the events stream."""

@@ -1,4 +1,4 @@
-"""The events stream: one entry for each fact, for people and programs that follow the town."""
+"""The events stream: one entry per fact, for people and programs that follow the town."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from gastown_mail.contracts.keys import Keys
 from gastown_mail.plumbing.connections import to_fields, to_str, to_str_dict
 
 _PAGE = 500
-"""How many entries are read in one go."""
+"""How many entries are read at a time."""
 
 _REQUEST = ("agent", "request", "action", "detail")
 
@@ -36,7 +36,7 @@ class EventName(StrEnum):
     ENDED = "ended", "the session that a request was meant for has ended", ("agent", "request", "session")
     POSTPONED = (
         "postponed",
-        "a request has to wait: nothing was started or ended; the sweep comes back to it",
+        "a request has to wait: nothing was started or ended; the sweep tries again",
         ("agent", "request", "detail"),
     )
     DONE = "done", "a request was carried out", _REQUEST
@@ -53,7 +53,7 @@ class EventName(StrEnum):
     EXPIRED = "expired", "a request is a dead letter: it is older than `max_request_age`", _REQUEST
     FAILED = "failed", "a request is a dead letter: all attempts have failed", _REQUEST
     REVIVED = "revived", "an operator put a dead letter back into the inbox", ("agent", "request")
-    DROPPED = "dropped", "an operator took a dead letter off the list", ("agent", "request")
+    DROPPED = "dropped", "an operator removed a dead letter from the list", ("agent", "request")
     STARTING = "starting", "a session is about to be started without a request", ("agent", "detail")
     STARTED = "started", "a session has started", ("agent", "request", "session", "pid")
     START_FAILED = "start_failed", "one attempt to start a session has failed", ("agent", "request", "detail")
@@ -82,7 +82,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "agent": "the agent's canonical address; `*` is the whole town",
         "request": "the request's id",
         "action": "cycle, restart or shutdown",
-        "detail": "words for people: the reason, or the new desired state",
+        "detail": "text for people: the reason, or the new desired state",
         "session": "the name of the tmux session",
         "pid": "the pid of the session's program, or of the process in charge of the town's state",
         "outcome": "delivered, or `held: …` or `failed: …` with the reason",

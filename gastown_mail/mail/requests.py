@@ -1,11 +1,11 @@
 """The requests of one town: the inbox, the record of each request, and the dead letters.
 
-The inbox is a list: any program pushes to it, one clerk takes from it. To take is to move to `taken`; an
-element leaves `taken` only in the transaction that records it. So what a killed clerk had taken is still
-there, oldest first.
+The inbox is a list: any program pushes to it, one clerk takes from it. Taking an element moves it to
+`taken`; it leaves `taken` only in the transaction that records it. So what a killed clerk had taken is
+still there, oldest first.
 
 The record (`request:<id>`) is public, so it holds no token and no handoff. What only the daemon needs, the
-element itself and how far it has come with it, is in `work:<id>`.
+element itself and its progress with it, is in `work:<id>`.
 
 Dead letters are the elements that were refused, expired, failed or could not be read, with the reason. They
 can be revived.
@@ -31,10 +31,10 @@ from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.connections import read_hash, to_fields, to_str, to_str_dict, to_strs
 
 _SCAN_STEP = 1000
-"""How many keys Redis looks at in one go."""
+"""How many keys Redis scans at a time."""
 
 BATCH_SIZE = 200
-"""How many elements are taken in one go: enough for speed, few enough to stay small in memory."""
+"""How many elements are taken at a time: enough for speed, few enough to use little memory."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class RequestStore:
         )  # fmt: skip
 
     def record(self, request_id: str) -> dict[str, str]:
-        """The public record; empty if there is none yet, or none any more."""
+        """The public record; empty if it does not exist yet or has expired."""
         return read_hash(self.redis, self.keys.request(request_id))
 
     def records(self, ids: Sequence[str]) -> list[dict[str, str]]:
@@ -152,7 +152,7 @@ class RequestStore:
         return to_strs(self.redis.zrange(self.keys.pending(agent), 0, -1))
 
     def in_progress(self, agent: str) -> str | None:
-        """The agent's request that a worker has begun and that is not settled, None if there is none."""
+        """The agent's request that a worker has begun but not settled, None if there is none."""
         ids = self.pending(agent)
         pairs = zip(ids, self.progress_many(ids), strict=True)
         return next((request_id for request_id, progress in pairs if progress and progress.started_at), None)
@@ -163,7 +163,7 @@ class RequestStore:
         return {to_str(member): float(score) for member, score in pairs}
 
     def all_ids(self) -> list[str]:
-        """The ids of all requests with a record, in no order. Redis looks at every key it has."""
+        """The ids of all requests with a record, in no order. Redis scans every key it has."""
         prefix = self.keys.request("")
         keys = {to_str(key) for key in self.redis.scan_iter(match=f"{prefix}*", count=_SCAN_STEP)}
         return [key.removeprefix(prefix) for key in keys]
@@ -192,7 +192,7 @@ class RequestStore:
         return bool(self.redis.transaction(unless_final, key, value_from_callable=True))
 
     def set_detail(self, request_id: str, detail: str) -> None:
-        """Say where an open request stands, for people; a settled one does not change."""
+        """Set the detail of an open request, for people; a settled one does not change."""
         key = self.keys.request(request_id)
 
         def unless_final(pipe: Any) -> None:
@@ -285,7 +285,7 @@ class DeadLetters:
         self.redis.transaction(while_dead, self.keys.dead)
 
     def drop(self, request_id: str) -> None:
-        """Take a dead letter off the list; its record stays until it expires. Raises like `revive`."""
+        """Remove a dead letter from the list; its record stays until it expires. Raises like `revive`."""
         _, agent = self._find(request_id)
         with self.redis.pipeline() as pipe:
             pipe.zrem(self.keys.dead, request_id)

@@ -1,4 +1,4 @@
-"""Sending a request: one RPUSH of JSON. Imports only redis and contracts, because agents wait for it."""
+"""Sending a request: one RPUSH of JSON. Imports little, because agents wait for it."""
 
 import json
 import os
@@ -49,7 +49,7 @@ class Receipt:
         return self._record().get("status", ACCEPTED)
 
     def detail(self) -> str:
-        """The daemon's words about the request, for people. Raises GastownError if Redis refuses it."""
+        """The daemon's text about the request, for people. Raises GastownError if Redis refuses it."""
         return self._record().get("detail", "")
 
     def wait(self, timeout: float) -> str:
@@ -109,13 +109,13 @@ def build_element(
         raise SettingsError(f"the request was not sent: {error}") from None
     if len(element) > MAX_ELEMENT_BYTES:
         raise SettingsError(
-            f"the request was not sent: it has {len(element)} bytes, the limit is {MAX_ELEMENT_BYTES}"
+            f"the request was not sent: it has {len(element)} bytes; the limit is {MAX_ELEMENT_BYTES}"
         )
     return element
 
 
 def push(url: str, inbox: str, element: bytes) -> None:
-    """RPUSH, again if the answer is lost: the element has an id, so a second copy is not a second request."""
+    """RPUSH, repeated if the answer is lost: the id keeps a second copy from being a second request."""
     until = time.monotonic() + SEND_DEADLINE
     while True:
         try:
@@ -131,7 +131,7 @@ def push(url: str, inbox: str, element: bytes) -> None:
 
 
 def _is_transient(error: GastownError) -> bool:
-    """Was there no answer, which may change, rather than a refusal?"""
+    """Whether Redis gave no answer, which may change, rather than a refusal."""
     cause = error.__cause__
     return isinstance(cause, RedisConnectionError | RedisTimeoutError) and not isinstance(
         cause, AuthenticationError
