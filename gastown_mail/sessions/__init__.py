@@ -1,1 +1,1 @@
-"""Agents' sessions in tmux: look, start, end, poke; always fenced by the incarnation."""
+"""Agents' sessions in tmux: find, start, end, poke; always fenced by the incarnation."""

@@ -16,7 +16,7 @@ from gastown_mail.contracts.errors import StartFailed
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 HEIGHT = 50
-"""Lines of a session's screen, as long as no person is attached."""
+"""Lines of a session's screen while no person is attached."""
 
 MARKERS = frozenset(("killed", "kept", "started", "stale"))
 """The words by which a guarded command reports what it did."""
@@ -55,13 +55,13 @@ class SessionSpec:
     def __post_init__(self) -> None:
         agent, environ = self.agent, self.environ
         texts = [self.command, os.fspath(agent.work_dir), *environ, *environ.values()]
-        name = f"{agent.session!r} is no session name of letters, digits, - and _"
+        name = f"{agent.session!r} is not a session name of letters, digits, - and _"
         checks = {
             name: NAME.fullmatch(agent.session),
-            f"{self.incarnation!r} is no incarnation token": TOKEN.fullmatch(self.incarnation),
+            f"{self.incarnation!r} is not an incarnation token": TOKEN.fullmatch(self.incarnation),
             f"the work dir {agent.work_dir} is not absolute": agent.work_dir.is_absolute(),
-            "a variable's name is empty or holds =": all(name and "=" not in name for name in environ),
-            "the command, the work dir, or the environment holds a NUL": "\0" not in "".join(texts),
+            "a variable's name is empty or contains =": all(name and "=" not in name for name in environ),
+            "the command, the work dir, or the environment contains a NUL": "\0" not in "".join(texts),
         }
         for problem, fine in checks.items():
             if not fine:
@@ -74,7 +74,7 @@ class SessionSpec:
 
 
 def line(*words: str) -> str:
-    """Return one command as text. Each word is quoted, so that tmux reads exactly it; none holds a NUL."""
+    """Return one command as text; each word is quoted, so tmux reads exactly that. None contains a NUL."""
     return " ".join(f'"{word.translate(_ESCAPES)}"' for word in words)
 
 
@@ -86,14 +86,14 @@ def _block(*lines: str) -> str:
 def target_by_name(session: str) -> str:
     """Return the target of exactly this session. Raises ValueError for a name that tmux could misread."""
     if not NAME.fullmatch(session):
-        raise ValueError(f"session name {session!r} is not of letters, digits, - and _")
+        raise ValueError(f"session name {session!r} is not made of letters, digits, - and _")
     return f"={session}:"
 
 
 def target_by_id(ident: str) -> str:
-    """Return the target of an id of tmux. Raises ValueError for any other text."""
+    """Return the target of a tmux id. Raises ValueError for any other text."""
     if not _ID.fullmatch(ident):
-        raise ValueError(f"{ident!r} is no id of tmux")
+        raise ValueError(f"{ident!r} is not a tmux id")
     return ident
 
 
@@ -138,7 +138,7 @@ def capture(pane: str, lines: int) -> list[str]:
 def _is_incarnation(token: str) -> str:
     """Return the condition that holds only in the session of this token; without a target it is false."""
     if not TOKEN.fullmatch(token):
-        raise ValueError(f"{token!r} is no incarnation token")
+        raise ValueError(f"{token!r} is not an incarnation token")
     return f"#{{==:#{{@gastown_incarnation}},{token}}}"
 
 

@@ -62,7 +62,7 @@ class Poke:
         return Poke(self.session, _CONTROLS.sub("", self.text.replace("\r\n", "\n")))
 
     def rejection(self) -> PokeOutcome | None:
-        """Return why it is never typed; None when it may be."""
+        """Return why it must never be typed; None when it may be."""
         if not self.session.incarnation:
             return _failed("the session is not managed; adopt it first")
         if not self.text.strip():

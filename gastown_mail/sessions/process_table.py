@@ -1,8 +1,8 @@
 """The machine's processes: from /proc on Linux, through psutil elsewhere.
 
-In a large town one scan of all processes costs more than the rest of an act. Threads that ask at the same
+In a large town one scan of all processes costs more than the rest of a cycle. Threads that ask at the same
 time share a scan. A process that was read a moment ago is not read again, unless it is so young that it may
-not have begun its own program yet.
+not run its own program yet.
 """
 
 import errno
@@ -22,15 +22,15 @@ from gastown_mail.contracts.errors import StateUnknown
 LINUX = sys.platform.startswith("linux")
 
 _CACHE_SECONDS = 1.0
-"""Seconds for which a pid is taken for the same process: the kernel reuses no pid so soon."""
+"""Seconds for which a pid is taken for the same process: the kernel does not reuse a pid that soon."""
 
 _STABLE_AFTER = 1.0
-"""Seconds of age after which a process has long begun its own program, and its environment stays."""
+"""Seconds of age after which a process surely runs its own program and keeps its environment."""
 
 _PS_DEADLINE = 2.0
 _TICKS = os.sysconf("SC_CLK_TCK")
 _NOT_READ = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOMEM))
-"""Errors that say nothing about the process: it could not be read."""
+"""Errors that say nothing about the process except that it could not be read."""
 _CHUNK = 1 << 15
 """Bytes per read. Python allocates that much for each file, and allocating takes longer than reading."""
 _ENTRY = b"\0GASTOWN_INCARNATION="
@@ -38,7 +38,7 @@ _ENTRY = b"\0GASTOWN_INCARNATION="
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A living process (not a zombie), its parent, and its process group.
+    """A live process (not a zombie), its parent, and its process group.
 
     Equal means the same pid and start time: the kernel reuses a pid, but not with the same start time.
     """
@@ -64,7 +64,7 @@ def pids() -> list[int]:
 
 
 def read_process(pid: int) -> Process | None:
-    """Return the living process of this pid; None when there is none."""
+    """Return the live process of this pid; None when there is none."""
     if LINUX:
         stat = _stat(pid)
         if len(stat) < 20 or stat[0] in b"ZXx":
@@ -80,7 +80,7 @@ def read_process(pid: int) -> Process | None:
 
 
 def read_all() -> list[Process]:
-    """Return all living processes."""
+    """Return all live processes."""
     return [process for pid in pids() if (process := read_process(pid))]
 
 
@@ -211,7 +211,7 @@ class ProcessTable:
         return [entry.process for entry in self._scan(since).values()]
 
     def with_incarnation(self, incarnation: str) -> set[Process]:
-        """Return every living process that has this incarnation in its environment."""
+        """Return every live process that has this incarnation in its environment."""
         wanted = incarnation.encode()
         claimed = [entry.process for entry in self._scan().values() if entry.incarnation == wanted]
         # Read once more: it may have ended, or begun a program with another environment.

@@ -4,7 +4,7 @@ The processes of a session have its token in their environment, however they det
 that dropped its environment is found as a descendant of one that did not. Signals go through a pidfd where
 the system has pidfds, else to a pid whose start time was checked just before.
 
-Also tells whether a bare shell is in front in a pane, because text typed there would run as a command.
+Also finds a bare shell in front in a pane, because text typed there would run as a command.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ _table = ProcessTable()
 
 
 def with_incarnation(token: str) -> set[Process]:
-    """Return every living process that has this incarnation. Raises ValueError for an empty token."""
+    """Return every live process that has this incarnation. Raises ValueError for an empty token."""
     if not token:
-        raise ValueError("an empty token is no incarnation")
+        raise ValueError("an empty token is not an incarnation")
     return _table.with_incarnation(token)
 
 
@@ -58,13 +58,13 @@ def descendants(
 
 
 def child_of(parent: int, pid: int) -> Process | None:
-    """Return the process `pid` if it is a living child of `parent`; the pid alone could be reused."""
+    """Return the process `pid` if it is a live child of `parent`; the pid alone could be reused."""
     process = process_table.read_process(pid) if pid > 1 else None
     return process if process is not None and process.parent == parent else None
 
 
 def alive(process: Process) -> bool:
-    """Return whether this very process lives; a zombie does not."""
+    """Return whether this very process is alive; a zombie is not."""
     return process_table.read_process(process.pid) == process
 
 
@@ -90,7 +90,7 @@ def terminate_all(
     """End what `find` returns and all descendants; return what survived SIGKILL for _KILL_DEADLINE seconds.
 
     Sends SIGTERM (to `terminate_last` only when the others have ended), waits at most `grace` seconds, calls
-    `before_kill()`, then sends SIGKILL to what is left or came since. Calls `find` again after each step.
+    `before_kill()`, then sends SIGKILL to what is left or new. Calls `find` again after each step.
     """
     spared = _never_signalled() | set(exclude)
     signalled: set[Process] = set()

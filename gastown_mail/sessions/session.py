@@ -1,7 +1,7 @@
-"""The sessions of one tmux server: find, start, end, poke them, read their screens; every act is fenced.
+"""The sessions of one tmux server: find, start, end, poke them, read their screens; always fenced.
 
-Whatever is done to a session, the server checks its token in the same step; whatever is done to processes is
-done to those that have the token.
+The server checks a session's token in the same step in which it acts on the session; only processes that
+have the token are signalled.
 """
 
 import time
@@ -27,7 +27,7 @@ from gastown_mail.sessions.tmux import (
 )
 
 _STARTUP_CHECK = 0.25
-"""Seconds for which a new session's program must stay; its end is noticed at once."""
+"""Seconds for which a new session's program must stay alive; its end is noticed at once."""
 
 _ENV_CACHE_SECONDS = 0.5
 """Seconds for which the names in the server's environment are kept, for an end and the start after it."""
@@ -64,7 +64,7 @@ class Sessions:
 
         The session's environment is `environ` over a clean one (`clean_environment`), nothing else. Raises
         StartFailed if the generation was started before, if a session of that name exists (it is not
-        touched), if the work dir is missing, or if the command ends at once (nothing of it stays).
+        touched), if the work dir is missing, or if the command ends at once (nothing is left of it).
         """
         started = datetime.now(UTC)
         spec = SessionSpec(agent, incarnation, generation, started, command, environ, base=self.tmux.environ)
@@ -94,7 +94,7 @@ class Sessions:
     def end(self, session: Session, *, grace: float) -> None:
         """End exactly this session and its process tree: SIGTERM, `grace` seconds, kill-session, SIGKILL.
 
-        If it has ended or was replaced, only what is left of it ends. Raises SessionNotManaged for a session
+        If it has ended or was replaced, only what remains of it ends. Raises SessionNotManaged for a session
         without a token, ProcessesSurvived if something survives SIGKILL.
         """
         if not session.incarnation:
@@ -199,7 +199,7 @@ class Sessions:
             raise StateUnknown(f"tmux did not remove session {session.name} ({session.id}); try again")
 
     def _ended_at_once(self, spec: SessionSpec, session: Session | None) -> StartFailed:
-        """Remove what is left of a start whose session has ended; return the error that tells how."""
+        """Remove what is left of a start whose session has ended; return the error that describes it."""
         agent = spec.agent
         if session is None:
             self.end_orphans(spec.incarnation, grace=_FAILED_START_GRACE)

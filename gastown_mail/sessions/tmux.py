@@ -1,7 +1,7 @@
 """Calls to one tmux server, each with a deadline and from a clean environment, and what its panes show.
 
 A call returns what tmux says, or raises NoServer or TargetNotFound (certainly not there) or StateUnknown.
-The certain ones are kinds of StateUnknown: code that does not tell them apart does nothing, not harm.
+The certain ones are kinds of StateUnknown: code that does not tell them apart does nothing.
 """
 
 import os
@@ -66,7 +66,7 @@ class Pane:
         try:
             value = {name: convert(text) for (_, name, convert), text in zip(_COLUMNS, texts, strict=True)}
         except (ValueError, KeyError, OverflowError):
-            raise StateUnknown(f"tmux described a pane in a way that is not understood: {row!r}") from None
+            raise StateUnknown(f"tmux described a pane in an unknown way: {row!r}") from None
         active, agent_pane = value.pop("active"), value.pop("agent_pane")
         status, signalled = value.pop("status"), value.pop("signal")
         created, started = value.pop("created"), value.pop("started")
@@ -155,11 +155,11 @@ _LISTENING = "00010000"
 
 
 class NoServer(StateUnknown):
-    """No tmux server listens on this socket, so certainly none of its sessions lives."""
+    """No tmux server listens on this socket, so certainly none of its sessions exists."""
 
 
 class TargetNotFound(StateUnknown):
-    """The server lives and says that the session, window or pane is not there."""
+    """The server runs and says that the session, window or pane does not exist."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +179,7 @@ class Tmux:
     """One tmux server, named by a socket name (`tmux -L`) or by an absolute path (`tmux -S`).
 
     `deadline` is in seconds, for each call. tmux gets HOME, PATH and the like from `environ`, and nothing
-    else of it. `calls` counts the tmux processes started.
+    else. `calls` counts the tmux processes started.
     """
 
     def __init__(self, socket: str, *, deadline: float = CALL_DEADLINE, environ: Mapping[str, str]) -> None:
@@ -235,7 +235,7 @@ class Tmux:
         except subprocess.TimeoutExpired:
             raise StateUnknown(
                 f"tmux did not answer within {self.deadline:g} s on socket {self.socket}: "
-                "its server is suspended or overloaded; look again later, and if its process is suspended, "
+                "its server is suspended or overloaded; try again later, and if its process is suspended, "
                 "kill -CONT resumes it"
             ) from None
         finally:
@@ -258,7 +258,7 @@ class Tmux:
         except NoServer:
             return 0
         except ValueError:
-            raise StateUnknown(f"tmux on socket {self.socket} did not say its server's pid") from None
+            raise StateUnknown(f"tmux on socket {self.socket} did not give its server's pid") from None
 
     def global_environment(self) -> list[str]:
         """Return the names in the environment of the server, which is started if there is none.
@@ -280,7 +280,7 @@ class Tmux:
         if folder and not self.socket.startswith("/") and not Path(folder).is_dir():
             raise StateUnknown(
                 f"TMUX_TMPDIR names {folder}, which is missing: tmux would use /tmp instead, and miss a "
-                "server that lives; make the folder, or start the daemon without TMUX_TMPDIR"
+                "running server; create the folder, or start the daemon without TMUX_TMPDIR"
             )
         if not self._path or not os.access(self._path, os.X_OK):
             self._path = shutil.which("tmux", path=self.environ.get("PATH"))
@@ -305,14 +305,14 @@ class Tmux:
         folder = Path(path).parent
         if self.socket.startswith("/") and not os.access(folder, os.R_OK | os.X_OK):
             return StateUnknown(
-                f"{text}: the folder {folder} is missing or unreadable, so a server may live there; "
+                f"{text}: the folder {folder} is missing or unreadable, so a server may run there; "
                 "mount it or make it readable"
             )
-        # If the file exists, a server that listens now came up after the client had found none.
+        # If the file exists, a server that listens now came up after the client found none.
         if _listens(path) and not Path(path).exists():
             return StateUnknown(
-                f"{text}: a tmux server still lives there, but its socket file is gone; "
-                "send SIGUSR1 to that server to have it make the file again"
+                f"{text}: a tmux server still runs there, but its socket file is gone; "
+                "send SIGUSR1 to that server to make it create the file again"
             )
         return NoServer(text)
 
