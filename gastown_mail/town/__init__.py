@@ -1,1 +1,1 @@
-"""Who is in a town, and what is recorded of it."""
+"""The agents of a town, and what is recorded about them."""

@@ -75,12 +75,12 @@ def record_start(
 
 
 def is_stable(started_at: datetime, now: datetime, settings: DaemonSettings) -> bool:
-    """Has the session lived long enough for its agent's history to be forgotten?"""
+    """Whether the session has lived long enough for its agent's history to be forgotten."""
     return now - started_at >= timedelta(seconds=settings.crash_loop_window)
 
 
 def _recent(history: StartHistory, now: datetime, settings: DaemonSettings) -> tuple[datetime, ...]:
-    """The starts in the window up to now, and those after now, which a clock that was set back leaves."""
+    """The starts in the window up to now, and later ones, which a clock that was set back leaves."""
     oldest = now - timedelta(seconds=settings.crash_loop_window)
     return tuple(start for start in history.starts if start > oldest)
 

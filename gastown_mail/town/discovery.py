@@ -1,4 +1,4 @@
-"""What the folders of a town show: its rigs and its agents (docs/reference/contract.md#roster)."""
+"""The rigs and agents that a town's folders show (docs/reference/contract.md#roster)."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from gastown_mail.contracts.address import NAME_PATTERN, ParsedAddress
 from gastown_mail.contracts.errors import SettingsError
 
 _MTIME_GRANULARITY = 2.0
-"""Seconds after a change in which another one may not show: the disk's clock is coarse."""
+"""Seconds after a change in which another one may go unnoticed: the disk's clock is coarse."""
 
 _RESERVED_FOLDERS = frozenset({"mayor", "deacon", "daemon"})
 """Folders of the town itself: one is a rig only if `rigs.json` names it."""
@@ -61,7 +61,7 @@ class DiscoveredTown:
             ) from error
         bad = sorted(rig for rig in rigs if not NAME_PATTERN.match(rig))
         self.warnings += [
-            f"{file} names a rig {rig!a}, which is left out: no name out of A-Z a-z 0-9 _ -" for rig in bad
+            f"{file} names a rig {rig!a}, which is left out: not a name from A-Z a-z 0-9 _ -" for rig in bad
         ]
         return set(rigs).difference(bad)
 
@@ -111,5 +111,5 @@ def fingerprint(town_root: Path, now: float) -> tuple[object, ...] | None:
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads in a circle, or to where this user may not look
+    except OSError:  # a circular link, or one to a folder that this user cannot read
         return False

@@ -1,4 +1,4 @@
-"""One act per agent at a time: a lease in Redis that names its owner and is renewed while the act runs."""
+"""One operation per agent at a time: a lease in Redis that names its owner and is renewed meanwhile."""
 
 import os
 import threading
@@ -19,7 +19,7 @@ from gastown_mail.sessions import process_table
 from gastown_mail.sessions.processes import alive
 
 LEASE_SECONDS = 10.0
-"""A lease that its owner has not renewed for so long is free."""
+"""Seconds without renewal after which a lease is free."""
 
 _RENEW_EVERY = 2.0
 
@@ -112,7 +112,7 @@ class Lease:
         return self._redis.transaction(while_held, self._key, *watched, value_from_callable=True)
 
     def release(self) -> None:
-        """Release the lease; does nothing when it is over. The renewer no longer uses the connection then."""
+        """Release the lease, unless it is lost. After that the renewer no longer uses the connection."""
         if self.held and self._renewer:
             self._over.set()
             self._renewer.join(_RENEWAL_TIMEOUT)

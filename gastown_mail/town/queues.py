@@ -27,7 +27,7 @@ JOB_MARGIN = 60
 """Seconds a job may take beyond the stop_grace of the session it ends; every wait inside is shorter."""
 
 _MAX_CRASH_RETRIES = 3
-"""How often rq runs a job again after its process died."""
+"""How many times rq runs a job again after its process died."""
 
 RESULT_KEPT, _FAILURE_KEPT = 3600, 7 * 24 * 3600
 
@@ -50,18 +50,18 @@ class TownJob(Job):
 
     @property
     def success_callback(self) -> None:
-        """Ignored: it would name any function."""
+        """Ignored: it could name any function."""
 
     @property
     def failure_callback(self) -> None:
-        """Ignored: it would name any function."""
+        """Ignored: it could name any function."""
 
     @property
     def stopped_callback(self) -> None:
-        """Ignored: it would name any function."""
+        """Ignored: it could name any function."""
 
     def send_webhooks(self, *_: object, **__: object) -> None:
-        """Ignored: it would name any address."""
+        """Ignored: it could name any address."""
 
 
 class TownQueue(Queue):
@@ -91,7 +91,7 @@ class JobQueues:
         return self._open(self._keys.heartbeat_queue(host))
 
     def enqueue_request(self, request_id: str, agent: Agent, pipe: Pipeline | None = None) -> None:
-        """Have the request carried out on its agent's host; again is harmless."""
+        """Have the request carried out on its agent's host; repeating this is harmless."""
         enqueue_job(
             self.lifecycle(agent.host), CARRY_OUT, request_id, job_id=self.request_job_id(request_id),
             about=f"request {request_id} for {agent.address}", grace=agent.stop_grace, pipe=pipe,
@@ -111,7 +111,7 @@ class JobQueues:
         return enqueue_job(self.lifecycle(agent.host), POKE, agent.address, text, job_id=job_id, about=about)
 
     def enqueue_sweep(self, host: str) -> None:
-        """Have what a dead process left picked up now, not at the next sweep."""
+        """Have the work of a dead process resumed now, not at the next sweep."""
         job_id = self._keys.job_id("sweep-now", host)
         enqueue_job(self.heartbeat(host), SWEEP, job_id=job_id, about="sweep now")
 

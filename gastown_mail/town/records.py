@@ -27,7 +27,7 @@ TOWN = "*"
 """The address of the record that says whether the whole town is paused."""
 
 _LOCK_TIMEOUT = 5.0
-"""Seconds to wait for another process that writes `state.json` or `desired.json`."""
+"""Seconds to wait while another process writes `state.json` or `desired.json`."""
 
 
 class Desired(enum.StrEnum):
@@ -66,7 +66,7 @@ class AgentRecord(RedisHash):
         given = {name: text for name, text in fields.items() if text}
         try:
             history = StartHistory.from_mapping(given)
-        except ValueError:  # without back-off rather than without the agent
+        except ValueError:  # better without back-off than without the agent
             history = NO_HISTORY
         return super().from_mapping(given).model_copy(update={"start_history": history})
 
@@ -179,11 +179,11 @@ class TownStateStore:
         self.redis.hset(self.keys.state, mapping=to_fields(state.to_mapping()))
 
     def mark_stopping(self) -> None:
-        """Record that the daemon is about to stop: nothing new is begun."""
+        """Record that the daemon is about to stop: workers begin nothing new."""
         self.redis.hset(self.keys.state, "running", "false")
 
     def mark_stopped(self) -> None:
-        """Record that the daemon has stopped in order."""
+        """Record that the daemon has stopped cleanly."""
         self._write({"running": "false"})
 
     def count_heartbeat(self, now: datetime) -> State:
@@ -209,7 +209,7 @@ class TownStateStore:
 
 @dataclass(frozen=True)
 class DesiredStates:
-    """What each agent of one town should be. `desired.json` keeps it for the day that Redis is emptied.
+    """What each agent of one town should be. `desired.json` is used to recover if Redis is flushed.
 
     The file holds the desired states by address; after `paused` comes the state before it, as in
     `paused stopped`.
@@ -232,12 +232,12 @@ class DesiredStates:
         """Restore the desired state from before the pause; without a pause nothing changes."""
         record = self.agents.read(address)
         if record.desired is Desired.PAUSED:
-            # a word that a person put there is not brought back
+            # a value that a person put there is not restored
             before = Desired(record.before_pause) if record.before_pause in set(Desired) else None
             self._write(address, AgentRecord(desired=before, before_pause=""))
 
     def is_town_paused(self) -> bool:
-        """Has an operator paused the whole town?"""
+        """Whether an operator has paused the whole town."""
         return self.agents.read(TOWN).desired is Desired.PAUSED
 
     def save(self, *only: str) -> None:
@@ -248,12 +248,12 @@ class DesiredStates:
         with self._lock():
             known: dict[str, str] = {}
             if only:
-                with suppress(StateFileError):  # a broken file is written whole
+                with suppress(StateFileError):  # a broken file is rewritten
                     known = self._load()
             addresses = only if known else to_strs(self.agents.redis.smembers(self.agents.keys.agents))
             for address, texts in zip(addresses, self.agents.desired_texts(addresses), strict=True):
                 known[address] = " ".join(texts).strip() if texts[0] else ""
-            # asked after the reading: what was read before Redis was emptied is whole
+            # asked after reading: what was read before Redis was emptied is complete
             town = TownStateStore(self.agents.redis, self.agents.keys, self.daemon_dir.parent)
             if town.state_before_flush() is None:
                 self._store({address: text for address, text in known.items() if text})
@@ -294,10 +294,12 @@ class DesiredStates:
             return {}
         except (OSError, ValueError, RecursionError) as error:
             raise StateFileError(
-                f"{self._file} cannot be read ({error}); move it away to go on without it"
+                f"{self._file} cannot be read ({error}); move it away to continue without it"
             ) from error
         if not isinstance(states, dict):
-            raise StateFileError(f"{self._file} holds no JSON object; move it away to go on without it")
+            raise StateFileError(
+                f"{self._file} does not contain a JSON object; move it away to continue without it"
+            )
         return {str(address): str(desired) for address, desired in states.items()}
 
     def _store(self, states: Mapping[str, str]) -> None:

@@ -137,7 +137,9 @@ def _agent(settings: Settings, address: str, parsed: ParsedAddress | None, own: 
     defaults = ROLES.get(role) or custom
     if parsed is None and not own.command:
         known = f"the known forms are {_ADDRESS_FORMS}"
-        raise SettingsError(f"town.toml: {_header(address)} needs a command, being of no known form; {known}")
+        raise SettingsError(
+            f"town.toml: {_header(address)} needs a command, because its form is unknown; {known}"
+        )
     values = {"town": str(settings.town_root), "rig": rig, "name": name, "role": role}
     poke = defaults.poke if own.poke is None else own.poke
     return Agent(
@@ -160,7 +162,7 @@ def _session(address: str, template: str, values: Mapping[str, str]) -> str:
     session = render_template(template, values)
     if not NAME_PATTERN.match(session):
         reason = f"session = {quote_value(template)} gives {address} the name {quote_value(session)}"
-        raise SettingsError(f"town.toml: {reason}: expected a name out of A-Z a-z 0-9 _ -")
+        raise SettingsError(f"town.toml: {reason}: expected a name from A-Z a-z 0-9 _ -")
     return session
 
 
@@ -212,11 +214,11 @@ def _why_unknown(spelling: str, rigs: Collection[str]) -> str:
     if named or parsed:
         return f"there is no agent {quote_value(spelling)}: it has no folder and is not declared in town.toml"
     expected = f"expected {_ADDRESS_FORMS} or what town.toml declares under [agents]"
-    return f"{quote_value(spelling)} is no address: {expected}"
+    return f"{quote_value(spelling)} is not an address: {expected}"
 
 
 _TTL = 1.0
-"""Seconds for which a roster is served without a look at the disk."""
+"""Seconds for which a roster is served without checking the disk."""
 
 _MAX_AGE = 60.0
 """Seconds after which it is read again although no file changed: a link may lead elsewhere now."""

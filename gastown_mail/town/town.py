@@ -1,4 +1,4 @@
-"""One town as a process of the daemon sees it: its settings, Redis, tmux, agents and records."""
+"""One town as the daemon and the command line see it: settings, Redis, tmux, agents and records."""
 
 import logging
 import os
@@ -93,9 +93,9 @@ def ensure_running(town: Town) -> None:
     """Raise Postponed while nothing may be begun: the town is paused, or its daemon is stopping."""
     recover_after_flush(town)
     if town.redis.hget(town.keys.state, "running") == b"false":
-        raise Postponed("the daemon is stopping; it goes on after the next start")
+        raise Postponed("the daemon is stopping; this continues after the next start")
     if town.is_paused():
-        raise Postponed("the town is paused; it goes on after gastown-mail resume")
+        raise Postponed("the town is paused; this continues after gastown-mail resume --all")
 
 
 def recover_after_flush(town: Town) -> None:
