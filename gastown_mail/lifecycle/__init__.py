@@ -1,1 +1,1 @@
-"""What is done with a request, and at a heartbeat."""
+"""Carries out requests and heartbeats."""

@@ -1,6 +1,6 @@
 """Carrying out one request: look, decide, write the intent, end the session, start the successor, settle.
 
-Every step looks at the world first and can be run again: after a crash the next worker resumes.
+Every step checks the current state first and can be repeated: after a crash the next worker resumes.
 """
 
 import logging
@@ -92,7 +92,7 @@ def _settle_pending(town: Town, lease: Lease, address: str) -> None:
 
 
 def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, RequestContext]:
-    """What decides about these requests, by id, from one look at the agent."""
+    """The context for deciding each request, by id, from one snapshot of the agent."""
     record, session = town.agents.read(agent.address), town.sessions.find(agent.session)
     now, settings = datetime.now(UTC), town.settings.daemon
     progress, records = town.requests.progress_many(ids), town.requests.records(ids)
@@ -148,7 +148,7 @@ class _Attempt:
         return preflight(context.agent, self.town.settings.town_root, search_path())
 
     def run(self) -> tuple[RequestStatus, str]:
-        """Take all steps that are left; return the final status and its reason."""
+        """Take all remaining steps; return the final status and its reason."""
         town, context, agent, request = self.town, self.context, self.context.agent, self.context.request
         progress = town.keys.progress(context.id)
         if int(town.redis.hincrby(progress, "tries", 1)) > MAX_ATTEMPTS:
@@ -237,15 +237,15 @@ class _Attempt:
                     failpoint("handoff-written")
                 else:
                     file.unlink(missing_ok=True)
-                # a worker that was stopped before its write may have overwritten a later handoff
+                # a worker that was paused before its write may have overwritten a later handoff
                 stored = town.redis.get(key)
                 if stored == written:
                     return None if written is None else file
         except OSError as error:
-            # no worker has died in the middle: this attempt does not count
+            # no worker died in the middle: this attempt does not count
             town.redis.hincrby(town.keys.progress(self.context.id), "tries", -1)
             raise StateUnknown(
-                f"the handoff {file} cannot be written ({error}); repair that, and the request goes on"
+                f"the handoff {file} cannot be written ({error}); fix that, and the request continues"
             ) from error
 
     def end_session(self) -> None:
@@ -259,7 +259,7 @@ class _Attempt:
                 session=self.target.name,
             )  # fmt: skip
         failpoint("end-noted")
-        # without a session: what a tmux server that crashed has left running
+        # without a session: what a crashed tmux server left running
         gone = self.context.record.incarnation if self.target is None else ""
         for token in filter(None, {progress.target_incarnation, *progress.successors, gone}):
             town.sessions.end_orphans(token, grace=agent.stop_grace)

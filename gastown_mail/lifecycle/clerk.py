@@ -78,7 +78,7 @@ class Clerk:
             classified.setdefault(incoming.id, incoming)
 
         def unless_replaced(pipe: Any) -> Any:
-            # a clerk that was stopped for longer than its lease writes nothing: another one has accepted them
+            # a clerk that was paused for longer than its lease writes nothing: another one has accepted them
             if not may_write():
                 raise Postponed("another clerk has taken over; this one waits until it ends")
             known = requests.are_known(list(classified))
@@ -95,7 +95,7 @@ class Clerk:
             log_event(log, "booked", request_id=incoming.id, agent=agent, detail=reason)
 
     def _verify_senders(self, requests: Sequence[IncomingRequest]) -> list[IncomingRequest]:
-        """Note which requests for another agent carry the token of their asker's current session."""
+        """Mark the requests for another agent that carry the token of their asker's current session."""
         askers = {r.asker for r in requests if r.request and r.request.incarnation and r.asker != r.agent}
         tokens = self.town.agents.incarnations(sorted(askers)) if askers else {}
         return [

@@ -14,7 +14,7 @@ from gastown_mail.town.records import AgentRecord, Desired
 
 @dataclass(frozen=True)
 class RequestContext:
-    """Everything that decides. `pending`: the agent's open requests, oldest first, including this one."""
+    """Everything a decision depends on. `pending`: the agent's open requests, oldest first, with this one."""
 
     id: str
     request: LifecycleRequest
@@ -30,7 +30,7 @@ class RequestContext:
 
     @property
     def effective_time(self) -> datetime:
-        """The latest moment at which it can have been asked for; reviving a request asks anew."""
+        """The latest time at which the request can have been made; reviving it counts as making it."""
         return self.progress.revived_at or self.request.latest_timestamp
 
     @property
@@ -74,7 +74,7 @@ def decide(context: RequestContext) -> Decision:
         return Execute(session)
     if session.incarnation in progress.successors:
         return Execute(session) if session.dead else AlreadyDone(session)
-    return _superseded("another session has taken its place meanwhile")
+    return _superseded("another session has taken its place")
 
 
 def _rejected(context: RequestContext) -> Resolve | None:
@@ -88,15 +88,15 @@ def _rejected(context: RequestContext) -> Resolve | None:
         return _refused(f"{agent.address} is paused; resume it and revive the request")
     if context.require_incarnation and not progress.trusted:
         if context.asker == OPERATOR:
-            return _refused("operator may not ask through the inbox here; use gastown-mail send")
+            return _refused("the operator may not use the inbox of this town; use gastown-mail send")
         own = context.asker == agent.address
         if not context.request.incarnation or not (own or progress.sender_verified):
-            return _refused(f"{context.asker} did not prove itself with its session's incarnation")
+            return _refused(f"{context.asker} did not give the incarnation of its session")
     return _wrong_session(context)
 
 
 def _wrong_session(context: RequestContext) -> Resolve | None:
-    """Why the session that lives now is not the one that was meant; None when it is."""
+    """Why the live session is not the one that was meant; None when it is."""
     session, token = context.session, context.request.incarnation or ""
     if session is None:
         if context.asker == context.agent.address:
@@ -105,7 +105,7 @@ def _wrong_session(context: RequestContext) -> Resolve | None:
             return _superseded("its session has been ended or replaced since")
         return None
     if not session.incarnation:
-        return _refused(f"the session {session.name} is not ours; `gastown-mail adopt` would make it so")
+        return _refused(f"the session {session.name} is not managed; `gastown-mail adopt` takes it over")
     if token == session.incarnation:
         return None
     if token and not context.progress.sender_verified:

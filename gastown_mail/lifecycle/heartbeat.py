@@ -81,7 +81,7 @@ def observe(town: Town) -> tuple[list[AgentSnapshot], list[Decision]]:
 
 
 def _enqueue_starts(town: Town, decisions: Sequence[Decision]) -> None:
-    """Enqueue a job for each start that has none yet; the job looks at the agent again."""
+    """Enqueue a job for each start that has none yet; the job checks the agent again."""
     starts = [decision for decision in decisions if isinstance(decision, StartAgent)]
     queued = set(town.queues.lifecycle(town.host).job_ids) if starts else set()
     with town.redis.pipeline() as pipe:
@@ -146,7 +146,7 @@ def _requeue_orphans(town: Town) -> int:
 
 
 def _expire_unserved(town: Town, received: dict[str, float], addresses: dict[str, str]) -> None:
-    """Settle old requests that no worker of this host would take; workers find the others."""
+    """Settle old requests for agents that no worker of this host serves; workers find the others."""
     now = datetime.now(UTC)
     oldest = now.timestamp() - town.settings.daemon.max_request_age
     agents = town.roster().agents

@@ -16,7 +16,7 @@ _POKE_ECHO = timedelta(seconds=3)
 """Activity this soon after a poke is the poke's own echo, not an answer."""
 
 _POKE_EARLY_FRACTION = 0.1
-"""By which fraction of the heartbeat interval a poke may be early: heartbeats are not exact."""
+"""The fraction of the heartbeat interval by which a poke may be early: heartbeats are not exact."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PokeAgent:
 
 
 class SkipKind(enum.StrEnum):
-    """The first words of a decision to do nothing, as they are stored; `explain` shows it as it is."""
+    """The first words of a decision to do nothing, as they are stored; `explain` shows them unchanged."""
 
     LEFT_ALONE = "left alone"
     NOT_STARTED = "not started"
@@ -91,7 +91,7 @@ class AgentSnapshot:
             why = "a request ended it" if record.successor_owed else "it must keep running"
             return StartAgent(agent, f"its session {state} and {why}")
         if not session.incarnation:
-            return Skip(agent, SkipKind.LEFT_ALONE, "its session is not ours; adopt it")
+            return Skip(agent, SkipKind.LEFT_ALONE, "its session is not managed; adopt it")
         return self.poke_or_skip(session, now, settings)
 
     def poke_or_skip(self, session: Session, now: datetime, settings: DaemonSettings) -> Decision:

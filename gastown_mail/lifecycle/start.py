@@ -38,7 +38,7 @@ _SHELL_WORDS = frozenset(
         " set shift source test trap type ulimit umask unset until wait while"
     ).split()
 )
-"""What only a shell can run: whether it works shows at the start."""
+"""What only a shell can run: only the start shows whether it works."""
 
 
 class StartResult(enum.StrEnum):
@@ -115,9 +115,9 @@ def _start_if_wanted(town: Town, lease: Lease, agent: Agent, why: str, by: str) 
 def _skip_reason(
     town: Town, agent: Agent, record: AgentRecord, session: Session | None, by: str
 ) -> str | None:
-    """Why the agent is not started now, None when it is; a crash loop that shows is recorded."""
+    """Why the agent is not started now, None when it is; records a crash loop that it finds."""
     if session is not None and not session.incarnation:
-        return f"the session {session.name} is not ours; adopt it"
+        return f"the session {session.name} is not managed; adopt it"
     if request := town.requests.in_progress(agent.address):
         return f"request {request} is being carried out"
     if record.desired in (Desired.PAUSED, Desired.STOPPED):
@@ -138,7 +138,7 @@ def _skip_reason(
 
 def preflight(agent: Agent, town_root: Path, search_path: str) -> str | None:
     """Why the agent's session cannot be started; None when no obstacle is known."""
-    remedy = f"make it, or set work_dir for {agent.address}"
+    remedy = f"create it, or set work_dir for {agent.address}"
     try:
         if not agent.work_dir.is_dir():
             return f"the work dir {agent.work_dir} does not exist; {remedy}"
@@ -152,7 +152,7 @@ def preflight(agent: Agent, town_root: Path, search_path: str) -> str | None:
 
 
 def _program(command: str) -> str | None:
-    """The program a command line runs first; None when only a shell can tell."""
+    """The program that a command line runs first; None when only a shell can tell."""
     try:
         words = [word for word in shlex.split(command) if "=" not in word]
     except ValueError:
@@ -167,12 +167,12 @@ def search_path(environ: Mapping[str, str] = os.environ) -> str:
 
 
 def new_incarnation() -> str:
-    """A new session token: 128 random bits, never used twice and not to be guessed."""
+    """A new session token: 128 random bits, never reused and impossible to guess."""
     return secrets.token_hex(16)
 
 
 def first_prompt(agent: Agent, town_name: str, why: str, handoff: Path | None) -> str:
-    """What a new session is told: who it is, why it was started, where its handoff lies."""
+    """The prompt that tells a session its agent, why it was started, and where its handoff is."""
     sentences = [
         f"You are {agent.address}, {agent.role} in the town {town_name}.",
         f"You were started because {why}.",
@@ -243,7 +243,7 @@ class SessionStart:
     def _once(self, announced: list[str]) -> Session:
         town, agent, incarnation = self.town, self.agent, new_incarnation()
         announced.append(incarnation)
-        # only while the lease is held: a process that was stopped would drop its successor's announcement
+        # only while the lease is held: a process that was paused would drop its successor's announcement
         generation = self.lease.transaction(
             lambda pipe: town.agents.bump_generation(
                 pipe, agent.address, lambda p: self.on_new_token(p, announced)
@@ -251,7 +251,7 @@ class SessionStart:
             town.keys.agent(agent.address),
         )
         failpoint("successor-announced")
-        # after the generation: a process that takes over from here has a newer one, and tmux refuses ours
+        # after the generation: a process that takes over from here has a newer one, and tmux refuses this one
         self.lease.ensure_held()
         prompt = first_prompt(agent, town.settings.town_name, self.why, self.handoff)
         try:
@@ -312,7 +312,7 @@ def record_session(town: Town, lease: Lease, agent: Agent, session: Session, req
 
 
 def adopt_session(town: Town, agent: Agent) -> Session:
-    """Make the session of the agent's name, which was started outside, the agent's; it gets a token.
+    """Take over the session that was started outside under the agent's session name; it gets a token.
 
     Raises GastownError when there is no such session or it has a token already.
     """
@@ -325,7 +325,7 @@ def adopt_session(town: Town, agent: Agent) -> Session:
                 f"there is no session {agent.session}; gastown-mail run {agent.address} starts one"
             )
         if session.incarnation:
-            raise GastownError(f"the session {agent.session} is ours already")
+            raise GastownError(f"the session {agent.session} is managed already")
         generation = town.agents.next_generation(agent.address)
         adopted = town.sessions.adopt(session, agent, incarnation=new_incarnation(), generation=generation)
         record_session(town, lease, agent, adopted)
