@@ -1,8 +1,8 @@
 """The rq worker of a town, and the only functions that it runs.
 
-Most of an act is waiting: for an agent to end, for a new session to stay up. So a worker runs each job in a
+Most of a job is waiting: for an agent to end, for a new session to stay up. So a worker runs each job in a
 thread of its own and takes the next one meanwhile; rq's own worker would fork a process for each job and wait
-for it. Killing a worker cuts all its jobs in the middle; each is resumed later (see `lifecycle.carry_out`).
+for it. Killing a worker cuts off all its jobs; each is resumed later (see `lifecycle.carry_out`).
 """
 
 import logging
@@ -54,7 +54,7 @@ def carry_out(request_id: str) -> str:
 
 
 def start(address: str, why: str, by: str = "") -> str:
-    """Start the agent's session unless one lives or it should not run; return the outcome as text."""
+    """Start the agent's session unless one is alive or it should not run; return the outcome as text."""
     return str(start_agent(_town(), address, why, by))
 
 
@@ -77,7 +77,7 @@ def heartbeat() -> str:
 
 
 def sweep() -> str:
-    """Pick up what dead processes left, unless a sweep is running; return what it did."""
+    """Resume work left by dead processes, unless a sweep is running; return what it did."""
     town = _town()
     with hold_lease(town.redis, town.keys.sweep(town.host), town.host) as lease:
         if not lease:
@@ -96,19 +96,19 @@ _MAX_CONCURRENT_JOBS = 32
 """How many jobs one worker runs at a time; an agent that takes a minute to end occupies one slot."""
 
 WORKER_TTL = 30
-"""Seconds between the signs of life of an idle worker; rq's 420 would hide a hung Redis for 7 min."""
+"""Seconds between the heartbeats of an idle worker; rq's 420 would hide a hung Redis for 7 min."""
 
 _MAINTENANCE_INTERVAL = 30
 
 _DRAIN_DEADLINE = 10.0
-"""Seconds in which a worker that stops lets its jobs finish; a job that is cut is resumed later."""
+"""Seconds for which a stopping worker lets its jobs finish; a job that is cut off is resumed later."""
 
 _MAX_RECONNECT_WAIT = 2.0
 """Seconds at most between two attempts to reach Redis; rq's 60 would prolong an outage."""
 
 
 class _NoDeathPenalty(BaseDeathPenalty):
-    """rq's timeout of a job, which does nothing here.
+    """rq's job timeout, which does nothing here.
 
     In a thread it would raise an exception at any point, even during cleanup or in another job. Every wait
     inside a job has a deadline of its own.
@@ -152,7 +152,7 @@ class TownWorker(SimpleWorker):
         self._free.release()
 
     def set_state(self, state: str, pipeline: Pipeline | None = None) -> None:
-        """Note what the worker itself does; to others it is busy as long as a job runs."""
+        """Set the worker's own state; others see it as busy as long as a job runs."""
         self._state = state
         self._show(state, pipeline)
 
@@ -161,7 +161,7 @@ class TownWorker(SimpleWorker):
         (self.connection if pipeline is None else pipeline).hset(self.key, "state", shown)
 
     def heartbeat(self, timeout: int | None = None, pipeline: Pipeline | None = None) -> None:
-        """rq's sign of life; raises StopRequested when a flushed Redis no longer knows this worker."""
+        """rq's heartbeat of the worker; raises StopRequested when a flushed Redis no longer knows it."""
         if pipeline is not None:
             super().heartbeat(timeout, pipeline)
             return
@@ -170,12 +170,12 @@ class TownWorker(SimpleWorker):
             pipe.sismember(self.redis_workers_keys, self.key)
             *_, is_registered = pipe.execute()
         if not is_registered:
-            self.log.warning("Worker %s: no longer registered, ending to be started anew", self.name)
+            self.log.warning("Worker %s: no longer registered; it ends and is started again", self.name)
             raise StopRequested
 
     def teardown(self) -> None:
-        """Let running jobs finish, then leave; a second SIGTERM or the deadline cuts them."""
-        # busy, so that a first SIGTERM that comes only now is noted and raises nothing
+        """Let running jobs finish, then leave; a second SIGTERM or the deadline cuts them off."""
+        # busy, so that rq notes a first SIGTERM that comes only now, and raises nothing
         self._state = WorkerStatus.BUSY
         until = time.monotonic() + _DRAIN_DEADLINE
         for thread in self._threads:
@@ -189,7 +189,7 @@ class TownWorker(SimpleWorker):
             self.perform_job(job, queue, execution)
             self._show(self._state)
         except Exception:
-            log.exception("job %s was not settled; the sweep will pick up its request", job.id)
+            log.exception("job %s did not end properly; the sweep will resume its request", job.id)
         finally:
             self.executions.pop(execution.id, None)
             self._free.release()
@@ -201,7 +201,7 @@ class TownWorker(SimpleWorker):
 
 
 def make_worker(town: Town, name: str, queue_name: str, redis: Redis) -> TownWorker:
-    """A worker of that one queue; `name` gets a random suffix, because a fixed one blocks its successor."""
+    """A worker of that one queue; `name` gets a random suffix: a fixed one would block its successor."""
     worker = TownWorker(
         [open_queue(queue_name, redis)], name=f"{name}-{uuid4().hex[:8]}", connection=redis,
         serializer=JSONSerializer, worker_ttl=WORKER_TTL, maintenance_interval=_MAINTENANCE_INTERVAL,

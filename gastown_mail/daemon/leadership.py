@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class Leadership:
-    """Keeps the town's state while inside the block, from the moment this process holds the town's lock.
+    """Keeps the town's state inside the block, as soon as this process holds the town's lock.
 
     A process without the lock waits for it: when the holder ends, others still serve the town, and `running`
     must not stay false.
@@ -69,7 +69,7 @@ class Leadership:
             self._lock.close_in_child()
 
     def announce_stop(self) -> None:
-        """Record that the daemon is stopping; workers begin nothing from here on."""
+        """Record that the daemon is stopping; workers begin nothing new after that."""
         if not self._lock:
             return
         try:

@@ -23,12 +23,12 @@ from gastown_mail.plumbing.log import log_event
 from gastown_mail.town.queues import TownJob, TownQueue
 
 _POLL = 1
-"""Seconds between two looks at the schedule; rq-scheduler counts in whole seconds."""
+"""Seconds between two checks of the schedule; rq-scheduler counts in whole seconds."""
 
 LOCK_LEASE = 5.0
 
 PERIODIC_TIMEOUT = 120
-"""Seconds, plus a minute, after which rq considers a heartbeat or sweep lost whose worker has died."""
+"""rq gives up a heartbeat or sweep of a dead worker after this many seconds plus a minute."""
 
 log = logging.getLogger(__name__)
 
@@ -81,11 +81,11 @@ class TownScheduler(Scheduler):  # type: ignore[misc]
         try:
             self._lock.release()
         except LockError:
-            log.debug("the schedule's lock had ended by itself")
+            log.debug("the schedule's lock had expired")
 
 
 def run_scheduler_loop(town: str, redis: Redis, jobs: Sequence[PeriodicJob], stop: threading.Event) -> None:
-    """Enqueue what is due until `stop` is set; an outage of Redis is waited out."""
+    """Enqueue what is due until `stop` is set; wait while Redis does not answer."""
     scheduler = TownScheduler(town, redis)
     while not stop.is_set():
         try:
@@ -137,7 +137,7 @@ def _registered_interval(scheduler: TownScheduler, job: PeriodicJob) -> int | No
         found = TownJob.fetch(job.job_id, connection=scheduler.connection)
         known = (found.func_name, found.origin, found.meta.get("lock"))
     except (NoSuchJobError, DeserializationError, ValueError):
-        # lost, or only what rq has written about it since
+        # lost, or overwritten in part by rq
         return None
     interval: int | None = found.meta.get("interval")
     return interval if known == (job.function, job.queue, job.lock) else None

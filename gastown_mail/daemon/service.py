@@ -33,7 +33,7 @@ def redis_url(settings: Settings) -> str:
 
 
 def open_redis(settings: Settings, warn: Callable[[str], None] = lambda _: None) -> str:
-    """The URL of the town's Redis, which answers; starts the embedded one. Raises RedisUnavailable.
+    """Start the embedded Redis if needed; return the URL of one that answers. Raises RedisUnavailable.
 
     Server settings that could lose a request are warnings, in the log and through `warn`.
     """
@@ -185,7 +185,7 @@ def _revive_redis(settings: Settings) -> None:
 
 
 def request_sweep(town: Town) -> None:
-    """Have the work of dead processes picked up now rather than at the next sweep."""
+    """Have the work of dead processes resumed now rather than at the next sweep."""
     try:
         town.queues.enqueue_sweep(town.host)
     except RedisError as error:

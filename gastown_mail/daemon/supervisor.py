@@ -21,10 +21,10 @@ from gastown_mail.contracts.errors import GastownError
 from gastown_mail.plumbing.log import log_event
 
 _TICK = 0.25
-"""Seconds between two looks of the parent at its stop flag."""
+"""Seconds between two checks of the parent's stop flag."""
 
 STOP_DEADLINE = 10.0
-"""Seconds in which a child may finish its work; what is cut then is resumed after the next start."""
+"""Seconds a child has to finish its work; what is cut off then is resumed after the next start."""
 
 KILL_GRACE = 2.0
 """Seconds between the signals to a child that does not stop: SIGTERM again, then SIGKILL."""
@@ -61,7 +61,7 @@ class _Slot:
         log_event(log, "child_started", child=self.spec.name, pid=process.pid)
 
     def reap(self) -> None:
-        """Note that the process has died; one that died young is started again after a pause."""
+        """Record the process's death; one that died young is started again after a pause."""
         code = self.process.exitcode if self.process else None
         log_event(log, "child_died", level=logging.WARNING, child=self.spec.name, code=code)
         if self.process:
@@ -107,13 +107,13 @@ class Supervisor:
             self._end()
 
     def pids(self) -> dict[str, int]:
-        """The pids of the living children, by name."""
+        """The pids of the live children, by name."""
         return {s.spec.name: s.process.pid for s in self._slots if s.process and s.process.pid}
 
     def _end(self) -> None:
         self._signal(signal.SIGTERM)
         if not self._wait_ended(STOP_DEADLINE):
-            # rq's second signal: cut the job that runs
+            # rq's second signal: cut off the running job
             self._signal(signal.SIGTERM)
             if not self._wait_ended(KILL_GRACE):
                 self._signal(signal.SIGKILL)
@@ -138,7 +138,7 @@ class Supervisor:
         stop = threading.Event()
 
         def end_with_parent() -> None:
-            # as the parent would have done it: ask, ask again, kill
+            # as the parent would: ask, ask again, kill
             os.read(self._parent_pipe, 1)
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(STOP_DEADLINE)
