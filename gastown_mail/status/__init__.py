@@ -1,1 +1,1 @@
-"""The model of health that commands, pages and metrics show."""
+"""The health of a town, as `status`, `explain` and `doctor` report it."""

@@ -84,7 +84,7 @@ def _check_folder(collector: StatusCollector, report: Report) -> _Results:
     free = shutil.disk_usage(folder).free
     if free < _MIN_FREE_DISK:
         least = _MIN_FREE_DISK // 2**20
-        yield finding(f"less than {least} MB are free at {folder}; make space for state.json and the log")
+        yield finding(f"less than {least} MB are free at {folder}; free space for state.json and the log")
     else:
         yield ok(f"{folder}: {free // 2**20} MB are free")
     if "state" not in report.unknown:
@@ -143,7 +143,7 @@ def _check_redis(collector: StatusCollector, report: Report) -> _Results:
     warnings = durability_warnings(town.redis)
     try:
         info: Mapping[str, Any] = town.redis.info()
-    except ResponseError:  # this user may not ask
+    except ResponseError:  # this user has no right to ask
         yield unchecked(warnings[0])
         return
     version = to_str(info["redis_version"])
@@ -170,10 +170,10 @@ def _check_clock(collector: StatusCollector, report: Report) -> _Results:
     skew = seconds + micros / 1e6 - time.time()
     if abs(skew) > _MAX_CLOCK_SKEW:
         yield finding(
-            f"Redis' clock differs from this one by {skew:.1f} s; use the same time server for both"
+            f"Redis's clock differs from this one by {skew:.1f} s; use the same time server for both"
         )
     else:
-        yield ok(f"Redis' clock and this one agree, to {abs(skew):.1f} s")
+        yield ok(f"Redis's clock and this one agree to {abs(skew):.1f} s")
 
 
 @_check("tmux socket")
@@ -186,7 +186,7 @@ def _check_socket(collector: StatusCollector, _: Report) -> _Results:
     path = Path(parent) / f"tmux-{uid}" / name
     for file in (path.parent, path):
         if not file.exists():
-            yield ok(f"{file} is not there yet; the first start makes it")
+            yield ok(f"{file} does not exist yet; the first start creates it")
             return
         owner = file.stat().st_uid
         if owner != uid and (file == path or not is_absolute):
@@ -201,14 +201,14 @@ def _check_socket(collector: StatusCollector, _: Report) -> _Results:
 
 @_check("tmux server")
 def _check_server(collector: StatusCollector, report: Report) -> _Results:
-    """If the town's tmux server lives: is it of the same version as the client?"""
+    """Is the town's tmux server, if it runs, of the same version as the client?"""
     if "tmux" in report.unknown:
         return
     sessions = collector.town.sessions
     try:
         version, pid = sessions.tmux.run("display-message", "-p", "#{version} #{pid}").split()
     except NoServer:
-        yield ok("no server lives yet; the first start of a session makes one")
+        yield ok("no server runs yet; the first session starts one")
         return
     if version != (client := _client_version()):
         yield finding(
@@ -221,7 +221,7 @@ def _check_server(collector: StatusCollector, report: Report) -> _Results:
 
 @_check("daemon")
 def _check_daemon(collector: StatusCollector, report: Report) -> _Results:
-    """Which process holds the town, how many workers live, and what is on the schedule."""
+    """Which process holds the town, how many workers are alive, and what is on the schedule."""
     if report.daemon.held:
         yield ok(f"pid {report.daemon.pid or 'unknown'} holds the town")
     if report.verdict == "stopped" or missing_workers(report):

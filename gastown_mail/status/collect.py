@@ -156,7 +156,7 @@ class StatusCollector:
         return self._ask("state", lambda: load_state(root)), "state.json", _state_file_age(root, self.now)
 
     def hosts(self, roster: Roster | None) -> list[Host]:
-        """The living workers of each host that has agents, and of this one. Raises RedisError."""
+        """The live workers of each host that has agents, and of this one. Raises RedisError."""
         keys, here = self.town.keys, self.town.host
         names = sorted({here, *(agent.host for agent in (roster.agents.values() if roster else ()))})
         queues = [queue(name) for name in names for queue in (keys.lifecycle_queue, keys.heartbeat_queue)]
@@ -199,7 +199,7 @@ class StatusCollector:
 
 
 def _report_without_settings(root: Path, holder: LockHolder, why: str) -> Report:
-    """What the disk and the kernel tell of a daemon whose settings cannot be read now."""
+    """What the disk and the kernel know about a daemon whose settings cannot be read now."""
     now, state = datetime.now(UTC), None
     unknown: dict[Source, str] = {"settings": f"{why}; the daemon keeps the settings it read before"}
     try:
@@ -262,14 +262,14 @@ def _oldest_age(elements: Sequence[bytes], now: datetime) -> float | None:
 
 @dataclass(frozen=True)
 class _WorkerInfo:
-    """What an rq worker has told Redis: its pid, on which machine, and when it last reported."""
+    """What an rq worker reports to Redis: its pid, its machine, and when it last reported."""
 
     pid: int
     machine: str
     last_seen: datetime
 
     def is_alive(self, now: datetime, *, same_machine: bool) -> bool:
-        """Is it working? `same_machine`: pids of this host name can be looked up here."""
+        """Whether it is working. `same_machine`: pids of this host name can be looked up here."""
         if now - self.last_seen > _WORKER_TIMEOUT:
             return False
         return _is_running(self.pid) if same_machine and self.machine == socket.gethostname() else True
@@ -292,7 +292,7 @@ def _registered_workers(redis: Redis, queues: Sequence[str]) -> list[list[_Worke
 
 
 def _is_running(pid: int) -> bool:
-    """Does the process exist and is it neither a zombie nor suspended, as far as this user may see?"""
+    """Whether the process exists and is neither a zombie nor suspended, as far as this user can see."""
     try:
         return psutil.Process(pid).status() not in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED)
     except psutil.NoSuchProcess:

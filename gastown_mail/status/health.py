@@ -43,7 +43,7 @@ _PAUSED = Problem(
 
 
 def with_verdict(report: Report) -> Report:
-    """The report with its verdict and, if the town is degraded, its troubles."""
+    """The report with its verdict and, if the town is degraded, the reasons."""
     if _is_stopped(report):
         return report.model_copy(update={"verdict": "stopped"})
     troubles = [problem for _, problem in all_problems(report) if problem != _PAUSED]
@@ -81,7 +81,7 @@ def missing_workers(report: Report) -> list[Problem]:
     """Which of the workers, the clerk and the scheduler should be working and are not."""
     problems = []
     for host in report.hosts or ():
-        remedy = f"{_LOGS}; {_RESTART}" if host.here else f"see to worker.py on {host.host}"
+        remedy = f"{_LOGS}; {_RESTART}" if host.here else f"check worker.py on {host.host}"
         if host.lifecycle < (host.expected or 1):
             count = f"{host.lifecycle} of {host.expected} lifecycle workers"
             reason = f"{count if host.lifecycle else 'no lifecycle worker'} on {host.host}"

@@ -1,4 +1,4 @@
-"""The documents of `status`, `agents`, `explain` and `doctor`: their shape, version 1.
+"""The documents of `status`, `agents`, `explain` and `doctor`, in version 1 of their format.
 
 Times are RFC 3339 with a zone. Null means never, or not known: then `unknown` says why. A key may be added to
 version 1; none is renamed or removed.
@@ -25,7 +25,7 @@ OBSERVED: tuple[Observed, ...] = get_args(Observed)
 
 
 class _Document(BaseModel):
-    """A part of a document: it is frozen and refuses other keys."""
+    """A part of a document; frozen, without other keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
@@ -43,7 +43,7 @@ class Daemon(_Document):
     """The daemon, by its lock and its own state."""
 
     held: bool
-    """A living process holds the town's lock; the kernel was asked just now."""
+    """A live process holds the town's lock; the kernel was asked just now."""
     pid: int | None = None
     """The pid of the lock holder if it is visible here; else the one in the state."""
     frozen: bool = False
@@ -74,7 +74,7 @@ class Heartbeat(_Document):
 
 
 class Host(_Document):
-    """The living rq workers of one host of the town."""
+    """The live rq workers of one host of the town."""
 
     host: str
     here: bool
@@ -104,11 +104,11 @@ class InboxStatus(_Document):
     open_oldest: _Seconds | None = None
     """How long ago the oldest was received."""
     dead: int
-    """Dead letters."""
+    """How many dead letters there are."""
 
 
 class AgentStatus(_Document):
-    """One agent: what should be, and what is."""
+    """One agent: its desired and its observed state."""
 
     agent: str
     """Its canonical address."""
@@ -116,21 +116,21 @@ class AgentStatus(_Document):
     session: str
     """The name of its tmux session."""
     desired: _Wanted | None = None
-    """What should be; null until an operator or a request says so."""
+    """The desired state; null until an operator or a request sets it."""
     must_run: bool | None = None
     """It is started whenever it is not running."""
     observed: Observed
     """alive · ended (its program has ended) · none (no session) · foreign (a session of that name that
     gastown-mail did not start) · elsewhere (it lives on another host) · unknown (tmux does not answer)."""
     since: datetime | None = None
-    """When the living session started."""
+    """When the live session started."""
     age: _Seconds | None = None
     active: datetime | None = None
-    """The living session's last output or input."""
+    """The live session's last output or input."""
     idle: _Seconds | None = None
     """How long ago that was."""
     attached: int | None = None
-    """How many clients are attached to the living session."""
+    """How many clients are attached to the live session."""
     waits: Literal["back-off", "quarantine"] | None = None
     """Why it is not started now."""
     waits_until: datetime | None = None
@@ -151,7 +151,7 @@ class Report(_Document):
     """Everything that `status` knows at one moment."""
 
     version: Literal[1] = 1
-    """The version of this shape."""
+    """The version of this format."""
     town: str | None
     """Its name; null if town.toml cannot be read."""
     root: str
@@ -162,7 +162,7 @@ class Report(_Document):
     troubles: list[Problem] = []
     """Why it is degraded."""
     unknown: dict[Source, str] = {}
-    """Which parts did not answer, and why; what they would have told is null."""
+    """Which parts did not answer, and why; values that only they know are null."""
     paused: bool | None = None
     """An operator has paused the whole town."""
     daemon: Daemon
@@ -233,12 +233,12 @@ class CheckResult(_Document):
 
 
 def ok(text: str) -> CheckResult:
-    """A result that is as it should be."""
+    """A result without a fault."""
     return CheckResult(verdict="ok", text=text)
 
 
 def finding(text: str) -> CheckResult:
-    """A result that is not as it should be; the text says what to do."""
+    """A result with a fault; the text says what to do."""
     return CheckResult(verdict="finding", text=text)
 
 
@@ -248,7 +248,7 @@ def unchecked(text: str) -> CheckResult:
 
 
 def known_time(at: datetime) -> datetime | None:
-    """The time, or None for one that never was."""
+    """The time, or None for the zero time."""
     return None if at == ZERO_TIME else at
 
 
@@ -267,7 +267,7 @@ def agent_status(
 ) -> AgentStatus:
     """What is known on `host` about one agent.
 
-    `sessions` are the living tmux sessions by name, None if tmux did not answer; `record` is None if Redis
+    `sessions` are the live tmux sessions by name, None if tmux did not answer; `record` is None if Redis
     did not.
     """
     session = sessions.get(agent.session) if sessions else None
@@ -307,7 +307,7 @@ def _from_record(agent: Agent, record: AgentRecord, now: datetime) -> dict[str, 
 
 
 def _from_session(session: Session, now: datetime) -> dict[str, Any]:
-    # tmux counts activity in whole seconds: without max it could be before the start
+    # tmux gives activity in whole seconds: without max it could be before the start
     since, active = session.started_at, max(session.activity, session.started_at)
     return {
         "since": since,

@@ -39,7 +39,7 @@ def check_stopping(collector: StatusCollector) -> Iterator[CheckResult]:
 
 
 def check_unit(own: str, tmux: str, query: _QueryUnit, *, contained: bool) -> Iterator[CheckResult]:
-    """What follows from the cgroups of the daemon and of the tmux server ("" if there is none).
+    """The results that follow from the cgroups of the daemon and of the tmux server ("" if there is none).
 
     Both are texts of /proc/PID/cgroup.
     """
