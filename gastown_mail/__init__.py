@@ -1,7 +1,7 @@
 """Renews and wakes AI coding agents in tmux sessions: a dependable lifecycle daemon on Redis and rq.
 
-The names below are public. They are loaded when they are first used, so that an agent that only sends a
-request pays for no more than that.
+The names below are public. Each is loaded on first use, so an agent that only sends a request loads no
+more than it needs.
 """
 
 import warnings
@@ -79,7 +79,7 @@ _RENAMED = {
     "UndecodableElement": "InvalidRequest",
     "Unknown": "StateUnknown",
 }
-"""Names of the release before this one, still understood."""
+"""Names from the previous release that still work."""
 
 
 def __getattr__(name: str) -> Any:

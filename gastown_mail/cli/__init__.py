@@ -79,7 +79,7 @@ def run(arguments: list[str]) -> int:
         return INTERRUPTED
     except OSError as error:
         if sys.stdout:  # None if it was closed from the start
-            # Output that found no room must not fail again when the interpreter flushes it at exit.
+            # Output that could not be written must not fail again when the interpreter flushes it at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         where = f": {error.filename}" if error.filename else ""
         hint = "free some space, or correct the path or its permissions, and try again"

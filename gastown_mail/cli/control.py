@@ -19,7 +19,7 @@ from gastown_mail.town.records import TOWN, Desired
 from gastown_mail.town.town import Town
 
 _JOB_TIMEOUT = 30.0
-"""Seconds that a worker has to do what an operator asks for."""
+"""Seconds within which a worker must do what an operator asks for."""
 
 
 @click.command()

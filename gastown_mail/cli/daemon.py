@@ -26,16 +26,16 @@ from gastown_mail.town.roster import load_roster
 from gastown_mail.town.town import Town
 
 _START_WAIT = 20.0
-"""Seconds that a daemon in the background has to come up."""
+"""Seconds within which a daemon in the background must come up."""
 
 _STOP_WAIT = STOP_DEADLINE + 2 * KILL_GRACE + 10.0
-"""Seconds that a daemon has to end after it was asked to stop."""
+"""Seconds within which a daemon must end after it was asked to stop."""
 
 
 @click.command()
 @click.argument("directory", default=".", type=click.Path(file_okay=False, path_type=Path))
 def init(directory: Path) -> None:
-    """Create a town: a commented town.toml and its folders. What exists already is not changed."""
+    """Create a town: a commented town.toml and its folders. Existing files are not changed."""
     directory.mkdir(parents=True, exist_ok=True)
     file = directory / "town.toml"
     if not file.exists():
@@ -52,11 +52,11 @@ def init(directory: Path) -> None:
 
 @click.command()
 @town_option
-@click.option("-q", "--quiet", is_flag=True, help="Do not print what happens.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not print events.")
 def up(quiet: bool) -> None:
     """Run the daemon in the foreground until Ctrl-C. The agents' sessions keep running after it."""
     if "GASTOWN_INCARNATION" in os.environ:
-        # The daemon would end with this session as long as its environment says that it belongs to it.
+        # With this session's variables in its environment, the daemon would end together with the session.
         os.execve(sys.executable, sys.orig_argv, without_session(os.environ))
     settings = load()
     load_roster(settings)
@@ -129,7 +129,7 @@ def start_in_background(settings: Settings) -> int:
 
 
 def _wait_until_up(process: "subprocess.Popen[bytes]", settings: Settings) -> bool:
-    """True as soon as the daemon serves; one that does not in time is told to end."""
+    """Wait until the daemon serves; False, after asking it to end, if it does not in time."""
 
     def serves() -> bool:
         state = load_state(settings.town_root)
@@ -149,8 +149,8 @@ def _wait_until_up(process: "subprocess.Popen[bytes]", settings: Settings) -> bo
 
 
 def _missing_parts(settings: Settings) -> list[str]:
-    """The parts of a daemon that are not at work yet."""
-    # `up` does without these imports
+    """The parts of the daemon that do not run yet."""
+    # `up` does not need these imports
     from gastown_mail.status.collect import StatusCollector
     from gastown_mail.status.health import missing_workers
 

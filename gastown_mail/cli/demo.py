@@ -1,4 +1,4 @@
-"""`demo`: run a small town in a temporary folder, show each action once, and check what came of it."""
+"""`demo`: run a small town in a temporary folder, show each action once, and check the results."""
 
 import os
 import secrets
@@ -37,12 +37,12 @@ _DEADLINE = 25.0
 """Seconds for all steps together; the cleanup afterwards takes some more."""
 
 _MORE_HEARTBEATS = 2
-"""Of two more heartbeats, the second has begun and ended since."""
+"""When two more heartbeats have completed, the second one also began after the count was read."""
 
 _EVENTS_SHOWN, _EVENTS_READ = 12, 120
 
 SIGNALLED = 128
-"""Exit code of a demo that a signal ended, less the signal's number; as in a shell."""
+"""Exit code of a demo that a signal ended, minus the signal's number; as in a shell."""
 
 _Step = Callable[[DemoTown], str]
 _STEPS: list[tuple[str, str, _Step]] = []
@@ -75,7 +75,7 @@ def demo(deadline: float) -> int:
         click.echo("interrupted; everything was ended and removed")
         return SIGNALLED + interruption.number
     except BrokenPipeError:
-        # The reader has gone: the interpreter must not write to it at exit either.
+        # The reader is gone: the interpreter must not write to it at exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (GastownError, RedisError, OSError) as error:
@@ -192,7 +192,7 @@ def _heartbeat(demo: DemoTown) -> str:
     state = demo.wait(expected, matching_state)
     if demo.find(CAL) or demo.town.agents.read(CAL).desired is not Desired.STOPPED:
         raise DemoFailed(
-            "expected cal to stay down through the heartbeats; it runs, or its desired state does"
+            "expected cal to stay down through the heartbeats; it runs, or its desired state is not stopped"
         )
     return f"{state.heartbeat_count} heartbeats, Redis and state.json agree, cal is still down"
 

@@ -34,10 +34,10 @@ _STOP_DEADLINE = 8.0
 _KILL_GRACE = 3.0
 _POLL = 0.02
 _MAX_PARENT_PATH = 57
-"""Bytes of the path of the folder's parent: the paths of sockets in it must fit on every system."""
+"""Most bytes in the path of the folder's parent: socket paths in it must fit on every system."""
 
 _SERVERS = ("tmux", "valkey-server", "redis-server")
-"""Programs that do not keep our environment, but have their socket in their arguments."""
+"""Programs that drop the demo's environment but have their socket in their arguments."""
 
 _AGENT = """\
 echo "I am $GASTOWN_AGENT"
@@ -85,7 +85,7 @@ class Interrupted(Exception):
 
 @dataclass
 class DemoTown:
-    """The running town. `caught` collects signals, `until` is a time of the monotonic clock."""
+    """The running town. `caught` collects signals, `until` is a monotonic time."""
 
     town: Town
     agents: Mapping[str, Agent]
@@ -149,7 +149,7 @@ class DemoTown:
         self.wait(expected, lambda: not processes.with_incarnation(session.incarnation))
 
     def poke(self, address: str, text: str) -> None:
-        """Have a worker type `text` into the agent's session, as `gastown-mail poke` does."""
+        """Have a worker type `text` into the agent's session, like `gastown-mail poke`."""
         self.town.queues.enqueue_poke(self.agents[address], text)
 
     def serves(self) -> bool:

@@ -30,5 +30,5 @@ def doctor(as_json: bool) -> int:
         verdict = {0: "nothing is wrong", 1: "1 finding"}.get(len(findings), f"{len(findings)} findings")
         at_the_top = sorted(results, key=lambda result: result.verdict != "finding")
         rows = [(_MARKS[result.verdict], result.check, result.text) for result in at_the_top]
-        click.echo(f"{settings.town_name}: {verdict}\n{table(('', 'CHECK', 'WHAT WAS SEEN'), rows)}")
+        click.echo(f"{settings.town_name}: {verdict}\n{table(('', 'CHECK', 'RESULT'), rows)}")
     return FINDINGS if findings else 0

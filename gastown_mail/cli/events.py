@@ -68,7 +68,7 @@ class EventFollower:
         return self._advance(read_after(self.town.redis, self.town.keys, self.last_id))
 
     def wait(self) -> list[Event]:
-        """The new events, after at most `_BLOCK` seconds; waits for Redis to come back if it is away."""
+        """The new events, after at most `_BLOCK` seconds; if Redis does not answer, waits until it does."""
         try:
             return self._advance(read_new(self.town.redis, self.town.keys, self.last_id, _BLOCK))
         except RedisError as error:
@@ -91,9 +91,9 @@ class EventFollower:
 @click.command()
 @town_option
 @click.option("-f", "--follow", is_flag=True, help="Keep showing new events until Ctrl-C.")
-@count_option(None, f"Show at most this many, the newest; default: {_SHOWN}, or all with --since.")
+@count_option(None, f"Show only the newest N; default: {_SHOWN}, or all with --since.")
 @agent_option
-@click.option("--event", "kind", metavar="E", help="Show only this kind of event, such as started.")
+@click.option("--event", "kind", metavar="E", help="Show only this event, such as started.")
 @since_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document per line.")
 def events(
@@ -125,7 +125,7 @@ def events(
 
 @click.command()
 @town_option
-@count_option(50, "Show at most this many lines, the newest.")
+@count_option(50, "Show only the newest N lines.")
 @click.option("-f", "--follow", is_flag=True, help="Keep showing new lines until Ctrl-C.")
 @click.option("--json", "as_json", is_flag=True, help="Print the JSON lines of the file on a terminal too.")
 def logs(count: int, follow: bool, as_json: bool) -> None:

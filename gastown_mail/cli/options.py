@@ -1,4 +1,4 @@
-"""Options that several commands share, the town they name, and what the shell completes.
+"""Options that several commands share, the town they name, and shell completion.
 
 `send` imports this module, so what `send` can do without is imported inside the functions.
 """
@@ -35,12 +35,12 @@ def town_option(command: _F) -> _F:
         if folder:
             context.meta[_TOWN] = folder
 
-    text = "The town's folder; default: GASTOWN_TOWN or the nearest above."
+    text = "The town's folder; default: GASTOWN_TOWN or the nearest town above."
     return click.option("--town", metavar="DIR", expose_value=False, callback=keep, help=text)(command)
 
 
 def given_town() -> str | None:
-    """The folder that `--town` names, before the command or behind it; None without the option."""
+    """The folder that `--town` names, before or after the command; None without the option."""
     folder: str | None = click.get_current_context().meta.get(_TOWN)
     return folder
 
@@ -126,7 +126,7 @@ def since_option(command: _F) -> _F:
             f"{text!r} is neither a duration such as 10m nor a time such as 2025-12-20T10:12:21Z"
         )
 
-    text = "Show only what is newer than this: a duration (10m) or a time."
+    text = "Show only entries newer than this: a duration (10m) or a time."
     return click.option("--since", metavar="WHEN", callback=parse, help=text)(command)
 
 

@@ -1,4 +1,4 @@
-"""`requests`, `inbox`, `dead`: what was asked for, what is not read yet, and what failed."""
+"""`requests`, `inbox`, `dead`: requests and their outcomes, unread elements, and dead letters."""
 
 import textwrap
 from collections.abc import Callable, Iterator, Sequence
@@ -51,7 +51,7 @@ _FIRST_FIELDS = ("id status agent action from to reason timestamp received_at fi
     "--status", type=click.Choice([status.value for status in RequestStatus]), help="Show only this status."
 )
 @since_option
-@count_option(50, "Show at most this many, the newest.")
+@count_option(50, "Show only the newest N.")
 @click.argument("request_ids", metavar="[ID]...", nargs=-1)
 def requests(
     as_json: bool, agent: str | None, status: str | None, since: float | None, count: int,
@@ -60,7 +60,7 @@ def requests(
     """List open requests. With a filter, list settled ones too; with IDs, show these in detail."""
     if request_ids:
         if agent or status or since is not None:
-            raise click.UsageError("name requests by their IDs or by filters, not by both")
+            raise click.UsageError("give IDs or filters, not both")
         with open_town() as town:
             _show_details(town, request_ids, as_json)
         return
@@ -78,10 +78,10 @@ def requests(
         print_json(shown)
     elif shown:
         rows = [(r["id"], r["status"], r["action"] or "-", agent_of(r) or "-", _summary(r)) for r in shown]
-        click.echo(table(("ID", "STATUS", "ACTION", "AGENT", "ASKED FOR, AND WHAT CAME OF IT"), rows))
+        click.echo(table(("ID", "STATUS", "ACTION", "AGENT", "REQUEST AND OUTCOME"), rows))
     else:
         click.echo(
-            "no such requests; without a filter only open ones are shown, --since 24h shows settled ones too"
+            "no such requests; without a filter only open ones are shown; --since 24h shows settled ones too"
         )
 
 
@@ -111,7 +111,7 @@ def _show_details(town: Town, ids: Sequence[str], as_json: bool) -> None:
         kept = format_duration(town.keys.requests_kept)
         raise GastownError(
             f"there is no request {', '.join(missing)}: settled requests are kept for {kept}, "
-            "and gastown-mail inbox shows those that are not read yet"
+            "and gastown-mail inbox shows those not yet read"
         )
     events: dict[str, list[Event]] = {request_id: [] for request_id in ids}
     for event in iter_newest_first(town.redis, town.keys):
@@ -134,7 +134,7 @@ def _show_details(town: Town, ids: Sequence[str], as_json: bool) -> None:
 @json_option
 @agent_option
 @since_option
-@count_option(50, "Show at most this many, the oldest.")
+@count_option(50, "Show only the oldest N.")
 def inbox(as_json: bool, agent: str | None, since: float | None, count: int) -> None:
     """List the elements of the inbox, oldest first, without taking them out."""
     with open_town() as town:
@@ -153,11 +153,11 @@ def inbox(as_json: bool, agent: str | None, since: float | None, count: int) -> 
     click.echo(f"{waiting} waiting" + (f", {len(oldest)} shown" if len(oldest) < waiting else ""))
     if oldest:
         rows = [(d["id"], d["action"] or "-", agent_of(d) or "-", _expectation(d)) for d in oldest]
-        click.echo(table(("ID", "ACTION", "AGENT", "WHAT THE CLERK WILL FIND"), rows))
+        click.echo(table(("ID", "ACTION", "AGENT", "REQUEST"), rows))
 
 
 def _describe_element(element: bytes, roster: Roster) -> dict[str, Any]:
-    """An element as the clerk will classify it, without token and handoff; `raw` if it is no request."""
+    """An element as the clerk will classify it, without token and handoff; `raw` if it is not a request."""
     incoming = classify(element, roster)
     request = incoming.request
     return {
@@ -192,7 +192,7 @@ def _expectation(document: dict[str, Any]) -> str:
     help="Show only this status.",
 )  # fmt: skip
 @since_option
-@count_option(50, "Show at most this many, the newest.")
+@count_option(50, "Show only the newest N.")
 @click.pass_context
 def dead(
     context: click.Context,

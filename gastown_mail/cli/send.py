@@ -19,7 +19,7 @@ from gastown_mail.contracts.lifecycle import (
 from gastown_mail.mail.send import ACCEPTED, Receipt, build_element, send_lifecycle
 
 _REPORT_EVERY = 1.0
-"""Seconds between two looks at the status of a request that is waited for."""
+"""Seconds between two checks of the status while waiting."""
 
 _STATUS_HINTS = {
     ACCEPTED: "the clerk has not read it yet",
@@ -39,7 +39,10 @@ _STATUS_HINTS = {
 )
 @click.option("--reason", metavar="T", default="", help="The reason, for people.")
 @click.option(
-    "--handoff", metavar="T", default="", help="With cycle: text for the new session; - stdin, @FILE a file."
+    "--handoff",
+    metavar="T",
+    default="",
+    help="With cycle: notes for the new session; - reads stdin, @FILE reads a file.",
 )
 @click.option(
     "--wait", metavar="SECONDS", type=float, help="Wait this long for the outcome; fail unless it is done."
@@ -77,7 +80,7 @@ def _send_from_outside(action: str, agent: str | None, to: str | None, reason: s
             return send_lifecycle(
                 action, agent=agent, to=to, reason=reason, handoff=handoff, redis_url=url, town=name
             )
-        # The inbox takes no request of the operator in this town: any agent could write one.
+        # This town's inbox takes no requests from the operator: any agent could write one.
         request_id = new_request_id()
         element = build_element(request_id, action, agent, to=to, token="", reason=reason, handoff=handoff)
         Clerk(town).accept([element], trusted=True)
@@ -85,7 +88,7 @@ def _send_from_outside(action: str, agent: str | None, to: str | None, reason: s
 
 
 def _wait(receipt: Receipt, seconds: float) -> None:
-    """Wait for the outcome; on the way, print each status that lasts, with what it means."""
+    """Wait for the outcome; print each status that lasts, and what it means."""
     click.echo(f"waiting at most {seconds:g} s for the outcome", err=True)
     until, last_text = time.monotonic() + seconds, ""
     while True:

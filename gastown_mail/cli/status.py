@@ -1,4 +1,4 @@
-"""`status`, `agents` and `explain`: how the town is, how each agent is, and why."""
+"""`status`, `agents` and `explain`: the state of the town and of each agent, and the reasons."""
 
 import os
 import signal
@@ -40,21 +40,21 @@ _COLOURS = {"running": "green", "stopped": "yellow", "degraded": "red"}
 _UNKNOWN = "unknown"
 _WIDTH = 80
 _ENTER, _HOME, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[H\x1b[J", "\x1b[?25h\x1b[?1049l"
-"""For a terminal: a second screen without a cursor, from its top, and back to the first one."""
+"""Terminal codes: open a second screen without a cursor, go to its top, return to the first one."""
 
 
 @click.command()
 @town_option
 @json_option
-@click.option("-w", "--watch", is_flag=True, help="Repeat it until Ctrl-C (exit code 130).")
+@click.option("-w", "--watch", is_flag=True, help="Refresh until Ctrl-C (exit code 130).")
 @click.option(
     "--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, metavar="SECONDS",
     help="With --watch: the pause between two reports.",
 )  # fmt: skip
 def status(as_json: bool, watch: bool, interval: float) -> int:
-    """Say whether the daemon serves the town: exit 0 running, 3 stopped, 4 degraded."""
+    """Show whether the daemon serves the town: exit 0 running, 3 stopped, 4 degraded."""
     if watch and as_json:
-        raise click.UsageError("say --watch or --json, not both")
+        raise click.UsageError("use --watch or --json, not both")
     root = find_root()
     if watch:
         _watch(root, interval)
@@ -68,9 +68,11 @@ def status(as_json: bool, watch: bool, interval: float) -> int:
 @town_option
 @json_option
 @agent_option
-@click.option("--status", "observed", type=click.Choice(OBSERVED), help="Only agents in this observed state.")
+@click.option(
+    "--status", "observed", type=click.Choice(OBSERVED), help="Show only agents in this observed state."
+)
 def agents(as_json: bool, agent: str | None, observed: str | None) -> None:
-    """List the agents: what should be and what is."""
+    """List the agents with their desired and observed states."""
     collector = StatusCollector(load())
     roster = collector.town.roster()
     only = roster.resolve(agent).address if agent else None
@@ -93,7 +95,7 @@ def agents(as_json: bool, agent: str | None, observed: str | None) -> None:
 @json_option
 @click.argument("agent", shell_complete=complete_agents)
 def explain(as_json: bool, agent: str) -> None:
-    """Say why AGENT was or was not started or poked at the last heartbeat, and what can be done."""
+    """Explain why AGENT was or was not started or poked at the last heartbeat, and what you can do."""
     collector = StatusCollector(load())
     explanation = explain_agent(collector, collector.town.roster().resolve(agent))
     words = "\n".join(format_explanation(explanation))
@@ -104,7 +106,7 @@ def explain(as_json: bool, agent: str) -> None:
 
 def _watch(root: Path, interval: float) -> NoReturn:
     """Show the report again and again: in place on a terminal, one below the other elsewhere."""
-    # SIGTERM as an exception, like Ctrl-C: `finally` gives the terminal back as it was.
+    # SIGTERM as an exception, like Ctrl-C: `finally` then restores the terminal.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     in_place = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
     try:
@@ -120,8 +122,8 @@ def _watch(root: Path, interval: float) -> NoReturn:
 
 
 def _fitted(lines: Sequence[str], report: Report) -> str:
-    """The lines in the size of the terminal: long ones are folded, those below the last row left out."""
-    # COLUMNS and LINES, where they are set, do not follow a window that changes its size
+    """The lines that fit on the terminal: long ones are wrapped, those below the last row left out."""
+    # COLUMNS and LINES, where they are set, do not follow a resized window
     size = os.get_terminal_size(sys.stdout.fileno())
     columns, rows = size.columns or 80, size.lines or 24
     folded = [[line[at : at + columns] for at in range(0, len(line), columns)] or [""] for line in lines]
@@ -133,7 +135,7 @@ def _fitted(lines: Sequence[str], report: Report) -> str:
 
 
 def _coloured(line: str, report: Report) -> str:
-    """The line in the colour of the verdict, on terminals that want colours."""
+    """The line in the colour of the verdict, on terminals that show colours."""
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return line
     return click.style(line, fg=_COLOURS[report.verdict], bold=True)
