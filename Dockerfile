@@ -1,8 +1,8 @@
-# One image for all parts of a town. The first stage makes the wheel and the environment it runs in; of pip,
-# its settings and its cache nothing reaches the second.
+# One image for all parts of a town. The first stage makes the wheel and the environment it runs in; nothing of
+# pip, its settings and its cache reaches the second.
 FROM python:3.13-slim AS build
 
-# Taken from the environment of `docker compose build` where they are set there; none is needed.
+# Taken from the environment of `docker compose build`; all are optional.
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_TRUSTED_HOST

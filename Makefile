@@ -1,15 +1,15 @@
-# make demo    a small town at work, in a few seconds; nothing of it stays
+# make demo    a small town at work, in a few seconds; nothing is left behind
 # make test    the whole test suite
 # make check   lint and test: what a change must pass
 # make chaos   requests at random while processes are killed at random; SECONDS=600 SEED=7 REQUESTS=1000
-# make bench   what is claimed about speed, measured here; AGENTS=60 (or 200, 1000) BENCH_ARGS="--only cycle storm"
+# make bench   measure the claims about speed on this machine; AGENTS=60 (or 200, 1000) BENCH_ARGS="--only cycle storm"
 # make growth  the same for 10, 100 and 1,000 agents, drawn into docs/performance.svg
 # make docs    write docs/reference from the code
 # make picture draw docs/picture.svg from the program at work
 # make format · make lint · make venv · make tmux · make clean
 #
-# It needs Python 3.11 or newer with venv; the rest is installed into $(VENV), tmux into the system where that
-# is allowed. PYTHON=..., VENV=... and PYTEST_ARGS=... choose others.
+# You need Python 3.11 or newer with venv. The rest is installed into $(VENV), and tmux into the system if you
+# have the rights. To choose others, set PYTHON=..., VENV=... and PYTEST_ARGS=...
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -71,7 +71,7 @@ $(VENV)/.ready-%: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { \
-	  echo "There is no $(PYTHON) here: install Python 3.11 or newer, or say make PYTHON=/path/to/python3" >&2; exit 1; }
+	  echo "There is no $(PYTHON) here: install Python 3.11 or newer, or run make PYTHON=/path/to/python3" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), and 3.11 or newer is needed: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' || { \

@@ -1,8 +1,8 @@
 #!/opt/venv/bin/python
-"""Prepares what the other containers need, before each `up`: passwords, Redis' users, folders, a first town.
+"""Prepares what the other containers need, before each `up`: passwords, Redis users, folders, a first town.
 
-It runs as root and ends. What is there already stays: a second run changes nothing, unless the town has
-another name or a password in the environment is another.
+It runs as root and ends. A second run changes nothing, unless the town's name or a password in the
+environment has changed.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ def main() -> None:
     daemon = password(SECRETS / "daemon", "GASTOWN_DAEMON_PASSWORD", ROOT_ONLY)
     agent = password(SECRETS / "agent", "GASTOWN_AGENT_PASSWORD", READABLE)
     dashboard = password(SECRETS / "dashboard", "GASTOWN_DASHBOARD_PASSWORD", READABLE)
-    # Only hashes are in it, and redis-server gives up root before it reads it.
+    # It holds only hashes, and redis-server gives up root before it reads it.
     write(SECRETS / "redis" / "users.acl", users(keys, daemon, agent, dashboard), READABLE)
     for folder, mode in ((HOME, 0o755), (SOCKETS, 0o700)):
         os.chown(folder, *owner)
@@ -45,7 +45,7 @@ def _number(variable: str) -> int:
 
 
 def make_town(town: Path, owner: tuple[int, int]) -> None:
-    """Give the town's folder to its user if it is nobody's yet, and put the sample into it if it is empty."""
+    """Give the town's folder to its user if root owns it; put the sample into it if it is empty."""
     if town.stat().st_uid == 0:
         os.chown(town, *owner)
     found = town.stat()
@@ -70,13 +70,13 @@ def password(folder: Path, variable: str, mode: int) -> str:
 
 
 def users(keys: Keys, daemon: str, agent: str, dashboard: str) -> str:
-    """Redis' users: the daemon has the town's keys and rq's; an agent may ask, and look what became of it.
+    """The Redis users: the daemon has the town's keys and rq's; an agent may send and read requests.
 
-    Nobody can be `default`, but it keeps its rights: Redis 8.0 loads its append-only file as that user, and
-    without them it drops every transaction in the file (redis issue 14541, valkey issue 3983).
+    No client can log in as `default`, but it keeps its rights: Redis 8.0 loads its append-only file as that
+    user, and without them it drops every transaction in the file (redis issue 14541, valkey issue 3983).
     """
     town, request = keys.inbox.removesuffix("inbox"), keys.request("*")
-    # For the dashboard: all of rq to read, and what reading writes (ids that are stale go off rq's lists).
+    # The dashboard may read all of rq, and remove stale ids from rq's lists, which reading them does.
     look = "-@all +@read +@transaction +srem +lrem -@dangerous +ping +info"
     return (
         "user default off resetpass ~* &* +@all\n"
@@ -89,12 +89,12 @@ def users(keys: Keys, daemon: str, agent: str, dashboard: str) -> str:
 
 
 def digest(word: str) -> str:
-    """A password as it stands in an ACL file."""
+    """A password in the form of an ACL file."""
     return "#" + hashlib.sha256(word.encode()).hexdigest()
 
 
 def write(file: Path, text: str, mode: int) -> None:
-    """Write a file whole or not at all."""
+    """Write a file as a whole or not at all."""
     draft = file.with_name(f".{file.name}")
     draft.unlink(missing_ok=True)
     draft.touch(mode=0o600)

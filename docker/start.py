@@ -1,9 +1,9 @@
 #!/opt/venv/bin/python
-"""Starts the program by whose name it is called, with the Redis URLs that its container may know.
+"""Starts the program that it is called as, with the Redis URLs that its container may know.
 
-A container that may know the daemon's URL begins as root, because only root may read the password. Root is
-given up without an exec: what the process has read is then hidden from others of the same user (Linux calls
-it "not dumpable"), and those are the agents, who share the workers' user and process namespace.
+A container that may know the daemon's URL starts as root, because only root can read the password. Root is
+given up without an exec: what the process has read is then hidden from other processes of the same user
+(Linux calls it "not dumpable"), such as the agents, which share the workers' user and process namespace.
 """
 
 import os
@@ -30,11 +30,11 @@ def main() -> None:
     elif name == "rq":
         runpy.run_module("rq.cli", run_name="__main__", alter_sys=True)
     else:
-        sys.exit(f"start.py: called as {name!r}; it is called by the names in {HERE / 'bin'}")
+        sys.exit(f"start.py: called as {name!r}; expected one of the names in {HERE / 'bin'}")
 
 
 def urls(environ: Mapping[str, str], secrets: Path) -> dict[str, str]:
-    """The variables with the URLs that this container may know; what is set already goes before."""
+    """The variables with the URLs that this container may know; variables already set take precedence."""
     agent = environ.get("GASTOWN_AGENT_REDIS_URL") or _url(
         "agent", environ.get("GASTOWN_AGENT_REDIS_ADDRESS"), secrets
     )
@@ -52,7 +52,7 @@ def _url(user: str, address: str | None, secrets: Path) -> str:
 
 
 def give_up_root(uid: int, gid: int) -> None:
-    """Become the town's user for good; a process that is not root stays who it is."""
+    """Become the town's user for good; a process that is not root stays as it is."""
     if os.geteuid() == 0:
         os.setgroups([])
         os.setresgid(gid, gid, gid)

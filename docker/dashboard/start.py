@@ -1,5 +1,5 @@
 #!/opt/venv/bin/python
-"""Starts rq's dashboard on the town's Redis, as a user that may look and not touch. Jobs are read as JSON."""
+"""Starts rq's dashboard on the town's Redis, as a read-only user. Jobs are read as JSON."""
 
 import os
 from pathlib import Path

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Stands where an AI coding agent would: it says what it was told, and, with STEPS set, does as many steps of
-# "work" before it asks for a fresh session.
+# Stands in for an AI coding agent: prints its prompt and, with STEPS set, does that many steps of "work" before
+# it asks for a new session.
 echo "$1"
 if [ -n "$GASTOWN_HANDOFF" ]; then
   echo "My predecessor wrote: $(cat "$GASTOWN_HANDOFF")"
