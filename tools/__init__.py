@@ -1,1 +1,1 @@
-"""What makes parts of the documents from the program itself: the reference (`make docs`) and the picture."""
+"""Makes parts of the documentation from the program: the reference (`make docs`) and the picture."""

@@ -88,7 +88,7 @@ class Town:
         (folder / "town.toml").write_text(TOWN.format(socket=socket, env=env, agent=AGENT))
 
     def measured(self, log: str) -> dict[str, str]:
-        """The variables that have a Python program write down what it enters."""
+        """The variables that make a Python program record what it enters."""
         return {
             "PYTHON": sys.executable, "PYTHONPATH": f"{self.folder / 'hook'}:{self.root}",
             "MEASURED": f"{self.root / 'gastown_mail'}/", "ENTERED": str(self.folder / log),
@@ -107,13 +107,13 @@ class Town:
         return len(self.command("events", "--event", "done", "--json").stdout.splitlines())
 
     def entries(self, log: str) -> list[Entry]:
-        """What was entered, in order of time."""
+        """What was entered, in chronological order."""
         lines = [line.split(maxsplit=2) for line in (self.folder / log).read_text().splitlines()]
         return sorted(Entry(float(at), int(pid), file) for at, pid, file in lines)
 
     @contextmanager
     def worker(self) -> Iterator[int]:
-        """`worker.py`; its pid."""
+        """Run `worker.py` inside the block; yield its pid."""
         process = subprocess.Popen(
             [sys.executable, str(self.root / "worker.py")], env={**self.environ, **self.measured("worker")},
             cwd=self.folder, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,

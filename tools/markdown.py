@@ -1,4 +1,4 @@
-"""Parts of a page in Markdown, and the sentences that the source says of itself."""
+"""Builds pages in Markdown, and reads the docstrings that they are made of."""
 
 import ast
 import inspect
@@ -28,17 +28,17 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def code(text: object) -> str:
-    """A word of the program; nothing for an empty one."""
+    """The text as code; nothing for an empty one."""
     return f"`{text}`" if text != "" else ""
 
 
 def listed(words: Iterable[object]) -> str:
-    """Words of the program behind each other."""
+    """The words as code, one after the other."""
     return ", ".join(code(word) for word in words)
 
 
 def said_below(kind: type) -> dict[str, str]:
-    """By the name of a field or member, the sentence that stands below it in the source, "" for none."""
+    """The docstring below each field or member in the source, by its name; "" for none."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
     assert isinstance(tree, ast.ClassDef)
     found: dict[str, str] = {}
@@ -54,7 +54,7 @@ def _text(line: ast.stmt) -> str:
 
 
 def rows_at_head(module: ModuleType) -> Iterator[list[str]]:
-    """The rows of the table in a module's docstring, their first cell as a word of the program."""
+    """The rows of the table in a module's docstring, their first cell as code."""
     lines = re.findall(r"^\|(.*)\|$", inspect.getdoc(module) or "", re.MULTILINE)
     for line in lines[2:]:
         first, *rest = (cell.strip() for cell in line.split("|"))

@@ -2,7 +2,7 @@
 
 Counted over the package's .py files:
 
-- product lines: all their lines, with blank ones and comments
+- product lines: all their lines, including blank lines and comments
 - function lines: those below the line of `def`, without the docstring
 - public names: functions, classes and assigned names at the top of a module without a leading underscore;
   `A, B = 1, 2` counts as none
@@ -54,7 +54,7 @@ def main(root: str, words: Sequence[str], cycle: bool, full: bool, as_json: bool
 
 
 def table(figures: Iterable[Figure], *, full: bool = False) -> str:
-    """The figures as text, one a line; with their items below when `full`."""
+    """The figures as text, one per line; when `full`, with their items below."""
     lines = []
     for figure in figures:
         lines.append(f"{figure.name:<46} {figure.value}")

@@ -1,6 +1,6 @@
-"""Draws `docs/picture.svg`, a terminal in which the real program was at work: `make picture`.
+"""Draws `docs/picture.svg`, a terminal with the output of the real program: `make picture`.
 
-The demo, then a town of three that stands in a folder of its own until the picture is taken.
+First the demo, then a town of three agents in a temporary folder.
 """
 
 import io
@@ -80,11 +80,11 @@ TEMPLATE = """\
 </g>
 </svg>
 """
-"""What rich fills in; no font and nothing else is fetched from anywhere."""
+"""What rich fills in; nothing is fetched, not even a font."""
 
 
 def main() -> None:
-    """Take the picture anew."""
+    """Draw the picture."""
     with demo_folder() as folder:
         shown = [(DEMO, said(DEMO, folder))]
         with a_town(folder):
@@ -94,7 +94,7 @@ def main() -> None:
 
 @contextmanager
 def a_town(folder: Path) -> Iterator[None]:
-    """A town in the folder whose agents all live; its daemon ends afterwards, its agents with the folder."""
+    """A town in the folder whose agents are all alive; its daemon ends with the block."""
     (folder / "town.toml").write_text(TOWN.replace("{folder}", str(folder)))
     said("gastown-mail start", folder)
     until = time.monotonic() + ALIVE_WAIT
@@ -130,12 +130,12 @@ def said(command: str, folder: Path) -> str:
 def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
-    except OSError:  # nobody writes there any more
+    except OSError:  # no process writes there any more
         return b""
 
 
 def drawn(shown: list[tuple[str, str]]) -> str:
-    """The commands with what they said, as SVG."""
+    """The commands and their output, as SVG."""
     console = Console(
         record=True, width=WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )

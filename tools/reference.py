@@ -1,6 +1,6 @@
 """Writes `docs/reference/` from the code: `python -m tools.reference`, or `make docs`.
 
-Nothing is said here that the code says itself; the tests compare each page with what this makes.
+This module repeats nothing that the code says; the tests compare each page with its output.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,25 +42,25 @@ def settings_page() -> str:
     running = [name for name, role in ROLES.items() if role.keep_running]
     return page(
         "Settings",
-        "An argument goes before the environment, the environment before `town.toml`, and that before the "
-        "default. A key that does not exist and a value that is not as expected are errors that name the "
-        'line. Durations are written as `"5m"`, `"90s"`, `"1h30m"` or as a bare number of seconds.',
-        "At the top of the file stands `town_name`, the town's name; by default that of its folder.",
+        "An argument overrides the environment, the environment overrides `town.toml`, and that overrides "
+        "the default. An unknown key or an invalid value is an error that names the line. "
+        'Write durations as `"5m"`, `"90s"`, `"1h30m"` or as a bare number of seconds.',
+        "`town_name`, at the top of the file, is the town's name; by default the name of its folder.",
         "## `[daemon]`",
-        "Each key has a variable too: `heartbeat_interval` is `GASTOWN_HEARTBEAT_INTERVAL`. A change needs "
-        "`gastown-mail restart`.",
+        "Each key also has an environment variable: `heartbeat_interval` is `GASTOWN_HEARTBEAT_INTERVAL`. "
+        "A change needs `gastown-mail restart`.",
         table(("key", "default", "expected", "what it is"), _rows(DaemonSettings)),
         '## `[roles.<role>]` and `[agents."<address>"]`',
-        "What a role says holds for all its agents; what an agent says goes before. Roles are "
-        f"{listed(ROLES)}, and `{CUSTOM_ROLE}` for agents whose address is of none of the forms below. Texts "
-        "may hold `{town}`, `{rig}`, `{name}` and `{role}`, and `command` also `{prompt}`. A change is known "
-        "a second after the file is saved; a session that runs already goes on as it was started.",
+        "A role's settings apply to all its agents; an agent's own settings override them. Roles are "
+        f"{listed(ROLES)}, and `{CUSTOM_ROLE}` for agents whose address has none of the forms below. Strings "
+        "may contain `{town}`, `{rig}`, `{name}` and `{role}`, and `command` also `{prompt}`. A change is "
+        "known a second after the file is saved; a running session stays as it was started.",
         table(("key", "default", "expected", "what it is"), _rows(RoleSettings, _OF_ROLES)),
         "## Roles",
-        "An agent can be named by either spelling; the first is the one that is shown and kept.",
+        "Either spelling names the agent; the first is the one that is shown and stored.",
         table(("role", "address", "also", "`session`", "`work_dir`", "`poke`"), map(_role, ROLES.values())),
-        "A crew member or a polecat can be named `<rig>/<name>` as well; where a rig has both, that is the "
-        "crew member. An agent of another address needs a `command`, works in the town's folder, and is not "
+        "`<rig>/<name>` also names a crew member or a polecat; if a rig has both, it is the crew member. "
+        "An agent with any other address needs a `command`, works in the town's folder, and is not "
         f"poked. `keep_running` is true by default for {listed(running)} alone.",
     )
 
@@ -109,9 +109,9 @@ def request_page() -> str:
         ),
         "## Statuses",
         "A request is accepted when `RPUSH` has answered. It ends in exactly one final status, and can be "
-        "looked up after that for as long as `requests_kept` says. Dead letters are listed with their "
-        "reason, and can be revived.",
-        table(("status", "", "what it says"), map(_status, RequestStatus)),
+        "looked up for `requests_kept` after that. Dead letters are listed with their reason and can be "
+        "revived.",
+        table(("status", "", "meaning"), map(_status, RequestStatus)),
     )
 
 
@@ -133,18 +133,18 @@ def keys_page() -> str:
     return page(
         "Redis keys and files",
         "## Keys",
-        "`{town}` is the town's name with the braces written: they are part of the key. What is public stays "
-        "as it is; the rest is the daemon's own business and may change.",
+        "`{town}` is the town's name in braces, which are part of the key. Public keys are stable; the "
+        "others are internal and may change.",
         table(("key", "type", "public", "holds"), rows_at_head(keys)),
         "rq's queues are `gastown-<town>-<host>-lifecycle` and `gastown-<town>-<host>-heartbeat`.",
         "## Files",
-        "Under the town's folder. `log_file` and `pid_file` can be put elsewhere.",
+        "Paths are relative to the town's folder. `log_file` and `pid_file` can be anywhere.",
         table(("file", "holds"), rows_at_head(settings)),
     )
 
 
 def commands_page() -> str:
-    """What `--help` says of each command."""
+    """The `--help` of each command."""
     root = click.Context(
         cli.cli, info_name="gastown-mail", terminal_width=HELP_WIDTH, **cli.cli.context_settings
     )
@@ -171,12 +171,12 @@ def events_page() -> str:
         "`gastown-mail events` shows them, `-f` follows them, `--json` prints one document per line. In "
         "Redis they are the entries of the stream `gastown:{town}:events`.",
         table(
-            ("event", "what it says", "fields"),
+            ("event", "meaning", "fields"),
             ([code(event), event.meaning, listed(event.fields)] for event in EventName),
         ),
         "## Fields",
         "A field that would be empty is left out.",
-        table(("field", "what it says"), ([code(name), text] for name, text in FIELDS.items())),
+        table(("field", "meaning"), ([code(name), text] for name, text in FIELDS.items())),
     )
 
 
@@ -185,23 +185,23 @@ def log_page() -> str:
     return page(
         "The log",
         "`gastown-mail logs` shows it, `-f` follows it. Each line is one event, JSON off a terminal. The "
-        "file `daemon/daemon.log` and its past take at most `log_size`. A token is never in it.",
-        table(("key", "on which lines", "what it says"), rows_at_head(log)),
+        "file `daemon/daemon.log` and its rotated files take at most `log_size`. Tokens are never logged.",
+        table(("key", "on which lines", "meaning"), rows_at_head(log)),
     )
 
 
 def exit_codes_page() -> str:
-    """What the command ends with, from its constants and from the family of errors."""
+    """The exit codes of the command, from its constants and the error classes."""
     family = [kind for kind in vars(errors).values() if _is_error(kind)]
     codes = sorted({*_SPECIAL, *(kind.exit_code for kind in family)})
     return page(
         "Exit codes",
         table(("code", "when"), ([str(number), _when(number, family)] for number in codes)),
         "## Errors",
-        "The text of an error says what happened and what to do next. All can be imported from "
+        "The text of an error says what happened and what to do next. All of them can be imported from "
         "`gastown_mail`.",
         table(
-            ("error", "exit code", "what it says"),
+            ("error", "exit code", "meaning"),
             ([code(kind.__name__), str(kind.exit_code), first_line(kind)] for kind in family),
         ),
     )
@@ -209,12 +209,12 @@ def exit_codes_page() -> str:
 
 _SPECIAL: Mapping[int, str] = {
     status.EXIT_CODES["running"]: "done; `status`: running",
-    click.UsageError.exit_code: "an argument is bad",
+    click.UsageError.exit_code: "bad usage",
     status.EXIT_CODES["stopped"]: "`status`: stopped",
     status.EXIT_CODES["degraded"]: "`status`: degraded",
     doctor.FINDINGS: "`doctor` has findings",
     cli.INTERRUPTED: "Ctrl-C",
-    demo.SIGNALLED: f"`demo`: and the number of the signal that ended it, so {cli.INTERRUPTED} for Ctrl-C",
+    demo.SIGNALLED: f"`demo`: plus the number of the signal that ended it, so {cli.INTERRUPTED} for Ctrl-C",
 }
 
 
@@ -231,9 +231,9 @@ def status_json_page() -> str:
     """What `status --json` prints, from the model that is printed."""
     return page(
         "status --json",
-        "One document. `agents --json` prints its list `agents` alone. Times are RFC 3339 with a zone, ages "
-        "and spans are seconds. What is null never was, or is not known: then `unknown` says why. A key may "
-        "be added to version 1; none is renamed or removed.",
+        "One document. `agents --json` prints only its list `agents`. Times are RFC 3339 with a zone; ages "
+        "and durations are in seconds. Null means never, or not known: then `unknown` says why. Keys may be "
+        "added to version 1; none is renamed or removed.",
         *shapes.tables(Report),
     )
 

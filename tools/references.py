@@ -11,7 +11,7 @@ SKIPPED = {"build", "dist", "__pycache__"}
 LINK = re.compile(r"\]\(([^)#\s]+)")
 FILE = re.compile(r"[\w./-]*\w\.(?:md|py|svg)\b")
 TITLE = re.compile(r"\b([A-Z]{5,}),? (?:sections?|parts?|chapters?) \d|\((?!SIG)([A-Z]{5,})\)")
-"""A document's title: in capitals, before the number of a section or alone in brackets; no signal's name."""
+"""A document's title: in capitals, before a section number or alone in parentheses; not a signal's name."""
 
 
 def dead_references(root: Path, words: Sequence[str] = ()) -> list[str]:

@@ -22,7 +22,7 @@ def tables(model: type[BaseModel]) -> Iterator[str]:
 
 def _table(schema: Schema) -> str:
     rows = ([code(key), _kind(value), _meaning(value)] for key, value in schema["properties"].items())
-    return table(("key", "is", "what it says"), rows)
+    return table(("key", "type", "meaning"), rows)
 
 
 def _meaning(value: Schema) -> str:
