@@ -1,1 +1,1 @@
-"""What is claimed about speed, each figure measured beside its limit in the same run: `make bench`."""
+"""Measures each claim about speed next to its limit, in the same run: `make bench`."""

@@ -13,7 +13,7 @@ from benchmarks.suite import LEAST, MEASURES, cleanly, run, title
 
 
 def main() -> int:
-    """Run what was asked for; return 1 when a measure failed. A missed goal is no failure."""
+    """Run the chosen measures; return 1 when one failed. A missed goal is not a failure."""
     given = _arguments()
     figures, document = run(given.agents, given.only or MEASURES, quick=given.quick)
     print(title(document), table(figures), sep="\n", flush=True)
@@ -26,11 +26,15 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="What is claimed about speed.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measure the claims about speed."
+    )
     parser.add_argument("--agents", type=int, default=60, metavar="N", help="live agents: 60, 200, 1000")
     parser.add_argument("--only", nargs="+", choices=list(MEASURES), metavar="NAME", help=", ".join(MEASURES))
     parser.add_argument("--json", type=Path, metavar="FILE", help="put the JSON document there")
-    parser.add_argument("--quick", action="store_true", help="few rounds: to see that it works, not how fast")
+    parser.add_argument(
+        "--quick", action="store_true", help="few rounds: to check that it works, not how fast"
+    )
     given = parser.parse_args()
     if given.agents < LEAST:
         parser.error(f"--agents: at least {LEAST}")

@@ -15,11 +15,11 @@ from gastown_mail.town.town import Town
 
 BATCH = 50
 SPARE = 100
-"""Terminals and files on top of one for each agent."""
+"""Spare terminals and files besides the one for each agent."""
 
 
 class NoRoom(GastownError):
-    """This machine cannot hold so many sessions; say --agents with fewer."""
+    """This machine cannot run that many sessions; choose fewer --agents."""
 
 
 def require_room(agents: int) -> None:
@@ -33,18 +33,18 @@ def require_room(agents: int) -> None:
         if 0 <= limit < agents + SPARE:
             raise NoRoom(
                 f"{agents} sessions need {agents + SPARE} {what}, and there are {limit}: "
-                "raise that, or say --agents with fewer"
+                "raise that, or choose fewer --agents"
             )
 
 
 def start(town: Town, agents: Sequence[Agent]) -> None:
-    """Start a session for each agent and record it as the daemon would: idle, just poked, not due."""
+    """Start a session for each agent and record it like the daemon: idle, just poked, not due."""
     tokens = {agent.address: new_incarnation() for agent in agents}
     for batch in _batches(agents):
         answer = town.sessions.tmux.script(_creations(town, batch, tokens), cwd=town.settings.town_root)
         if answer.lines.count("started") != len(batch):
             raise StartFailed(
-                f"tmux did not start all of {len(batch)} sessions: {answer.errors or 'no word'}"
+                f"tmux did not start all of {len(batch)} sessions: {answer.errors or 'it gives no reason'}"
             )
     now = datetime.now(UTC)
     with town.redis.pipeline(transaction=False) as pipe:

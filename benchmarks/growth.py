@@ -19,13 +19,13 @@ GROWING = ("poke-wave", "heartbeat", "seen", "cycle", "storm", "storm-long-act")
 
 
 def main() -> int:
-    """Run what was asked for, then draw; return 1 when a measure failed."""
+    """Run the measures, then draw; return 1 when a measure failed."""
     given = _arguments()
     given.runs.mkdir(parents=True, exist_ok=True)
     failed = [] if given.draw else [size for size in SIZES if not _measured(size, given.runs, given.quick)]
     documents = [json.loads(file.read_text()) for file in given.runs.glob("agents-*.json")]
     if not documents:
-        say(f"there are no runs in {given.runs} to draw: say make growth, or --runs DIR")
+        say(f"there are no runs in {given.runs} to draw: run make growth, or give --runs DIR")
         return 1
     by_size = sorted(documents, key=lambda document: int(document["agents"]))
     given.picture.write_text(picture(GROWING, by_size))
@@ -41,11 +41,15 @@ def _measured(agents: int, folder: Path, quick: bool) -> bool:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.growth", description="How the figures grow.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.growth", description="Draw how the figures grow."
+    )
     parser.add_argument("--runs", type=Path, default=Path("build/growth"), metavar="DIR")
     parser.add_argument("--picture", type=Path, default=Path("docs/performance.svg"), metavar="FILE")
     parser.add_argument("--draw", action="store_true", help="only draw, from the runs that are there")
-    parser.add_argument("--quick", action="store_true", help="few rounds: to see that it works, not how fast")
+    parser.add_argument(
+        "--quick", action="store_true", help="few rounds: to check that it works, not how fast"
+    )
     return parser.parse_args()
 
 

@@ -13,7 +13,7 @@ from gastown_mail.sessions.tmux import PANE_FORMAT
 from gastown_mail.town.town import Town
 
 NAME = "heartbeat"
-WHAT = "heartbeat.heartbeat over agents that are all live, idle and not due"
+WHAT = "run_heartbeat over agents that are all live, idle and not due"
 ROUNDS, BUDGET = 30, 20.0
 FEW = 5
 """Agents of the smaller roster; the number of calls must be the same as with all."""
@@ -48,7 +48,7 @@ def measure(bench: BenchTown) -> Figure:
 
 
 def bare_look(bare: Bare, town: Town) -> None:
-    """Read what any heartbeat must read."""
+    """Read what every heartbeat must read."""
     bare.run("list-panes", "-a", "-F", PANE_FORMAT)
     with town.redis.pipeline(transaction=False) as pipe:
         for address in town.roster().agents:

@@ -12,7 +12,7 @@ from gastown_mail.plumbing.embedded import server_pid
 NAME = "idle"
 SECONDS, QUICK_SECONDS = 60.0, 20.0
 SETTLE = 3.0
-"""Seconds in which the daemon finishes its start."""
+"""Seconds for the daemon to finish starting."""
 
 
 def measure(bench: BenchTown) -> Figure:

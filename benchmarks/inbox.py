@@ -1,4 +1,4 @@
-"""The clerk alone with a long inbox: how many elements it accepts a second, and how much memory it takes."""
+"""The clerk alone with a long inbox: how many elements it accepts per second, and its use of memory."""
 
 import random
 import time
@@ -22,7 +22,7 @@ MANY, FEW = 10_000, 1_000
 ROUNDS, BUDGET = 4, 20.0
 BATCH = 200
 COMMANDS = 12
-"""About how many commands accept one element."""
+"""About how many commands it takes to accept one element."""
 
 LIMIT = f"the same moves by {BATCH}, then a MULTI of {COMMANDS} HSETs for each first copy and an LREM for all"
 NOISE = 1.0

@@ -1,4 +1,4 @@
-"""One act that takes long, and ten others that must not wait for it."""
+"""One slow cycle, and ten others that must not wait for it."""
 
 import os
 import signal

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def machine() -> dict[str, str | int]:
-    """Return what decides about speed: the machine and the versions of programs."""
+    """Return what determines the speed: the machine and the versions of programs."""
     return {
         "cores": os.cpu_count() or 0,
         "cpu": _cpu(),

@@ -10,14 +10,14 @@ Act = Callable[[], float]
 
 
 REST = 0.02
-"""Seconds before each act, in which the machine finishes what the last one left."""
+"""Seconds before each act, for the machine to finish what the last one left."""
 
 
 def in_turn(rounds: int, *acts: Act, budget: float, rest: float = REST, warm: bool = True) -> list[Samples]:
     """Do the acts in turn, A B A B, and return the samples of each.
 
-    `rounds` is the most; a further round begins only within `budget` seconds. `warm`: one more round goes
-    before, which does not count.
+    `rounds` is the most; a further round begins only within `budget` seconds. `warm`: one more round comes
+    first and does not count.
     """
     if warm:
         for act in acts:

@@ -1,4 +1,4 @@
-"""The town on which all is measured: live agents in a real tmux, a real Redis, and the daemon."""
+"""The town in which everything is measured: live agents in a real tmux, a real Redis, and the daemon."""
 
 import os
 import shutil
@@ -47,7 +47,7 @@ def address(name: str) -> str:
 
 
 class BenchTown:
-    """`names` are the live agents. What no measure uses is not started; nothing is left at the end."""
+    """`names` are the live agents. Parts start when a measure needs them; nothing is left at the end."""
 
     def __init__(self, agents: int, *, quick: bool, cleanup: ExitStack) -> None:
         self.quick = quick
@@ -99,7 +99,7 @@ class BenchTown:
             self._is_served = True
 
     def open(self) -> Town:
-        """Open the town with nothing remembered and a connection of its own."""
+        """Open the town with empty caches and a connection of its own."""
         town = Town.open(self.settings, self.redis_url, blocking=5.0)
         self._cleanup.callback(town.redis.close)
         return town
@@ -130,7 +130,7 @@ class BenchTown:
             return statuses if all(status in FINAL_STATUSES for status in statuses) else []
 
         if other := set(eventually(final, deadline=deadline)) - {"done"}:
-            raise StateUnknown(f"requests ended as {', '.join(other)}: what was measured is no cycle")
+            raise StateUnknown(f"requests ended as {', '.join(other)}: what was measured is not a cycle")
 
     def _toml(self, agents: int) -> str:
         head = TOWN.format(folder=self.folder, program=PROGRAM)
