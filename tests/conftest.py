@@ -1,4 +1,4 @@
-"""Fixtures of real parts that many tests share."""
+"""Fixtures with real parts that many tests share."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ from tests.support.town import a_town
 
 
 def pytest_configure() -> None:
-    """Give this process its own folder for tmux sockets, so that none is left in /tmp."""
+    """Give this process its own folder for tmux sockets, so none is left in /tmp."""
     os.environ["TMUX_TMPDIR"] = tempfile.mkdtemp(prefix="gm-tmux-")
 
 

@@ -65,7 +65,7 @@ def same(name: str, found: object, pinned: object) -> Iterator[str]:
 
 
 def paths(document: object, path: str = "") -> Iterator[str]:
-    """Yield the way to each value of a JSON document; `[]` stands for every element of a list."""
+    """Yield the path to each value of a JSON document; `[]` stands for every element of a list."""
     if isinstance(document, dict) and document:
         for key, value in document.items():
             yield from paths(value, f"{path}.{key}".lstrip("."))

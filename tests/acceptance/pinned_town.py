@@ -117,7 +117,7 @@ class Run:
         self.daemon.redis.rpush("gastown:{pins}:inbox", *elements)
 
     def told(self, event: str) -> bool:
-        """Say whether this event is in the stream."""
+        """Return whether this event is in the stream."""
         entries: Any = self.daemon.redis.xrange("gastown:{pins}:events")
         return any(fields[b"event"] == event.encode() for _, fields in entries)
 

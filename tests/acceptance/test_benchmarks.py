@@ -81,7 +81,7 @@ def test_a_machine_that_is_too_small_is_reported_plainly(folder: Path) -> None:
     done = run(folder, "--agents", "10000000")
 
     assert done.returncode == 1
-    assert "say --agents with fewer" in done.stderr
+    assert "choose fewer --agents" in done.stderr
     assert "Traceback" not in done.stderr
 
 

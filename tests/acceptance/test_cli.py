@@ -1,4 +1,4 @@
-"""`gastown-mail` as its users call it: its output and its exit codes."""
+"""`gastown-mail` as users call it: its output and its exit codes."""
 
 import json
 import shutil

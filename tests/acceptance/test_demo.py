@@ -68,7 +68,7 @@ def assert_nothing_left(folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_shows_each_act_and_leaves_nothing() -> None:
+def test_it_shows_each_action_and_leaves_nothing() -> None:
     with a_demo() as demo:
         output, _ = demo.communicate(timeout=2 * PATIENCE)
 

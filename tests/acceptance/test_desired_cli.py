@@ -30,7 +30,7 @@ def with_deacon() -> Iterator[Daemon]:
 
 @pytest.fixture
 def strict() -> Iterator[Daemon]:
-    """A town where agents must prove who they are."""
+    """A town where agents must prove their identity."""
     with a_daemon(TOWN.replace("[daemon]\n", "[daemon]\nrequire_incarnation = true\n")) as made:
         yield made
 
@@ -189,7 +189,7 @@ def test_a_persons_session_is_left_alone_until_it_is_adopted(daemon: Daemon) -> 
 
     assert well(daemon, "adopt", MAXINE) == f"{MAXINE}: adopted session {agent.session}\n"
 
-    assert "is ours already" in badly(daemon, "adopt", MAXINE)
+    assert "is managed already" in badly(daemon, "adopt", MAXINE)
     assert well(daemon, "poke", MAXINE, "hello") == f"{MAXINE}: delivered\n"
     well(daemon, *restart(daemon, MAXINE))
     assert replaced(daemon, persons, MAXINE)
@@ -207,5 +207,5 @@ def test_the_operator_needs_no_token_where_agents_do(strict: Daemon) -> None:
 
     assert strict.status(ident) == "done"
     assert replaced(strict, session, MAX)
-    assert "did not prove itself" in badly(strict, "send", "restart", "--agent", MAX, *WAIT)
+    assert "did not give the incarnation" in badly(strict, "send", "restart", "--agent", MAX, *WAIT)
     assert "nobody" in badly(strict, *restart(strict, "gastown/crew/nobody"))

@@ -29,7 +29,7 @@ def _seen(daemon: Daemon) -> list[str]:
     """Return the line of each check."""
     verdict, headings, *lines = daemon.command("doctor").stdout.splitlines()
     assert verdict.startswith(f"{daemon.settings.town_name}: ")
-    assert headings.split() == ["CHECK", "WHAT", "WAS", "SEEN"]
+    assert headings.split() == ["CHECK", "RESULT"]
     return lines
 
 
@@ -45,7 +45,7 @@ def test_a_healthy_town_has_no_finding(daemon: Daemon) -> None:
     seen = _seen(daemon)
     assert {line.split("  ")[1].strip() for line in seen} == ALL
     for text in (
-        "answers", "append-only file on, eviction policy noeviction", "agree, to 0.0 s", "MB are free",
+        "answers", "append-only file on, eviction policy noeviction", "agree to 0.0 s", "MB are free",
         f"pid {daemon.holder()} holds the town", "agents of this host that can be started: 3",
         f"workers alive on {daemon.settings.host}: 2 lifecycle, 1 heartbeat",
         "1 sessions, 1 of them managed",

@@ -1,4 +1,4 @@
-"""Every kind of error as its user sees it: no traceback, what happened, what to do, the right exit code."""
+"""Every kind of error as the user sees it: no traceback, what happened, what to do, the right exit code."""
 
 import os
 import shutil
@@ -66,7 +66,7 @@ class Case:
 
 
 HELD = ("another daemon holds this town (pid ", "end it with `gastown-mail stop`")
-NO_WORK_DIR = "does not exist; make it, or set work_dir"
+NO_WORK_DIR = "does not exist; create it, or set work_dir"
 A_STATE = ("state.json", "repair the file, or move it away")
 
 STOPPED = [
@@ -104,11 +104,11 @@ SERVED = [
     Case("GastownError", 1, ("requests", "nobody-s"), ("there is no request nobody-s", "gastown-mail inbox")),
     Case("GastownError", 1, ("dead", "drop", "nobody-s"), ("no dead letter nobody-s; `gastown-mail dead`",)),
     Case("GastownError", 1, ("attach", MAX), ("has no session; gastown-mail run",)),
-    Case("GastownError", 1, ("inbox",), ("WRONGTYPE", "see which one with redis-cli TYPE"), wrong_type),
+    Case("GastownError", 1, ("inbox",), ("WRONGTYPE", "find it with redis-cli TYPE"), wrong_type),
 ]  # fmt: skip
 
 HIDDEN = {
-    "InvalidRequest": "it becomes a dead letter: see test_an_element_that_is_no_request_is_a_dead_letter",
+    "InvalidRequest": "it becomes a dead letter: see test_an_invalid_element_is_a_dead_letter",
     "StateUnknown": "see test_a_tmux_that_does_not_answer_is_named",
     "Postponed": "workers raise it: see test_while_the_whole_town_is_paused_requests_wait",
     "ProcessesSurvived": "no test can make a process that survives SIGKILL",
@@ -163,10 +163,10 @@ def test_a_tmux_that_does_not_answer_is_named(daemon: Daemon) -> None:
 
     assert done.returncode == 1
     assert done.stderr.startswith("gastown-mail: tmux did not answer within 5 s")
-    assert "look again later" in done.stderr
+    assert "try again later" in done.stderr
 
 
-def test_an_element_that_is_no_request_is_a_dead_letter(daemon: Daemon) -> None:
+def test_an_invalid_element_is_a_dead_letter(daemon: Daemon) -> None:
     daemon.up()
     daemon.redis.rpush(daemon.town.keys.inbox, '{"from": "mayor/", "action": "explode"}')
 

@@ -57,7 +57,7 @@ agent decision: delivered | left alone: its session is not there, and keep_runni
     | left alone: the town is paused | not poked: it has no poke | not poked: due at TIME
     | not started: in quarantine until TIME after a crash loop
     | ?its session (is not there|has ended) and (it must keep running|a request ended it)
-    | ?left alone: (paused|stopped|its session is not ours; adopt it) | ?not poked: active at TIME
+    | ?left alone: (paused|stopped|its session is not managed; adopt it) | ?not poked: active at TIME
     | ?not started: in back-off until TIME after NUMBER starts | ?(held|failed): .+
 request from: ADDRESS | operator | nobody | ()
 request to: ADDRESS | nobody | ()
@@ -113,7 +113,7 @@ RESULTS = r"""
 carry_out: done | superseded | refused | expired | failed | waiting | unknown
 start: started SESSION, pid NUMBER | runs already | left alone: stopped | left alone: it need not run
     | left alone: in quarantine until TIME after a crash loop | failed: the command 'no-such-program' .+
-    | left alone: the session SESSION is not ours; adopt it
+    | left alone: the session SESSION is not managed; adopt it
     | busy: another operation on this agent is in progress; try again
     | ?left alone: in back-off until TIME after NUMBER starts | ?left alone: request ID is being carried out
     | ?failed: .+

@@ -1,4 +1,4 @@
-"""`status` and `agents` tell the truth about a real daemon, even if parts are frozen, killed or broken."""
+"""`status` and `agents` are right about a real daemon, even if parts are frozen, killed or broken."""
 
 import os
 import pty
@@ -312,7 +312,7 @@ def test_watch_repeats_the_status_until_ctrl_c(daemon: Daemon, plain: bool) -> N
     assert ("\x1b[33m\x1b[1m" in shown) is not plain
 
 
-def test_watch_fits_the_terminal_and_gives_it_back_on_sigterm(daemon: Daemon) -> None:
+def test_watch_fits_the_terminal_and_restores_it_on_sigterm(daemon: Daemon) -> None:
     shown, code = on_a_terminal(
         daemon, "status", "--watch", "--interval", "0.2", until="stopped", ending=signal.SIGTERM,
         size=(6, 40), NO_COLOR="1",
@@ -327,7 +327,7 @@ def test_watch_fits_the_terminal_and_gives_it_back_on_sigterm(daemon: Daemon) ->
         assert max(map(len, lines)) <= 40
 
 
-def test_colours_are_for_terminals_that_want_them(daemon: Daemon) -> None:
+def test_colours_are_for_terminals_that_show_them(daemon: Daemon) -> None:
     shown, code = on_a_terminal(daemon, "status", until="(never)")
     plain, _ = on_a_terminal(daemon, "status", until="(never)", NO_COLOR="1")
 

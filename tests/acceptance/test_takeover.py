@@ -40,9 +40,9 @@ OPEN = {
     ("api/crew/tom", "cycle", "api/crew/tom"): "done",  # taken
     ("api/polecats/dag", "restart", "api/polecats/dag"): "superseded",  # queued; the next one decides
     ("api/witness", "shutdown", "api/polecats/dag"): "done",  # queued
-    ("api/crew/dan", "cycle", "api/crew/dan"): "done",  # begun: the session still lives
+    ("api/crew/dan", "cycle", "api/crew/dan"): "done",  # begun: the session is still alive
     ("api/crew/sue", "restart", "api/crew/sue"): "done",  # begun: ended, the successor only announced
-    ("api/crew/zoe", "cycle", "api/crew/zoe"): "done",  # begun: the successor lives, but is not recorded
+    ("api/crew/zoe", "cycle", "api/crew/zoe"): "done",  # begun: the successor is alive, but not recorded
 }
 """The status in which each open request ends, by sender, action and agent."""
 
@@ -56,7 +56,7 @@ SETTLED = {
     ("api/crew/bo", "shutdown", "api/crew/max"): "refused",
     ("api/crew/bo", "cycle", "api/crew/bo"): "expired",
     ("api/crew/nobody", "cycle", "api/crew/nobody"): "refused",
-    ("", "", ""): "refused",  # no request at all
+    ("", "", ""): "refused",  # not a request
 }
 DEAD = ("refused", "expired", "failed")
 
@@ -90,7 +90,7 @@ class Left:
         ).stdout  # fmt: skip
 
     def bring_sessions_back(self) -> None:
-        """Recreate the sessions, with what the earlier version noted on them and on the tmux server."""
+        """Recreate the sessions and their tmux options, and those of the tmux server."""
         left = json.loads((self.root / "sessions.json").read_text().replace("/tmp/town", str(self.root)))
         self.tmux("start-server", ";", "set-option", "-s", "exit-empty", "off")
         for name, value in left["server_options"].items():
@@ -126,7 +126,7 @@ class Left:
         return path.read_text().splitlines() if path.exists() else []
 
     def starts(self, name: str) -> list[str]:
-        """The tokens that the agent's sessions have written down, the recreated one first."""
+        """The tokens that the agent's sessions recorded, the recreated one first."""
         return self.lines(name, "starts")
 
     def hashes(self, kind: str) -> dict[str, Record]:
@@ -163,7 +163,7 @@ def left() -> Iterator[Left]:
 
 
 def renew_tokens(root: Path) -> None:
-    """Give this copy its own tokens: with equal ones, two copies at work would end each other's agents."""
+    """Give this copy its own tokens: with equal ones, two running copies would end each other's agents."""
     fresh: dict[bytes, bytes] = defaultdict(lambda: secrets.token_hex(16).encode())
     for file in (root / "sessions.json", *root.glob("daemon/redis/appendonlydir/*.aof")):
         file.write_bytes(TOKEN.sub(lambda found: fresh[found[0]], file.read_bytes()))

@@ -127,7 +127,7 @@ def test_sigterm_ends_the_daemon_and_the_next_one_finds_the_sessions(daemon: Dae
     assert (row["observed"], row["desired"], row["restarts"]) == ("alive", "running", 1)
 
 
-def test_sigterm_during_a_long_act_ends_in_time_and_the_act_is_resumed() -> None:
+def test_sigterm_during_a_long_job_ends_in_time_and_the_job_is_resumed() -> None:
     toml = TOWN.replace(RECORDER, DEAF_RECORDER).replace("stop_grace = 2", "stop_grace = 13")
     with a_daemon(toml) as daemon:
         first = daemon.up()
@@ -178,7 +178,7 @@ def test_while_more_agents_are_slow_to_stop_than_there_are_workers_others_are_se
         assert gone(other.pid)
 
 
-def test_a_broken_town_toml_stops_no_process_not_even_restarted_ones(daemon: Daemon) -> None:
+def test_a_broken_town_toml_stops_no_process_not_even_a_restarted_one(daemon: Daemon) -> None:
     daemon.up()
     daemon.run(MAX)
     (daemon.root / "town.toml").write_text("this is no toml")

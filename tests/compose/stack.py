@@ -120,7 +120,7 @@ class Stack:
 
 @contextmanager
 def a_stack(folder: Path, *files: str, **more: str) -> Iterator[Stack]:
-    """A copy of the repository; all that is started from it is gone afterwards, and its image too."""
+    """A copy of the repository; everything started from it is gone afterwards, and its image too."""
     for part in PARTS:
         copy: Callable[..., object] = shutil.copytree if (REPOSITORY / part).is_dir() else shutil.copy
         options = {"ignore": shutil.ignore_patterns("__pycache__")} if copy is shutil.copytree else {}

@@ -119,7 +119,7 @@ def test_fewer_workers_still_serve(stack: Stack) -> None:
     stack.up("--scale", "worker=4")
 
 
-def test_workers_killed_in_mid_cycle(stack: Stack) -> None:
+def test_workers_killed_mid_cycle(stack: Stack) -> None:
     stack.inside("worker", "gastown-mail", "run", SLOW)
     before = stack.incarnations()
     request = stack.send("cycle", SLOW, "--handoff", "half done")
@@ -148,7 +148,7 @@ def test_a_restart_ends_no_session(stack: Stack, services: str) -> None:
     assert known == set(before)
 
 
-def test_a_restart_of_the_town_starts_its_agents_anew(stack: Stack) -> None:
+def test_a_restart_of_the_town_starts_its_agents_again(stack: Stack) -> None:
     before = stack.incarnations()
     stack.compose("restart", "town", timeout=200)
     stack.up()

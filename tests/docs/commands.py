@@ -12,7 +12,7 @@ PLACEHOLDER = "COMMAND"
 
 
 def refusal(line: str) -> str | None:
-    """Return why our parser refuses a line that begins with `gastown-mail`; None if it accepts it."""
+    """Return why the parser rejects a line that begins with `gastown-mail`; None if it accepts it."""
     words = shlex.split(line, comments=True)[1:]
     if words[:1] == ["--town"]:
         words = words[2:]
@@ -40,7 +40,7 @@ def _parse(group: click.Group, words: list[str], parent: click.Context) -> None:
 
 
 def inline(prose: str) -> list[str]:
-    """Return our commands in the text, between backticks."""
+    """Return the `gastown-mail` commands in the text, between backticks."""
     return re.findall(r"`(gastown-mail [^`]+)`", prose)
 
 

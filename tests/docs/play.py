@@ -37,7 +37,7 @@ class Play:
         self.shell = shell
         self.last: Block | None = None
         self.said: str | None = ""
-        """What the last block said; None when it ended with its session, or nothing here can run it."""
+        """The output of the last block; None when it ended with its session, or nothing here can run it."""
 
     def block(self, block: Block) -> None:
         """Run one block; its output must be what the document shows."""
@@ -116,7 +116,7 @@ class Play:
         configparser.ConfigParser().read_string(block.text)
 
     def _session(self, block: Block) -> Mapping[str, str]:
-        """Return our variables in the environment of the session that the block names."""
+        """Return the town's variables in the environment of the session that the block names."""
         town = self._town()
         agent = town.roster().resolve(block.about)
         found = eventually(lambda: _surroundings(town.sessions.find(agent.session)), deadline=DEADLINE)
@@ -129,7 +129,7 @@ class Play:
 
 
 def _surroundings(session: Session | None) -> dict[str, str]:
-    """Return our variables in a session's environment; none if an earlier block has just ended it."""
+    """Return the town's variables in a session's environment; none if an earlier block has just ended it."""
     if session is None or session.dead:
         return {}
     with suppress(psutil.NoSuchProcess):

@@ -1,4 +1,4 @@
-"""Stands in for `redis-cli` where there is none: `-s SOCKET` or `-u URL`, and one command."""
+"""Replaces `redis-cli` where there is none: `-s SOCKET` or `-u URL`, and one command."""
 
 import sys
 

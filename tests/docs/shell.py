@@ -25,7 +25,7 @@ _KEEP = """trap 'env -0 >"$SHELL_STATE/env"; pwd >"$SHELL_STATE/folder"' EXIT; s
 
 @dataclass
 class Shell:
-    """A user's shell in `folder`: no town in its environment, our command on the PATH."""
+    """A user's shell in `folder`: no town in its environment, `gastown-mail` on the PATH."""
 
     folder: Path
     state: Path

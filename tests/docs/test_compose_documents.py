@@ -1,4 +1,4 @@
-"""The compose how-tos name what exists; with an engine, `tests/compose` runs what they say."""
+"""The compose how-tos name only what exists; with an engine, `tests/compose` runs their commands."""
 
 import re
 import subprocess

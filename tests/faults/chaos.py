@@ -23,7 +23,7 @@ from tests.support.daemon import Daemon, a_running_daemon
 from tests.support.wait import DEADLINE, eventually
 
 CALM = 120.0
-"""Seconds after the last kill in which everything that was accepted must be settled."""
+"""Seconds after the last kill within which every accepted request must be settled."""
 
 REQUESTS_PER_SECOND = 1000 / 600
 SLOWEST = 1.2

@@ -15,7 +15,7 @@ from tests.support.daemon import Daemon
 from tests.support.wait import eventually
 
 SETTLING = 30.0
-"""Seconds in which acts in progress must end."""
+"""Seconds within which operations in progress must end."""
 
 READS_EXPECTED = 100
 
@@ -107,7 +107,7 @@ def _twice_started(daemon: Daemon) -> list[str]:
 
 
 def _wrong_processes(daemon: Daemon) -> list[str]:
-    """Return the processes of incarnations that do not live any more."""
+    """Return the processes of incarnations that are no longer alive."""
     tokens: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     mine = f"GASTOWN_TOWN={daemon.root}".encode()
     for pid in process_table.pids():

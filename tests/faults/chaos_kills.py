@@ -44,7 +44,7 @@ class Supervisor:
 
 @dataclass
 class Killer:
-    """Kills or freezes processes of `up`, and its Redis in the town's folder; all is drawn from one seed."""
+    """Kills or freezes processes of `up`, and the town's own Redis; everything is drawn from one seed."""
 
     daemon: Daemon
     chance: random.Random

@@ -32,7 +32,7 @@ GARBAGE = (
 
 @dataclass
 class Ledger:
-    """The way of each accepted request by its id, and the number of unanswered ones."""
+    """How each accepted request was sent, by its id, and the number of unanswered ones."""
 
     accepted: dict[str, str] = field(default_factory=dict)
     unanswered: int = 0
@@ -48,7 +48,7 @@ class Ledger:
 
 
 class Sender:
-    """Sends requests of every kind, each with its share; all is drawn from one seed."""
+    """Sends requests of every kind, each with its share; everything is drawn from one seed."""
 
     def __init__(self, daemon: Daemon, ledger: Ledger, chance: random.Random) -> None:
         self.daemon, self.ledger, self.chance = daemon, ledger, chance

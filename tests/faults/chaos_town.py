@@ -72,7 +72,7 @@ def town_toml() -> str:
 
 @dataclass(frozen=True)
 class Bystander:
-    """A process that is not ours, and what it is."""
+    """A process that does not belong to the town, and what it is."""
 
     what: str
     process: Process
@@ -83,7 +83,7 @@ class Bystander:
 
 @contextmanager
 def bystanders(daemon: Daemon) -> Iterator[list[Bystander]]:
-    """Things that look like ours: a person's session in our tmux server, a person's own server, a process."""
+    """Things that look like the town's: a person's session in its tmux server, another server, a process."""
     users_socket = f"user-{secrets.token_hex(4)}"
     names = [agent.session for agent in daemon.town.roster().agents.values()]
     environ = clean_environ(

@@ -27,7 +27,7 @@ def daemon() -> Iterator[Daemon]:
 
 
 def frozen_in_the_middle(daemon: Daemon, ident: str) -> psutil.Process:
-    """Stop the worker that carries the request out while it ends the old session; return it."""
+    """Freeze the worker that carries out the request while it ends the old session; return it."""
     eventually(lambda: daemon.status(ident) == "carrying", deadline=DEADLINE, step=0.005)
     worker = daemon.lease_owner(MAX)
     os.kill(worker.pid, signal.SIGSTOP)

@@ -36,7 +36,7 @@ SENDERS = (*AGENTS, "operator", "gastown/polecats/nobody")
 
 
 Lay = Callable[[Callable[[], None], Clerk], None]
-"""Makes something happen at one point in a clerk's work."""
+"""Makes something happen at a point in a clerk's work."""
 
 
 class Died(BaseException):
@@ -114,7 +114,7 @@ in_flight = precondition(lambda self: self.model.queue)
 
 
 class Machine(RuleBasedStateMachine):
-    """All that can happen to a town's inbox and records, one step at a time."""
+    """Everything that can happen to a town's inbox and records, one step at a time."""
 
     folder: ClassVar[Path]
     url: ClassVar[str]

@@ -1,4 +1,4 @@
-"""A killed process of ours: its death itself is noticed, not only the next sweep."""
+"""Killed processes of the daemon: their death is noticed, not only the next sweep."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ def begun(daemon: Daemon, action: str) -> tuple[Session, str, psutil.Process]:
 
 
 def kill_at_once(*victims: psutil.Process) -> None:
-    """Send SIGKILL to all of them before any can notice another's end."""
+    """Send SIGKILL to all of them before any can notice that another has ended."""
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for victim in victims:
             # A client of tmux may have ended by itself.
@@ -55,7 +55,7 @@ def kill_at_once(*victims: psutil.Process) -> None:
 
 
 def kill_everything(daemon: Daemon) -> None:
-    """Kill `up` and all that it started except Redis, tmux and the agents."""
+    """Kill `up` and everything that it started except Redis, tmux and the agents."""
     kill_at_once(*reversed(daemon.process.family()))
     daemon.process.popen.wait(DEADLINE)
 
@@ -84,7 +84,7 @@ def test_both_workers_killed_in_the_middle(daemon: Daemon) -> None:
     assert_done_once(daemon, before, ident)
 
 
-def test_a_worker_killed_in_the_middle_of_several_acts(daemon: Daemon) -> None:
+def test_a_worker_killed_in_the_middle_of_several_jobs(daemon: Daemon) -> None:
     befores = {address: daemon.run(address) for address in (MAX, MAXINE)}
     idents = {address: daemon.ask("cycle", address) for address in befores}
     eventually(lambda: {daemon.status(ident) for ident in idents.values()} == {"carrying"}, step=0.005)

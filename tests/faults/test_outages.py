@@ -43,7 +43,7 @@ def alive(daemon: Daemon) -> dict[str, int]:
 
 
 def beats_on(daemon: Daemon) -> None:
-    """Wait for a heartbeat that began after now."""
+    """Wait for a heartbeat that begins after now."""
     count = answered(daemon)
     eventually(lambda: answered(daemon) >= count + 2, deadline=DEADLINE)
 
@@ -56,7 +56,7 @@ def answered(daemon: Daemon) -> int:
 
 
 def assert_serves_on(daemon: Daemon, pids: dict[str, int]) -> None:
-    """Check that all agents still live and that a request is done once."""
+    """Check that all agents are still alive and that a request is done once."""
     assert alive(daemon) == pids
     starts = len(daemon.starts(MAX))
     assert daemon.outcome(daemon.ask("restart")) == "done"

@@ -38,7 +38,7 @@ def bound(stage: Stage) -> Stage:
 
 @pytest.fixture
 def person() -> Iterator[Person]:
-    """Starts a session with plain tmux; its remains end after the test."""
+    """Starts a session with plain tmux; what is left of it ends after the test."""
     started: list[psutil.Process] = []
 
     def start(stage: Stage) -> Session:
@@ -103,7 +103,7 @@ def test_nothing_is_typed_into_a_persons_session_and_nothing_started_over_it(
     assert "adopt it" in started
     [act] = [act for act in heartbeat.observe(bound.town)[1] if act.agent.address == MAX]
     assert isinstance(act, Skip)
-    assert "not ours" in act.why
+    assert "not managed" in act.why
     assert identity(bound.living()) == identity(session)
     assert not (bound.agent().work_dir / "lines").exists()
 
@@ -158,7 +158,7 @@ def test_without_a_session_adopt_is_refused(bound: Stage) -> None:
 def test_a_managed_session_keeps_its_token(bound: Stage) -> None:
     session = bound.run()
 
-    with pytest.raises(GastownError, match="is ours already"):
+    with pytest.raises(GastownError, match="is managed already"):
         adopt_session(bound.town, bound.agent())
 
     assert identity(bound.living()) == identity(session)
@@ -169,7 +169,7 @@ def test_a_session_is_adopted_once(bound: Stage, person: Person) -> None:
     person(bound)
     adopted = adopt_session(bound.town, bound.agent())
 
-    with pytest.raises(GastownError, match="is ours already"):
+    with pytest.raises(GastownError, match="is managed already"):
         adopt_session(bound.town, bound.agent())
 
     assert identity(bound.living()) == identity(adopted)
@@ -180,12 +180,12 @@ def test_a_session_is_not_adopted_while_another_operation_is_in_progress(
     bound: Stage, person: Person
 ) -> None:
     person(bound)
-    somebody = Lease(bound.town.redis, bound.town.keys.lease(MAX), bound.town.host)
-    assert somebody.acquire()
+    other = Lease(bound.town.redis, bound.town.keys.lease(MAX), bound.town.host)
+    assert other.acquire()
 
     with pytest.raises(GastownError, match="try again"):
         adopt_session(bound.town, bound.agent())
 
     assert bound.living().incarnation == ""
-    somebody.release()
+    other.release()
     assert adopt_session(bound.town, bound.agent()).incarnation

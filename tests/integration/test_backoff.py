@@ -24,7 +24,7 @@ LONG = 3600
 """Seconds: longer than any test."""
 
 FRAGILE = RECORDER.replace("sh -c '", "sh -c 'test ! -e broken || exit 3; ", 1)
-"""A recorder that ends at once while its work dir holds a file `broken`."""
+"""A recorder that ends at once while its work dir contains a file `broken`."""
 
 LOOPING = {"restart_backoff": 0, "crash_loop_count": 2, "crash_loop_window": LONG}
 

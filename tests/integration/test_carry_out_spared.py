@@ -80,7 +80,7 @@ def test_a_session_that_a_person_made_is_never_touched(stage: Stage, action: str
     outcome, detail = stage.carry_out(action, "operator", to=MAX)
 
     assert outcome == "refused"
-    assert "not ours" in detail
+    assert "not managed" in detail
     assert identity(stage.living()) == identity(foreign)
 
 
@@ -159,7 +159,7 @@ def test_the_last_of_two_simultaneous_requests_decides(stage: Stage) -> None:
     assert gone(first.pid)
 
 
-def test_acts_on_one_agent_keep_their_order_and_never_overlap(
+def test_requests_for_one_agent_keep_their_order_and_never_overlap(
     make_town: Callable[..., Town], carriers: Carriers
 ) -> None:
     slow = RECORDED.replace(RECORDER, DEAF_RECORDER).replace("stop_grace = 2", "stop_grace = 5")

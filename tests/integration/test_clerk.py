@@ -159,7 +159,7 @@ POISON = {
     "unknown agent": (element_with(**{"from": "gastown/polecats/nobody"}), "there is no agent"),
     "unknown rig": (element_with(**{"from": "atlantis/witness"}), "this town has no rig atlantis"),
     "unknown target": (element_with(to="gastown/refinery"), "there is no agent"),
-    "no address": (element_with(to="the boss"), "is no address"),
+    "no address": (element_with(to="the boss"), "is not an address"),
     "target operator": (element_with(to="operator"), "operator is a person"),
     "not allowed": (element_with(**{"from": MAX, "to": WITNESS}), f"{MAX} may not ask for {WITNESS}"),
 }
@@ -196,7 +196,7 @@ def test_invalid_elements_delay_no_request_and_keep_the_order(town: Town) -> Non
 
 
 def test_every_depth_of_nesting_is_survived(town: Town) -> None:
-    """An element that the parser just accepts may be too deep to be described."""
+    """An element that the parser barely accepts may be too deep to be described."""
     for depth in range(200, 1100):
         push(town, b'{"action":"cycle","from":' + b"[" * depth + b"]" * depth + b"}")
 
@@ -268,7 +268,7 @@ def test_a_clerk_that_lost_its_lease_while_stopped_accepts_nothing(town: Town) -
         assert first.serve_once(0.01) == 0
         push(town, element(id="one"))
         other = Town(town.settings, town.redis_url, redis)
-        town.redis.delete(town.keys.clerk)  # As the end of the lease does.
+        town.redis.delete(town.keys.clerk)  # Like the end of the lease.
         with a_clerk(other) as second:
             assert second.serve_once(0.01) == 1
             push(town, element(id="two"))

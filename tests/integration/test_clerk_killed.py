@@ -163,7 +163,7 @@ def test_a_redis_that_does_not_answer_for_a_while_loses_nothing(own_town: Town, 
         eventually(lambda: accepted(own_town) == 1, deadline=60)
 
         with server.frozen(), pytest.raises(redis.TimeoutError):
-            own_town.redis.ping()  # This client waits longer than the clerk's.
+            own_town.redis.ping()  # This client waits longer than the clerk.
         push(own_town, *ids(1, 50))
 
         eventually(lambda: accepted(own_town) == 51, deadline=60)

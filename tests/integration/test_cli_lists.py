@@ -144,7 +144,7 @@ def test_a_missing_request_is_named(some: Desk) -> None:
         (("requests", "--status", "finished"), "'finished' is not one of"),
         (("dead", "--status", "done"), "'done' is not one of"),
         (("inbox", "-n", "many"), "'many' is not a valid integer"),
-        (("requests", "one", "--agent", MAX), "by their IDs or by filters"),
+        (("requests", "one", "--agent", MAX), "give IDs or filters"),
     ],
 )
 def test_an_invalid_filter_is_a_usage_error(desk: Desk, words: tuple[str, ...], said: str) -> None:

@@ -208,14 +208,14 @@ def test_warnings_name_what_could_lose_a_request(client: redis.Redis) -> None:
 @pytest.mark.parametrize(
     ("bad", "said"),
     [
-        ("", "names no scheme"),
+        ("", "has no scheme"),
         ("redis://local host", "white space"),
         ("redis://localhost\n", "white space"),
         ("localhost:6379", "unknown scheme"),
         ("http://localhost", "unknown scheme 'http'"),
         ("valkey://localhost", "unknown scheme 'valkey'"),
-        ("redis://", "names no host"),
-        ("redis:///0", "names no host"),
+        ("redis://", "has no host"),
+        ("redis:///0", "has no host"),
         ("redis://localhost:0", "the port must be"),
         ("unix:/run/redis.sock", "does not begin with unix://"),
         ("REDIS://localhost", "does not begin with redis://"),
@@ -227,8 +227,8 @@ def test_warnings_name_what_could_lose_a_request(client: redis.Redis) -> None:
         ("redis://localhost?db=first", "must be a number"),
         ("redis://localhost?retry_on_timeout=yes", "unknown option 'retry_on_timeout'"),
         ("unix://relative/path", "three slashes"),
-        ("unix://", "names no socket"),
-        ("unix:///", "names no socket"),
+        ("unix://", "has no socket path"),
+        ("unix:///", "has no socket path"),
     ],
 )
 def test_a_bad_url_is_refused_with_the_forms_that_work(bad: str, said: str) -> None:

@@ -185,7 +185,7 @@ def test_an_emptied_redis_gets_back_desired_states_and_counts(bound: Stage) -> N
     after = heartbeat.run_heartbeat(bound.town)
 
     assert (after.heartbeat_count, after.pid, after.started_at) == (3, before.pid, before.started_at)
-    assert [bound.record(whom).desired for whom in (DEACON, WITNESS)] == [STOPPED, PAUSED]
+    assert [bound.record(address).desired for address in (DEACON, WITNESS)] == [STOPPED, PAUSED]
     assert isinstance(wanted(bound, DEACON), Skip)
     assert jobs.start(DEACON, "it must keep running").startswith("left alone")
     record = bound.record()
@@ -227,7 +227,7 @@ def test_a_change_after_redis_was_emptied_overrides_the_file(bound: Stage) -> No
 
     recover_after_flush(bound.town)
 
-    assert [bound.record(whom).desired for whom in (MAX, DEACON)] == [RUNNING, STOPPED]
+    assert [bound.record(address).desired for address in (MAX, DEACON)] == [RUNNING, STOPPED]
     heartbeat.run_heartbeat(bound.town)
     assert on_disk(bound) == {MAX: "running", DEACON: "stopped"}
 
@@ -301,7 +301,7 @@ def test_unknown_words_in_the_file_are_ignored(bound: Stage) -> None:
 
     heartbeat.run_heartbeat(bound.town)
 
-    found = [bound.record(whom).desired for whom in (DEACON, MAX, WITNESS, MAXINE)]
+    found = [bound.record(address).desired for address in (DEACON, MAX, WITNESS, MAXINE)]
     assert found == [STOPPED, None, None, None]
 
 

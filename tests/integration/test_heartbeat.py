@@ -35,7 +35,7 @@ def queued(stage: Stage) -> list[tuple[str, ...]]:
 
 
 def run_queued(stage: Stage) -> list[str]:
-    """Run the queued jobs as a worker would; return their results."""
+    """Run the queued jobs like a worker; return their results."""
     jobs.serving.set(stage.town)
     queue = stage.town.queues.lifecycle(stage.town.host)
     waiting = queue.jobs
@@ -133,7 +133,7 @@ def test_an_unmanaged_session_is_neither_poked_nor_replaced(make_town: Callable[
     assert queued(stage) == []
     assert identity(stage.living(DEACON)) == identity(foreign)
     assert stage.wrote("lines", DEACON).read_text() == ""
-    assert "not ours" in stage.record(DEACON).decision
+    assert "not managed" in stage.record(DEACON).decision
 
 
 def test_after_each_heartbeat_the_file_says_what_redis_says(stage: Stage) -> None:
@@ -177,13 +177,13 @@ def test_only_one_heartbeat_runs_at_a_time(stage: Stage) -> None:
 
 
 def lose_the_job(stage: Stage, ident: str) -> None:
-    """Remove the job as if a worker had taken it off the queue and died."""
+    """Remove the job as if a worker had taken it from the queue and died."""
     queue = stage.town.queues.lifecycle(stage.town.host)
     job_id = stage.town.keys.job_id("request", ident)
     assert stage.town.redis.lrem(queue.key, 0, job_id) == 1
 
 
-def test_the_sweep_queues_a_request_again_whose_job_is_lost(stage: Stage) -> None:
+def test_the_sweep_requeues_a_request_whose_job_is_lost(stage: Stage) -> None:
     first = stage.run()
     ident = stage.ask("restart")
     lose_the_job(stage, ident)
@@ -198,13 +198,13 @@ def test_the_sweep_queues_a_request_again_whose_job_is_lost(stage: Stage) -> Non
 def test_the_sweep_leaves_queued_and_running_requests_alone(stage: Stage) -> None:
     waits, acted_on = stage.ask("restart"), stage.ask("restart", WITNESS)
     lose_the_job(stage, acted_on)
-    somebody = Lease(stage.town.redis, stage.town.keys.lease(WITNESS), stage.town.host)
-    assert somebody.acquire()
+    other = Lease(stage.town.redis, stage.town.keys.lease(WITNESS), stage.town.host)
+    assert other.acquire()
 
     assert heartbeat.run_sweep(stage.town) == 0
     assert queued(stage) == [("carry_out", waits)]
 
-    somebody.release()
+    other.release()
     assert heartbeat.run_sweep(stage.town) == 1
     assert sorted(queued(stage)) == sorted([("carry_out", waits), ("carry_out", acted_on)])
 

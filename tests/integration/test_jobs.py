@@ -1,4 +1,4 @@
-"""The functions that rq workers run; they run nothing else."""
+"""The functions that rq workers run, and no others."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def test_a_running_agent_is_not_started_a_second_time(bound: Stage) -> None:
     assert identity(bound.living()) == identity(session)
 
 
-def test_an_automatic_start_leaves_agents_alone_that_need_not_run(bound: Stage) -> None:
+def test_an_automatic_start_leaves_agents_that_need_not_run_alone(bound: Stage) -> None:
     assert jobs.start(MAX, "some old job").startswith("left alone")
     assert bound.session() is None
 
@@ -64,7 +64,7 @@ def test_nothing_is_started_over_an_unmanaged_session(bound: Stage) -> None:
     bound.town.sessions.tmux.run("new-session", "-d", "-s", name, "exec sleep 600")
     foreign = bound.living()
 
-    assert "not ours" in jobs.start(MAX, "a test wants it", OPERATOR)
+    assert "not managed" in jobs.start(MAX, "a test wants it", OPERATOR)
 
     assert identity(bound.living()) == identity(foreign)
 
@@ -81,13 +81,13 @@ def test_an_impossible_start_says_why_and_starts_nothing(make_town: Callable[...
 
 
 def test_a_start_does_not_wait_for_another_operation_on_the_agent(bound: Stage) -> None:
-    somebody = Lease(bound.town.redis, bound.town.keys.lease(MAX), bound.town.host)
-    assert somebody.acquire()
+    other = Lease(bound.town.redis, bound.town.keys.lease(MAX), bound.town.host)
+    assert other.acquire()
 
     assert jobs.start(MAX, "a test wants it", OPERATOR).startswith("busy")
 
     assert bound.session() is None
-    somebody.release()
+    other.release()
 
 
 def test_a_start_on_a_tmux_that_does_not_answer_starts_nothing(bound: Stage) -> None:

@@ -1,4 +1,4 @@
-"""Leases: one owner at a time, until it releases the lease, dies, or the lease ends."""
+"""Leases: one owner at a time, until it releases the lease, it dies, or the lease expires."""
 
 import signal
 import subprocess
@@ -106,7 +106,7 @@ def test_releasing_a_lease_that_is_not_held_does_nothing(redis: Redis, key: str)
 def test_an_owner_that_lost_the_lease_notices_and_does_not_take_it_back(redis: Redis, key: str) -> None:
     first, second = Lease(redis, key, HOST), Lease(redis, key, HOST)
     assert first.acquire()
-    redis.delete(key)  # As the end of the lease does.
+    redis.delete(key)  # Like the end of the lease.
     assert second.acquire()
 
     assert not first.check_held()

@@ -32,7 +32,7 @@ WITH_WORK_DIR = TWO_AGENTS.replace('work_dir = "."\nstop_grace', 'work_dir = "wo
 
 @dataclass
 class Served:
-    """A town with all that a daemon of this process registers; `clerk` ends the clerk, `after` the test."""
+    """A town with all that a daemon registers, in this process; `clerk` ends the clerk, `after` the test."""
 
     town: Town
     server: OwnServer
@@ -175,5 +175,5 @@ def test_no_start_is_promised_to_an_agent_whose_work_dir_is_missing(served: Serv
 
     [step] = served.explain().next_steps
 
-    assert step.startswith(f"it cannot be started: the work dir {work_dir} does not exist; make it")
+    assert step.startswith(f"it cannot be started: the work dir {work_dir} does not exist; create it")
     assert any(text.startswith(f"{MAX} cannot be started: the work dir") for text in served.findings())

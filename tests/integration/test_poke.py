@@ -121,7 +121,7 @@ def test_no_buffer_of_a_batch_stays_in_the_server(world: TmuxWorld, recorder: Re
     assert world.tmux.run("list-buffers") == ""
 
 
-def test_no_pokes_are_no_calls(world: TmuxWorld) -> None:
+def test_without_pokes_tmux_is_not_called(world: TmuxWorld) -> None:
     assert world.sessions.poke([]) == {}
     assert world.tmux.calls == 0
 

@@ -1,4 +1,4 @@
-"""rq as we use it: JSON on the wire, only our own functions, and workers that survive failures."""
+"""rq as the daemon uses it: JSON on the wire, only its own functions, and workers that survive failures."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def becomes(town: Town, ident: str, wanted: str) -> None:
 
 
 def everything_of_rq(town: Town) -> bytes:
-    """Return all that rq stores of its jobs, unpacked."""
+    """Return everything that rq stores about its jobs, unpacked."""
     redis: Any = town.redis
     found = b""
     for key in redis.scan_iter("rq:job:*"):

@@ -1,4 +1,4 @@
-"""The records of agents and of the town, and the mirror `state.json`."""
+"""The records of agents and of the town, and the copy in `state.json`."""
 
 import fcntl
 import json

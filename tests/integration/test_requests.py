@@ -47,7 +47,7 @@ def told(town: Town) -> list[str]:
 
 
 @pytest.mark.parametrize("status", sorted(FINAL_STATUSES))
-def test_a_request_gets_its_final_status_and_waits_no_more(
+def test_a_request_gets_its_final_status_and_is_no_longer_pending(
     town: Town, ask: Callable[..., str], status: RequestStatus
 ) -> None:
     ask("one")
@@ -177,7 +177,7 @@ def test_a_letter_without_an_id_keeps_its_digest_when_revived(town: Town, dead: 
     assert town.requests.record(ident)["status"] == "refused"
 
 
-def test_a_letter_refused_for_an_agent_that_now_exists_is_carried_out(
+def test_a_letter_refused_for_a_missing_agent_is_carried_out_once_the_agent_exists(
     town: Town, ask: Callable[..., str], dead: DeadLetters
 ) -> None:
     ask(sender="gastown/crew/new", to="gastown/crew/new")

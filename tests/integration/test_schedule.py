@@ -1,4 +1,4 @@
-"""The periodic jobs: registered whenever they are missing, and never two of them waiting."""
+"""The periodic jobs: registered whenever they are missing, and never queued twice."""
 
 import fcntl
 import json
@@ -338,6 +338,6 @@ def test_a_scheduler_survives_redis(fast_town: Town, server: OwnServer) -> None:
         both_are_put_again(fast_town)
 
         with server.frozen(), pytest.raises(redis.TimeoutError):
-            fast_town.redis.ping()  # This client waits longer than the scheduler's.
+            fast_town.redis.ping()  # This client waits longer than the scheduler.
         both_are_put_again(fast_town)
         assert lives(scheduler)

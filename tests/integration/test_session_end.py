@@ -1,4 +1,4 @@
-"""Ending a session: all of it, only it, and fast when it cooperates."""
+"""Ending a session: all of it, only it, and quickly when it cooperates."""
 
 import os
 import shlex
@@ -120,7 +120,7 @@ def test_an_agent_inside_a_shell_gets_its_grace_too(world: TmuxWorld, tmp_path: 
     assert (tmp_path / "saved").read_text() == "saved\n"
 
 
-def test_sessions_whose_names_only_begin_alike_live(world: TmuxWorld) -> None:
+def test_sessions_that_share_only_a_name_prefix_survive(world: TmuxWorld) -> None:
     victim = world.start(session="gt-crew-max")
     neighbours = [world.start(session=name) for name in ("gt-crew-maxine", "gt-crew-max-2", "gt-crew")]
     world.sessions.end(victim, grace=1.0)
@@ -131,7 +131,7 @@ def test_sessions_whose_names_only_begin_alike_live(world: TmuxWorld) -> None:
     assert all(len(processes.with_incarnation(one.incarnation)) == 1 for one in neighbours)
 
 
-def test_a_session_that_replaced_the_target_lives(world: TmuxWorld) -> None:
+def test_a_session_that_replaced_the_target_survives(world: TmuxWorld) -> None:
     old = world.start(session="max")
     world.sessions.end(old, grace=1.0)
     new = world.start(session="max")
@@ -143,7 +143,7 @@ def test_a_session_that_replaced_the_target_lives(world: TmuxWorld) -> None:
     assert processes.with_incarnation(new.incarnation) != set()
 
 
-def test_remains_of_a_replaced_session_end_and_the_successor_lives(world: TmuxWorld) -> None:
+def test_what_a_replaced_session_leaves_is_ended_and_the_successor_survives(world: TmuxWorld) -> None:
     old = world.start(f"setsid sleep 600 & {STAY}", session="max")
     tree(world, old.incarnation, 2)
     world.tmux.run("kill-session", "-t", old.id)
@@ -156,7 +156,7 @@ def test_remains_of_a_replaced_session_end_and_the_successor_lives(world: TmuxWo
     assert world.living() == {"max": new.incarnation}
 
 
-def test_remains_of_a_killed_server_end(world: TmuxWorld) -> None:
+def test_what_a_killed_server_leaves_is_ended(world: TmuxWorld) -> None:
     session = world.start(f"setsid sleep 600 & {STAY}")
     tree(world, session.incarnation, 2)
     os.kill(session.server, signal.SIGKILL)

@@ -163,7 +163,7 @@ def test_a_generation_starts_once(world: TmuxWorld) -> None:
     assert world.start(generation=6).generation == 6
 
 
-def test_a_late_copy_of_a_start_does_nothing_to_the_living(world: TmuxWorld) -> None:
+def test_a_late_copy_of_a_start_does_nothing_to_the_live_session(world: TmuxWorld) -> None:
     living = world.start(generation=5)
 
     with pytest.raises(StartFailed, match="generation 5"):

@@ -1,4 +1,4 @@
-"""With `require_incarnation`, senders prove themselves with a token that only their session knows."""
+"""With `require_incarnation`, senders prove their identity with a token that only their session knows."""
 
 import secrets
 from collections.abc import Callable
@@ -30,7 +30,7 @@ work_dir = "work/mayor"
 
 @pytest.fixture
 def strict(make_town: Callable[..., Town]) -> Stage:
-    """A town in which senders must prove themselves with their token."""
+    """A town in which senders must prove their identity with their token."""
     made = Stage(make_town(TOWN.replace("[daemon]\n", "[daemon]\nrequire_incarnation = true\n")))
     jobs.serving.set(made.town)
     return made
@@ -43,7 +43,7 @@ def lenient(make_town: Callable[..., Town]) -> Stage:
 
 
 def through_the_inbox(stage: Stage, sender: str, action: str = "restart", **more: object) -> str:
-    """Send a request as any program can that reaches Redis; return its id."""
+    """Send a request like any program that reaches Redis; return its id."""
     wish = element(sender, action, id=f"proof-{secrets.token_hex(4)}", **more)
     stage.town.redis.rpush(stage.town.keys.inbox, wish)
     accept_inbox(stage.town)
@@ -90,7 +90,7 @@ def test_no_element_can_claim_to_be_trusted_or_verified(strict: Stage) -> None:
 def test_an_agent_needs_its_token_to_ask_for_itself(strict: Stage) -> None:
     session = strict.run()
 
-    refused(strict, through_the_inbox(strict, MAX), session, "did not prove itself")
+    refused(strict, through_the_inbox(strict, MAX), session, "did not give the incarnation")
 
     ident = through_the_inbox(strict, MAX, incarnation=session.incarnation)
     assert strict.again(ident) == "done"
@@ -130,7 +130,7 @@ def test_a_witness_without_its_own_token_is_refused(strict: Stage, token: str) -
 
     ident = through_the_inbox(strict, WITNESS, to=MAX, **proofs[token])
 
-    refused(strict, ident, session, "gastown/witness did not prove itself")
+    refused(strict, ident, session, "gastown/witness did not give the incarnation")
 
 
 def test_a_sender_that_never_had_a_session_has_no_token(strict: Stage) -> None:
@@ -139,7 +139,7 @@ def test_a_sender_that_never_had_a_session_has_no_token(strict: Stage) -> None:
     for proof in ({}, {"incarnation": session.incarnation}):
         ident = through_the_inbox(strict, MAYOR, to=MAX, **proof)
 
-        refused(strict, ident, session, "mayor/ did not prove itself")
+        refused(strict, ident, session, "mayor/ did not give the incarnation")
 
 
 @pytest.mark.parametrize("town", ["strict", "lenient"])

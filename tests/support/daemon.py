@@ -1,4 +1,4 @@
-"""A town that a real daemon serves, in processes of its own; none of them is left after the test."""
+"""A town that a real daemon serves, in its own processes; none of them is left after the test."""
 
 import json
 import shutil
@@ -89,7 +89,7 @@ class Daemon(TownUnderTest):
         return json.loads(self.command(*words, "--json").stdout)
 
     def run(self, address: str = MAX) -> Session:
-        """Have the daemon start the agent, as `gastown-mail run` does; return its session."""
+        """Have the daemon start the agent, like `gastown-mail run`; return its session."""
         self.town.desired.set(address, Desired.RUNNING)
         job = self.town.queues.enqueue_start(self.agent(address), "a test wants it", by="operator")
         eventually(lambda: job.get_status(refresh=True) in ("finished", "failed"), deadline=DEADLINE)
@@ -130,7 +130,7 @@ class Daemon(TownUnderTest):
         return psutil.Process(owner.pid)
 
     def wait_until_idle(self, worker: psutil.Process) -> None:
-        """Wait until the worker has ended all that it was doing."""
+        """Wait until the worker has finished its jobs."""
         redis: Any = self.redis
 
         def is_idle() -> bool:
@@ -157,7 +157,7 @@ class Daemon(TownUnderTest):
         return False
 
     def close(self) -> None:
-        """Kill all of it: daemons, agents, tmux and Redis."""
+        """Kill everything: daemons, agents, tmux and Redis."""
         for process in self.processes:
             process.popen.kill()
             process.popen.wait(DEADLINE)

@@ -54,7 +54,7 @@ def a_clerk(town: Town) -> Iterator[Clerk]:
 
 
 def accept_inbox(town: Town) -> None:
-    """Have a clerk accept all that is in the inbox."""
+    """Have a clerk accept everything in the inbox."""
     with a_clerk(town) as clerk:
         while clerk.serve_once(0.05):
             pass

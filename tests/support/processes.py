@@ -1,4 +1,4 @@
-"""Processes in tests: started in a clean environment, stopped, killed, and none left afterwards."""
+"""Processes in tests: started in a clean environment, stopped, killed; none is left afterwards."""
 
 import os
 import signal

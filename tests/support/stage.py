@@ -57,7 +57,7 @@ class Stage(TownUnderTest):
         return path
 
     def environ(self, address: str = MAX) -> dict[str, str]:
-        """Return the environment that the agent found."""
+        """Return the agent's environment."""
         text = self.wrote("env", address).read_text()
         return dict(entry.split("=", 1) for entry in text.split("\0") if entry)
 

@@ -1,4 +1,4 @@
-"""A town that a test makes: its folder, and what the test asks of it and sees there."""
+"""A town that a test makes: its folder, and what the test does and checks there."""
 
 import json
 import secrets
@@ -58,7 +58,7 @@ def identity(session: Session) -> tuple[str, int, str]:
 
 
 class TownUnderTest:
-    """A town with its agents: requests go to the inbox, and the answers are what is recorded and what lives.
+    """A town with its agents: requests go to the inbox; tests read the records and the live sessions.
 
     `Stage` carries requests out in the test's own process; `Daemon` leaves them to a real daemon.
     """

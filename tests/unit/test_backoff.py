@@ -38,7 +38,7 @@ def blocked_reason(gate: StartHistory, now: float) -> str | None:
 def attempt(
     gate: StartHistory, now: float, settings: DaemonSettings = DAEMON, *, failed: bool = False
 ) -> tuple[StartHistory, bool]:
-    """Try an automatic start; return the new history and whether it was allowed."""
+    """Attempt an automatic start; return the new history and whether it was allowed."""
     considered = check_crash_loop(gate, moment(now), settings)
     if blocked_reason(considered, now):
         return considered, False
@@ -155,11 +155,11 @@ def test_five_starts_within_the_window_are_a_crash_loop() -> None:
     assert pause(gate, NOW + 14 * MINUTE) == 30 * MINUTE
 
 
-def test_starts_spread_over_more_than_the_window_are_no_crash_loop() -> None:
+def test_starts_spread_over_more_than_the_window_are_not_a_crash_loop() -> None:
     attempts([NOW + 4 * number * MINUTE for number in range(100)])
 
 
-def test_the_window_slides_with_the_start_that_is_wanted() -> None:
+def test_the_crash_window_slides() -> None:
     """It does not restart at fixed moments and does not keep old starts."""
     gate = attempts([NOW, *(NOW + minute * MINUTE for minute in (11, 12, 13, 14))])
 
@@ -188,7 +188,7 @@ def test_a_successful_start_clears_the_mark_of_a_failed_one() -> None:
     assert not record_start(gate, NOW + 30, DAEMON, failed=False).failed
 
 
-def test_quarantine_ends_by_itself_with_one_start_on_trial() -> None:
+def test_quarantine_ends_by_itself_with_one_trial_start() -> None:
     gate = in_quarantine()
     for early in (0, 600, 1799.9):
         assert attempt(gate, NOW + early, NO_BACK_OFF) == (gate, False)

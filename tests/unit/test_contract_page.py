@@ -120,7 +120,7 @@ def test_the_example_of_a_state_is_written_like_this() -> None:
     assert f"`{'`, `'.join(State.model_fields)}`" == rows("Redis keys and queues")[0][1]
 
 
-def test_each_source_of_a_setting_goes_before_the_later_ones(tmp_path: Path) -> None:
+def test_each_source_of_a_setting_overrides_the_later_ones(tmp_path: Path) -> None:
     listed = re.findall(r"^\d\. (.*)$", section("Settings"), re.MULTILINE)
     words_of = {"an argument": 4, "the environment": 3, "`town.toml`": 2, "the default": 120.0}
     values = [next(value for word, value in words_of.items() if line.startswith(word)) for line in listed]

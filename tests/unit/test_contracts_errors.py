@@ -11,7 +11,7 @@ def test_every_error_has_the_base_class_and_says_what_to_do() -> None:
     assert all(each.__doc__ for each in FAMILY)
 
 
-def test_exit_codes_are_those_of_the_contract() -> None:
+def test_exit_codes_are_the_documented_ones() -> None:
     special = {each.__name__: each.exit_code for each in FAMILY if each.exit_code != 1}
     assert special == {
         "SettingsError": 2,

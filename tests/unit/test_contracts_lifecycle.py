@@ -47,7 +47,7 @@ def test_the_same_bytes_have_the_same_valid_id(element: bytes) -> None:
     assert content_id(element) != content_id(element + b" ")
 
 
-def test_the_digest_of_an_element_is_sha256_cut_to_32_digits() -> None:
+def test_the_digest_of_an_element_is_sha256_truncated_to_32_digits() -> None:
     assert content_id(b"x") == "sha-" + hashlib.sha256(b"x").hexdigest()[:32]
 
 

@@ -188,7 +188,7 @@ def test_a_python_attribute_name_is_not_a_key() -> None:
         (element() + b"{}", "not JSON"),
         (b"[]", "not a JSON object but a list"),
         (b"null", "not a JSON object but null"),
-        (b'"cycle"', "not a JSON object but a text"),
+        (b'"cycle"', "not a JSON object but a string"),
         (b"\xff{}", "not UTF-8: byte 0 is 0xff"),
         (b"[" * 100_000, "nested too deeply"),
         (b" " * (MAX_ELEMENT_BYTES - 1) + b"{}", "131073 bytes"),

@@ -133,7 +133,7 @@ def test_empty_variables_and_those_of_agents_are_ignored(tmp_path: Path) -> None
         ("[daemon]\nlog_size = 99999", '[daemon] log_size = 99999: expected a size such as "10MB"'),
         ('[daemon]\nlog_size = "10 miles"', 'log_size = "10 miles": expected a size such as "10MB"'),
         ("[daemon]\nlog_size = true", "log_size = true: expected a size"),
-        ("[daemon]\nevents_kept = 0", "[daemon] events_kept = 0: expected a whole number from 1 up"),
+        ("[daemon]\nevents_kept = 0", "[daemon] events_kept = 0: expected a whole number, 1 or more"),
         ('[daemon]\nrequests_kept = "7 days"', '[daemon] requests_kept = "7 days": expected a duration'),
         ("[daemon]\nrequests_kept = 0", "requests_kept = 0.0: expected a duration"),
         ("[daemon]\nlogsize = 5", "[daemon] logsize is not a setting; did you mean log_size?"),
@@ -148,8 +148,8 @@ def test_empty_variables_and_those_of_agents_are_ignored(tmp_path: Path) -> None
         ),
         ('[daemon]\nredis_url = "redis://h/x"', "the database after the host must be a number; expected"),
         ('[daemon]\nredis_url = "unix://a/b"', "a unix socket needs three slashes and an absolute path;"),
-        ('[daemon]\nredis_url = "redis://a b"', "it holds white space"),
-        ('[daemon]\ntmux_socket = "a/b"', "a name out of A-Z a-z 0-9 . _ - or an absolute path"),
+        ('[daemon]\nredis_url = "redis://a b"', "it contains white space"),
+        ('[daemon]\ntmux_socket = "a/b"', "a name from A-Z a-z 0-9 . _ - or an absolute path"),
         ('[daemon]\nhost = "a b"', "[daemon] host = "),
         ("[daemon]\nlog_file = 1979-05-27", '[daemon] log_file = "1979-05-27": expected a path'),
         ("x = 1\ndaemon = 3", "town.toml, line 2: daemon = 3: expected a table [daemon]"),
@@ -166,7 +166,7 @@ def test_empty_variables_and_those_of_agents_are_ignored(tmp_path: Path) -> None
             "[agents.'a/b']\nsession = 'a.b'",
             'line 2: [agents."a/b"] session = "a.b": expected a tmux session',
         ),
-        ("[agents.'a/b']\nsession = 'a:{rig}'", "expected a tmux session name out of A-Z a-z 0-9 _ -"),
+        ("[agents.'a/b']\nsession = 'a:{rig}'", "expected a tmux session name from A-Z a-z 0-9 _ -"),
         ("[agents.'a/b']\nsession = '{prompt}'", "expected a tmux session name"),
         ("[agents.'a/b']\nstop_grace = -1", "stop_grace = -1: expected a duration"),
         ("[agents.'a/b']\nkeep_running = 1", "keep_running = 1: expected true or false"),
@@ -251,7 +251,7 @@ def test_a_town_name_is_safe_everywhere(folder: str, declared: str | None) -> No
     assert re.fullmatch(r"[a-z0-9-]+", town_name(root, declared))
 
 
-def test_a_town_without_a_name_is_asked_for_one() -> None:
+def test_a_folder_that_gives_no_name_is_an_error() -> None:
     with pytest.raises(SettingsError, match="set town_name"):
         town_name(Path("/"), None)
 

@@ -1,4 +1,4 @@
-"""What is done with a request that is next for its agent (docs/reference/contract.md#lifecycle-request)."""
+"""The decision about a request that is next for its agent (docs/reference/contract.md#lifecycle-request)."""
 
 from collections.abc import Sequence
 from dataclasses import replace

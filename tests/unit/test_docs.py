@@ -25,7 +25,7 @@ each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 
 
 def anchors(document: Path) -> set[str]:
-    """Return a document's headings as links name them: lower case, hyphens for spaces, no other signs."""
+    """Return a document's headings as links name them: lower case, hyphens for spaces, no punctuation."""
     text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in headings}
@@ -38,7 +38,7 @@ def links(document: Path) -> list[tuple[Path, str]]:
     return [(document.parent / path if path else document, anchor) for path, anchor in here]
 
 
-def test_each_of_the_thirty_lessons_has_a_test() -> None:
+def test_each_of_the_thirty_promises_has_a_test() -> None:
     rows = re.findall(r"^\| (\d+) \|.*`(test_\w+)` \|$", (ROOT / "docs" / "why.md").read_text(), re.MULTILINE)
 
     assert [int(number) for number, _ in rows] == list(range(1, 31))

@@ -52,13 +52,13 @@ def test_what_a_session_added_is_taken_away_and_nothing_else() -> None:
     assert set(STARTER.items()) - set(left.items()) == {("GASTOWN_INCARNATION", "x"), ("GT_ROLE", "mayor")}
 
 
-def test_outside_of_a_session_the_same_variables_are_a_users_own() -> None:
+def test_outside_a_session_the_same_variables_are_the_users_own() -> None:
     users = {"GASTOWN_AGENT": "mayor/", "GASTOWN_REDIS_URL": "redis://here", "GT_ROLE": "mayor"}
 
     assert without_session(users) == users
 
 
-def test_no_other_towns_variables_stay_and_no_tmux_around() -> None:
+def test_the_variables_of_another_town_and_of_tmux_are_removed() -> None:
     assert without_town(STARTER).keys() == {
         "HOME", "PATH", "LANG", "LC_TIME", "SECRET", "TMUX_TMPDIR", "CLAUDECODE",
     }  # fmt: skip

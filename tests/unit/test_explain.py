@@ -1,4 +1,4 @@
-"""What `explain` makes of a recorded decision: the words, and what an operator can do."""
+"""What `explain` makes of a recorded decision: the text, and what an operator can do."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -85,10 +85,10 @@ def test_every_decision_has_a_next_step(explanation: Explanation, report: Report
 
 
 @pytest.mark.parametrize("now", [DOWN, {**STOPPED, "observed": "none"}, {"observed": "ended"}])
-def test_no_start_is_promised_that_cannot_succeed(now: dict[str, Any]) -> None:
-    steps = list(_next_steps(told(now), well(), "the work dir /t does not exist; make it"))
+def test_a_start_that_cannot_succeed_is_not_promised(now: dict[str, Any]) -> None:
+    steps = list(_next_steps(told(now), well(), "the work dir /t does not exist; create it"))
 
-    assert steps == ["it cannot be started: the work dir /t does not exist; make it"]
+    assert steps == ["it cannot be started: the work dir /t does not exist; create it"]
 
 
 def test_the_first_line_is_the_decision_and_its_time() -> None:

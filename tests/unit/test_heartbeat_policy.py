@@ -95,7 +95,7 @@ def test_an_unmanaged_session_is_left_alone(dead: bool) -> None:
     left = act(DEACON, idle(incarnation="", dead=dead))
 
     assert isinstance(left, Skip)
-    assert "not ours" in left.why
+    assert "not managed" in left.why
 
 
 def test_an_idle_agent_is_poked_with_the_text_of_its_settings() -> None:
@@ -231,7 +231,7 @@ def test_at_any_clock_only_managed_sessions_are_poked_and_only_ended_ones_starte
 
 
 @pytest.mark.parametrize("hours", [-48, 48])
-def test_after_a_step_of_the_clock_a_living_agent_is_at_most_poked(hours: int) -> None:
+def test_after_a_clock_jump_a_live_agent_is_at_most_poked(hours: int) -> None:
     stepped = NOW + timedelta(hours=hours)
 
     for session in (idle(0), idle(60), idle(0, age=0)):

@@ -168,7 +168,7 @@ def test_a_missing_lock_file_names_no_holder_and_is_not_made(path: Path) -> None
     assert not path.parent.exists()
 
 
-def test_a_look_at_the_lock_does_not_fail_a_start(path: Path) -> None:
+def test_checking_the_lock_does_not_fail_a_start(path: Path) -> None:
     path.parent.mkdir()
     with flocked(path, fcntl.LOCK_SH) as glance:
         assert TownLock.holder(path) is None
@@ -181,7 +181,7 @@ def test_a_look_at_the_lock_does_not_fail_a_start(path: Path) -> None:
 
 def test_a_lock_file_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(SettingsError, match=r"cannot be taken.*may write to"):
+    with pytest.raises(SettingsError, match=r"cannot be taken.*can write to"):
         TownLock(tmp_path / "file" / "daemon.lock").acquire()
 
 

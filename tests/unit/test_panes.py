@@ -73,7 +73,7 @@ def test_a_living_session() -> None:
 @pytest.mark.parametrize(
     ("status", "ended_by", "expected"), [("3", "", 3), ("", "9", 137), ("", "TERM", 143), ("", "SIGHUP", 129)]
 )
-def test_a_dead_pane_tells_how_it_ended(status: str, ended_by: str, expected: int) -> None:
+def test_a_dead_pane_shows_how_its_program_ended(status: str, ended_by: str, expected: int) -> None:
     found = session(row(pane_dead="1", pane_dead_status=status, pane_dead_signal=ended_by))
 
     assert (found.dead, found.exit_status) == (True, expected)
@@ -107,7 +107,7 @@ def test_an_invalid_token_makes_the_session_unmanaged(token: str) -> None:
 @pytest.mark.parametrize(
     "options", [{"generation": "soon"}, {"started": "nan"}, {"started": "-1"}, {"started": "9" * 15}]
 )
-def test_spoiled_options_of_one_session_do_not_blind_the_town(options: dict[str, str]) -> None:
+def test_broken_options_of_one_session_do_not_hide_the_others(options: dict[str, str]) -> None:
     found = session(row(**options))
 
     assert (found.generation, found.started_at) in [(0, at(1766225500.25)), (7, at(1766225500))]
@@ -131,7 +131,7 @@ def test_an_empty_listing_has_no_session() -> None:
     "text", ["lost server", row(pane_pid=""), row(session_attached="many"), "|".join(["1"] * 3), row(pid="x")]
 )
 def test_an_unreadable_line_is_an_unknown_state(text: str) -> None:
-    with pytest.raises(StateUnknown, match="not understood"):
+    with pytest.raises(StateUnknown, match="unknown way"):
         parse_panes(text)
 
 

@@ -1,4 +1,4 @@
-"""Commands, documents and settings, as literals (see `test_pinned_words.py`)."""
+"""Commands, JSON documents and settings, as literals (see `test_pinned_words.py`)."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -128,7 +128,7 @@ def commands(command: click.Command, path: str) -> Iterator[str]:
 
 
 def spelled(parameter: click.Parameter) -> str:
-    """Return an option or an argument as it stands in `COMMANDS`."""
+    """Return an option or an argument in the form of `COMMANDS`."""
     if not isinstance(parameter, click.Option):
         name = parameter.human_readable_name.strip("[].") + "..." * (parameter.nargs < 0)
         return name if parameter.required else f"[{name}]"
@@ -164,7 +164,7 @@ def shape(schema: Schema, node: Schema, path: str = "") -> Iterator[str]:
 
 
 def words(part: Schema) -> str:
-    """Return the words that may stand there, "" when any may."""
+    """Return the words allowed there, "" when any word is."""
     return "|".join(map(str, part.get("enum", [part["const"]] if "const" in part else [])))
 
 

@@ -115,7 +115,7 @@ def test_every_redis_key_queue_and_job_id() -> None:
     assert sorted(all_keys(Keys("pins"))) == sorted(KEYS)
 
 
-def test_a_job_id_has_no_other_characters_than_rq_takes() -> None:
+def test_a_job_id_has_only_characters_that_rq_accepts() -> None:
     assert Keys("pins").job_id("start", "gastown/crew/max") == "pins_start_gastown-crew-max"
 
 

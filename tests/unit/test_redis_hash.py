@@ -74,9 +74,7 @@ STORED_HISTORY = {
     ],
     ids=["history", "no history", "state", "agent", "agent, unset", "progress", "proofs"],
 )  # fmt: skip
-def test_a_hash_is_stored_under_the_names_and_in_the_forms_of_ever(
-    stored: dict[str, str], fields: dict[str, str]
-) -> None:
+def test_a_hash_keeps_its_stored_names_and_forms(stored: dict[str, str], fields: dict[str, str]) -> None:
     assert stored == fields
 
 
@@ -104,7 +102,7 @@ def test_a_stored_hash_is_loaded_as_it_was(value: RedisHash) -> None:
 
 
 @pytest.mark.parametrize("kind", [State, AgentRecord, Progress, StartHistory])
-def test_empty_and_unknown_fields_are_as_good_as_none(kind: type[RedisHash]) -> None:
+def test_empty_and_unknown_fields_count_as_absent(kind: type[RedisHash]) -> None:
     stored = dict.fromkeys(kind().to_mapping(), "") | {"something": "else"}
 
     assert kind.from_mapping(stored) == kind.from_mapping({}) == kind()

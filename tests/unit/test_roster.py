@@ -75,7 +75,7 @@ def test_the_agents_of_a_town_are_found_on_disk(tmp_path: Path) -> None:
     assert roster.rigs == {"gastown"}
 
 
-def test_undeclared_values_are_the_contracts_defaults(tmp_path: Path) -> None:
+def test_undeclared_values_have_the_documented_defaults(tmp_path: Path) -> None:
     roster = roster_of(tmp_path, *rig("r", "witness", "crew/x"), "deacon")
     assert {agent.command for agent in roster.agents.values()} == {DEFAULT_COMMAND}
     assert {agent.stop_grace for agent in roster.agents.values()} == {5}
@@ -118,12 +118,12 @@ def test_every_spelling_means_its_agent(tmp_path: Path, canonical: str, spelling
         ("a-crew-nobody", "there is no agent"),
         ("mayor/", "there is no agent"),
         ("operator", "operator is a person"),
-        ("", "is no address: expected mayor/, deacon/, <rig>/witness"),
-        ("gt-a-witness-x", "is no address"),
-        ("a/witness\n", "is no address"),
-        ("a/witness/", "is no address"),
-        ("\ud800", "is no address"),
-        ("x" * 10_000, "is no address"),
+        ("", "is not an address: expected mayor/, deacon/, <rig>/witness"),
+        ("gt-a-witness-x", "is not an address"),
+        ("a/witness\n", "is not an address"),
+        ("a/witness/", "is not an address"),
+        ("\ud800", "is not an address"),
+        ("x" * 10_000, "is not an address"),
     ],
 )
 def test_an_address_of_no_agent_is_refused_with_the_reason(tmp_path: Path, spelling: str, words: str) -> None:

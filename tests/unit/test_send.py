@@ -80,7 +80,7 @@ def test_the_longest_reason_and_handoff_go_through_and_one_more_does_not() -> No
     longest = composed("cycle", reason="ü" * MAX_REASON_CHARS, handoff="x" * MAX_HANDOFF_BYTES)
 
     assert len(decode_element(longest)[1].handoff or "") == MAX_HANDOFF_BYTES
-    with pytest.raises(SettingsError, match=f"1001 characters, the limit is {MAX_REASON_CHARS}"):
+    with pytest.raises(SettingsError, match=f"1001 characters; the limit is {MAX_REASON_CHARS}"):
         composed(reason="r" * (MAX_REASON_CHARS + 1))
     with pytest.raises(SettingsError, match=f"the limit is {MAX_HANDOFF_BYTES}"):
         composed("cycle", handoff="ü" * (MAX_HANDOFF_BYTES // 2) + "x")

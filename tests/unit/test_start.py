@@ -1,4 +1,4 @@
-"""The preflight before a session is ended, and the successor's first prompt."""
+"""The preflight before a session is ended, and the first prompt of its successor."""
 
 import shlex
 from pathlib import Path

@@ -95,7 +95,7 @@ def test_a_name_that_tmux_could_misread_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("ident", ["", "1", "gt-crew-max", "=a", "$", "$1;", "%1 ", "$1\n", "{marked}"])
 def test_an_invalid_id_is_refused(ident: str) -> None:
-    with pytest.raises(ValueError, match="no id"):
+    with pytest.raises(ValueError, match="not a tmux id"):
         commands.target_by_id(ident)
 
 
