@@ -46,7 +46,7 @@ def test_one_unreadable_part_does_not_hide_the_others(collector: StatusCollector
     assert collector.ask_redis("workers", lambda: "two") == "two"
     assert collector.unknown == {"mail": str(collector.failure)}
     assert type(collector.failure) is GastownError
-    assert "holds something of another type under a key of this town (WRONGTYPE)" in str(collector.failure)
+    assert "holds another type of value under a key of this town (WRONGTYPE)" in str(collector.failure)
 
 
 def test_keys_of_another_type_and_records_of_another_shape_are_unknown_parts(
