@@ -66,6 +66,11 @@ def format_time(moment: datetime) -> str:
     return f"{day_and_time}{fraction}{moment.isoformat()[-6:] if offset else 'Z'}"
 
 
+def format_local(moment: datetime) -> str:
+    """A time as `format_time` writes it, but local and in whole seconds, for texts that people read."""
+    return format_time(moment.replace(microsecond=0).astimezone())
+
+
 def parse_duration(value: str | int | float) -> float:
     """The seconds of `"5m"`, `"90s"`, `"1h30m"`, `"1.5s"`, `"250ms"` or a bare number of seconds.
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from gastown_mail.contracts.address import Agent
-from gastown_mail.contracts.go_formats import ZERO_TIME, format_time
+from gastown_mail.contracts.go_formats import ZERO_TIME, format_local
 from gastown_mail.contracts.settings import DaemonSettings
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.backoff import NO_HISTORY, is_stable
@@ -102,11 +102,11 @@ class AgentSnapshot:
         if session.attached:
             return Skip(agent, SkipKind.NOT_POKED, "a person is attached")
         if now - session.activity < timedelta(seconds=settings.fresh_after):
-            return Skip(agent, SkipKind.NOT_POKED, f"active at {_stable_text(session.activity)}")
+            return Skip(agent, SkipKind.NOT_POKED, f"active at {format_local(session.activity)}")
         unanswered = self.unanswered(session)
         due = self.next_poke_at(unanswered, settings)
         if due - now > timedelta(seconds=settings.heartbeat_interval * _POKE_EARLY_FRACTION):
-            return Skip(agent, SkipKind.NOT_POKED, f"due at {_stable_text(due)}")
+            return Skip(agent, SkipKind.NOT_POKED, f"due at {format_local(due)}")
         return PokeAgent(agent, session, agent.poke, unanswered)
 
     def unanswered(self, session: Session) -> int:
@@ -140,8 +140,3 @@ def plan(snapshots: Iterable[AgentSnapshot], now: datetime, settings: DaemonSett
 def stable_agents(snapshots: Iterable[AgentSnapshot], now: datetime, settings: DaemonSettings) -> list[Agent]:
     """The agents whose start history can be forgotten."""
     return [s.agent for s in snapshots if s.record.start_history != NO_HISTORY and s.is_stable(now, settings)]
-
-
-def _stable_text(moment: datetime) -> str:
-    """A time as text that is the same at each heartbeat and stays true."""
-    return format_time(moment.replace(microsecond=0).astimezone())

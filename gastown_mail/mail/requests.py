@@ -28,7 +28,7 @@ from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, Requ
 from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.contracts.validation import EpochSeconds, Flag, RedisHash, Words, stored_as
 from gastown_mail.mail.events import EventName, record_event
-from gastown_mail.plumbing.connections import read_hash, to_fields, to_str, to_str_dict, to_strs
+from gastown_mail.plumbing.connections import read_hash, read_hashes, to_fields, to_str, to_str_dict, to_strs
 
 _SCAN_STEP = 1000
 """How many keys Redis scans at a time."""
@@ -125,10 +125,7 @@ class RequestStore:
 
     def records(self, ids: Sequence[str]) -> list[dict[str, str]]:
         """The public records of these requests, in one round trip."""
-        with self.redis.pipeline(transaction=False) as pipe:
-            for request_id in ids:
-                pipe.hgetall(self.keys.request(request_id))
-            return [to_str_dict(answer) for answer in pipe.execute()]
+        return read_hashes(self.redis, map(self.keys.request, ids))
 
     def progress(self, request_id: str) -> Progress | None:
         """How far a request has come, None if there is no such request."""

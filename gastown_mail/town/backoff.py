@@ -6,7 +6,7 @@ start.
 
 from datetime import UTC, datetime, timedelta
 
-from gastown_mail.contracts.go_formats import format_time
+from gastown_mail.contracts.go_formats import format_local
 from gastown_mail.contracts.settings import DaemonSettings
 from gastown_mail.contracts.validation import EpochList, EpochMillis, Flag, RedisHash, stored_as
 
@@ -37,9 +37,9 @@ class StartHistory(RedisHash):
         if now + _CLOCK_STEP < self.updated_at:
             return None
         if now < self.quarantined_until:
-            return f"in quarantine until {_local_text(self.quarantined_until)} after a crash loop"
+            return f"in quarantine until {format_local(self.quarantined_until)} after a crash loop"
         if now < self.not_before:
-            return f"in back-off until {_local_text(self.not_before)} after {self.failures} starts"
+            return f"in back-off until {format_local(self.not_before)} after {self.failures} starts"
         return None
 
 
@@ -83,7 +83,3 @@ def _recent(history: StartHistory, now: datetime, settings: DaemonSettings) -> t
     """The starts in the window up to now, and later ones, which a clock that was set back leaves."""
     oldest = now - timedelta(seconds=settings.crash_loop_window)
     return tuple(start for start in history.starts if start > oldest)
-
-
-def _local_text(moment: datetime) -> str:
-    return format_time(moment.replace(microsecond=0).astimezone())

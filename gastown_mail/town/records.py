@@ -19,7 +19,7 @@ from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.state import State, load_state, save_state
 from gastown_mail.contracts.validation import Flag, RedisHash, Timestamp, one_line_error, stored_as
 from gastown_mail.mail.events import EventName, record_event
-from gastown_mail.plumbing.connections import read_hash, to_fields, to_str_dict, to_strs
+from gastown_mail.plumbing.connections import read_hash, read_hashes, to_fields, to_strs
 from gastown_mail.plumbing.locks import file_lock
 from gastown_mail.town.backoff import NO_HISTORY, StartHistory
 
@@ -88,11 +88,8 @@ class AgentStore:
 
     def read_all(self, addresses: Sequence[str]) -> list[AgentRecord]:
         """The records of these agents, in one round trip. Raises StateUnknown if one is damaged."""
-        with self.redis.pipeline(transaction=False) as pipe:
-            for address in addresses:
-                pipe.hgetall(self.keys.agent(address))
-            answers = zip(addresses, pipe.execute(), strict=True)
-            return [self._parse(address, to_str_dict(answer)) for address, answer in answers]
+        hashes = read_hashes(self.redis, map(self.keys.agent, addresses))
+        return [self._parse(address, fields) for address, fields in zip(addresses, hashes, strict=True)]
 
     def _parse(self, address: str, fields: Mapping[str, str]) -> AgentRecord:
         try:
