@@ -5,15 +5,17 @@ from collections.abc import Callable, Sequence
 from benchmarks.figures import Figure, Goal, Limit, ratios
 from benchmarks.sampling import Pause, in_turn
 from benchmarks.town import BenchTown
+from gastown_mail.programs.library import built_in
 from gastown_mail.sessions import commands
-from gastown_mail.sessions.poke import PASTE_PAUSE
 from gastown_mail.sessions.session import Poke, Session, Sessions
 from gastown_mail.sessions.tmux import PANE_FORMAT
+from gastown_mail.sessions.typing import PASTE_PAUSE
 
 NAME = "poke-wave"
 WHAT = "Sessions.poke of one line to all agents at once, less the one pause between text and Enter"
 BUFFER = "bench"
 TEXT = "HEARTBEAT: check your work"
+SHELL = built_in()["shell"]
 LOOK = ("list-panes", "-a", "-F", PANE_FORMAT)
 ROUNDS, BUDGET = 20, 20.0
 SETTLE = 0.2
@@ -55,7 +57,7 @@ class Wave:
 
     def __init__(self, sessions: Sessions, ours: Sequence[Session]) -> None:
         self._sessions = sessions
-        self._pokes = [Poke(session, TEXT) for session in ours]
+        self._pokes = [Poke(session, TEXT, SHELL) for session in ours]
         self.most_processes = 0
 
     def poke(self) -> None:
@@ -77,7 +79,7 @@ def bare_steps(session: Session) -> Steps:
 def fenced_steps(session: Session) -> Steps:
     guard = commands.typing_condition(session.incarnation, shell_seen=False)
     typing = commands.paste(session.pane, BUFFER, guard, in_mode=False)
-    return typing, commands.enter(session.pane, guard, in_mode=False)
+    return typing, commands.press(session.pane, ["Enter"], guard, in_mode=False)
 
 
 def scripts(ours: Sequence[Session], steps: Callable[[Session], Steps]) -> tuple[list[str], list[str]]:

@@ -1,6 +1,7 @@
 """`poke`, `run`, `attach`, `pause`, `resume`, `clear`, `adopt`: what an operator does to an agent."""
 
 import os
+import time
 
 import click
 from rq.job import Job
@@ -21,6 +22,9 @@ from gastown_mail.town.town import Town
 _JOB_TIMEOUT = 30.0
 """Seconds within which a worker must do what an operator asks for."""
 
+_POKE_MARGIN = 8.0
+"""Seconds that a poke may take once its text is typed."""
+
 
 @click.command()
 @town_option
@@ -30,7 +34,8 @@ def poke(address: str, text: str) -> None:
     """Type AGENT's poke, or TEXT, into its session now."""
     with open_town() as town:
         agent = town.roster().resolve(address)
-        answer = _await_answer(town.queues.enqueue_poke(agent, text), agent)
+        until = time.time() + _JOB_TIMEOUT - _POKE_MARGIN
+        answer = _await_answer(town.queues.enqueue_poke(agent, text, until), agent)
     _print_answer(agent, answer, ok=answer.startswith(PokeResult.DELIVERED))
 
 

@@ -78,6 +78,8 @@ class Agent:
     """An agent with everything that is needed to start, poke and end its session.
 
     `work_dir` is absolute; `stop_grace` is in seconds; `poke` is None if the agent is not poked.
+    `program` names the profile of its program; `env_pass` names variables or their beginnings, with `*`.
+    `cycle_at` is in percent.
     """
 
     address: str
@@ -92,6 +94,9 @@ class Agent:
     stop_grace: float
     env: Mapping[str, str]
     host: str
+    program: str = "other"
+    env_pass: tuple[str, ...] = ()
+    cycle_at: int | None = None
 
     def spellings(self) -> tuple[str, ...]:
         """The spellings that do not depend on other agents, the canonical one first."""

@@ -48,6 +48,31 @@ class RequestStatus(StrEnum):
     """All attempts have failed."""
 
 
+class AgentState(StrEnum):
+    """What is seen of an agent."""
+
+    READY = "ready"
+    """It waits for input, and its input line is empty."""
+    BUSY = "busy"
+    """It works."""
+    ASKS = "asks"
+    """It waits for a person's decision."""
+    LIMITED = "limited"
+    """It has reached a usage limit."""
+    STARTING = "starting"
+    """It comes up and takes no input yet."""
+    DRAFT = "draft"
+    """Its input line holds text that was not entered."""
+    ENDED = "ended"
+    """Its session exists, but its program has ended or is stopped."""
+    NONE = "none"
+    """It has no session."""
+    ELSEWHERE = "elsewhere"
+    """It lives on another host."""
+    UNKNOWN = "unknown"
+    """What is seen has no known meaning, or nothing can be seen."""
+
+
 DEAD_STATUSES = frozenset({RequestStatus.REFUSED, RequestStatus.EXPIRED, RequestStatus.FAILED})
 FINAL_STATUSES = DEAD_STATUSES | {RequestStatus.DONE, RequestStatus.SUPERSEDED}
 
@@ -68,6 +93,11 @@ def content_id(element: bytes) -> str:
 def new_request_id() -> str:
     """A new id; later ids sort later, to the millisecond."""
     return f"{time.time_ns() // 10**6:012x}-{secrets.token_hex(10)}"
+
+
+def full_context_id(incarnation: str) -> str:
+    """The id of the request for a cycle because a session's context is full: there is one per incarnation."""
+    return f"full-{incarnation}"[:64]
 
 
 def check_handoff(text: str, action: LifecycleAction) -> None:

@@ -28,9 +28,10 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from gastown_mail.contracts.address import ADDRESS_PATTERN, CUSTOM_ROLE, ROLES
+from gastown_mail.contracts.address import ADDRESS_PATTERN, CUSTOM_ROLE, NAME_PATTERN, ROLES
 from gastown_mail.contracts.errors import SettingsError
 from gastown_mail.contracts.lifecycle import OPERATOR
+from gastown_mail.contracts.profile import Profile
 from gastown_mail.contracts.settings_model import DaemonSettings, RoleSettings
 from gastown_mail.contracts.toml_file import TomlFile, read_toml
 from gastown_mail.contracts.validation import field_errors, quote_value, unknown_key_message
@@ -54,6 +55,8 @@ class Settings(BaseModel):
     roles: Mapping[str, RoleSettings] = {}
     agents: Mapping[str, RoleSettings] = {}
     """By address, as spelled in `town.toml`."""
+    programs: Mapping[str, Profile] = {}
+    """The town's own profiles, by name."""
     machine: str = Field(default_factory=socket.gethostname)
     """The machine's host name, the default for `host`."""
 
@@ -101,6 +104,7 @@ class _Document(BaseModel):
     daemon: dict[str, Any] = Field(default={}, description="a table [daemon]")
     roles: dict[str, dict[str, Any]] = Field(default={}, description="tables such as [roles.crew]")
     agents: dict[str, dict[str, Any]] = Field(default={}, description='tables such as [agents."mayor/"]')
+    programs: dict[str, dict[str, Any]] = Field(default={}, description="tables such as [programs.claude]")
 
 
 def load_settings(
@@ -122,6 +126,7 @@ def load_settings(
         daemon=_daemon(file, document.daemon, arguments, environ),
         roles={role: _role(file, role, table) for role, table in document.roles.items()},
         agents={address: _agent(file, address, table) for address, table in document.agents.items()},
+        programs={name: _program(file, name, table) for name, table in document.programs.items()},
     )
 
 
@@ -180,6 +185,17 @@ def _agent(file: TomlFile, address: str, table: Mapping[str, object]) -> RoleSet
             f"{file.location_of('agents', address)}: {header} is not an address: {expected}, not operator"
         )
     return _overrides(file, ("agents", address), header, table)
+
+
+def _program(file: TomlFile, name: str, table: Mapping[str, object]) -> Profile:
+    header = f"[programs.{name}]"
+    if not NAME_PATTERN.match(name):
+        raise SettingsError(
+            f"{file.location_of('programs', name)}: {header} is not a name: expected A-Z a-z 0-9 _ -"
+        )
+    return _validate(
+        Profile, table, lambda path: f"{file.location_of('programs', name, *path)}: {header} {'.'.join(path)}"
+    )
 
 
 def _overrides(file: TomlFile, place: _KeyPath, header: str, table: Mapping[str, object]) -> RoleSettings:

@@ -97,6 +97,8 @@ class DaemonSettings(BaseModel):
     """How many worker processes carry out requests on this host; each runs several at once."""
     sweep_interval: _Duration = _seconds(30.0, least=0.1)
     """How often, between heartbeats, to requeue work left by dead processes and start missing agents."""
+    asks_after: _Duration = _seconds(600.0)
+    """An agent that waits for a person's decision for so long is reported as a problem."""
     max_request_age: _Duration = _seconds(3600.0)
     """Requests older than this expire instead of running."""
     fresh_after: _Duration = _seconds(120.0)
@@ -163,6 +165,18 @@ class RoleSettings(BaseModel):
     """Environment variables of the session; those of the role and of the agent are merged."""
     host: _Host | None = Field(default=None, description=_NAME_HINT)
     """The host on which the agent lives, if several serve one town."""
+    program: Annotated[str, StringConstraints(strict=True, pattern=NAME_PATTERN)] | None = Field(
+        default=None, description="the name of a profile, such as claude, or other"
+    )
+    """Which profile says what its screen means; by default the one for the first word of `command`."""
+    env_pass: tuple[Annotated[str, StringConstraints(strict=True, pattern=_VARIABLE)], ...] | None = Field(
+        default=None, description="a list of names of variables, or of beginnings that end with *"
+    )
+    """Variables of the daemon's environment that the session gets; by default those of its program."""
+    cycle_at: Annotated[int, BeforeValidator(_not_boolean)] | None = Field(
+        default=None, ge=1, le=100, description="a whole number from 1 to 100"
+    )
+    """How full its context may be, in percent, before the daemon asks for a cycle in its place."""
 
     def merged_over(self, base: "RoleSettings") -> "RoleSettings":
         """These settings, and those of `base` where nothing is set here; `env` is merged."""

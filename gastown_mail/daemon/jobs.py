@@ -58,9 +58,12 @@ def start(address: str, why: str, by: str = "") -> str:
     return str(start_agent(_town(), address, why, by))
 
 
-def poke(address: str, text: str = "") -> str:
-    """Poke one agent now, because an operator asked for it; return the outcome as text."""
-    return str(poke_agent(_town(), address, text))
+def poke(address: str, text: str = "", until: str = "inf") -> str:
+    """Poke one agent now, because an operator asked for it; return the outcome as text.
+
+    `until`: epoch seconds after which nobody waits for it any more.
+    """
+    return str(poke_agent(_town(), address, text, float(until)))
 
 
 def heartbeat() -> str:

@@ -1,14 +1,18 @@
 """What the periodic jobs do: a heartbeat over all agents of this host, and the sweep between two of them."""
 
 import logging
+import math
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from gastown_mail.contracts.errors import StateUnknown
-from gastown_mail.contracts.lifecycle import RequestStatus
+from gastown_mail.contracts.go_formats import ZERO_TIME
+from gastown_mail.contracts.lifecycle import AgentState, LifecycleAction, RequestStatus, full_context_id
 from gastown_mail.contracts.state import State
 from gastown_mail.lifecycle.heartbeat_policy import (
     AgentSnapshot,
+    CycleAgent,
     Decision,
     PokeAgent,
     Skip,
@@ -18,14 +22,18 @@ from gastown_mail.lifecycle.heartbeat_policy import (
     stable_agents,
 )
 from gastown_mail.mail.events import EventName, record_event
+from gastown_mail.mail.send import build_element
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions.poke import Poke, PokeOutcome, PokeResult
 from gastown_mail.town.backoff import NO_HISTORY
-from gastown_mail.town.lease import is_held
+from gastown_mail.town.lease import hold_leases, is_held
+from gastown_mail.town.observed import observe_all
 from gastown_mail.town.records import AgentRecord, Desired
 from gastown_mail.town.town import Town, recover_after_flush
 
 log = logging.getLogger(__name__)
+
+_HANDOFF_LINES, _HANDOFF_CHARS = 60, 12_000
 
 
 def run_heartbeat(town: Town) -> State:
@@ -33,10 +41,14 @@ def run_heartbeat(town: Town) -> State:
 
     Raises StateUnknown when tmux gives no usable answer; such a heartbeat does not count.
     """
+    began = time.time()
     recover_after_flush(town)
     snapshots, decisions = observe(town)
+    store_observations(town, snapshots)
     _enqueue_starts(town, decisions)
-    results = poke_all(town, [decision for decision in decisions if isinstance(decision, PokeAgent)])
+    _ask_for_cycles(town, decisions)
+    pokes = [decision for decision in decisions if isinstance(decision, PokeAgent)]
+    results = poke_all(town, pokes, until=began + town.settings.daemon.heartbeat_interval)
     _store_decisions(town, snapshots, decisions, results)
     now = datetime.now(UTC)
     for agent in stable_agents(snapshots, now, town.settings.daemon):
@@ -61,8 +73,10 @@ def run_sweep(town: Town) -> int:
     recover_after_flush(town)
     requeued = _requeue_orphans(town)
     try:
-        _, decisions = observe(town)
+        snapshots, decisions = observe(town)
+        store_observations(town, snapshots)
         _enqueue_starts(town, decisions)
+        _ask_for_cycles(town, decisions)
     except StateUnknown as error:
         log_event(log, "not_looked", level=logging.WARNING, detail=str(error))
     return requeued
@@ -72,12 +86,73 @@ def observe(town: Town) -> tuple[list[AgentSnapshot], list[Decision]]:
     """Take one snapshot of Redis and one of tmux, and decide for each agent. Raises StateUnknown."""
     agents = list(town.local_agents().values())
     records = town.agents.read_all([agent.address for agent in agents])
-    sessions = town.sessions.snapshot()
-    pairs = zip(agents, records, strict=True)
-    snapshots = [AgentSnapshot(agent, record, sessions.get(agent.session)) for agent, record in pairs]
+    pairs, now = list(zip(agents, records, strict=True)), datetime.now(UTC)
+    sessions, seen = observe_all(
+        town.sessions,
+        pairs,
+        town.profile_of,
+        town.host,
+        now,
+        limit_wait=town.settings.daemon.poke_backoff_max,
+    )
+    snapshots = [
+        AgentSnapshot(agent, record, sessions.get(agent.session), seen[agent.address])
+        for agent, record in pairs
+    ]
     if town.is_paused():
         return snapshots, [Skip(agent, SkipKind.LEFT_ALONE, "the town is paused") for agent in agents]
-    return snapshots, plan(snapshots, datetime.now(UTC), town.settings.daemon)
+    return snapshots, plan(snapshots, now, town.settings.daemon)
+
+
+_NOTABLE = frozenset(
+    (AgentState.ASKS, AgentState.LIMITED, AgentState.DRAFT, AgentState.ENDED, AgentState.UNKNOWN)
+)
+"""States that somebody may have to do something about; `ready` and `busy` take turns all day."""
+
+
+def store_observations(town: Town, snapshots: Sequence[AgentSnapshot]) -> None:
+    """Store what is seen of each agent where it has changed, with an event for what a person may care for."""
+    with town.redis.pipeline(transaction=False) as pipe:
+        for snapshot in snapshots:
+            address, seen, before = snapshot.agent.address, snapshot.seen, snapshot.record.state
+            if changes := seen.changes(snapshot.record):
+                town.agents.write(address, changes, pipe=pipe)
+            if (
+                seen.state is not before
+                and {seen.state, before} & _NOTABLE
+                and snapshot.record.state_since != ZERO_TIME
+            ):
+                record_event(
+                    pipe, town.keys, EventName.STATE, agent=address, state=seen.state, detail=seen.in_words()
+                )
+        pipe.execute()
+
+
+def _ask_for_cycles(town: Town, decisions: Sequence[Decision]) -> None:
+    """Put a request into the inbox for each agent whose context is full, once per incarnation."""
+    for decision in decisions:
+        if isinstance(decision, CycleAgent):
+            agent, token = decision.agent, decision.session.incarnation
+            element = build_element(
+                full_context_id(token), LifecycleAction.CYCLE, agent.address, to=None, token=token,
+                reason=f"its context is {decision.used} % full", handoff=_handoff(town, decision),
+            )  # fmt: skip
+            with town.redis.pipeline() as pipe:
+                pipe.rpush(town.keys.inbox, element)
+                town.agents.write(agent.address, AgentRecord(cycle_asked=token), pipe=pipe)
+                pipe.execute()
+
+
+def _handoff(town: Town, cycle: CycleAgent) -> str:
+    """What the successor gets of an agent that could not write its handoff itself."""
+    agent = cycle.agent
+    tail = town.sessions.capture_screen(cycle.session, _HANDOFF_LINES)
+    logs = town.profile_of(agent).logs
+    place = f"Its program keeps its log in {logs}.\n" if logs else ""
+    return (
+        f"Your predecessor's context was {cycle.used} % full, so the daemon asked for this cycle in its "
+        f"place.\n{place}The end of its screen:\n\n{tail[-_HANDOFF_CHARS:]}\n"
+    )
 
 
 def _enqueue_starts(town: Town, decisions: Sequence[Decision]) -> None:
@@ -91,12 +166,27 @@ def _enqueue_starts(town: Town, decisions: Sequence[Decision]) -> None:
         pipe.execute()
 
 
-def poke_all(town: Town, pokes: Sequence[PokeAgent]) -> dict[str, PokeOutcome]:
-    """Type into all these sessions at once; return the outcome by address."""
+def poke_all(town: Town, pokes: Sequence[PokeAgent], *, until: float) -> dict[str, PokeOutcome]:
+    """Type into all these sessions at once, but not after `until` (epoch seconds).
+
+    Returns the outcomes by address.
+    """
     if not pokes:
         return {}
-    outcomes = town.sessions.poke([Poke(poke.session, poke.text) for poke in pokes])
-    results = {poke.agent.address: outcomes[poke.session.name] for poke in pokes}
+    keys = {poke.session.name: town.keys.lease(poke.agent.address) for poke in pokes}
+    with hold_leases(town.redis, keys, town.host) as free:
+        texts = [
+            Poke(poke.session, poke.text, town.profile_of(poke.agent), until, poke.limit_over)
+            for poke in pokes
+            if poke.session.name in free
+        ]
+        outcomes = town.sessions.poke(texts)
+    if town.requests.unsettled():
+        # their jobs may have found the leases taken
+        for poke in pokes:
+            town.enqueue_next(poke.agent.address)
+    busy = PokeOutcome(PokeResult.HELD, "another operation on this agent is in progress")
+    results = {poke.agent.address: outcomes.get(poke.session.name, busy) for poke in pokes}
     now = datetime.now(UTC)
     with town.redis.pipeline() as pipe:
         for poke in pokes:
@@ -104,13 +194,21 @@ def poke_all(town: Town, pokes: Sequence[PokeAgent]) -> dict[str, PokeOutcome]:
             if outcome.result is PokeResult.DELIVERED:
                 changes = AgentRecord(last_poke=now, unanswered=poke.unanswered)
                 town.agents.write(poke.agent.address, changes, pipe=pipe)
-            record_event(pipe, town.keys, EventName.POKE, agent=poke.agent.address, outcome=str(outcome))
+            detail = poke.why if poke.limit_over else ""
+            record_event(
+                pipe, town.keys, EventName.POKE, agent=poke.agent.address, outcome=str(outcome), detail=detail
+            )
         pipe.execute()
     return results
 
 
-def poke_agent(town: Town, address: str, text: str = "") -> PokeOutcome:
-    """Poke one agent now, idle or not. An empty text means its own poke."""
+def poke_agent(town: Town, address: str, text: str = "", until: float = math.inf) -> PokeOutcome:
+    """Poke one agent now if it is ready, due or not, but not after `until` (epoch seconds).
+
+    An empty text means its own poke.
+    """
+    if time.time() > until:
+        return PokeOutcome(PokeResult.HELD, "whoever asked for it waits no longer")
     agent = town.roster().resolve(address)
     session = town.sessions.find(agent.session)
     if session is None:
@@ -120,7 +218,7 @@ def poke_agent(town: Town, address: str, text: str = "") -> PokeOutcome:
         return PokeOutcome(PokeResult.FAILED, "it has no poke; give a text")
     if town.agents.read(agent.address).desired is Desired.PAUSED or town.is_paused():
         return PokeOutcome(PokeResult.HELD, "paused")
-    return poke_all(town, [PokeAgent(agent, session, message, 0)])[agent.address]
+    return poke_all(town, [PokeAgent(agent, session, message, 0)], until=until)[agent.address]
 
 
 def _requeue_orphans(town: Town) -> int:
@@ -168,9 +266,6 @@ def _store_decisions(
         for snapshot, decision in zip(snapshots, decisions, strict=True):
             address = decision.agent.address
             why = str(results.get(address, decision.why))
-            if isinstance(decision, PokeAgent):
-                record = AgentRecord(decision=why, last_activity=decision.session.activity)
-                town.agents.write(address, record, pipe=pipe)
-            elif why != snapshot.record.decision:
+            if isinstance(decision, PokeAgent) or why != snapshot.record.decision:
                 town.agents.write(address, AgentRecord(decision=why), pipe=pipe)
         pipe.execute()

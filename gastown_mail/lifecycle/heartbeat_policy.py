@@ -7,9 +7,11 @@ from datetime import datetime, timedelta
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.go_formats import ZERO_TIME, format_local
+from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.settings import DaemonSettings
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.backoff import NO_HISTORY, is_stable
+from gastown_mail.town.observed import Observation
 from gastown_mail.town.records import AgentRecord, Desired
 
 _POKE_ECHO = timedelta(seconds=3)
@@ -29,14 +31,35 @@ class StartAgent:
 
 @dataclass(frozen=True)
 class PokeAgent:
-    """The agent is due for a poke. `unanswered` pokes before this one got no answer."""
+    """The agent is due for a poke. `unanswered` pokes before this one got no answer.
+
+    `limit_over`: the usage limit that its screen still tells of has ended.
+    """
 
     agent: Agent
     session: Session
     text: str
     unanswered: int
+    limit_over: bool = False
 
-    why = "poked: idle and due"
+    @property
+    def why(self) -> str:
+        """The decision in words."""
+        return "poked: its usage limit has ended" if self.limit_over else "poked: idle and due"
+
+
+@dataclass(frozen=True)
+class CycleAgent:
+    """Its context is as full as `cycle_at` allows: a cycle is asked for in its place."""
+
+    agent: Agent
+    session: Session
+    used: int
+
+    @property
+    def why(self) -> str:
+        """The decision in words."""
+        return f"cycle asked for: its context is {self.used} % full"
 
 
 class SkipKind(enum.StrEnum):
@@ -61,7 +84,7 @@ class Skip:
         return f"{self.kind}: {self.detail}"
 
 
-Decision = StartAgent | PokeAgent | Skip
+Decision = StartAgent | PokeAgent | CycleAgent | Skip
 
 
 def should_run(agent: Agent, record: AgentRecord) -> bool:
@@ -71,11 +94,12 @@ def should_run(agent: Agent, record: AgentRecord) -> bool:
 
 @dataclass(frozen=True)
 class AgentSnapshot:
-    """One agent at the heartbeat, its record, and its session (None: it certainly has none)."""
+    """One agent at the heartbeat, its record, its session (None: it certainly has none), and what is seen."""
 
     agent: Agent
     record: AgentRecord
     session: Session | None
+    seen: Observation
 
     def decide(self, now: datetime, settings: DaemonSettings) -> Decision:
         """What the heartbeat does with this agent."""
@@ -92,17 +116,30 @@ class AgentSnapshot:
             return StartAgent(agent, f"its session {state} and {why}")
         if not session.incarnation:
             return Skip(agent, SkipKind.LEFT_ALONE, "its session is not managed; adopt it")
+        if self.must_cycle(session):
+            return CycleAgent(agent, session, self.seen.context or 0)
         return self.poke_or_skip(session, now, settings)
+
+    def must_cycle(self, session: Session) -> bool:
+        """Whether a cycle is to be asked for: once per incarnation, when it is ready and nobody looks on."""
+        seen, limit = self.seen, self.agent.cycle_at
+        full = limit is not None and seen.context is not None and seen.context >= limit
+        asked = self.record.cycle_asked == session.incarnation
+        return full and not asked and seen.state is AgentState.READY and not session.attached
 
     def poke_or_skip(self, session: Session, now: datetime, settings: DaemonSettings) -> Decision:
         """What the heartbeat does with an agent whose session is alive."""
-        agent = self.agent
+        agent, seen, active = self.agent, self.seen, self.seen.active or session.activity
         if not agent.poke:
             return Skip(agent, SkipKind.NOT_POKED, "it has no poke")
         if session.attached:
             return Skip(agent, SkipKind.NOT_POKED, "a person is attached")
-        if now - session.activity < timedelta(seconds=settings.fresh_after):
-            return Skip(agent, SkipKind.NOT_POKED, f"active at {format_local(session.activity)}")
+        if seen.state is AgentState.LIMITED and seen.until and seen.until <= now:
+            return PokeAgent(agent, session, agent.poke, self.unanswered(session), limit_over=True)
+        if seen.state is not AgentState.READY:
+            return Skip(agent, SkipKind.NOT_POKED, seen.in_words())
+        if now - active < timedelta(seconds=settings.fresh_after):
+            return Skip(agent, SkipKind.NOT_POKED, f"active at {format_local(active)}")
         unanswered = self.unanswered(session)
         due = self.next_poke_at(unanswered, settings)
         if due - now > timedelta(seconds=settings.heartbeat_interval * _POKE_EARLY_FRACTION):
@@ -114,7 +151,7 @@ class AgentSnapshot:
         last = self.record.last_poke
         if last == ZERO_TIME or last < session.started_at:
             return 0
-        answered = session.activity > last + _POKE_ECHO
+        answered = (self.seen.active or session.activity) > last + _POKE_ECHO
         return 0 if answered else self.record.unanswered + 1
 
     def next_poke_at(self, unanswered: int, settings: DaemonSettings) -> datetime:

@@ -64,7 +64,12 @@ class EventName(StrEnum):
     CLEARED = "cleared", "an operator ended back-off and quarantine", ("agent",)
     ADOPTED = "adopted", "a session that was started outside got a token", ("agent", "session")
     DESIRED = "desired", "the desired state of an agent, or of the town, has changed", ("agent", "detail")
-    POKE = "poke", "a line was typed into a session, or held", ("agent", "outcome")
+    POKE = "poke", "a line was typed into a session, or held", ("agent", "outcome", "detail")
+    STATE = (
+        "state",
+        "an agent waits for a person, has ended, or does so no longer",
+        ("agent", "state", "detail"),
+    )
     HEARTBEAT = (
         "heartbeat",
         "a heartbeat has completed",
@@ -85,6 +90,7 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "detail": "text for people: the reason, or the new desired state",
         "session": "the name of the tmux session",
         "pid": "the pid of the session's program, or of the process in charge of the town's state",
+        "state": "what is seen of the agent now",
         "outcome": "delivered, or `held: …` or `failed: …` with the reason",
         "number": "the number of the heartbeat since the daemon started",
         "started": "agents to be started",

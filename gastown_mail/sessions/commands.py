@@ -12,11 +12,15 @@ from datetime import datetime
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import StartFailed
+from gastown_mail.programs.screen import Screen
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")
 TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 HEIGHT = 50
 """Lines of a session's screen while no person is attached."""
+
+PANE_TITLE = "#{s/[\x01-\x1f\x7f]/_/:pane_title}"
+"""A pane's title without control characters: its program chooses it."""
 
 MARKERS = frozenset(("killed", "kept", "started", "stale"))
 """The words by which a guarded command reports what it did."""
@@ -26,11 +30,6 @@ _ID = re.compile(r"[$@%][0-9]+")
 _ESCAPES = {ord(char): f"\\{char}" for char in '\\"$~'}
 _ESCAPES |= {code: f"\\{code:03o}" for code in (*range(1, 32), 127)}
 _SHELLS = "^-?(ba|da|z|fi|k|mk|a|tc|c)?sh$"
-# A list with its cursor, or a line that ends in a yes-or-no question: Enter would answer it.
-_DIALOG = "(❯|›) +[0-9]+[.]|[[(][yY]/[nN][])][?:]? *$"
-_NO_DIALOG = f"#{{==:#{{C/r:{_DIALOG}}},0}}"
-"""The condition that the pane's screen shows no question that a poke could answer by mistake."""
-
 _NO_MODE = "#{?pane_in_mode,0,1}"
 
 _PLACEHOLDER = ("/bin/sh", "-c", "read _")
@@ -142,8 +141,8 @@ def _is_incarnation(token: str) -> str:
     return f"#{{==:#{{@gastown_incarnation}},{token}}}"
 
 
-def _all_of(first: str, *rest: str) -> str:
-    return f"#{{&&:{first},{_all_of(*rest)}}}" if rest else first
+def all_of(first: str, *rest: str) -> str:
+    return f"#{{&&:{first},{all_of(*rest)}}}" if rest else first
 
 
 def _if_else(target: str, condition: str, action: str, otherwise: str) -> list[str]:
@@ -217,21 +216,47 @@ def adopt(session_id: str, spec: SessionSpec) -> str:
     return line(*_if_else(target, "#{==:#{@gastown_incarnation},}", action, _print_word("kept")))
 
 
-def typing_condition(token: str, *, shell_seen: bool) -> str:
+def typing_condition(token: str, *, shell_seen: bool, viewers: bool = False) -> str:
     """Return the condition to type into a pane: this token, no viewer, no shell in front unless expected.
 
-    `shell_seen`: the pane was checked just before, and its shell runs a program.
+    `shell_seen`: the pane was checked just before, and its shell runs a program. `viewers`: they may look on.
     """
     conditions = [
         _is_incarnation(token),
-        "#{==:#{session_attached},0}",
-        "#{==:#{window_active_clients},0}",
+        *([] if viewers else ["#{==:#{session_attached},0}", "#{==:#{window_active_clients},0}"]),
         "#{!=:#{pane_dead},1}",
         "#{!=:#{pane_input_off},1}",
     ]
     if not shell_seen:
         conditions.append(f"#{{?#{{m/r:{_SHELLS},#{{pane_current_command}}}},0,1}}")
-    return _all_of(*conditions)
+    return all_of(*conditions)
+
+
+def unchanged(screen: Screen, rows: Iterable[int]) -> str:
+    """Return the condition that the cursor, the title and these rows are as this look gave them."""
+    checks = [
+        f"#{{==:#{{cursor_x}},{screen.x}}}",
+        f"#{{==:#{{cursor_y}},{screen.y}}}",
+        f"#{{==:#{{cursor_flag}},{int(screen.cursor_visible)}}}",
+        f"#{{m/r:{_exactly(screen.title)},{PANE_TITLE}}}",
+    ]
+    for pattern in dict.fromkeys(_exactly(screen.rows[y]) for y in rows):
+        # `C` gives the number of the first row that matches
+        first = next(n for n, row in enumerate(screen.rows, 1) if re.fullmatch(pattern, row))
+        checks.append(f"#{{==:#{{C/r:{pattern}}},{first}}}")
+    return all_of(*checks)
+
+
+def _exactly(text: str) -> str:
+    """Return a pattern for this text; `.` stands for what tmux or the pattern could misread."""
+    return "^" + re.sub(r"[^\w <>=/_-]", ".", text) + "$"
+
+
+def look(pane: str, mark: str) -> list[str]:
+    """Print a line that begins with `mark` and has the pane's number, cursor and title; then its screen."""
+    target = target_by_id(pane)
+    form = f"{mark} {pane[1:]} #{{cursor_x}} #{{cursor_y}} #{{cursor_flag}} {PANE_TITLE}"
+    return [line("display-message", "-p", "-t", target, form), line("capture-pane", "-p", "-e", "-t", target)]
 
 
 def set_buffer(buffer: str, text: str) -> str:
@@ -245,26 +270,21 @@ def delete_buffer(buffer: str) -> str:
 def paste(pane: str, buffer: str, condition: str, *, in_mode: bool) -> str:
     """Type a buffer into a pane (bracketed if its program asks for that); prints `typed N` for pane `%N`.
 
-    Prints `kept N` instead if the condition does not hold, the screen shows a question, or the pane is in a
-    mode such as copy mode. A pane that is known to be `in_mode` leaves it first.
+    Prints `kept N` instead if the condition does not hold, or the pane is in a mode such as copy mode. A pane
+    that is known to be `in_mode` leaves it first.
     """
     typing = line("paste-buffer", "-p", "-r", "-b", buffer, "-t", target_by_id(pane))
     return _send_to(pane, condition, typing, in_mode)
 
 
-def enter(pane: str, condition: str, *, in_mode: bool) -> str:
-    """Press Enter in a pane; prints what `paste` prints."""
-    return _send_to(pane, condition, line("send-keys", "-t", target_by_id(pane), "Enter"), in_mode)
+def press(pane: str, keys: Iterable[str], condition: str, *, in_mode: bool) -> str:
+    """Press keys in a pane; prints what `paste` prints."""
+    return _send_to(pane, condition, line("send-keys", "-t", target_by_id(pane), *keys), in_mode)
 
 
 def _send_to(pane: str, condition: str, typing: str, in_mode: bool) -> str:
     number = pane[1:]
     leave = [line("copy-mode", "-q", "-t", target_by_id(pane))] if in_mode else []
-    allowed = _all_of(condition, _NO_DIALOG) if in_mode else _all_of(condition, _NO_DIALOG, _NO_MODE)
+    allowed = condition if in_mode else all_of(condition, _NO_MODE)
     action = _block(*leave, typing, _print_word(f"typed {number}"))
     return line(*_if_else(target_by_id(pane), allowed, action, _print_word(f"kept {number}")))
-
-
-def detect_dialog(pane: str) -> str:
-    """Print `dialog N` if the pane's screen shows a question."""
-    return line(*_if_else(target_by_id(pane), _NO_DIALOG, "", _print_word(f"dialog {pane[1:]}")))

@@ -92,6 +92,16 @@ def is_zombie(pid: int, parent: int) -> bool:
     return len(stat) > 1 and stat[0] in b"ZXx" and int(stat[1]) == parent
 
 
+def is_stopped(pid: int) -> bool:
+    """Return whether a signal such as Ctrl-Z's has stopped this process. False when unsure."""
+    if LINUX:
+        return _stat(pid)[:1] == [b"T"]
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except (OSError, psutil.Error):
+        return False
+
+
 def foreground_group(pid: int) -> int:
     """Return the foreground process group of a process's terminal; 0 or less when it is unknown."""
     if LINUX:

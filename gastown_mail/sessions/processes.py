@@ -3,8 +3,6 @@
 The processes of a session have its token in their environment, however they detached themselves. A process
 that dropped its environment is found as a descendant of one that did not. Signals go through a pidfd where
 the system has pidfds, else to a pid whose start time was checked just before.
-
-Also finds a bare shell in front in a pane, because text typed there would run as a command.
 """
 
 import contextlib
@@ -12,8 +10,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from pathlib import PurePath
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from gastown_mail.sessions import process_table
 from gastown_mail.sessions.process_table import Process, ProcessTable
@@ -21,10 +18,6 @@ from gastown_mail.sessions.process_table import Process, ProcessTable
 _KILL_DEADLINE = 5.0
 _KILL_LOOK = 0.5
 _POLL_STEP = 0.02
-
-SHELLS = frozenset(("sh", "bash", "dash", "zsh", "fish", "ksh", "mksh", "ash", "tcsh", "csh"))
-_MULTI_CALL = "busybox"
-_OPTIONS_WITH_VALUE = {"fish": ("-C", "--init-command"), "bash": ("--rcfile", "--init-file")}
 
 _Clock = Callable[[], float]
 _table = ProcessTable()
@@ -200,59 +193,3 @@ def describe(processes: Iterable[Process]) -> str:
         (process.pid, " ".join(process_table.arguments(process.pid))[:80]) for process in processes
     )
     return ", ".join(f"{pid} ({words})" for pid, words in named)
-
-
-def foreground_shell(pid: int) -> str | None:
-    """Return the name of the bare shell in front on the terminal of this process; "" if there is none.
-
-    None when it is unknown. A shell that runs a script or `-c` is a program like any other.
-    """
-    group = process_table.foreground_group(pid)
-    if group <= 0:
-        return None
-    argv = process_table.arguments(group)
-    if not argv:
-        # The first program of a pipeline may have ended while the rest of its group is still in front.
-        members = (process.pid for process in process_table.read_all() if process.group == group)
-        argv = next((words for pid in members if (words := process_table.arguments(pid))), [])
-    return bare_shell(argv)
-
-
-def bare_shell(argv: Sequence[str]) -> str | None:
-    """Return the name of a shell that reads commands from its terminal; "" for others, None for no argv."""
-    if not argv:
-        return None
-    if _name(argv[0]) == _MULTI_CALL and len(argv) > 1:
-        argv = argv[1:]
-    name = _name(argv[0])
-    return name if name in SHELLS and not _has_program(argv[1:], _OPTIONS_WITH_VALUE.get(name, ())) else ""
-
-
-def is_shell(argv: Sequence[str]) -> bool:
-    """Return whether this is a shell, bare or not."""
-    return bool(argv) and _name(argv[0]) in SHELLS
-
-
-def _name(word: str) -> str:
-    return PurePath(word).name.removeprefix("-")
-
-
-def _has_program(words: Sequence[str], valued: Sequence[str]) -> bool:
-    """Return whether a shell's arguments name a script or a command; `valued` options take a value."""
-    rest = iter(words)
-    for word in rest:
-        if not word.startswith(("-", "+")) or word == "-":
-            return word != "-"
-        if word == "--":
-            return next(rest, None) is not None
-        if word.startswith("--command") or _short(word, "c"):
-            return True
-        if _short(word, "s"):
-            return False
-        if word in valued or _short(word, "o") or _short(word, "O"):
-            next(rest, None)
-    return False
-
-
-def _short(word: str, letter: str) -> bool:
-    return not word.startswith("--") and letter in word

@@ -11,9 +11,12 @@ from datetime import UTC, datetime
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import ProcessesSurvived, SessionNotManaged, StartFailed, StateUnknown
+from gastown_mail.programs.screen import Screen
 from gastown_mail.sessions import commands, process_table, processes
 from gastown_mail.sessions.commands import SessionSpec
-from gastown_mail.sessions.poke import Poke, PokeOutcome, poke_all
+from gastown_mail.sessions.foreground import is_shell
+from gastown_mail.sessions.look import read_screens
+from gastown_mail.sessions.poke import Poke, PokeOutcome
 from gastown_mail.sessions.tmux import (
     PANE_FORMAT,
     NoServer,
@@ -25,6 +28,7 @@ from gastown_mail.sessions.tmux import (
     parse_panes,
     variable_names,
 )
+from gastown_mail.sessions.typing import type_pokes
 
 _STARTUP_CHECK = 0.25
 """Seconds for which a new session's program must stay alive; its end is noticed at once."""
@@ -120,7 +124,13 @@ class Sessions:
 
     def poke(self, pokes: Sequence[Poke]) -> dict[str, PokeOutcome]:
         """Type texts into sessions; return the outcomes by session name."""
-        return poke_all(self.tmux, self.snapshot, pokes, sleep=self._sleep)
+        return type_pokes(self.tmux, self.snapshot, pokes, sleep=self._sleep)
+
+    def screens(self, sessions: Iterable[Session]) -> dict[str, Screen]:
+        """Return what these sessions show, by session name; without those that are gone."""
+        panes = {session.name: session.pane for session in sessions if not session.dead}
+        screens = read_screens(self.tmux, panes.values())
+        return {name: screens[pane] for name, pane in panes.items() if pane in screens}
 
     def _create(self, spec: SessionSpec) -> Session | None:
         """Create the session and return it as it was right after; None when it was gone already."""
@@ -172,7 +182,7 @@ class Sessions:
             grace=grace,
             exclude={server},
             # The end of a shell around the agent would hang up on the agent, whatever its grace.
-            terminate_last={p for p in root if processes.is_shell(process_table.arguments(p.pid))},
+            terminate_last={p for p in root if is_shell(process_table.arguments(p.pid))},
             before_kill=kill_session,
         )
         if survivors:

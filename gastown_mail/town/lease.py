@@ -3,7 +3,7 @@
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import LockError, RedisError
+from redis.lock import Lock
 
 from gastown_mail.contracts.errors import Postponed
 from gastown_mail.plumbing.connections import to_str
@@ -137,6 +138,44 @@ def hold_lease(redis: Redis, key: str, host: str) -> Iterator[Lease | None]:
         yield lease if lease.acquire() else None
     finally:
         lease.release()
+
+
+@contextmanager
+def hold_leases(redis: Redis, keys: Mapping[str, str], host: str) -> Iterator[set[str]]:
+    """Hold many leases inside the block, `keys` by name; yields the names of those that were free."""
+    token = LeaseOwner.me(host).token()
+    held = _acquire_free(redis, keys, token)
+    for name in keys.keys() - held:
+        _evict_dead_owner(redis, keys[name], host)
+    held |= _acquire_free(redis, {name: keys[name] for name in keys.keys() - held}, token)
+    locks = [redis.lock(keys[name], timeout=LEASE_SECONDS, thread_local=False) for name in held]
+    for lock in locks:
+        lock.local.token = token.encode()
+    over = threading.Event()
+    renewer = threading.Thread(target=_renew_all, args=(locks, over), daemon=True)
+    renewer.start()
+    try:
+        yield held
+    finally:
+        over.set()
+        renewer.join(_RENEWAL_TIMEOUT)
+        for lock in locks:
+            with suppress(RedisError):
+                lock.release()
+
+
+def _acquire_free(redis: Redis, keys: Mapping[str, str], token: str) -> set[str]:
+    with redis.pipeline(transaction=False) as pipe:
+        for key in keys.values():
+            pipe.set(key, token, nx=True, px=int(LEASE_SECONDS * 1000))
+        return {name for name, done in zip(keys, pipe.execute(), strict=True) if done}
+
+
+def _renew_all(locks: Collection[Lock], over: threading.Event) -> None:
+    while not over.wait(_RENEW_EVERY):
+        for lock in locks:
+            with suppress(RedisError):
+                lock.extend(LEASE_SECONDS, replace_ttl=True)
 
 
 def is_held(redis: Redis, key: str, host: str) -> bool:

@@ -104,11 +104,16 @@ class JobQueues:
             about=f"start {agent.address}", grace=agent.stop_grace, pipe=pipe,
         )  # fmt: skip
 
-    def enqueue_poke(self, agent: Agent, text: str) -> Job:
-        """Have the text typed into the agent's session; an empty one means the agent's own poke."""
+    def enqueue_poke(self, agent: Agent, text: str, until: float) -> Job:
+        """Have the text typed into the agent's session until then (epoch seconds).
+
+        An empty text means the agent's own poke.
+        """
         job_id = self._keys.job_id("poke", new_request_id())
         about = f"poke {agent.address}"
-        return enqueue_job(self.lifecycle(agent.host), POKE, agent.address, text, job_id=job_id, about=about)
+        return enqueue_job(
+            self.lifecycle(agent.host), POKE, agent.address, text, str(until), job_id=job_id, about=about
+        )
 
     def enqueue_sweep(self, host: str) -> None:
         """Have the work of a dead process resumed now, not at the next sweep."""

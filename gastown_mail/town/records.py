@@ -16,6 +16,7 @@ from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import StateFileError, StateUnknown
 from gastown_mail.contracts.go_formats import ZERO_TIME, format_time
 from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.state import State, load_state, save_state
 from gastown_mail.contracts.validation import Flag, RedisHash, Timestamp, one_line_error, stored_as
 from gastown_mail.mail.events import EventName, record_event
@@ -42,7 +43,9 @@ class AgentRecord(RedisHash):
     """What Redis holds of an agent. `desired` is None if it follows the settings; times may be ZERO_TIME.
 
     `successor_owed`: a request has ended its session, and the successor is not up yet. `unanswered`: how many
-    pokes in a row got no answer. `before_pause`: what `desired` was before the pause.
+    pokes in a row got no answer. `before_pause`: what `desired` was before the pause. `state` and what goes
+    with it is what was last seen; `screen` is a fingerprint. `cycle_asked`: the incarnation for which the
+    daemon has asked for a cycle.
     """
 
     desired: Desired | None = None
@@ -53,6 +56,12 @@ class AgentRecord(RedisHash):
     host: str = ""
     last_poke: Timestamp = ZERO_TIME
     last_activity: Timestamp = ZERO_TIME
+    state: AgentState = AgentState.UNKNOWN
+    state_since: Timestamp = ZERO_TIME
+    state_line: str = ""
+    screen: str = ""
+    limited_until: Timestamp = ZERO_TIME
+    cycle_asked: str = ""
     unanswered: int = stored_as("misses", 0)
     restarts: int = 0
     decision: str = ""

@@ -22,9 +22,11 @@ from gastown_mail.contracts.address import (
 )
 from gastown_mail.contracts.errors import AddressError, GastownError, SettingsError
 from gastown_mail.contracts.lifecycle import OPERATOR
+from gastown_mail.contracts.profile import Profile
 from gastown_mail.contracts.settings import RoleSettings, Settings, load_settings
-from gastown_mail.contracts.validation import quote_value
+from gastown_mail.contracts.validation import quote_value, unknown_key_message
 from gastown_mail.plumbing.log import log_event
+from gastown_mail.programs.library import built_in, choose_program, town_profiles
 from gastown_mail.town.discovery import DiscoveredTown, discover, fingerprint
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,8 @@ class Roster:
     rejected: Mapping[str, str] = field(default_factory=dict)
     """By canonical address, why an agent that was found on disk is left out."""
     discovery_warnings: tuple[str, ...] = ()
+    profiles: Mapping[str, Profile] = field(default_factory=built_in)
+    """The program profiles of the town, by name."""
     _aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
@@ -77,17 +81,18 @@ def load_roster(settings: Settings) -> Roster:
     declared = _declared(settings, town)
     found = {parsed.address: parsed for parsed in town.addresses if parsed.address not in declared}
     by_rank = sorted(found, key=lambda address: (_RANK[found[address].role], address))
-    agents = [_agent(settings, address, parsed, own) for address, (parsed, own) in declared.items()]
-    agents += [
-        _agent(settings, address, found[address], settings.roles.get(found[address].role, _NO_OVERRIDES))
-        for address in by_rank
-    ]
+    profiles = town_profiles(settings.programs)
+    agents = [_agent(settings, profiles, address, parsed, own) for address, (parsed, own) in declared.items()]
+    for address in by_rank:
+        own = settings.roles.get(found[address].role, _NO_OVERRIDES)
+        agents.append(_agent(settings, profiles, address, found[address], own))
     rejected = _reject_clashes(agents, declared)
     return Roster(
         agents={agent.address: agent for agent in agents if agent.address not in rejected},
         rigs=frozenset(town.rigs),
         rejected=rejected,
         discovery_warnings=tuple(town.warnings),
+        profiles=profiles,
         _aliases=_aliases_of(agents),
     )
 
@@ -131,7 +136,13 @@ def _header(spelling: str) -> str:
     return f"[agents.{quote_value(spelling)}]"
 
 
-def _agent(settings: Settings, address: str, parsed: ParsedAddress | None, own: RoleSettings) -> Agent:
+def _agent(
+    settings: Settings,
+    profiles: Mapping[str, Profile],
+    address: str,
+    parsed: ParsedAddress | None,
+    own: RoleSettings,
+) -> Agent:
     role, rig, name = parsed or ParsedAddress(CUSTOM_ROLE, "", address.strip("/").rpartition("/")[2])
     custom = Role(CUSTOM_ROLE, address, address, f"gt-{address.strip('/').replace('/', '-')}", "")
     defaults = ROLES.get(role) or custom
@@ -140,6 +151,11 @@ def _agent(settings: Settings, address: str, parsed: ParsedAddress | None, own: 
         raise SettingsError(
             f"town.toml: {_header(address)} needs a command, because its form is unknown; {known}"
         )
+    if own.program is not None and own.program not in profiles:
+        message = unknown_key_message("a profile", own.program, profiles)
+        raise SettingsError(f"town.toml: {_header(address)} program = {quote_value(own.program)} {message}")
+    command = own.command or DEFAULT_COMMAND
+    program = own.program or choose_program(command, profiles)
     values = {"town": str(settings.town_root), "rig": rig, "name": name, "role": role}
     poke = defaults.poke if own.poke is None else own.poke
     return Agent(
@@ -149,12 +165,15 @@ def _agent(settings: Settings, address: str, parsed: ParsedAddress | None, own: 
         name=name,
         session=_session(address, own.session or defaults.session, {**values, "town": settings.town_name}),
         work_dir=settings.town_root / render_template(own.work_dir or defaults.work_dir, values),
-        command=own.command or DEFAULT_COMMAND,
+        command=command,
         poke=render_template(poke, values) if poke else None,
         keep_running=defaults.keep_running if own.keep_running is None else own.keep_running,
         stop_grace=STOP_GRACE if own.stop_grace is None else own.stop_grace,
         env={key: render_template(text, values) for key, text in own.env.items()},
         host=own.host or settings.host,
+        program=program,
+        env_pass=profiles[program].env_pass if own.env_pass is None else own.env_pass,
+        cycle_at=own.cycle_at,
     )
 
 

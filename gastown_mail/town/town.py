@@ -10,11 +10,13 @@ from redis import Redis
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import GastownError, Postponed, StateFileError, StateUnknown
 from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.profile import Profile
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.mail.requests import RequestStore
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.plumbing.log import log_event
+from gastown_mail.programs.library import OTHER
 from gastown_mail.sessions.session import Sessions
 from gastown_mail.sessions.tmux import CALL_DEADLINE, Tmux
 from gastown_mail.town.queues import JobQueues
@@ -65,6 +67,11 @@ class Town:
     def local_agents(self) -> Mapping[str, Agent]:
         """The agents that live on this host, by address."""
         return {address: agent for address, agent in self.roster().agents.items() if agent.host == self.host}
+
+    def profile_of(self, agent: Agent) -> Profile:
+        """The profile of the agent's program."""
+        profiles = self.roster().profiles
+        return profiles.get(agent.program, profiles[OTHER])
 
     def handoff_file(self, agent: Agent) -> Path:
         """The path of the handoff for the agent's successor (docs/reference/contract.md#files)."""

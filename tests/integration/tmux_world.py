@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from gastown_mail.contracts.address import Agent
+from gastown_mail.contracts.profile import Profile
+from gastown_mail.programs.library import built_in
 from gastown_mail.sessions.process_table import Process
 from gastown_mail.sessions.processes import describe, terminate_all, wait_ended, with_incarnation
 from gastown_mail.sessions.session import Poke, Session, Sessions
@@ -109,9 +111,24 @@ if mode == "bracketed":
 with open(name, "wb", buffering=0) as record:
     while chunk := os.read(0, 65536):
         record.write(chunk)
+        if mode != "lines":
+            shown = chunk.replace(b"\\x1b[200~", b"").replace(b"\\x1b[201~", b"")
+            shown = shown.replace(b"\\r", b"\\n").replace(b"\\n", b"\\r\\n")
+            os.write(1, shown.replace(b"\\x15", b"\\r\\x1b[K"))
 """
 Recorder = Callable[..., tuple[Session, Path]]
-"""Starts a program that records its input: `(mode, name)` to its session and the file of the record."""
+"""Starts a program that records its input and echoes it: `(mode, name)` to its session and the record."""
+
+LINES = built_in()["other"]
+ANY_TEXT = LINES.model_copy(
+    update={"input": LINES.input.model_copy(update={"several_lines": True, "max_bytes": 102_400})}
+)
+"""What the recorder takes: texts of any length and of several lines."""
+
+
+def poke_of(session: Session, text: str, profile: Profile = ANY_TEXT) -> Poke:
+    """A poke for a program that takes any text."""
+    return Poke(session, text, profile)
 
 
 def poke_all(sessions: Sessions, *pokes: Poke) -> dict[str, str]:
@@ -121,7 +138,7 @@ def poke_all(sessions: Sessions, *pokes: Poke) -> dict[str, str]:
 
 def poke(world: TmuxWorld, session: Session, text: str) -> str:
     """Poke one session; return the outcome as text."""
-    return poke_all(world.sessions, Poke(session, text))[session.name]
+    return poke_all(world.sessions, poke_of(session, text))[session.name]
 
 
 def python(program: str, *arguments: object) -> str:

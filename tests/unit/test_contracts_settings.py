@@ -37,6 +37,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "host": None,
         "workers": 2,
         "sweep_interval": 30,
+        "asks_after": 600,
         "max_request_age": 3600,
         "fresh_after": 120,
         "poke_backoff_factor": 1.5,

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from gastown_mail.sessions.processes import bare_shell
+from gastown_mail.sessions.foreground import bare_shell
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.go_formats import ZERO_TIME
+from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.settings import DaemonSettings
 from gastown_mail.lifecycle.heartbeat_policy import AgentSnapshot, Decision, PokeAgent, Skip, StartAgent, plan
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.backoff import StartHistory
+from gastown_mail.town.observed import Observation
 from gastown_mail.town.records import AgentRecord, Desired
 
 NOW = datetime(2025, 12, 20, 10, 0, 0, tzinfo=UTC)
@@ -45,12 +47,17 @@ def idle(minutes: float = 60.0, *, age: float = 600.0, incarnation: str = "now",
     return replace(session, **more)  # type: ignore[arg-type]
 
 
+def seen_of(session: Session | None, state: AgentState = AgentState.READY) -> Observation:
+    """What is seen of a session that waits for input, if there is one."""
+    return Observation(state, active=session.activity) if session else Observation(AgentState.NONE)
+
+
 def act(
     agent: Agent = WITNESS, session: Session | None = None, *, now: datetime = NOW,
     settings: DaemonSettings = DAEMON, **recorded: object,
 ) -> Decision:  # fmt: skip
     record = AgentRecord(**recorded)  # type: ignore[arg-type]
-    acts = plan([AgentSnapshot(agent, record, session)], now, settings)
+    acts = plan([AgentSnapshot(agent, record, session, seen_of(session))], now, settings)
     assert len(acts) == 1
     return acts[0]
 
@@ -170,7 +177,7 @@ def heartbeats(answers: bool, hours: int) -> Iterator[datetime]:
     record, session, now = AgentRecord(), idle(0, age=0), NOW
     for beat in range(hours * 12):
         now = NOW + beat * 5 * MINUTE
-        [done] = plan([AgentSnapshot(WITNESS, record, session)], now, DAEMON)
+        [done] = plan([AgentSnapshot(WITNESS, record, session, seen_of(session))], now, DAEMON)
         if isinstance(done, PokeAgent):
             yield now
             record = AgentRecord(last_poke=now, unanswered=done.unanswered)
@@ -241,6 +248,6 @@ def test_after_a_clock_jump_a_live_agent_is_at_most_poked(hours: int) -> None:
 def test_every_agent_gets_one_decision_in_order() -> None:
     agents = [replace(WITNESS, address=f"rig/crew/{number}") for number in range(50)]
 
-    acts = plan([AgentSnapshot(agent, AgentRecord(), None) for agent in agents], NOW, DAEMON)
+    acts = plan([AgentSnapshot(agent, AgentRecord(), None, seen_of(None)) for agent in agents], NOW, DAEMON)
 
     assert [done.agent for done in acts] == agents

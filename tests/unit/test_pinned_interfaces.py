@@ -83,6 +83,7 @@ DAEMON: dict[str, tuple[object, str, object]] = {
     "host": (None, "h2", "h2"),
     "workers": (2, "3", 3),
     "sweep_interval": (30.0, "9", 9.0),
+    "asks_after": (600.0, "20m", 1200.0),
     "max_request_age": (3600.0, "2h", 7200.0),
     "fresh_after": (120.0, "1m30s", 90.0),
     "poke_backoff_factor": (1.5, "2", 2.0),
@@ -102,6 +103,7 @@ DAEMON: dict[str, tuple[object, str, object]] = {
 OF_AGENTS = {
     "command": "run {town} {rig} {name} {role} {prompt}", "work_dir": "w/{name}", "session": "s-{name}",
     "poke": "hello {name}", "keep_running": True, "stop_grace": 3.0, "env": {"RIG": "{rig}"}, "host": "h2",
+    "program": "aider", "env_pass": ("KEY", "LC_*"), "cycle_at": 80,
 }  # fmt: skip
 
 ROLES = """
@@ -218,12 +220,15 @@ def test_the_settings_of_roles_and_agents(tmp_path: Path) -> None:
     assert found.roles["crew"].model_dump() == found.agents["rig/crew/max"].model_dump() == OF_AGENTS
     agent = load_roster(found).agents["rig/crew/max"]
     assert (agent.session, agent.poke, agent.env, agent.host) == ("s-max", "hello max", {"RIG": "rig"}, "h2")
+    assert (agent.program, agent.env_pass, agent.cycle_at) == ("aider", ("KEY", "LC_*"), 80)
     assert agent.command_line("it's you", "/t") == """run /t rig max crew 'it'"'"'s you'"""
 
 
 def toml(value: object) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f'{key} = "{text}"' for key, text in value.items()) + "}"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(f'"{text}"' for text in value) + "]"
     return str(value).lower() if isinstance(value, bool | float) else f'"{value}"'
 
 

@@ -19,7 +19,7 @@ import pytest
 
 import gastown_mail
 from gastown_mail.contracts.keys import Keys
-from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
+from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, AgentState, RequestStatus
 from gastown_mail.mail.events import EventName
 from gastown_mail.plumbing import failpoints
 
@@ -38,7 +38,7 @@ KEYS = """
 JOBS: dict[str, list[tuple[str, ...]]] = {
     "carry_out": [("an id",)],
     "start": [("an address", "a reason"), ("an address", "a reason", "operator")],
-    "poke": [("an address",), ("an address", "a text")],
+    "poke": [("an address",), ("an address", "a text"), ("an address", "a text", "1766225541.5")],
     "heartbeat": [()],
     "sweep": [()],
 }
@@ -63,7 +63,8 @@ EVENT_FIELDS = {
     "cleared": "agent",
     "adopted": "agent session",
     "desired": "agent detail",
-    "poke": "agent outcome",
+    "poke": "agent outcome detail",
+    "state": "agent state detail",
     "heartbeat": "number started poked held left requeued",
     "heartbeat_failed": "detail",
     "daemon_started": "pid",
@@ -134,6 +135,12 @@ def test_actions_and_statuses() -> None:
     )
     assert {str(status) for status in DEAD_STATUSES} == {"refused", "expired", "failed"}
     assert {str(status) for status in FINAL_STATUSES - DEAD_STATUSES} == {"done", "superseded"}
+
+
+def test_agent_states() -> None:
+    assert [state.value for state in AgentState] == (
+        "ready busy asks limited starting draft ended none elsewhere unknown".split()
+    )
 
 
 def test_a_request_is_these_bytes() -> None:

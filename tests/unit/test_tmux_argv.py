@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.address import Agent
+from gastown_mail.programs.screen import Screen
 from gastown_mail.sessions import commands
 
 SPEC = commands.SessionSpec(
@@ -42,8 +43,10 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
     "set_buffer": lambda: commands.set_buffer("b", "text"),
     "delete_buffer": lambda: commands.delete_buffer("b"),
     "paste": lambda: commands.paste("%1", "b", "1", in_mode=True),
-    "detect_dialog": lambda: commands.detect_dialog("%1"),
-    "enter": lambda: commands.enter("%1", "1", in_mode=False),
+    "press": lambda: commands.press("%1", ["Enter"], "1", in_mode=False),
+    "all_of": lambda: commands.all_of("1", "0"),
+    "unchanged": lambda: commands.unchanged(Screen(("> hello",), 2, 0), [0]),
+    "look": lambda: commands.look("%1", "mark"),
 }
 EXACT = re.compile(r"[$%][0-9]+|=[A-Za-z0-9_-]+:")
 
@@ -74,8 +77,8 @@ def test_every_target_is_exact(name: str) -> None:
         ("new_session", 11),
         ("adopt", 7),
         ("paste", 3),
-        ("enter", 2),
-        ("detect_dialog", 1),
+        ("press", 2),
+        ("look", 2),
         ("attach", 1),
         ("capture", 1),
         ("list_session", 1),

@@ -1,0 +1,117 @@
+"""A program profile: what the screen of an agent's program means and how it is typed into, as data.
+
+The built-in profiles are the TOML files in `gastown_mail/programs/`; `[programs.<name>]` in `town.toml` has
+the same keys. Patterns are Python regular expressions.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from gastown_mail.contracts.lifecycle import AgentState
+
+_PATTERN_HINT = "a Python regular expression"
+_Words = tuple[Annotated[str, Field(strict=True)], ...]
+
+
+def _pattern(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError(_PATTERN_HINT)
+    try:
+        return re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{_PATTERN_HINT}: {error}") from None
+
+
+_Pattern = Annotated[re.Pattern[str], BeforeValidator(_pattern)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    def merged_over(self, base: Self) -> Self:
+        """This table, and what `base` says where nothing is set here."""
+        return base.model_copy(update={key: getattr(self, key) for key in self.model_fields_set})
+
+
+class Rule(_Table):
+    """One sign of a state. Every pattern that is set must be found; the first rule that holds decides."""
+
+    state: Annotated[AgentState, Field(description="ready, busy, asks, limited, starting or draft")]
+    title: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """Searched in the terminal's title."""
+    row: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """Searched in the cursor's row."""
+    above: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """Searched in the last rows above the input line; without an input line the rule does not hold."""
+    below: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """Searched in the rows below the input line; without an input line in the last rows of the screen."""
+
+
+class InputLine(_Table):
+    """Where the program takes text, and how to type there."""
+
+    sign: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """What the input line begins with, up to the column where text starts; without it nothing is typed."""
+    continued: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """What the further rows of a longer text begin with."""
+    end: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """The first row after the input."""
+    placeholder: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """The style, as SGR parameters, of what the program shows in an empty line; faint text always counts."""
+    pasted: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """What the program shows instead of a long text that was pasted."""
+    clear: _Words = Field(default=("C-u",), description="a list of tmux keys")
+    """The keys that empty the line; pressed again until it is empty."""
+    acts: _Words = Field(default=(), description="a list of texts")
+    """What a line must not begin with, because the program takes it as a command."""
+    several_lines: bool = Field(default=False, strict=True, description="true or false")
+    """Whether a text may have several lines."""
+    max_bytes: int = Field(default=4000, ge=1, strict=True, description="a whole number, 1 or more")
+    """The longest text that the program takes."""
+
+
+class Context(_Table):
+    """How the fullness of the program's context is read."""
+
+    used: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """Its group is how much is used, in percent; searched around the input line."""
+    left: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """Its group is how much is left, in percent."""
+
+
+class Profile(_Table):
+    """What is known about one agent program."""
+
+    label: str = Field(default="", strict=True, description="a name for people")
+    """The program's name, for people."""
+    commands: _Words = Field(default=(), description="a list of names")
+    """The first words of a command that choose this profile."""
+    env_pass: _Words = Field(default=(), description="a list of names, or of beginnings that end with *")
+    """The variables of the daemon's environment that a session gets."""
+    quiet: bool = Field(default=False, strict=True, description="true or false")
+    """Whether it is ready only while its screen does not change and the agent's own process is in front."""
+    above: int = Field(default=6, ge=1, le=50, strict=True, description="a whole number from 1 to 50")
+    """How many rows above the input line count."""
+    below: int = Field(default=8, ge=1, le=50, strict=True, description="a whole number from 1 to 50")
+    """How many of the last rows count when there is no input line."""
+    input: InputLine = Field(default=InputLine(), description="a table")
+    resume: str = Field(default="", strict=True, description="a command")
+    """The command that resumes its last conversation, for people."""
+    logs: str = Field(default="", strict=True, description="a path")
+    """Where it keeps the logs of its conversations, for people."""
+    context: Context = Field(default=Context(), description="a table")
+    rules: tuple[Rule, ...] = Field(default=(), description="tables [[…rules]]")
+    """In a profile of one's own with a built-in name, they come before the built-in ones."""
+
+    def merged_over(self, base: Self) -> Self:
+        """This profile, and what `base` says where nothing is set here."""
+        merged = super().merged_over(base)
+        update: Mapping[str, Any] = {
+            "input": self.input.merged_over(base.input),
+            "context": self.context.merged_over(base.context),
+            "rules": self.rules + base.rules,
+        }
+        return merged.model_copy(update=update)

@@ -1,0 +1,1 @@
+"""Program profiles: what the screen of each agent's program means, as data."""

@@ -1,0 +1,147 @@
+"""What a profile makes of a screen. Pure."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gastown_mail.contracts.lifecycle import AgentState
+from gastown_mail.contracts.profile import Profile, Rule
+from gastown_mail.programs.screen import Screen
+
+_MAX_LINE = 200
+_WHITESPACE = re.compile(r"\s+")
+
+
+@dataclass(frozen=True)
+class Input:
+    """The input line on a screen: its first and last row, and the text in it."""
+
+    first: int
+    last: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The state that a screen shows, the line that says so, and the input line if there is one.
+
+    `accepts`: the cursor stands at the beginning of an empty input line.
+    """
+
+    state: AgentState
+    line: str
+    input: Input | None
+    accepts: bool = False
+
+
+def read_screen(profile: Profile, screen: Screen) -> Reading:
+    """The state of a program that shows this screen; `unknown` when the profile has no sign for it."""
+    entry = _find_input(profile, screen)
+    accepts = bool(entry and not entry.text and entry.first == screen.y and _is_behind_sign(profile, screen))
+    for rule in profile.rules:
+        if line := _evidence(rule, profile, screen, entry):
+            return Reading(rule.state, line[:_MAX_LINE], entry, accepts)
+    if entry is None:
+        last = next((row for row in reversed(screen.rows) if row.strip()), "")
+        return Reading(AgentState.UNKNOWN, last.strip()[:_MAX_LINE], None)
+    return Reading(AgentState.READY if accepts else AgentState.DRAFT, entry.text[:_MAX_LINE], entry, accepts)
+
+
+def holds_text(profile: Profile, screen: Screen, text: str) -> bool:
+    """Whether the input line holds exactly this text. Programs wrap lines, so whitespace does not count.
+
+    A profile whose input has no `continued` rows cannot tell where a wrapped line begins: then all that
+    stands before the cursor must end with the text, or be the end of it.
+    """
+    wanted = _WHITESPACE.sub("", text)
+    if profile.input.continued is None:
+        row = _WHITESPACE.sub("", screen.rows[screen.y][: screen.x])
+        shown = _WHITESPACE.sub("", "".join(screen.rows[: screen.y])) + row
+        return bool(row) and (shown.endswith(wanted) or wanted.endswith(shown))
+    entry, pasted = _find_input(profile, screen), profile.input.pasted
+    if entry is None:
+        return False
+    return _WHITESPACE.sub("", entry.text) == wanted or bool(pasted and pasted.fullmatch(entry.text))
+
+
+def context_used(profile: Profile, screen: Screen, reading: Reading) -> int | None:
+    """How full the context is, in percent, as the rows around the input line say; None if they do not."""
+    rows = [row for row in screen.rows if row.strip()]
+    if entry := reading.input:
+        rows = _filled(screen.rows[: entry.first])[-profile.above :] + list(screen.rows[entry.last + 1 :])
+    for pattern, is_left in ((profile.context.used, False), (profile.context.left, True)):
+        found = next((match for row in reversed(rows) if pattern and (match := pattern.search(row))), None)
+        if found:
+            percent = min(100, round(float(found[1])))
+            return 100 - percent if is_left else percent
+    return None
+
+
+def _find_input(profile: Profile, screen: Screen) -> Input | None:
+    """The input line that the cursor is in."""
+    sign, continued = profile.input.sign, profile.input.continued
+    if sign is None or not 0 <= screen.y < len(screen.rows):
+        return None
+    for first in range(screen.y, -1, -1):
+        if match := sign.match(_padded(screen, first)):
+            last = _last_row(profile, screen, first)
+            texts = [screen.text_from(first, match.end(), profile.input.placeholder)]
+            texts += [_without(continued, row) for row in screen.rows[first + 1 : last + 1]]
+            return Input(first, last, "\n".join(texts).strip())
+        if continued is None or not continued.match(_padded(screen, first)):
+            return None
+    return None
+
+
+def _padded(screen: Screen, y: int) -> str:
+    # blanks at a row's end are not in its text, but the cursor may stand behind them
+    return screen.rows[y].ljust(screen.x if y == screen.y else 0) + " "
+
+
+def _is_behind_sign(profile: Profile, screen: Screen) -> bool:
+    prefix = screen.rows[screen.y].ljust(screen.x)[: screen.x]
+    return bool(profile.input.sign and profile.input.sign.fullmatch(prefix))
+
+
+def _last_row(profile: Profile, screen: Screen, first: int) -> int:
+    end, continued = profile.input.end, profile.input.continued
+    last = first
+    for y in range(first + 1, len(screen.rows)):
+        row = screen.rows[y]
+        if (end and end.search(row)) or continued is None or not continued.match(row + " "):
+            break
+        last = y
+    return max(last, screen.y)
+
+
+def _without(prefix: re.Pattern[str] | None, row: str) -> str:
+    return prefix.sub("", row, count=1) if prefix else row
+
+
+def _evidence(rule: Rule, profile: Profile, screen: Screen, entry: Input | None) -> str:
+    """The line that makes the rule hold; "" when it does not."""
+    line = ""
+    for pattern, rows in _places(rule, profile, screen, entry):
+        found = next((row for row in rows if pattern.search(row)), None)
+        if found is None:
+            return ""
+        line = found.strip() or line
+    return line
+
+
+def _places(
+    rule: Rule, profile: Profile, screen: Screen, entry: Input | None
+) -> Iterator[tuple[re.Pattern[str], Sequence[str]]]:
+    """The patterns of a rule, each with the rows in which it is searched; the last one gives the line."""
+    if rule.title:
+        yield rule.title, [screen.title]
+    if rule.row:
+        yield rule.row, screen.rows[screen.y : screen.y + 1] if screen.y >= 0 else []
+    if rule.above:
+        yield rule.above, _filled(screen.rows[: entry.first])[-profile.above :] if entry else []
+    if rule.below:
+        yield rule.below, screen.rows[entry.last + 1 :] if entry else _filled(screen.rows)[-profile.below :]
+
+
+def _filled(rows: Sequence[str]) -> list[str]:
+    return [row for row in rows if row.strip()]
