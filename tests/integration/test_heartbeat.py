@@ -118,6 +118,8 @@ def test_a_recently_poked_agent_is_not_poked_again(idle: Stage) -> None:
 
     for _ in range(3):
         heartbeat.run_heartbeat(idle.town)
+    idle.wait_until_quiet(WITNESS)
+    heartbeat.run_heartbeat(idle.town)
 
     assert event_names(idle).count("poke") == 1
     assert "due at" in idle.record(WITNESS).decision
