@@ -67,6 +67,8 @@ class InputLine(_Table):
     """Whether the program draws a cursor of its own, a cell in reverse, and leaves the real one elsewhere."""
     placeholder: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """The text that the program shows in an empty line; faint text is always taken for such."""
+    scrolled: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """What the first row shows behind its text when earlier rows of the text are scrolled out of sight."""
     pasted: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """What the program shows instead of a long text that was pasted."""
     clear: _Words = Field(default=("C-u",), description="a list of tmux keys")

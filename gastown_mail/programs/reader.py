@@ -14,11 +14,22 @@ _WHITESPACE = re.compile(r"[\s\u200b]+")
 
 @dataclass(frozen=True)
 class Input:
-    """The input line on a screen: its first and last row, and the text in it."""
+    """The input line on a screen: its first and last row, and the text in it.
+
+    `cut`: only the end of the text is in sight.
+    """
 
     first: int
     last: int
     text: str
+    cut: bool = False
+
+    def holds(self, text: str, pasted: re.Pattern[str] | None) -> bool:
+        """Whether this is the text in it, or its end, or what stands for it; whitespace does not count."""
+        shown, wanted = _WHITESPACE.sub("", self.text), _WHITESPACE.sub("", text)
+        if self.cut:
+            return bool(shown) and wanted.endswith(shown)
+        return shown == wanted or bool(pasted and pasted.fullmatch(self.text))
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,8 @@ def read_screen(profile: Profile, screen: Screen) -> Reading:
     accepts = bool(entry and not entry.text and entry.first == screen.y and _is_behind_sign(profile, screen))
     for rule in profile.rules:
         if line := _evidence(rule, profile, screen, entry):
+            if rule.state is AgentState.ASKS:
+                line = _question(screen) or line
             return Reading(rule.state, line[:_MAX_LINE], entry, accepts)
     if entry is None:
         last = next((row for row in reversed(screen.rows) if row.strip()), "")
@@ -60,10 +73,8 @@ def holds_text(profile: Profile, screen: Screen, text: str) -> bool:
         row = _WHITESPACE.sub("", screen.rows[screen.y][: screen.x])
         shown = _WHITESPACE.sub("", "".join(screen.rows[: screen.y])) + row
         return bool(row) and (shown.endswith(wanted) or wanted.endswith(shown))
-    entry, pasted = _find_input(profile, screen), profile.input.pasted
-    if entry is None:
-        return False
-    return _WHITESPACE.sub("", entry.text) == wanted or bool(pasted and pasted.fullmatch(entry.text))
+    entry = _find_input(profile, screen)
+    return entry is not None and entry.holds(text, profile.input.pasted)
 
 
 def context_used(profile: Profile, screen: Screen, reading: Reading) -> int | None:
@@ -94,9 +105,11 @@ def _find_input(profile: Profile, screen: Screen) -> Input | None:
     for first in range(screen.y, -1, -1):
         if match := sign.match(_padded(screen, first)):
             last = _last_row(profile, screen, first)
-            texts = [screen.text_from(first, match.end(), profile.input.placeholder)]
+            text = screen.text_from(first, match.end(), profile.input.placeholder)
+            scrolled = profile.input.scrolled.search(text) if profile.input.scrolled else None
+            texts = [text[: scrolled.start()] if scrolled else text]
             texts += [_without(continued, row) for row in screen.rows[first + 1 : last + 1]]
-            return Input(first, last, "\n".join(texts).strip())
+            return Input(first, last, "\n".join(texts).strip(), cut=bool(scrolled))
         if continued is None or not continued.match(_padded(screen, first)):
             return None
     return None
@@ -159,6 +172,12 @@ def _places(
 
 def _below(profile: Profile, screen: Screen, entry: Input | None) -> Sequence[str]:
     return _filled(screen.rows[entry.last + 1 :]) if entry else _filled(screen.rows)[-profile.below :]
+
+
+def _question(screen: Screen) -> str:
+    """The last row that ends like a question; a dialog's own last row only names its keys."""
+    rows = (row.strip(" │┃|") for row in reversed(screen.rows))
+    return next((row for row in rows if row.endswith("?")), "")
 
 
 def _filled(rows: Sequence[str]) -> list[str]:
