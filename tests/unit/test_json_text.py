@@ -57,6 +57,7 @@ def test_what_was_added_is_there_and_gone_again_to_the_byte(
     expected = {**document, "hooks": {**document.get("hooks", {}), "PreCompact": groups}}
     assert json.loads(more) == expected
     assert list(json.loads(more)) == list(expected)
+    assert "\r\n" not in text or "\n" not in more.replace("\r\n", "")
     assert remove(more, (*PATH, len(groups) - 1)) == text
 
 
