@@ -1,4 +1,4 @@
-"""What the mock model servers answer: read from keywords in the last user message, the same for every interface.
+"""What the mock model servers answer, whatever their interface: read from keywords in the last user message.
 
 A keyword stands at the beginning of any line of the message; the first line that has one decides:
 
@@ -7,6 +7,7 @@ A keyword stands at the beginning of any line of the message; the first line tha
     LIMIT [n]     the usage limit of a subscription, reset in n seconds (default 3600)
     ERROR [code]  an error of the server (default 500)
     LINES n       n lines of text at once
+    TOKENS n      OK, and the context is said to hold n tokens
     TOOL cmd...   asks for the shell tool with this command; after its result the answer is DONE
     CALL t {...}  asks for the tool t with this JSON object as its input; after its result the answer is DONE
     (none)        OK and a digest of the message
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-_KEYWORD = re.compile(r"^[ \t]*(SLOW|SILENT|LIMIT|ERROR|LINES|TOOL|CALL)\b[ \t]*(.*)$", re.MULTILINE)
+_KEYWORD = re.compile(r"^[ \t]*(SLOW|SILENT|LIMIT|ERROR|LINES|TOKENS|TOOL|CALL)\b[ \t]*(.*)$", re.MULTILINE)
 _PIECE_SECONDS = 0.2
 
 
@@ -39,7 +40,10 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Script:
-    """One answer. `pieces` is text with the seconds to wait before each; `number` is a status code or seconds."""
+    """One answer. `pieces` is text, with the seconds to wait before each.
+
+    `number` is the seconds of a limit, the status of an error, or the tokens in use (0: count them).
+    """
 
     kind: Kind = Kind.TEXT
     pieces: tuple[tuple[float, str], ...] = ()
@@ -80,6 +84,8 @@ def read_script(message: str) -> Script:
         case "LINES":
             lines = int(_number(rest, 100))
             return Script(pieces=tuple((0.0, f"line {n} of {lines}\n\n") for n in range(1, lines + 1)))
+        case "TOKENS":
+            return Script(pieces=((0.0, f"OK {digest(message)}"),), number=int(_number(rest, 1000)))
         case "LIMIT":
             return Script(Kind.LIMIT, number=int(_number(rest, 3600)))
         case "ERROR":
@@ -96,7 +102,7 @@ def _number(text: str, default: float) -> float:
 
 
 class MessageLog:
-    """A file of JSON lines `{"at", "interface", "conversation", "text"}`, one for each user message that arrived.
+    """A file of JSON lines `{"at", "interface", "conversation", "text"}`, one for each user message received.
 
     Programs send the whole conversation with each request; a text is logged as often as one conversation
     holds it, however many requests (repetitions among them) carry it.
