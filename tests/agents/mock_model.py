@@ -6,11 +6,16 @@ It speaks the interfaces of the programs under test on one port of 127.0.0.1; mo
 import argparse
 from pathlib import Path
 
-from tests.agents import mock_messages, mock_responses
+from tests.agents import mock_chat, mock_generate, mock_messages, mock_responses
 from tests.agents.mock_http import Answer, serve
 from tests.agents.mock_script import MessageLog
 
-ANSWERS: list[Answer] = [mock_messages.answer, mock_responses.answer]
+ANSWERS: list[Answer] = [
+    mock_messages.answer,
+    mock_responses.answer,
+    mock_chat.answer,
+    mock_generate.answer,
+]
 
 
 def main() -> None:
