@@ -31,7 +31,7 @@ def answer(exchange: Exchange) -> bool:
 def _message(exchange: Exchange) -> None:
     messages = exchange.body.get("messages", [])
     texts = [text for message in messages for text in _user_texts(message)]
-    if not exchange.body.get("tools"):
+    if not exchange.body.get("tools"):  # asks for a title of the session
         script = Script(pieces=((0.0, '{"title": "Mock session", "isNewTopic": false}'),))
     else:
         exchange.log.received("messages", _conversation(exchange.body, texts), texts)

@@ -22,6 +22,9 @@ def answer(exchange: Exchange) -> bool:
     """Answer a request of this interface."""
     if (exchange.method, exchange.path) != ("POST", "/v1/responses"):
         return False
+    if not exchange.body.get("tools"):  # asks for a title of the session
+        _send(exchange, Script(pieces=((0.0, '{"title": "Mock session"}'),)))
+        return True
     items = exchange.body.get("input", [])
     texts = [text for item in items for text in _user_texts(item)]
     exchange.log.received("responses", _conversation(exchange, texts), texts)

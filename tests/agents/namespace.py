@@ -3,6 +3,7 @@
 `python -m tests.agents.namespace COMMAND...` runs the command inside.
 """
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -11,6 +12,8 @@ import struct
 import subprocess
 import sys
 from pathlib import Path
+
+import psutil
 
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 0x1
 
@@ -39,6 +42,27 @@ def isolate() -> None:
     if not only_loopback():
         argv = inside(sys.orig_argv)
         os.execvp(argv[0], argv)
+
+
+def end_others() -> list[str]:
+    """Kill what else lives in this namespace (daemons that a program left), and return their commands.
+
+    Raises RuntimeError outside of a namespace of one's own.
+    """
+    if not only_loopback():
+        raise RuntimeError("this is no namespace of its own: nothing is ended")
+    mine = {os.getpid(), *(parent.pid for parent in psutil.Process().parents())}
+    ended = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if process.pid not in mine and _network(process.pid) == _network(os.getpid()):
+                ended.append(" ".join(process.cmdline()))
+                process.kill()
+    return ended
+
+
+def _network(pid: int) -> str:
+    return str(Path(f"/proc/{pid}/ns/net").readlink())
 
 
 def _unshare() -> list[str]:
