@@ -71,7 +71,7 @@ def _answers(exchange: Exchange, script: Script, call: ToolCall | None) -> Itera
     for part in _parts(script, call):
         parts.append(part)
         yield _candidate(part)
-    asked, given = len(exchange.raw) // 4, len(json.dumps(parts)) // 4
+    asked, given = script.number or len(exchange.raw) // 4, len(json.dumps(parts)) // 4
     usage = {"promptTokenCount": asked, "candidatesTokenCount": given, "totalTokenCount": asked + given}
     yield _candidate({"text": ""}, "STOP") | {"usageMetadata": usage}
 
