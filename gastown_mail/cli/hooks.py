@@ -92,7 +92,7 @@ def ask(program: str) -> None:
     """Ask for a cycle, once in a session, if the context is full: what the hook of PROGRAM runs.
 
     It reads the program's input for hooks, and exits with 0 whatever happens. Codex and Gemini CLI show its
-    errors; Claude Code writes them to its debug log.
+    errors; Claude Code does not.
     """
     given = read_input(descriptor=0)
     try:
