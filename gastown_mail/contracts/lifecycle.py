@@ -108,6 +108,17 @@ def check_handoff(text: str, action: LifecycleAction) -> None:
         raise ValueError(f"the handoff has {size} bytes; the limit is {MAX_HANDOFF_BYTES}: put it in a file")
 
 
+def check_id(text: str) -> None:
+    """Raise ValueError for text that cannot be the id of a request."""
+    if not ID_PATTERN.match(text):
+        raise ValueError(f"{text[:80]!a} is not an id: expected 1 to 64 characters from A-Z a-z 0-9 _ -")
+
+
+def full_context_id(incarnation: str) -> str:
+    """The id of the request for a cycle because the context is full: one for each session."""
+    return f"full-{incarnation}"
+
+
 def check_reason(text: str) -> None:
     """Raise ValueError for a reason that is too long or not text."""
     _utf8(text, "reason")
