@@ -95,11 +95,6 @@ def new_request_id() -> str:
     return f"{time.time_ns() // 10**6:012x}-{secrets.token_hex(10)}"
 
 
-def full_context_id(incarnation: str) -> str:
-    """The id of the request for a cycle because a session's context is full: there is one per incarnation."""
-    return f"full-{incarnation}"[:64]
-
-
 def check_handoff(text: str, action: LifecycleAction) -> None:
     """Raise ValueError unless this handoff may go with this action; an empty one may go with any."""
     if text and action is not LifecycleAction.CYCLE:
@@ -116,7 +111,7 @@ def check_id(text: str) -> None:
 
 def full_context_id(incarnation: str) -> str:
     """The id of the request for a cycle because the context is full: one for each session."""
-    return f"full-{incarnation}"
+    return f"full-{incarnation}"[:64]
 
 
 def check_reason(text: str) -> None:

@@ -9,6 +9,7 @@ from gastown_mail.contracts.profile import Profile, Rule
 from gastown_mail.programs.screen import Screen
 
 _MAX_LINE = 200
+_DIALOG_ROWS = 14
 _WHITESPACE = re.compile(r"[\s\u200b]+")
 
 
@@ -36,13 +37,15 @@ class Input:
 class Reading:
     """The state that a screen shows, the line that says so, and the input line if there is one.
 
-    `accepts`: the cursor stands at the beginning of an empty input line.
+    `accepts`: the cursor stands at the beginning of an empty input line. `rule`: the number of the profile's
+    rule that decided, from 1; 0 when none did.
     """
 
     state: AgentState
     line: str
     input: Input | None
     accepts: bool = False
+    rule: int = 0
 
 
 def read_screen(profile: Profile, screen: Screen) -> Reading:
@@ -50,11 +53,11 @@ def read_screen(profile: Profile, screen: Screen) -> Reading:
     screen = _with_cursor(profile, screen)
     entry = _find_input(profile, screen)
     accepts = bool(entry and not entry.text and entry.first == screen.y and _is_behind_sign(profile, screen))
-    for rule in profile.rules:
+    for number, rule in enumerate(profile.rules, 1):
         if line := _evidence(rule, profile, screen, entry):
             if rule.state is AgentState.ASKS:
                 line = _question(screen) or line
-            return Reading(rule.state, line[:_MAX_LINE], entry, accepts)
+            return Reading(rule.state, line[:_MAX_LINE], entry, accepts, number)
     if entry is None:
         last = next((row for row in reversed(screen.rows) if row.strip()), "")
         state = AgentState.UNKNOWN if last else AgentState.STARTING
@@ -176,7 +179,7 @@ def _below(profile: Profile, screen: Screen, entry: Input | None) -> Sequence[st
 
 def _question(screen: Screen) -> str:
     """The last row that ends like a question; a dialog's own last row only names its keys."""
-    rows = (row.strip(" │┃|") for row in reversed(screen.rows))
+    rows = (row.strip(" │┃|") for row in reversed(_filled(screen.rows)[-_DIALOG_ROWS:]))
     return next((row for row in rows if row.endswith("?")), "")
 
 

@@ -28,7 +28,9 @@ def scenes(module: ModuleType) -> dict[str, Scene]:
     return {
         name: value
         for name, value in vars(module).items()
-        if callable(value) and not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
+        if callable(value)
+        and not name.startswith("_")
+        and getattr(value, "__module__", "") == module.__name__
     }
 
 

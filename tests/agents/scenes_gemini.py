@@ -46,7 +46,11 @@ def transcript(stage: Stage) -> None:
     stage.terminal.keys("Escape")
     stage.save("ready-escape", "after Esc on the empty input line")
     stage.terminal.keys("C-c")
-    stage.save("ready-ctrl-c", "after Ctrl-C on the empty input line, which says that a second one exits", "again to exit")
+    stage.save(
+        "ready-ctrl-c",
+        "after Ctrl-C on the empty input line, which says that a second one exits",
+        "again to exit",
+    )
 
 
 def drafts(stage: Stage) -> None:
@@ -55,7 +59,9 @@ def drafts(stage: Stage) -> None:
     terminal.type("please look at the")
     stage.save("draft-letters", "typed and not sent")
     terminal.keys("Home")
-    stage.save("draft-home", "typed and not sent, cursor at Home: it stands where it stands when the line is empty")
+    stage.save(
+        "draft-home", "typed and not sent, cursor at Home: it stands where it stands when the line is empty"
+    )
     terminal.keys("End", "C-j")
     stage.save("draft-newline", "one line and a newline: the cursor stands on an empty second line")
     terminal.type("second line")
