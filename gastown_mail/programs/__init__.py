@@ -1,0 +1,1 @@
+"""A profile per agent program, as data, and the reader of profiles."""
