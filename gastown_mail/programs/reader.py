@@ -1,5 +1,6 @@
 """What a profile makes of a screen. Pure."""
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,7 +9,7 @@ from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.profile import Profile, Rule
 from gastown_mail.programs.screen import Screen
 
-_MAX_LINE = 200
+_MAX_LINE = 400
 _DIALOG_ROWS = 14
 _WHITESPACE = re.compile(r"[\s\u200b]+")
 
@@ -57,6 +58,8 @@ def read_screen(profile: Profile, screen: Screen) -> Reading:
         if line := _evidence(rule, profile, screen, entry):
             if rule.state is AgentState.ASKS:
                 line = _question(screen) or line
+            elif rule.state is AgentState.LIMITED:
+                line = _paragraph(screen, line)
             return Reading(rule.state, line[:_MAX_LINE], entry, accepts, number)
     if entry is None:
         last = next((row for row in reversed(screen.rows) if row.strip()), "")
@@ -84,7 +87,7 @@ def context_used(profile: Profile, screen: Screen, reading: Reading) -> int | No
     """How full the context is, in percent, as the rows around the input line say; None if they do not."""
     rows = [row for row in screen.rows if row.strip()]
     if entry := reading.input:
-        rows = _filled(screen.rows[: entry.first])[-profile.above :] + list(screen.rows[entry.last + 1 :])
+        rows = [*_filled(screen.rows[: entry.first])[-profile.above :], *screen.rows[entry.last + 1 :]]
     for pattern, is_left in ((profile.context.used, False), (profile.context.left, True)):
         found = next((match for row in reversed(rows) if pattern and (match := pattern.search(row))), None)
         if found:
@@ -168,13 +171,30 @@ def _places(
     if rule.row:
         yield rule.row, screen.rows[screen.y : screen.y + 1] if screen.y >= 0 else []
     if rule.above:
-        yield rule.above, _filled(screen.rows[: entry.first])[-profile.above :] if entry else []
+        yield rule.above, _above(profile, screen, entry)
     if rule.below:
         yield rule.below, _below(profile, screen, entry)
 
 
+def _above(profile: Profile, screen: Screen, entry: Input | None) -> Sequence[str]:
+    rows = _filled(screen.rows[: entry.first])[-profile.above :] if entry else []
+    entered = profile.input.entered
+    last = max((n for n, row in enumerate(rows) if entered and entered.search(row)), default=-1)
+    return rows[last + 1 :]
+
+
 def _below(profile: Profile, screen: Screen, entry: Input | None) -> Sequence[str]:
     return _filled(screen.rows[entry.last + 1 :]) if entry else _filled(screen.rows)[-profile.below :]
+
+
+def _paragraph(screen: Screen, line: str) -> str:
+    """The line with those that follow it without a blank one: narrow screens wrap what tells of a limit."""
+    rows = [row.strip() for row in screen.rows]
+    found = next((y for y in range(len(rows) - 1, -1, -1) if rows[y] == line), None)
+    if found is None:
+        return line
+    following = itertools.takewhile(bool, rows[found:])
+    return " ".join(row for row in following if not row.startswith("─"))
 
 
 def _question(screen: Screen) -> str:
