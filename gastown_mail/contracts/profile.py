@@ -42,6 +42,8 @@ class Rule(_Table):
     state: Annotated[AgentState, Field(description="ready, busy, asks, limited, starting or draft")]
     input: bool | None = Field(default=None, strict=True, description="true or false")
     """Whether the cursor is in an input line."""
+    cursor: bool | None = Field(default=None, strict=True, description="true or false")
+    """Whether the cursor is visible."""
     title: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """Searched in the terminal's title."""
     row: _Pattern | None = Field(default=None, description=_PATTERN_HINT)

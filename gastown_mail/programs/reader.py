@@ -110,6 +110,9 @@ def _find_input(profile: Profile, screen: Screen) -> Input | None:
         return None
     for first in range(screen.y, -1, -1):
         if match := sign.match(_padded(screen, first)):
+            # where each row of a box begins with the sign, the first one counts
+            while continued and first and all(p.match(screen.rows[first - 1]) for p in (sign, continued)):
+                first -= 1
             last = _last_row(profile, screen, first)
             text = screen.text_from(first, match.end(), profile.input.placeholder)
             scrolled = profile.input.scrolled.search(text) if profile.input.scrolled else None
@@ -150,10 +153,12 @@ def _evidence(rule: Rule, profile: Profile, screen: Screen, entry: Input | None)
     """The line that makes the rule hold; "" when it does not."""
     if rule.input is not None and rule.input is not (entry is not None):
         return ""
+    if rule.cursor is not None and rule.cursor is not screen.cursor_visible:
+        return ""
     below = _below(profile, screen, entry)
     if rule.lacks and any(rule.lacks.search(row) for row in below):
         return ""
-    line = below[0].strip() if rule.lacks and below else ""
+    line = below[-1].strip() if (rule.lacks or rule.cursor is not None) and below else ""
     for pattern, rows in _places(rule, profile, screen, entry):
         found = next((row for row in rows if pattern.search(row)), None)
         if found is None:
