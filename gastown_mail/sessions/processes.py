@@ -105,12 +105,13 @@ def terminate_all(
     def remaining() -> set[Process]:
         since = time.monotonic()
         roots = {process for process in find() | signalled if process.pid not in untouched}
-        living = descendants(roots, exclude=untouched, since=since)
+        family = descendants(roots, exclude=untouched, since=since)
+        living = {process for process in family if not _is_before_exec(process, exclude)}
         if spare is not None:
             spare.find(living, but=signalled)
             living -= _below(spare, living, since) - signalled
             spare.alone = spare.alone and not living
-        return {process for process in living if not _is_before_exec(process, exclude)}
+        return living
 
     _terminate(remaining, signalled, terminate_last, until=clock() + grace, clock=clock)
     before_kill()

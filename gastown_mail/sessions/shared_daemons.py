@@ -6,7 +6,7 @@ the token of the session that started them. This guards against mistakes: a prog
 
 import re
 import shlex
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from itertools import pairwise
 
 from gastown_mail.sessions import process_table
@@ -41,15 +41,16 @@ class SharedDaemons:
         self.alone = True
         """Whether nothing but shared daemons, and what lives below them, was met."""
 
-    def find(self, tree: Collection[Process], *, but: Collection[Process]) -> None:
-        """Add those in this tree to `found`, except `but`."""
+    def find(self, tree: Set[Process], *, but: Set[Process]) -> None:
+        """Add those in this tree to `found`, except `but`, and except what they have forked of themselves."""
         pids = {process.pid for process in tree}
-        for process in tree:
-            if process in self.found or process in but:
-                continue
+        met = dict(self.found)
+        for process in tree - met.keys() - but:
             entry = self.entry(process_table.arguments(process.pid))
             if entry and _is_detached(process, pids):
-                self.found[process] = entry
+                met[process] = entry
+        programs = {(daemon.pid, entry) for daemon, entry in met.items()}
+        self.found = {p: entry for p, entry in met.items() if (p.parent, entry) not in programs}
 
     def contain(self, process: Process) -> bool:
         """Return whether a process was started in the terminal of a multiplexer among `found`."""

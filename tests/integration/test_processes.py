@@ -225,6 +225,7 @@ def test_psutil_gives_the_same_answers_as_procfs(
     children: Children, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = spawn(children, token, "sleep", "600.5")
+    has_terminal = process_table.has_terminal(process.pid)
     monkeypatch.setattr(process_table, "LINUX", False)
 
     (found,) = processes.with_incarnation(token)
@@ -232,6 +233,8 @@ def test_psutil_gives_the_same_answers_as_procfs(
     assert processes.alive(found)
     assert not processes.alive(Process(found.pid, found.started - 1))
     assert process_table.arguments(found.pid) == ["sleep", "600.5"]
+    assert process_table.has_terminal(found.pid) == has_terminal
+    assert (found.parent, found.group, found.session) == (process.parent, process.group, process.session)
     assert processes.child_of(os.getpid(), found.pid) == found
     assert processes.terminate_all(lambda: processes.with_incarnation(token), grace=5.0) == set()
 
