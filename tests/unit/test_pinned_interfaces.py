@@ -102,6 +102,7 @@ DAEMON: dict[str, tuple[object, str, object]] = {
     "log_size": (10_000_000, "1MB", 1_000_000),
     "events_kept": (10_000, "5", 5),
     "requests_kept": (604_800.0, "5", 5.0),
+    "spare": ((), "mydaemon, mytool serve,!tmux", ("mydaemon", "mytool serve", "!tmux")),
 }
 """Each key of `[daemon]`: its default, a text for its variable, and what that text means."""
 
