@@ -40,6 +40,7 @@ gastown-mail pause --town=DIR [AGENT] --all
 gastown-mail resume --town=DIR [AGENT] --all
 gastown-mail clear --town=DIR AGENT
 gastown-mail adopt --town=DIR AGENT
+gastown-mail programs --town=DIR --json --agent=A --save=PATH [NAME] [FILE]
 gastown-mail hooks
 gastown-mail hooks ask PROGRAM
 gastown-mail hooks install PROGRAM --dir=DIR --yes/-y
