@@ -48,6 +48,8 @@ class Rule(_Table):
     """Searched in the terminal's title."""
     row: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """Searched in the cursor's row."""
+    text: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """Searched in each row of what looks like the input line."""
     above: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """Searched in the last rows above the input line, since the last entered text; without an input line
     the rule does not hold."""

@@ -175,6 +175,8 @@ def _places(
         yield rule.title, [screen.title]
     if rule.row:
         yield rule.row, screen.rows[screen.y : screen.y + 1] if screen.y >= 0 else []
+    if rule.text:
+        yield rule.text, screen.rows[entry.first : entry.last + 1] if entry else []
     if rule.above:
         yield rule.above, _above(profile, screen, entry)
     if rule.below:
