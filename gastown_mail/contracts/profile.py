@@ -70,6 +70,8 @@ class InputLine(_Table):
     """The first row after the input."""
     drawn_cursor: bool = Field(default=False, strict=True, description="true or false")
     """Whether the program draws a cursor of its own, a cell in reverse, and leaves the real one elsewhere."""
+    aside: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """Its group is what stands in a row of the input line beside the text, such as a side bar."""
     placeholder: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """The text that the program shows in an empty line; faint text is always taken for such."""
     entered: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
