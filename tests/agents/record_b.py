@@ -5,7 +5,6 @@ network namespace that has only `lo`, each scene with a home of its own.
 """
 
 import argparse
-import platform
 import sys
 from types import ModuleType
 
@@ -28,14 +27,16 @@ def scenes(module: ModuleType) -> dict[str, Scene]:
     return {
         name: value
         for name, value in vars(module).items()
-        if callable(value) and not name.startswith("_") and getattr(value, "__module__", "") == module.__name__
+        if callable(value)
+        and not name.startswith("_")
+        and getattr(value, "__module__", "") == module.__name__
     }
 
 
 def play(name: str, scene: Scene) -> str:
     """Play one scene and return what went wrong, or nothing."""
     program = PROGRAMS_B.get(name)
-    stage = Stage(name, program, program.version if program else platform.release())
+    stage = Stage(name, program, program.version if program else "any")
     try:
         scene(stage)
     except TimeoutError as error:
