@@ -123,6 +123,12 @@ class Terminal:
         self.tmux("load-buffer", "-b", "paste", "-", given=text)
         self.tmux("paste-buffer", *(["-p"] if bracketed else []), "-r", "-d", "-b", "paste", "-t", "agent")
 
+    def send(self, text: str) -> None:
+        """Paste a message and press Enter half a second later."""
+        self.paste(text)
+        time.sleep(0.6)
+        self.keys("Enter")
+
     def close(self) -> None:
         """End the server and with it the program."""
         subprocess.run(

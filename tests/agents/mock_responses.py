@@ -22,7 +22,7 @@ def answer(exchange: Exchange) -> bool:
     """Answer a request of this interface."""
     if (exchange.method, exchange.path) != ("POST", "/v1/responses"):
         return False
-    if not exchange.body.get("tools"):  # asks for a title of the session
+    if exchange.body.get("text", {}).get("format"):  # asks for a title of the session, as JSON
         _send(exchange, Script(pieces=((0.0, '{"title": "Mock session"}'),)))
         return True
     items = exchange.body.get("input", [])
