@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.agents import namespace
 from tests.agents.driver import Screen, Terminal
-from tests.agents.programs import PROGRAMS, Place, Program
+from tests.agents.programs import CACHE, PROGRAMS, Place, Program
 
 SCREENS = Path(__file__).parent / "screens"
 PORT = 8765
@@ -134,6 +134,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="scenarios whose name has this in it")
     parser.add_argument("--to", type=Path, default=SCREENS)
     given = parser.parse_args()
+    for name in given.programs:
+        if not PROGRAMS[name].version:
+            parser.error(f"{name} is not installed in {CACHE}: install it there, or set AGENTS_CACHE")
     namespace.isolate()
     os.environ.pop("TMUX", None)
     with mock_server():

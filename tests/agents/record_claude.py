@@ -133,6 +133,10 @@ def modes(recorder: Recorder) -> None:
         terminal.keys("Left")
         terminal.settled()
         recorder.take(terminal, "asks", "agents", "the list of agents is open (Left on an empty line)")
+    with recorder.start(ready=READY) as terminal:
+        terminal.keys("C-z")
+        terminal.settled()
+        recorder.take(terminal, "unknown", "suspended", "C-z without a shell that could bring it back")
 
 
 def transcripts(recorder: Recorder) -> None:
@@ -241,13 +245,9 @@ def questions(recorder: Recorder) -> None:
         terminal.settled()
         recorder.take(terminal, "asks", "question", "the model asks with choices")
     with recorder.start("--permission-mode", "plan", ready=READY) as terminal:
-        _say(
-            terminal,
-            'CALL ExitPlanMode {"plan": "# Plan\\n\\n1. Read\\n2. Write"}',
-            "(?i)would you like|proceed",
-        )
+        _say(terminal, 'CALL ExitPlanMode {"plan": "Read, then write"}', "Exit plan mode")
         terminal.settled()
-        recorder.take(terminal, "asks", "plan", "a plan waits for approval")
+        recorder.take(terminal, "asks", "plan", "the model wants to leave plan mode")
 
 
 def pickers(recorder: Recorder) -> None:

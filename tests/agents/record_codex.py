@@ -1,6 +1,7 @@
 """The screens of Codex."""
 
 import json
+import subprocess
 import time
 from collections.abc import Callable
 
@@ -8,7 +9,8 @@ from tests.agents.driver import Screen, Terminal
 from tests.agents.programs import Place
 from tests.agents.record import Recorder, Scenario
 
-READY = r"(?m)^› "
+DRAWN = r"(?m)^› "
+READY = r"← for agents"
 _SPINS = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 
 
@@ -41,10 +43,15 @@ def fresh(recorder: Recorder) -> None:
     """From the first moment to an empty input line."""
     with recorder.start() as terminal:
         recorder.take(terminal, "starting", "blank", "right after the start, nothing drawn yet")
-        terminal.wait(READY)
+        terminal.wait(DRAWN)
+        terminal.settled(0.3)
         recorder.take(terminal, "starting", "daemon", "the input line is there, the background server starts")
-        time.sleep(3)
-        terminal.settled()
+        terminal.send("Say hello")
+        terminal.settled(0.3)
+        recorder.take(
+            terminal, "starting", "entered", "a message entered before the background server is there"
+        )
+    with recorder.start(ready=READY) as terminal:
         recorder.take(terminal, "ready", "fresh", "started in a trusted folder, nothing typed")
         terminal.keys("F2")
         terminal.settled()
@@ -54,7 +61,6 @@ def fresh(recorder: Recorder) -> None:
 def drafts(recorder: Recorder) -> None:
     """What a person has typed and not sent."""
     with recorder.start(ready=READY) as terminal:
-        time.sleep(2)
         _say(terminal, "Say hello")
         recorder.take(terminal, "ready", "answered", "after one answer")
         for what, typed, note in _TYPED:
@@ -116,32 +122,29 @@ def _pasted_drafts(recorder: Recorder, terminal: Terminal) -> None:
 def views(recorder: Recorder) -> None:
     """Modes and the views that a key opens."""
     with recorder.start(ready=READY) as terminal:
-        time.sleep(2)
         _say(terminal, "Say hello")
         terminal.keys("BTab")
         terminal.settled()
         recorder.take(terminal, "ready", "plan-mode", "plan mode chosen with Shift-Tab")
         terminal.keys("BTab")
-        terminal.keys("C-t")
-        terminal.settled()
-        recorder.take(terminal, "asks", "transcript", "the transcript is open (C-t)")
-        terminal.keys("q")
         terminal.settled()
         terminal.keys("C-r")
         terminal.settled()
         recorder.take(terminal, "draft", "history-search", "searching the history (C-r)")
-        terminal.keys("Escape", "C-u")
-        terminal.settled()
         terminal.keys("Escape")
         terminal.settled()
+        terminal.keys("C-u")
+        time.sleep(2)
+        terminal.keys("Escape")
+        terminal.settled(0.3)
         recorder.take(terminal, "ready", "escape", "Escape on an empty line")
         terminal.keys("Escape")
         terminal.settled()
-        recorder.take(terminal, "asks", "rewind", "Escape twice on an empty line")
+        recorder.take(terminal, "asks", "browsing", "Escape twice on an empty line: Enter would rewind")
         terminal.keys("Escape")
         terminal.settled()
         terminal.keys("Left")
-        time.sleep(1)
+        time.sleep(2)
         terminal.settled()
         recorder.take(terminal, "asks", "agents", "the list of agents is open (Left on an empty line)")
 
@@ -149,7 +152,6 @@ def views(recorder: Recorder) -> None:
 def transcripts(recorder: Recorder) -> None:
     """Screens whose transcript looks like a question, and a long one."""
     with recorder.start(ready=READY) as terminal:
-        time.sleep(2)
         _say(terminal, "1. Look at the tests\n2. Say hello")
         recorder.take(terminal, "ready", "numbered-poke", "after a message that begins with 1.")
         _say(terminal, "Do you want to proceed?\n› 1. Yes\n  2. No\nPress enter to confirm or esc to cancel")
@@ -163,7 +165,6 @@ def transcripts(recorder: Recorder) -> None:
 def busy(recorder: Recorder) -> None:
     """While the model works."""
     with recorder.start(ready=READY) as terminal:
-        time.sleep(2)
         _busy(recorder, terminal, "")
 
 
@@ -191,7 +192,6 @@ def _busy(recorder: Recorder, terminal: Terminal, suffix: str) -> None:
 def tools(recorder: Recorder) -> None:
     """A tool: the run, the questions."""
     with recorder.start(ready=READY) as terminal:
-        time.sleep(2)
         _say(terminal, "TOOL sleep 8", "esc to interrupt")
         time.sleep(2.5)
         recorder.take(terminal, "busy", "tool", "a command runs")
@@ -223,7 +223,6 @@ def questions(recorder: Recorder) -> None:
     options = [{"label": "Red", "description": "warm"}, {"label": "Blue", "description": "cold"}]
     one = {"id": "colour", "header": "Colour", "question": "Which colour?", "options": options}
     with recorder.start(ready=READY) as terminal:
-        time.sleep(2)
         terminal.keys("BTab")
         terminal.settled()
         _say(terminal, f"CALL request_user_input {json.dumps({'questions': [one]})}", "Which colour")
@@ -234,7 +233,6 @@ def questions(recorder: Recorder) -> None:
 def pickers(recorder: Recorder) -> None:
     """Commands that open a picker or a page."""
     with recorder.start(ready=READY) as terminal:
-        time.sleep(2)
         _say(terminal, "Say hello")
         for command in ("model", "permissions", "resume", "experimental", "review", "keymap", "theme"):
             terminal.type(f"/{command}")
@@ -254,15 +252,20 @@ def pickers(recorder: Recorder) -> None:
 def limits(recorder: Recorder) -> None:
     """The usage limit, and errors of the server."""
     with recorder.start(ready=READY) as terminal:
-        time.sleep(2)
         _say(terminal, "LIMIT 7200", "(?i)limit.*try again")
+        terminal.settled()
+        recorder.take(
+            terminal, "limited", "usage-picker", "the usage limit was reached; another model is offered"
+        )
+        terminal.keys("2")
         terminal.settled()
         recorder.take(terminal, "limited", "usage", "the usage limit was reached; it ends today")
         _say(terminal, "Say hello")
         recorder.take(terminal, "ready", "after-limit", "a message after the limit was answered")
-        _say(terminal, "LIMIT 200000", "(?s)(limit.*try again.*){2}")
+        _say(terminal, "LIMIT 200000", r"(?s)(limit\W.*try again.*){2}")
         terminal.settled()
         recorder.take(terminal, "limited", "usage-days", "the usage limit was reached; it ends in two days")
+    with recorder.start(ready=READY) as terminal:
         _say(terminal, "ERROR 500", "(?i)reconnect|retry")
         recorder.take(terminal, "busy", "retrying", "the server fails, the program tries again")
         terminal.wait(_idle, 60)
@@ -276,6 +279,7 @@ def first_run(recorder: Recorder) -> None:
     def _untrusted(place: Place) -> None:
         path = place.home / ".codex/config.toml"
         path.write_text(path.read_text().partition("[projects.")[0])
+        subprocess.run(["git", "init", "-q", str(place.work)], check=True, timeout=20)
 
     with recorder.start(prepare=_untrusted, ready="(?i)trust") as terminal:
         recorder.take(terminal, "asks", "trust", "a folder that is not trusted")
@@ -294,7 +298,7 @@ def first_run(recorder: Recorder) -> None:
         version = {"latest_version": "9.9.9", "last_checked_at": "2099-01-01T00:00:00Z"}
         (place.home / ".codex/version.json").write_text(json.dumps(version))
 
-    with recorder.start(prepare=_update, ready="9.9.9|(?m)^› ") as terminal:
+    with recorder.start(prepare=_update, ready="9.9.9|for agents") as terminal:
         terminal.settled()
         recorder.take(terminal, "asks", "update", "a newer version is known")
 
@@ -313,7 +317,6 @@ def full_access(recorder: Recorder) -> None:
 def narrow(recorder: Recorder) -> None:
     """100 columns and 30 lines."""
     with recorder.start(ready=READY, size=(100, 30)) as terminal:
-        time.sleep(2)
         terminal.settled()
         recorder.take(terminal, "ready", "fresh-100x30", "started, 100 x 30")
         _busy(recorder, terminal, "-100x30")
@@ -330,7 +333,6 @@ def narrow(recorder: Recorder) -> None:
 def inline(recorder: Recorder) -> None:
     """Without the alternate screen."""
     with recorder.start("--no-alt-screen", ready=READY) as terminal:
-        time.sleep(2)
         terminal.settled()
         recorder.take(terminal, "ready", "inline", "--no-alt-screen")
         _busy(recorder, terminal, "-inline")
@@ -339,12 +341,10 @@ def inline(recorder: Recorder) -> None:
 def without_title(recorder: Recorder) -> None:
     """With settings that take the activity out of the title."""
     with recorder.start(prepare=_config("[tui]", "terminal_title = []"), ready=READY) as terminal:
-        time.sleep(2)
         terminal.settled()
         recorder.take(terminal, "ready", "no-title", "terminal_title = []")
         _busy(recorder, terminal, "-no-title")
     with recorder.start(prepare=_config("[tui]", "animations = false"), ready=READY) as terminal:
-        time.sleep(2)
         terminal.settled()
         _busy(recorder, terminal, "-still")
 
@@ -352,12 +352,12 @@ def without_title(recorder: Recorder) -> None:
 def vim(recorder: Recorder) -> None:
     """The vi keys of the input line."""
     with recorder.start(prepare=_config("[tui]", "vim_mode_default = true"), ready=READY) as terminal:
-        time.sleep(2)
+        terminal.settled()
+        recorder.take(terminal, "ready", "vim-insert", "vi keys, insert mode, nothing typed")
+        terminal.keys("Escape")
         terminal.settled()
         recorder.take(terminal, "draft", "vim-normal-empty", "vi keys, normal mode, nothing typed")
         terminal.keys("i")
-        terminal.settled()
-        recorder.take(terminal, "ready", "vim-insert", "vi keys, insert mode, nothing typed")
         terminal.type("hello")
         terminal.settled()
         recorder.take(terminal, "draft", "vim-insert", "vi keys, insert mode, letters typed")
