@@ -299,6 +299,14 @@ def limits(recorder: Recorder) -> None:
         recorder.take(terminal, "limited", "session", "the limit was reached, the options are closed")
         _say(terminal, "Say hello")
         recorder.take(terminal, "ready", "after-limit", "a message after the limit was answered")
+        _say(terminal, "NEAR 7200")
+        recorder.take(terminal, "ready", "near-limit", "the limit is near")
+    with recorder.start(ready=READY, env=SUBSCRIBED) as terminal:
+        _say(terminal, "LIMIT 200000 seven_day", "(?i)hit your")
+        terminal.settled()
+        terminal.keys("Escape")
+        terminal.settled()
+        recorder.take(terminal, "limited", "weekly", "the weekly limit was reached, the options are closed")
     with recorder.start(ready=READY) as terminal:
         _say(terminal, "LIMIT 7200", "(?i)limit|retry", 40)
         time.sleep(2)
@@ -372,8 +380,8 @@ def vim(recorder: Recorder) -> None:
         )
 
 
-def suggestions(recorder: Recorder) -> None:
-    """Ghost text on the input line."""
+def placeholders(recorder: Recorder) -> None:
+    """Ghost text on the empty input line; what no key and an unknown session look like."""
 
     def _sources(place: Place) -> None:
         for name in ("main.py", "README.md"):
@@ -381,14 +389,16 @@ def suggestions(recorder: Recorder) -> None:
 
     env = {"CLAUDE_CODE_ENABLE_PROMPT_SUGGESTION": "1"}
     with recorder.start(prepare=_sources, env=env, ready=READY) as terminal:
-        recorder.take(terminal, "ready", "ghost-fresh", "started in a folder with sources")
-        for _ in range(3):
-            _say(terminal, "Say hello")
-        time.sleep(3)
-        recorder.take(terminal, "ready", "ghost", "suggestions are on")
+        recorder.take(
+            terminal, "ready", "placeholder", "started in a folder with sources: a suggestion is shown"
+        )
+    with recorder.start(env={"ANTHROPIC_API_KEY": ""}, ready=READY) as terminal:
+        recorder.take(terminal, "asks", "not-logged-in", "no key: each message would fail until /login")
+    with recorder.start("--resume", "unknown", ready="(?i)no sessions") as terminal:
+        recorder.take(terminal, "asks", "resume-unknown", "--resume with a session that is not there")
 
 
 SCENARIOS: list[Scenario] = [
     fresh, drafts, modes, transcripts, busy, tools, background, narrow, questions, pickers,
-    failures, limits, first_run, status_line, vim, suggestions,
+    failures, limits, first_run, status_line, vim, placeholders,
 ]  # fmt: skip

@@ -266,6 +266,13 @@ def limits(recorder: Recorder) -> None:
         terminal.settled()
         recorder.take(terminal, "limited", "usage-days", "the usage limit was reached; it ends in two days")
     with recorder.start(ready=READY) as terminal:
+        _say(terminal, "NEAR 7200")
+        recorder.take(
+            terminal, "asks", "near-limit", "the limit is near: another model is offered after the answer"
+        )
+        terminal.keys("2")
+        terminal.settled()
+        recorder.take(terminal, "ready", "near-limit", "the limit is near, the offer was declined")
         _say(terminal, "ERROR 500", "(?i)reconnect|retry")
         recorder.take(terminal, "busy", "retrying", "the server fails, the program tries again")
         terminal.wait(_idle, 60)
