@@ -24,6 +24,21 @@ from tests.agents.programs import CACHE, PROGRAMS, Place, Program
 SCREENS = Path(__file__).parent / "screens"
 PORT = 8765
 
+TYPED = (
+    ("letters", "hello world", "letters typed"),
+    ("one-letter", "h", "one letter typed"),
+    ("digit", "1", "a digit typed"),
+    ("spaces", "   ", "three spaces typed"),
+    ("slash", "/", "a slash typed: the list of commands is open"),
+    ("slash-word", "/mod", "the beginning of a command typed"),
+    ("slash-unknown", "/nonsense here", "an unknown command typed"),
+    ("shell", "!", "an exclamation mark typed: shell mode"),
+    ("shell-command", "!ls", "shell mode with a command"),
+    ("at", "@", "an at sign typed: the list of files is open"),
+    ("hash", "#", "a number sign typed"),
+)
+"""What a person may have typed: the name of the screen, the keys, a note."""
+
 
 class Recorder:
     """Starts one program, each time in a fresh home, and writes the screens it shows."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from tests.agents.driver import Screen, Terminal
 from tests.agents.programs import Place
-from tests.agents.record import Recorder, Scenario
+from tests.agents.record import TYPED, Recorder, Scenario
 
 DRAWN = r"(?m)^› "
 READY = r"← for agents"
@@ -63,7 +63,7 @@ def drafts(recorder: Recorder) -> None:
     with recorder.start(ready=READY) as terminal:
         _say(terminal, "Say hello")
         recorder.take(terminal, "ready", "answered", "after one answer")
-        for what, typed, note in _TYPED:
+        for what, typed, note in TYPED:
             terminal.type(typed)
             terminal.settled()
             recorder.take(terminal, "draft", what, note)
@@ -75,21 +75,6 @@ def drafts(recorder: Recorder) -> None:
             terminal.keys("Escape", *["C-u"] * 4, "BSpace")
             terminal.settled()
         _pasted_drafts(recorder, terminal)
-
-
-_TYPED = (
-    ("letters", "hello world", "letters typed"),
-    ("one-letter", "h", "one letter typed"),
-    ("digit", "1", "a digit typed"),
-    ("spaces", "   ", "three spaces typed"),
-    ("slash", "/", "a slash typed: the list of commands is open"),
-    ("slash-word", "/mod", "the beginning of a command typed"),
-    ("slash-unknown", "/nonsense here", "an unknown command typed"),
-    ("shell", "!", "an exclamation mark typed: shell mode"),
-    ("shell-command", "!ls", "shell mode with a command"),
-    ("at", "@", "an at sign typed: the list of files is open"),
-    ("hash", "#", "a number sign typed"),
-)
 
 
 def _pasted_drafts(recorder: Recorder, terminal: Terminal) -> None:
