@@ -81,6 +81,7 @@ class Recorder:
                 yield terminal
             finally:
                 terminal.close()
+                namespace.end_others(spare=("tests.agents.mock_model",))
 
     def take(self, terminal: Terminal, state: str, what: str, note: str) -> Screen:
         """Write the screen as it is now to `<state>-<what>.screen`."""
@@ -135,7 +136,6 @@ def run(recorder: Recorder, scenarios: list[Scenario], only: str) -> int:
             failed += 1
             traceback.print_exc()
         print(recorder.program.name, scenario.__name__, *recorder.taken[before:], flush=True)  # noqa: T201
-        namespace.end_others(spare=("tests.agents.mock_model",))
     return failed
 
 
