@@ -230,7 +230,7 @@ def quiet_limits(stage: Stage) -> None:
 
 
 def after_resume(stage: Stage) -> None:
-    """A session that was resumed, and the list of sessions."""
+    """A session that was resumed."""
     _ready(stage)
     stage.send("hello there")
     stage.terminal.wait("OK [0-9a-f]{12}")
@@ -238,11 +238,6 @@ def after_resume(stage: Stage) -> None:
     stage.begin("--resume")
     stage.terminal.wait(_EMPTY)
     stage.save("ready-resumed", "started with --resume")
-    stage.terminal.type("/resume list")
-    time.sleep(1)
-    stage.terminal.keys("Enter")
-    time.sleep(2)
-    stage.save("asks-resume", "after /resume: the list of sessions", "essions")
 
 
 def small(stage: Stage) -> None:

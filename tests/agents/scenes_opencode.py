@@ -58,13 +58,15 @@ def drafts(stage: Stage) -> None:
     terminal = stage.terminal
     terminal.type("please look at the")
     stage.save("draft-letters", "typed and not sent")
-    terminal.keys("Home")
-    stage.save("draft-home", "typed and not sent, cursor at Home: it stands as on an empty line")
-    terminal.keys("End", "C-j")
+    terminal.keys("C-a")
+    stage.save(
+        "draft-home", "typed and not sent, cursor at its start (Ctrl-A): it stands as on an empty line"
+    )
+    terminal.keys("C-e", "C-j")
     stage.save("draft-newline", "one line and a newline: the cursor stands on an empty second line")
     terminal.type("second line")
     stage.save("draft-two-lines", "two lines")
-    terminal.keys("Up", "Home")
+    terminal.keys("Up", "C-a")
     stage.save("draft-two-lines-home", "two lines, the cursor at the start of the first")
     terminal.keys("C-c")
     terminal.type("   ")
@@ -130,9 +132,7 @@ def tools(stage: Stage) -> None:
     stage.save("asks-permission-always", "the same, the next answer is chosen")
     stage.terminal.keys("Right")
     stage.terminal.keys("Enter")
-    stage.save("asks-permission-reject", "Reject was chosen", "ermission|eject")
-    stage.terminal.keys("Escape")
-    stage.save("asks-permission-escape", "then Esc")
+    stage.save("ready-rejected", "Reject was chosen: the turn is over")
 
 
 def tool_runs(stage: Stage) -> None:
@@ -165,9 +165,7 @@ def question(stage: Stage) -> None:
         }
     ]
     stage.send(f"CALL question {json.dumps({'questions': questions})}")
-    stage.save("asks-question", "the model asks by its question tool", "Which colour", 40)
-    time.sleep(1)
-    stage.save("asks-question-later", "the same a second later")
+    stage.save("asks-question", "the model asks by its question tool", "esc dismiss", 40)
 
 
 def _pick(stage: Stage, command: str, wanted: str) -> None:
@@ -223,11 +221,10 @@ def palette(stage: Stage) -> None:
 def first_start(stage: Stage) -> None:
     """Nothing was set up."""
     stage.begin()
-    time.sleep(9)
-    stage.save("ready-unconfigured", "first start without a provider: nothing says so")
-    stage.send("hello there")
-    time.sleep(3)
-    stage.save("asks-connect-first", "a message without a provider")
+    stage.terminal.wait(_EMPTY, 60)
+    stage.save(
+        "ready-unconfigured", "first start without a provider: it would use a free model of its maker's"
+    )
 
 
 def limits(stage: Stage) -> None:
@@ -243,7 +240,7 @@ def quota(stage: Stage) -> None:
     _answered(stage)
     stage.send("LIMIT 0")
     time.sleep(4)
-    stage.save("busy-quota", "429 insufficient_quota")
+    stage.save("busy-quota", "429 insufficient_quota", r"^")
 
 
 def small(stage: Stage) -> None:
@@ -257,3 +254,19 @@ def small(stage: Stage) -> None:
     stage.save("ready-answered-small", "after an answer, 100 by 30")
     stage.send("TOOL touch finished")
     stage.save("asks-permission-small", "may a shell command run, 100 by 30", "Permission required")
+
+
+def first_message(stage: Stage) -> None:
+    """Between Enter and the first sign of work the box is empty and nothing says that a message is on its way."""
+    _ready(stage)
+    stage.send("SILENT 5")
+    stage.terminal.wait(lambda screen: screen.cursor_x == 5)
+    stage.save("busy-first-message", "the first message was sent a moment ago, no sign of work yet", r"^")
+
+
+def suspended(stage: Stage) -> None:
+    """After Ctrl-Z."""
+    _answered(stage)
+    stage.terminal.keys("C-z")
+    time.sleep(2)
+    stage.save("unknown-suspended", "after Ctrl-Z: an empty screen")
