@@ -257,11 +257,11 @@ def small(stage: Stage) -> None:
 
 
 def first_message(stage: Stage) -> None:
-    """Between Enter and the first sign of work the box is empty and nothing says that a message is on its way."""
+    """The first message of a session makes the box move from the middle of the screen to its bottom."""
     _ready(stage)
     stage.send("SILENT 5")
     stage.terminal.wait(lambda screen: screen.cursor_x == 5)
-    stage.save("busy-first-message", "the first message was sent a moment ago, no sign of work yet", r"^")
+    stage.save("busy-first-message", "the first message was sent a moment ago", r"^")
 
 
 def suspended(stage: Stage) -> None:
