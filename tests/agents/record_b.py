@@ -9,7 +9,7 @@ import sys
 from types import ModuleType
 
 from tests.agents import scenes_aider, scenes_gemini, scenes_opencode, scenes_qwen, scenes_shell
-from tests.agents.namespace import isolate
+from tests.agents.namespace import end_others, isolate
 from tests.agents.programs_b import PROGRAMS_B
 from tests.agents.stage import Scene, Stage, mock_server
 
@@ -42,6 +42,8 @@ def play(name: str, scene: Scene) -> str:
     except TimeoutError as error:
         return str(error)
     finally:
+        stage.end()
+        end_others(spare=("tests.agents.mock_model",))  # Gemini CLI outlives its terminal
         stage.close()
     return ""
 
