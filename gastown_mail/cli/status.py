@@ -38,7 +38,7 @@ from gastown_mail.status.model import (
 
 EXIT_CODES = {"running": 0, "stopped": 3, "degraded": 4}
 _COLOURS = {"running": "green", "stopped": "yellow", "degraded": "red"}
-_STATES = (*OBSERVED, *(state for state in AgentState if state not in OBSERVED))
+_STATES = (*OBSERVED, *(state.value for state in AgentState if state not in OBSERVED))
 _UNKNOWN = "unknown"
 _WIDTH = 80
 _ENTER, _HOME, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[H\x1b[J", "\x1b[?25h\x1b[?1049l"

@@ -98,7 +98,7 @@ def person_step(row: AgentStatus) -> str:
             return f"{look} and press Enter or clear the line; no poke is typed until then"
         case AgentState.ENDED:
             restart = f"gastown-mail send restart --agent operator --to {row.agent}"
-            return f"{look} to continue its program there, or {restart} to start it anew"
+            return f"{look} shows what is left of it, {restart} starts it anew"
         case AgentState.UNKNOWN:
             reads = f"gastown-mail programs {row.program} tells how its screen is read"
             return f"{look} shows it; {reads}, and program in town.toml chooses another profile"
