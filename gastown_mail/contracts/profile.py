@@ -40,6 +40,8 @@ class Rule(_Table):
     """One sign of a state. Every pattern that is set must be found; the first rule that holds decides."""
 
     state: Annotated[AgentState, Field(description="ready, busy, asks, limited, starting or draft")]
+    input: bool | None = Field(default=None, strict=True, description="true or false")
+    """Whether the cursor is in an input line."""
     title: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """Searched in the terminal's title."""
     row: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
@@ -48,6 +50,8 @@ class Rule(_Table):
     """Searched in the last rows above the input line; without an input line the rule does not hold."""
     below: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """Searched in the rows below the input line; without an input line in the last rows of the screen."""
+    lacks: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """Must not be found there."""
 
 
 class InputLine(_Table):
@@ -59,8 +63,10 @@ class InputLine(_Table):
     """What the further rows of a longer text begin with."""
     end: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """The first row after the input."""
+    drawn_cursor: bool = Field(default=False, strict=True, description="true or false")
+    """Whether the program draws a cursor of its own, a cell in reverse, and leaves the real one elsewhere."""
     placeholder: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
-    """The style, as SGR parameters, of what the program shows in an empty line; faint text always counts."""
+    """The text that the program shows in an empty line; faint text is always taken for such."""
     pasted: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """What the program shows instead of a long text that was pasted."""
     clear: _Words = Field(default=("C-u",), description="a list of tmux keys")

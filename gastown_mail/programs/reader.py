@@ -2,14 +2,14 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.profile import Profile, Rule
 from gastown_mail.programs.screen import Screen
 
 _MAX_LINE = 200
-_WHITESPACE = re.compile(r"\s+")
+_WHITESPACE = re.compile(r"[\s\u200b]+")
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Reading:
 
 def read_screen(profile: Profile, screen: Screen) -> Reading:
     """The state of a program that shows this screen; `unknown` when the profile has no sign for it."""
+    screen = _with_cursor(profile, screen)
     entry = _find_input(profile, screen)
     accepts = bool(entry and not entry.text and entry.first == screen.y and _is_behind_sign(profile, screen))
     for rule in profile.rules:
@@ -43,7 +44,8 @@ def read_screen(profile: Profile, screen: Screen) -> Reading:
             return Reading(rule.state, line[:_MAX_LINE], entry, accepts)
     if entry is None:
         last = next((row for row in reversed(screen.rows) if row.strip()), "")
-        return Reading(AgentState.UNKNOWN, last.strip()[:_MAX_LINE], None)
+        state = AgentState.UNKNOWN if last else AgentState.STARTING
+        return Reading(state, last.strip()[:_MAX_LINE], None)
     return Reading(AgentState.READY if accepts else AgentState.DRAFT, entry.text[:_MAX_LINE], entry, accepts)
 
 
@@ -53,7 +55,7 @@ def holds_text(profile: Profile, screen: Screen, text: str) -> bool:
     A profile whose input has no `continued` rows cannot tell where a wrapped line begins: then all that
     stands before the cursor must end with the text, or be the end of it.
     """
-    wanted = _WHITESPACE.sub("", text)
+    screen, wanted = _with_cursor(profile, screen), _WHITESPACE.sub("", text)
     if profile.input.continued is None:
         row = _WHITESPACE.sub("", screen.rows[screen.y][: screen.x])
         shown = _WHITESPACE.sub("", "".join(screen.rows[: screen.y])) + row
@@ -75,6 +77,13 @@ def context_used(profile: Profile, screen: Screen, reading: Reading) -> int | No
             percent = min(100, round(float(found[1])))
             return 100 - percent if is_left else percent
     return None
+
+
+def _with_cursor(profile: Profile, screen: Screen) -> Screen:
+    if not profile.input.drawn_cursor:
+        return screen
+    x, y = screen.reversed_cell() or (-1, -1)
+    return replace(screen, x=x, y=y)
 
 
 def _find_input(profile: Profile, screen: Screen) -> Input | None:
@@ -120,7 +129,12 @@ def _without(prefix: re.Pattern[str] | None, row: str) -> str:
 
 def _evidence(rule: Rule, profile: Profile, screen: Screen, entry: Input | None) -> str:
     """The line that makes the rule hold; "" when it does not."""
-    line = ""
+    if rule.input is not None and rule.input is not (entry is not None):
+        return ""
+    below = _below(profile, screen, entry)
+    if rule.lacks and any(rule.lacks.search(row) for row in below):
+        return ""
+    line = below[0].strip() if rule.lacks and below else ""
     for pattern, rows in _places(rule, profile, screen, entry):
         found = next((row for row in rows if pattern.search(row)), None)
         if found is None:
@@ -140,7 +154,11 @@ def _places(
     if rule.above:
         yield rule.above, _filled(screen.rows[: entry.first])[-profile.above :] if entry else []
     if rule.below:
-        yield rule.below, screen.rows[entry.last + 1 :] if entry else _filled(screen.rows)[-profile.below :]
+        yield rule.below, _below(profile, screen, entry)
+
+
+def _below(profile: Profile, screen: Screen, entry: Input | None) -> Sequence[str]:
+    return _filled(screen.rows[entry.last + 1 :]) if entry else _filled(screen.rows)[-profile.below :]
 
 
 def _filled(rows: Sequence[str]) -> list[str]:

@@ -31,10 +31,10 @@ class Screen:
         return tuple(_SEQUENCE.sub("", line).rstrip(_BLANKS) for line in self.lines)
 
     def text_from(self, y: int, column: int, placeholder: re.Pattern[str] | None) -> str:
-        """The text of a row from a column on, "" if all of it is faint or styled like a placeholder.
-
-        `placeholder` is searched in the style of each run of text, such as `2` or `38;5;244`.
-        """
+        """The text of a row from a column on; "" if all of it is faint or matches `placeholder`."""
+        shown = self.rows[y][column:].strip(_BLANKS)
+        if placeholder is not None and placeholder.fullmatch(shown):
+            return ""
         written: list[str] = []
         drawn_cursor, at, faint = 0, 0, False
         for style, text in styled_runs(self.lines[y]):
@@ -42,14 +42,24 @@ class Screen:
             at += len(text)
             if not part.strip(_BLANKS):
                 continue
-            if _FAINT in attributes or (placeholder is not None and placeholder.search(style)):
+            if _FAINT in attributes:
                 faint = True
             elif _REVERSED in attributes and len(part) == 1 and not written:
                 drawn_cursor += 1  # on the first letter of a placeholder, if faint text follows
             else:
                 written.append(part)
         empty = not written and (faint or not drawn_cursor)
-        return "" if empty else self.rows[y][column:].strip(_BLANKS)
+        return "" if empty else shown
+
+    def reversed_cell(self) -> tuple[int, int] | None:
+        """The column and row of the last single cell in reverse, which a program may draw as its cursor."""
+        for y in range(len(self.lines) - 1, -1, -1):
+            at = 0
+            for style, text in styled_runs(self.lines[y]):
+                if _REVERSED in style.split(";") and len(text.rstrip("\u200b")) == 1:
+                    return at, y
+                at += len(text)
+        return None
 
     @classmethod
     def parse(cls, text: str) -> "Screen":

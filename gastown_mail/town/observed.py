@@ -17,9 +17,6 @@ from gastown_mail.sessions.poke import front_obstacle
 from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.town.records import AgentRecord
 
-_START_TIME = timedelta(seconds=60)
-"""For so long a blank screen means that the program is starting."""
-
 _QUIET = timedelta(seconds=1.3)
 """Without output for so long, a program is quiet; tmux gives whole seconds."""
 
@@ -116,15 +113,13 @@ class _Look:
             return Observation(AgentState.UNKNOWN, "its screen could not be read")
         reading = read_screen(profile, screen)
         seen = Observation(
-            self._state(session, screen, reading, profile), reading.line,
+            self._state(session, reading, profile), reading.line,
             context=context_used(profile, screen, reading), screen=_digest(screen, reading),
         )  # fmt: skip
         return replace(seen, line="") if seen.state in (AgentState.BUSY, AgentState.STARTING) else seen
 
-    def _state(self, session: Session, screen: Screen, reading: Reading, profile: Profile) -> AgentState:
-        state, is_young = reading.state, self.now - session.started_at < _START_TIME
-        if state is AgentState.UNKNOWN and is_young and not any(row.strip() for row in screen.rows):
-            return AgentState.STARTING
+    def _state(self, session: Session, reading: Reading, profile: Profile) -> AgentState:
+        state = reading.state
         if profile.quiet and state in (AgentState.READY, AgentState.UNKNOWN):
             is_quiet = self.now - session.activity > _QUIET
             return state if is_quiet else AgentState.BUSY

@@ -99,6 +99,7 @@ def test_an_idle_agent_gets_its_poke_as_one_line(idle: Stage) -> None:
     idle.run(WITNESS)
     idle.run(MAX)
     idle.wrote("prompt", WITNESS)
+    idle.wait_until_quiet(WITNESS)
 
     heartbeat.run_heartbeat(idle.town)
 
@@ -113,9 +114,12 @@ def test_an_idle_agent_gets_its_poke_as_one_line(idle: Stage) -> None:
 def test_a_recently_poked_agent_is_not_poked_again(idle: Stage) -> None:
     idle.run(WITNESS)
     idle.wrote("prompt", WITNESS)
+    idle.wait_until_quiet(WITNESS)
 
     for _ in range(3):
         heartbeat.run_heartbeat(idle.town)
+    idle.wait_until_quiet(WITNESS)
+    heartbeat.run_heartbeat(idle.town)
 
     assert event_names(idle).count("poke") == 1
     assert "due at" in idle.record(WITNESS).decision

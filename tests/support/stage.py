@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from gastown_mail.contracts.request import decode_element
@@ -55,6 +55,10 @@ class Stage(TownUnderTest):
         path = self.work(name, address)
         eventually(path.exists)
         return path
+
+    def wait_until_quiet(self, address: str = MAX) -> None:
+        """Wait until the agent's program has printed nothing for a while: only then may it be poked."""
+        eventually(lambda: datetime.now(UTC) - self.living(address).activity > timedelta(seconds=1.5))
 
     def environ(self, address: str = MAX) -> dict[str, str]:
         """Return the agent's environment."""
