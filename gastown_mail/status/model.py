@@ -131,7 +131,7 @@ class AgentStatus(_Document):
     """alive · ended (its program has ended) · none (no session) · foreign (a session of that name that
     gastown-mail did not start) · elsewhere (it lives on another host) · unknown (tmux does not answer)."""
     state: AgentState
-    """What its screen and its processes show; the contract says what each state means."""
+    """What its screen and its processes show, as in docs/reference/contract.md#agent-states."""
     state_since: datetime | None = None
     """When this state was first seen."""
     state_age: _Seconds | None = None
