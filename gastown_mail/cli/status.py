@@ -300,7 +300,8 @@ def _decided_text(explanation: Explanation) -> str:
 
 
 def _now_text(row: AgentStatus) -> str:
-    words = [row.state if row.state_age is None else f"{row.state} for {format_short(row.state_age)}"]
+    state = "no session" if row.state is AgentState.NONE else row.state
+    words = [state if row.state_age is None else f"{state} for {format_short(row.state_age)}"]
     if row.limited_until:
         words[0] += f" until {_clock(row.limited_until)}"
     if row.observed == "alive":

@@ -3,6 +3,7 @@
 import os
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,7 @@ import pytest
 from gastown_mail.cli.status import format_agents, format_explanation
 from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.lifecycle.heartbeat import run_sweep
+from gastown_mail.sessions.process_table import zombie_status
 from gastown_mail.status.checks import run_checks
 from gastown_mail.status.collect import StatusCollector
 from gastown_mail.status.explain import explain_agent
@@ -241,3 +243,10 @@ def test_without_an_answer_of_tmux_nothing_is_known_of_an_agent(stage: Stage) ->
     assert {(row.observed, row.state, row.state_line) for row in rows} == {
         ("unknown", AgentState.UNKNOWN, None)
     }
+
+
+@pytest.mark.parametrize(("ends", "status"), [("exit 7", 7), ("kill -KILL $$", 137)])
+def test_the_exit_status_of_a_zombie_is_that_of_a_shell(ends: str, status: int) -> None:
+    with subprocess.Popen(["sh", "-c", ends]) as process:
+        assert eventually(lambda: zombie_status(process.pid)) == status
+    assert zombie_status(process.pid) is None
