@@ -50,6 +50,7 @@ EVENT_FIELDS = {
     ),
     "carrying": "agent request action session",
     "ended": "agent request session",
+    "spared": "agent request detail",
     "postponed": "agent request detail",
     "revived": "agent request",
     "dropped": "agent request",
@@ -90,7 +91,7 @@ LOG_EVENTS = """
 
 VARIABLES = """
     GASTOWN_TOWN GASTOWN_TOWN_NAME GASTOWN_REDIS_URL GASTOWN_AGENT GASTOWN_INCARNATION GASTOWN_HANDOFF GT_ROLE
-    GASTOWN_FAIL_AT
+    GASTOWN_FAIL_AT GASTOWN_MAIL
 """.split()
 """The variables that are read or given to a session, besides the one of each setting."""
 
