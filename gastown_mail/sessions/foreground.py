@@ -1,7 +1,7 @@
 """What is in front in a pane: an agent's program, or a shell or an interpreter that would run a poke."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -79,7 +79,7 @@ class Foreground:
         `script` that passes text on; "" if there is none.
         """
         terminal, above = _stdin(pid), _ancestry(process_table.foreground_group(pid))
-        for process in descendants_in(self._all(), pid):
+        for process in self._family(pid):
             argv = process_table.arguments(process)
             if not argv or _stdin(process) != terminal:
                 continue
@@ -93,8 +93,7 @@ class Foreground:
             return pid
         if not is_shell(process_table.arguments(pid)):
             return 0
-        self._all()
-        waits = [self._stopped(p.pid, group) for p in self._children.get(pid, ()) if p.group == group]
+        waits = [self._stopped(child.pid, group) for child in self._below(pid) if child.group == group]
         return waits[0] if waits and all(waits) else 0
 
     def _spokesman(self, group: int) -> tuple[int, list[str]]:
@@ -105,23 +104,23 @@ class Foreground:
         members = (process.pid for process in self._all() if process.group == group)
         return next(((pid, words) for pid in members if (words := process_table.arguments(pid))), (0, []))
 
+    def _family(self, pid: int) -> Iterator[int]:
+        """Yield this pid and those of its descendants."""
+        waiting = [pid]
+        while waiting:
+            yield (one := waiting.pop())
+            waiting += [child.pid for child in self._below(one)]
+
+    def _below(self, pid: int) -> Sequence[Process]:
+        self._all()
+        return self._children.get(pid, ())
+
     def _all(self) -> list[Process]:
         if self._processes is None:
             self._processes = process_table.read_all()
             for process in self._processes:
                 self._children.setdefault(process.parent, []).append(process)
         return self._processes
-
-
-def descendants_in(processes: Iterable[Process], pid: int) -> Iterator[int]:
-    """Yield this pid and those of its descendants."""
-    children: dict[int, list[int]] = {}
-    for process in processes:
-        children.setdefault(process.parent, []).append(process.pid)
-    waiting = [pid]
-    while waiting:
-        yield (one := waiting.pop())
-        waiting += children.get(one, ())
 
 
 def _ancestry(pid: int) -> set[int]:
