@@ -37,7 +37,7 @@ COMMANDS = {
     "loop": ("other", "sh -c 'while read line; do echo got $line; done'"),
     "asker": ("other", shows("There is a file already.", "Overwrite? [y/N] ")),
     "drafter": ("fake", shows("> half a message")),
-    "limited": ("fake", shows("You have reached your limit, try again in 2 hours", "> ")),
+    "limited": ("fake", shows("You have reached your limit, try again in 2 hours", "", "> ")),
     "knower": ("fake", shows("12% left", "> ")),
     "puzzler": ("fake", shows("Welcome! Pick a colour")),
     "crasher": ("other", f"{WHEN_TOLD}; echo out of paper; exit 3"),
