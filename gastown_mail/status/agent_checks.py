@@ -143,7 +143,7 @@ def _shell_fault(one: _Candidate) -> str | None:
     said = _run(shell, one)
     files = _ZSH if PurePath(shell[0]).name == "zsh" else _BASH
     if said is None:
-        return f"{kind} of {one.label} took more than {_SHELL_DEADLINE:.0f} s; see what waits in {files}"
+        return f"{kind} of {one.label} took more than {_SHELL_DEADLINE:g} s; see what waits in {files}"
     if _WORKS not in said:
         return f"{kind} of {one.label} cannot run {command}; install {COMMAND} there, or correct GASTOWN_MAIL"
     if _FOUND in said:
