@@ -37,9 +37,12 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return kept | {"LC_CTYPE": "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"}
 
 
-def without_session(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return `environ` without what an agent's session added; unchanged outside a session."""
-    added = _SESSION if "GASTOWN_INCARNATION" in environ else frozenset[str]()
+def without_session(environ: Mapping[str, str], own: Iterable[str] = ()) -> dict[str, str]:
+    """Return `environ` without what an agent's session added; unchanged outside a session.
+
+    `own` names the variables that the agent's settings add; those that every program needs stay.
+    """
+    added = _SESSION | (frozenset(own) - _ALLOWED) if "GASTOWN_INCARNATION" in environ else frozenset[str]()
     return {key: value for key, value in environ.items() if key not in added}
 
 

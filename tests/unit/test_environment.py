@@ -63,6 +63,15 @@ def test_what_a_session_added_is_taken_away_and_nothing_else() -> None:
     assert set(STARTER.items()) - set(left.items()) == {("GASTOWN_INCARNATION", "x"), ("GT_ROLE", "mayor")}
 
 
+def test_what_the_agents_own_settings_add_is_taken_away_but_not_what_every_program_needs() -> None:
+    left = without_session(STARTER, own={"SECRET": "1", "PATH": "/p"})
+
+    assert "SECRET" not in left
+    assert left["PATH"] == "/p"
+    outside = {"SECRET": "1"}
+    assert without_session(outside, own=["SECRET"]) == outside
+
+
 def test_outside_a_session_the_same_variables_are_the_users_own() -> None:
     users = {"GASTOWN_AGENT": "mayor/", "GASTOWN_REDIS_URL": "redis://here", "GT_ROLE": "mayor"}
 

@@ -31,7 +31,7 @@ PROFILE = Profile.model_validate(
             {
                 "asks": "asks for trust",
                 "options": ["--bold"],
-                "beside": [".git", ".solver"],
+                "beside": [".solved-here", ".solver-marks"],
                 "answers": [
                     {"file": "~/trust.toml", "key": ["folders", "{work_dir}", "level"]},
                     {"file": "~/trust.toml", "key": ["asks"], "value": False},
@@ -103,7 +103,7 @@ def test_a_question_is_open_until_a_file_or_a_variable_answers_it(tmp_path: Path
 def test_a_question_is_asked_only_with_its_option_its_variable_and_its_file(tmp_path: Path) -> None:
     themed = {"SOLVER_THEME": "dark"}
     assert asked(tmp_path, "solve --bold", **themed) == []
-    (tmp_path / "town" / ".git").mkdir()
+    (tmp_path / "town" / ".solved-here").mkdir()
     assert asked(tmp_path, "solve --bold", **themed) == ["trust"]
     assert asked(tmp_path, "solve", **themed) == []
     assert asked(tmp_path, "solve", **themed, KEY="k") == ["key"]
@@ -113,7 +113,7 @@ def test_a_question_is_asked_only_with_its_option_its_variable_and_its_file(tmp_
 
 @pytest.mark.parametrize("folder", ["town/work", "town", ""])
 def test_an_answer_for_a_folder_above_counts(tmp_path: Path, folder: str) -> None:
-    (tmp_path / ".git").mkdir()
+    (tmp_path / ".solved-here").mkdir()
     trusted = json.dumps(str(tmp_path / folder))
     (tmp_path / "trust.toml").write_text(f'[folders.{trusted}]\nlevel = "trusted"\n')
 
@@ -121,7 +121,7 @@ def test_an_answer_for_a_folder_above_counts(tmp_path: Path, folder: str) -> Non
 
 
 def test_an_answer_can_be_a_no(tmp_path: Path) -> None:
-    (tmp_path / ".git").mkdir()
+    (tmp_path / ".solved-here").mkdir()
     for text, questions in (("asks = true", ["trust"]), ("asks = false", [])):
         (tmp_path / "trust.toml").write_text(text)
         assert asked(tmp_path, "solve --bold", SOLVER_THEME="dark") == questions
