@@ -19,6 +19,7 @@ from gastown_mail.contracts.go_formats import format_duration
 from gastown_mail.contracts.lifecycle import LifecycleAction, RequestStatus
 from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.contracts.settings_model import DURATION_HINT, DaemonSettings, RoleSettings
+from gastown_mail.contracts.shared_daemons import SHARED_DAEMONS
 from gastown_mail.mail.events import FIELDS, EventName
 from gastown_mail.plumbing import log
 from gastown_mail.status.model import Report
@@ -50,6 +51,16 @@ def settings_page() -> str:
         "Each key also has an environment variable: `heartbeat_interval` is `GASTOWN_HEARTBEAT_INTERVAL`. "
         "A change needs `gastown-mail restart`.",
         table(("key", "default", "expected", "what it is"), _rows(DaemonSettings)),
+        "## Shared daemons",
+        "When a session ends, all its processes end, except shared daemons and what lives below them. A "
+        "shared daemon is a program that later sessions find by one well-known socket, whichever session "
+        "started it. It has detached: it has no terminal, and a session of its own or a parent outside the "
+        "agent's tree. The event `spared` names it. The built-in list:",
+        listed(SHARED_DAEMONS) + ".",
+        "The first word is the name of the program; a version behind it does not matter. Each further word "
+        "is one of its arguments, or the end of one after a `/`, or an option's name before a `=`. What an "
+        'agent\'s own `command` names is the agent, and ends: with `command = "tmux new claude"` tmux is not '
+        "spared.",
         '## `[roles.<role>]` and `[agents."<address>"]`',
         "A role's settings apply to all its agents; an agent's own settings override them. Roles are "
         f"{listed(ROLES)}, and `{CUSTOM_ROLE}` for agents whose address has none of the forms below. Strings "
@@ -81,7 +92,7 @@ def _rows(model: type[BaseModel], defaults: Mapping[str, str] = MappingProxyType
 
 def _default(field: FieldInfo) -> str:
     value = field.default
-    if value is None or value == {}:
+    if value is None or value in ({}, ()):
         return ""
     if isinstance(value, bool):
         return code(str(value).lower())

@@ -20,7 +20,7 @@ COMMANDS = {
     "send": "send",
     "poke": "control", "run": "control", "attach": "control", "pause": "control", "resume": "control",
     "clear": "control", "adopt": "control",
-    "doctor": "doctor", "demo": "demo",
+    "programs": "programs", "hooks": "hooks", "doctor": "doctor", "demo": "demo",
 }  # fmt: skip
 """The module of this package that defines each command, in the order of `--help`."""
 

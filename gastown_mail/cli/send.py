@@ -38,6 +38,7 @@ _STATUS_HINTS = {
     "--to", metavar="A", shell_complete=complete_agents, help="The agent to act on; default: the sender."
 )
 @click.option("--reason", metavar="T", default="", help="The reason, for people.")
+@click.option("--id", "request_id", metavar="ID", help="The request's id; the same id again changes nothing.")
 @click.option(
     "--handoff",
     metavar="T",
@@ -48,8 +49,9 @@ _STATUS_HINTS = {
     "--wait", metavar="SECONDS", type=float, help="Wait this long for the outcome; fail unless it is done."
 )
 def send(
-    action: str, agent: str | None, to: str | None, reason: str, handoff: str, wait: float | None
-) -> None:
+    action: str, agent: str | None, to: str | None, reason: str, request_id: str | None, handoff: str,
+    wait: float | None,
+) -> None:  # fmt: skip
     """Ask for ACTION (cycle, restart or shutdown) and print the request's id."""
     try:
         if handoff == "-":
@@ -62,15 +64,19 @@ def send(
         ) from None
     in_session = os.environ.get("GASTOWN_REDIS_URL") and os.environ.get("GASTOWN_TOWN_NAME")
     if in_session and not given_town():
-        receipt = send_lifecycle(action, agent=agent, to=to, reason=reason, handoff=handoff)
+        receipt = send_lifecycle(
+            action, agent=agent, to=to, reason=reason, handoff=handoff, request_id=request_id
+        )
     else:
-        receipt = _send_from_outside(action, agent, to, reason, handoff)
+        receipt = _send_from_outside(action, agent, to, reason, handoff, request_id)
     click.echo(receipt.id)
     if wait is not None:
         _wait(receipt, wait)
 
 
-def _send_from_outside(action: str, agent: str | None, to: str | None, reason: str, handoff: str) -> Receipt:
+def _send_from_outside(
+    action: str, agent: str | None, to: str | None, reason: str, handoff: str, request_id: str | None
+) -> Receipt:
     """Send to the town that the settings name."""
     from gastown_mail.lifecycle.clerk import Clerk
 
@@ -78,13 +84,14 @@ def _send_from_outside(action: str, agent: str | None, to: str | None, reason: s
         url, name = town.redis_url, town.settings.town_name
         if agent != OPERATOR or not town.settings.daemon.require_incarnation:
             return send_lifecycle(
-                action, agent=agent, to=to, reason=reason, handoff=handoff, redis_url=url, town=name
-            )
+                action, agent=agent, to=to, reason=reason, handoff=handoff, request_id=request_id,
+                redis_url=url, town=name,
+            )  # fmt: skip
         # This town's inbox takes no requests from the operator: any agent could write one.
-        request_id = new_request_id()
-        element = build_element(request_id, action, agent, to=to, token="", reason=reason, handoff=handoff)
+        chosen_id = new_request_id() if request_id is None else request_id
+        element = build_element(chosen_id, action, agent, to=to, token="", reason=reason, handoff=handoff)
         Clerk(town).accept([element], trusted=True)
-        return Receipt(request_id, url, name)
+        return Receipt(chosen_id, url, name)
 
 
 def _wait(receipt: Receipt, seconds: float) -> None:

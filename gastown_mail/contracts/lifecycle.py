@@ -95,17 +95,23 @@ def new_request_id() -> str:
     return f"{time.time_ns() // 10**6:012x}-{secrets.token_hex(10)}"
 
 
-def full_context_id(incarnation: str) -> str:
-    """The id of the request for a cycle because a session's context is full: there is one per incarnation."""
-    return f"full-{incarnation}"[:64]
-
-
 def check_handoff(text: str, action: LifecycleAction) -> None:
     """Raise ValueError unless this handoff may go with this action; an empty one may go with any."""
     if text and action is not LifecycleAction.CYCLE:
         raise ValueError(f"a handoff goes only with cycle, not with {action.value}")
     if (size := len(_utf8(text, "handoff"))) > MAX_HANDOFF_BYTES:
         raise ValueError(f"the handoff has {size} bytes; the limit is {MAX_HANDOFF_BYTES}: put it in a file")
+
+
+def check_id(text: str) -> None:
+    """Raise ValueError for text that cannot be the id of a request."""
+    if not ID_PATTERN.match(text):
+        raise ValueError(f"{text[:80]!a} is not an id: expected 1 to 64 characters from A-Z a-z 0-9 _ -")
+
+
+def full_context_id(incarnation: str) -> str:
+    """The id of the request for a cycle because the context is full: one for each session."""
+    return f"full-{incarnation}"[:64]
 
 
 def check_reason(text: str) -> None:

@@ -42,12 +42,17 @@ class Rule(_Table):
     state: Annotated[AgentState, Field(description="ready, busy, asks, limited, starting or draft")]
     input: bool | None = Field(default=None, strict=True, description="true or false")
     """Whether the cursor is in an input line."""
+    cursor: bool | None = Field(default=None, strict=True, description="true or false")
+    """Whether the cursor is visible."""
     title: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """Searched in the terminal's title."""
     row: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """Searched in the cursor's row."""
+    text: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """Searched in each row of what looks like the input line."""
     above: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
-    """Searched in the last rows above the input line; without an input line the rule does not hold."""
+    """Searched in the last rows above the input line, since the last entered text; without an input line
+    the rule does not hold."""
     below: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """Searched in the rows below the input line; without an input line in the last rows of the screen."""
     lacks: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
@@ -67,6 +72,10 @@ class InputLine(_Table):
     """Whether the program draws a cursor of its own, a cell in reverse, and leaves the real one elsewhere."""
     placeholder: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """The text that the program shows in an empty line; faint text is always taken for such."""
+    entered: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """What a row begins with that shows a text that was entered earlier."""
+    scrolled: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """What the first row shows behind its text when earlier rows of the text are scrolled out of sight."""
     pasted: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """What the program shows instead of a long text that was pasted."""
     clear: _Words = Field(default=("C-u",), description="a list of tmux keys")

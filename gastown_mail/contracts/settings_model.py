@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from gastown_mail.contracts.address import NAME_PATTERN, render_template
 from gastown_mail.contracts.go_formats import parse_duration
 from gastown_mail.contracts.redis_url import redis_url_error
+from gastown_mail.contracts.shared_daemons import spared_programs
 
 DURATION_HINT = 'a duration such as "5m", "90s" or a number of seconds'
 _NAME_HINT = "a name from A-Z a-z 0-9 . _ -"
@@ -43,6 +44,11 @@ def _session(template: str) -> str:
     return template
 
 
+def _spare(entries: tuple[str, ...]) -> tuple[str, ...]:
+    spared_programs(entries)
+    return entries
+
+
 def _redis_url(url: str) -> str:
     if reason := redis_url_error(url):
         raise PydanticCustomError("redis_url", "{reason}", {"reason": reason})
@@ -58,6 +64,11 @@ _Text = Annotated[str, StringConstraints(strict=True, pattern=_TEXT)]
 _NonEmptyText = Annotated[str, StringConstraints(strict=True, pattern=_FILLED)]
 _Host = Annotated[str, StringConstraints(strict=True, pattern=_HOST)]
 _RedisUrl = Annotated[str, AfterValidator(_redis_url)]
+_Programs = Annotated[
+    tuple[_NonEmptyText, ...],
+    BeforeValidator(lambda value: re.split(r"\s*,\s*", value.strip()) if isinstance(value, str) else value),
+    AfterValidator(_spare),
+]
 
 
 def _seconds(default: float, least: float = 0.0) -> float:
@@ -133,6 +144,9 @@ class DaemonSettings(BaseModel):
     """About how many entries the events stream keeps."""
     requests_kept: _Duration = _seconds(7 * 24 * 3600.0, least=1.0)
     """How long a settled request can be looked up and revived; at least `max_request_age`."""
+    spare: _Programs = Field(default=(), description='a list such as ["mydaemon", "mytool serve", "!tmux"]')
+    """Shared daemons that are spared when the session that started them ends, besides those of the built-in
+    list below. `!tmux` takes tmux off that list, `!*` everything."""
 
 
 class RoleSettings(BaseModel):

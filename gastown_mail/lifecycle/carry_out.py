@@ -18,7 +18,7 @@ from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, Re
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.lifecycle.decision import AlreadyDone, Execute, RequestContext, Resolve, decide
 from gastown_mail.lifecycle.preflight import start_obstacle
-from gastown_mail.lifecycle.start import SessionStart, record_session
+from gastown_mail.lifecycle.start import SessionStart, record_session, record_spared
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.mail.requests import Progress
 from gastown_mail.plumbing.connections import to_fields, to_strs
@@ -252,8 +252,10 @@ class _Attempt:
     def end_session(self) -> None:
         """End the target session, and the processes that earlier attempts left behind."""
         town, agent, progress = self.town, self.context.agent, self.context.progress
+        grace, command = agent.stop_grace, agent.command
+        spared: list[str] = []
         if self.target is not None:
-            town.sessions.end(self.target, grace=agent.stop_grace)
+            spared.append(town.sessions.end(self.target, grace=grace, command=command))
             failpoint("session-ended")
             record_event(
                 town.redis, town.keys, EventName.ENDED, agent=agent.address, request=self.context.id,
@@ -263,4 +265,5 @@ class _Attempt:
         # without a session: what a crashed tmux server left running
         gone = self.context.record.incarnation if self.target is None else ""
         for token in filter(None, {progress.target_incarnation, *progress.successors, gone}):
-            town.sessions.end_orphans(token, grace=agent.stop_grace)
+            spared.append(town.sessions.end_orphans(token, grace=grace, command=command))
+        record_spared(town, agent, ", ".join(filter(None, spared)), self.context.id)

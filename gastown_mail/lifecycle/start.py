@@ -94,10 +94,12 @@ def _start_if_wanted(town: Town, lease: Lease, agent: Agent, why: str, by: str) 
     if fault := start_obstacle(town, agent):
         raise StartFailed(fault)
     record_event(town.redis, town.keys, EventName.STARTING, agent=agent.address, detail=why)
+    grace, command = agent.stop_grace, agent.command
     if session is not None:
-        town.sessions.end(session, grace=agent.stop_grace)
+        record_spared(town, agent, town.sessions.end(session, grace=grace, command=command))
     elif record.incarnation:
-        town.sessions.end_orphans(record.incarnation, grace=agent.stop_grace)
+        spared = town.sessions.end_orphans(record.incarnation, grace=grace, command=command)
+        record_spared(town, agent, spared)
     # a cycle whose successor did not come up has left its handoff for this one
     file = town.handoff_file(agent)
     handoff = file if record.successor_owed and file.exists() else None
@@ -207,7 +209,8 @@ class SessionStart:
                 # what the failed start has left must not be in the way of the next attempt
                 left = self.town.sessions.find(self.agent.session)
                 if left is not None and left.incarnation and left.dead:
-                    self.town.sessions.end(left, grace=0.0)
+                    spared = self.town.sessions.end(left, grace=0.0, command=self.agent.command)
+                    record_spared(self.town, self.agent, spared, self.request)
             else:
                 if self.automatic:
                     self._count(failed=False)
@@ -283,6 +286,14 @@ def record_session(town: Town, lease: Lease, agent: Agent, session: Session, req
         )  # fmt: skip
 
     lease.transaction(write)
+
+
+def record_spared(town: Town, agent: Agent, spared: str, request: str = "") -> None:
+    """Record the shared daemons that were spared when a session of the agent ended; nothing if "" ."""
+    if spared:
+        record_event(
+            town.redis, town.keys, EventName.SPARED, agent=agent.address, request=request, detail=spared
+        )
 
 
 def adopt_session(town: Town, agent: Agent) -> Session:

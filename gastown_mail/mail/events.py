@@ -34,6 +34,11 @@ class EventName(StrEnum):
     RECEIVED = "received", "the clerk has recorded a request", _REQUEST
     CARRYING = "carrying", "a worker has started on a request", ("agent", "request", "action", "session")
     ENDED = "ended", "the session that a request was meant for has ended", ("agent", "request", "session")
+    SPARED = (
+        "spared",
+        "shared daemons that a session had started are still running after its end",
+        ("agent", "request", "detail"),
+    )
     POSTPONED = (
         "postponed",
         "a request has to wait: nothing was started or ended; the sweep tries again",

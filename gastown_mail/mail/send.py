@@ -20,6 +20,7 @@ from gastown_mail.contracts.lifecycle import (
     FINAL_STATUSES,
     MAX_ELEMENT_BYTES,
     check_handoff,
+    check_id,
     check_reason,
     new_request_id,
     parse_action,
@@ -74,23 +75,25 @@ def send_lifecycle(
     handoff: str = "",
     redis_url: str | None = None,
     town: str | None = None,
+    request_id: str | None = None,
     environ: Mapping[str, str] = os.environ,
 ) -> Receipt:
     """Ask the daemon to `cycle`, `restart` or `shutdown` a session.
 
     `agent` is the sender, `to` the agent whose session is meant (by default the sender's own), `town` the
-    town's name. Inside a session the defaults come from its environment. Raises SettingsError if an argument
-    is wrong or missing; then nothing was sent. Raises RequestNotAccepted if Redis did not confirm the
+    town's name. Inside a session the defaults come from its environment. `request_id` is a new one by
+    default; a second request with the same id changes nothing. Raises SettingsError if an argument is wrong
+    or missing; then nothing was sent. Raises RequestNotAccepted if Redis did not confirm the
     request; then it is safe to send it again.
     """
     url = redis_url or _from_env(environ, "GASTOWN_REDIS_URL", "redis_url")
     name = town or _from_env(environ, "GASTOWN_TOWN_NAME", "town")
     asker = agent or _from_env(environ, "GASTOWN_AGENT", "agent")
     token = environ.get("GASTOWN_INCARNATION", "") if asker == environ.get("GASTOWN_AGENT") else ""
-    request_id = new_request_id()
-    element = build_element(request_id, action, asker, to=to, token=token, reason=reason, handoff=handoff)
+    chosen_id = new_request_id() if request_id is None else request_id
+    element = build_element(chosen_id, action, asker, to=to, token=token, reason=reason, handoff=handoff)
     push(url, Keys(name).inbox, element)
-    return Receipt(request_id, url, name)
+    return Receipt(chosen_id, url, name)
 
 
 def build_element(
@@ -99,6 +102,7 @@ def build_element(
     """The JSON for the inbox. Raises SettingsError."""
     try:
         chosen = parse_action(action)
+        check_id(request_id)
         check_reason(reason)
         check_handoff(handoff, chosen)
         optional = {"id": request_id, "to": to, "incarnation": token, "reason": reason, "handoff": handoff}

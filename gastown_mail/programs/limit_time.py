@@ -30,13 +30,18 @@ _CLOCK = (
     r"(?P<hour>\d{1,2})(?::(?P<minute>\d\d))?(?::\d\d)?(?:\s*(?P<half>[ap])\.?m\b\.?|(?<=:\d\d)(?!\d))"
     r"(?:\s*\(?(?P<zone>[a-z]+(?:/[a-z0-9_+-]+)+|(?:utc|gmt)[+-]\d{1,2}(?::?\d\d)?|(?-i:[A-Z]{1,4}))\b)?"
 )
+_NAMES = "|".join(_MONTHS)
 _DATE = (
-    rf"\b(?P<month>{'|'.join(_MONTHS)})(?:uary|ruary|ch|il|e|y|ust|t|tember|ober|ember)?\b\.?\s+"
+    rf"\b(?P<month>{_NAMES})(?:uary|ruary|ch|il|e|y|ust|t|tember|ober|ember)?\b\.?\s+"
     r"(?P<day>\d{1,2})(?:st|nd|rd|th)?\b(?:,?\s+(?P<year>20\d\d)\b)?"
 )
 _WEEKDAY = rf"\b(?P<weekday>{'|'.join(_WEEKDAYS)})(?:s|nes|rs|ur)?(?:day)?\b"
 _DAY = rf"(?:{_DATE}|{_WEEKDAY}|\b(?P<tomorrow>tomorrow)\b)(?:,|\s|at\b)*"
-_WHEN = re.compile(rf"(?:{_DAY})?(?<![\w:.-]){_CLOCK}|{_DATE.replace('P<', 'P<only_')}", re.I)
+_WHEN = re.compile(
+    rf"(?:{_DAY})?(?<![\w:.-]){_CLOCK}(?:\s+on\s+(?P<on_day>\d{{1,2}})\s+(?P<on_month>{_NAMES})\b)?"
+    rf"|{_DATE.replace('P<', 'P<only_')}",
+    re.I,
+)
 _UNIT = r"(?:(?:ms|[smhdw])(?![a-z])|(?:sec|min|hr|second|minute|hour|day|week)s?\b)"
 _SPAN = re.compile(
     rf"\b(?:in|after|within)\s+~?(?P<parts>(?:\d{{1,9}}(?:\.\d+)?\s*{_UNIT}[\s,]*(?:and\s+)?)+)"
@@ -89,7 +94,7 @@ def _short(unit: str) -> str:
 
 
 def _at(when: re.Match[str], seen: datetime, zone: tzinfo | None) -> datetime:
-    named = {name.removeprefix("only_"): value.lower() for name, value in when.groupdict().items() if value}
+    named = {name.split("_")[-1]: value.lower() for name, value in when.groupdict().items() if value}
     zone = _zone(when["zone"] or "") or zone
     dates = _dates(named, seen.astimezone(zone).date())
     moments = [_in_utc(datetime.combine(day, _clock(named)), zone) for day in dates]

@@ -1,5 +1,6 @@
 """What a profile makes of a screen. Pure."""
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -8,30 +9,44 @@ from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.profile import Profile, Rule
 from gastown_mail.programs.screen import Screen
 
-_MAX_LINE = 200
+_MAX_LINE = 400
+_DIALOG_ROWS = 14
 _WHITESPACE = re.compile(r"[\s\u200b]+")
 
 
 @dataclass(frozen=True)
 class Input:
-    """The input line on a screen: its first and last row, and the text in it."""
+    """The input line on a screen: its first and last row, and the text in it.
+
+    `cut`: only the end of the text is in sight.
+    """
 
     first: int
     last: int
     text: str
+    cut: bool = False
+
+    def holds(self, text: str, pasted: re.Pattern[str] | None) -> bool:
+        """Whether this is the text in it, or its end, or what stands for it; whitespace does not count."""
+        shown, wanted = _WHITESPACE.sub("", self.text), _WHITESPACE.sub("", text)
+        if self.cut:
+            return bool(shown) and wanted.endswith(shown)
+        return shown == wanted or bool(pasted and pasted.fullmatch(self.text))
 
 
 @dataclass(frozen=True)
 class Reading:
     """The state that a screen shows, the line that says so, and the input line if there is one.
 
-    `accepts`: the cursor stands at the beginning of an empty input line.
+    `accepts`: the cursor stands at the beginning of an empty input line. `rule`: the number of the profile's
+    rule that decided, from 1; 0 when none did.
     """
 
     state: AgentState
     line: str
     input: Input | None
     accepts: bool = False
+    rule: int = 0
 
 
 def read_screen(profile: Profile, screen: Screen) -> Reading:
@@ -39,9 +54,13 @@ def read_screen(profile: Profile, screen: Screen) -> Reading:
     screen = _with_cursor(profile, screen)
     entry = _find_input(profile, screen)
     accepts = bool(entry and not entry.text and entry.first == screen.y and _is_behind_sign(profile, screen))
-    for rule in profile.rules:
+    for number, rule in enumerate(profile.rules, 1):
         if line := _evidence(rule, profile, screen, entry):
-            return Reading(rule.state, line[:_MAX_LINE], entry, accepts)
+            if rule.state is AgentState.ASKS:
+                line = _question(screen) or line
+            elif rule.state is AgentState.LIMITED:
+                line = _paragraph(screen, line)
+            return Reading(rule.state, line[:_MAX_LINE], entry, accepts, number)
     if entry is None:
         last = next((row for row in reversed(screen.rows) if row.strip()), "")
         state = AgentState.UNKNOWN if last else AgentState.STARTING
@@ -60,17 +79,15 @@ def holds_text(profile: Profile, screen: Screen, text: str) -> bool:
         row = _WHITESPACE.sub("", screen.rows[screen.y][: screen.x])
         shown = _WHITESPACE.sub("", "".join(screen.rows[: screen.y])) + row
         return bool(row) and (shown.endswith(wanted) or wanted.endswith(shown))
-    entry, pasted = _find_input(profile, screen), profile.input.pasted
-    if entry is None:
-        return False
-    return _WHITESPACE.sub("", entry.text) == wanted or bool(pasted and pasted.fullmatch(entry.text))
+    entry = _find_input(profile, screen)
+    return entry is not None and entry.holds(text, profile.input.pasted)
 
 
 def context_used(profile: Profile, screen: Screen, reading: Reading) -> int | None:
     """How full the context is, in percent, as the rows around the input line say; None if they do not."""
     rows = [row for row in screen.rows if row.strip()]
     if entry := reading.input:
-        rows = _filled(screen.rows[: entry.first])[-profile.above :] + list(screen.rows[entry.last + 1 :])
+        rows = [*_filled(screen.rows[: entry.first])[-profile.above :], *screen.rows[entry.last + 1 :]]
     for pattern, is_left in ((profile.context.used, False), (profile.context.left, True)):
         found = next((match for row in reversed(rows) if pattern and (match := pattern.search(row))), None)
         if found:
@@ -93,10 +110,15 @@ def _find_input(profile: Profile, screen: Screen) -> Input | None:
         return None
     for first in range(screen.y, -1, -1):
         if match := sign.match(_padded(screen, first)):
+            # where each row of a box begins with the sign, the first one counts
+            while continued and first and all(p.match(screen.rows[first - 1]) for p in (sign, continued)):
+                first -= 1
             last = _last_row(profile, screen, first)
-            texts = [screen.text_from(first, match.end(), profile.input.placeholder)]
+            text = screen.text_from(first, match.end(), profile.input.placeholder)
+            scrolled = profile.input.scrolled.search(text) if profile.input.scrolled else None
+            texts = [text[: scrolled.start()] if scrolled else text]
             texts += [_without(continued, row) for row in screen.rows[first + 1 : last + 1]]
-            return Input(first, last, "\n".join(texts).strip())
+            return Input(first, last, "\n".join(texts).strip(), cut=bool(scrolled))
         if continued is None or not continued.match(_padded(screen, first)):
             return None
     return None
@@ -131,10 +153,12 @@ def _evidence(rule: Rule, profile: Profile, screen: Screen, entry: Input | None)
     """The line that makes the rule hold; "" when it does not."""
     if rule.input is not None and rule.input is not (entry is not None):
         return ""
+    if rule.cursor is not None and rule.cursor is not screen.cursor_visible:
+        return ""
     below = _below(profile, screen, entry)
     if rule.lacks and any(rule.lacks.search(row) for row in below):
         return ""
-    line = below[0].strip() if rule.lacks and below else ""
+    line = below[-1].strip() if (rule.lacks or rule.cursor is not None) and below else ""
     for pattern, rows in _places(rule, profile, screen, entry):
         found = next((row for row in rows if pattern.search(row)), None)
         if found is None:
@@ -151,14 +175,39 @@ def _places(
         yield rule.title, [screen.title]
     if rule.row:
         yield rule.row, screen.rows[screen.y : screen.y + 1] if screen.y >= 0 else []
+    if rule.text:
+        yield rule.text, screen.rows[entry.first : entry.last + 1] if entry else []
     if rule.above:
-        yield rule.above, _filled(screen.rows[: entry.first])[-profile.above :] if entry else []
+        yield rule.above, _above(profile, screen, entry)
     if rule.below:
         yield rule.below, _below(profile, screen, entry)
 
 
+def _above(profile: Profile, screen: Screen, entry: Input | None) -> Sequence[str]:
+    rows = _filled(screen.rows[: entry.first])[-profile.above :] if entry else []
+    entered = profile.input.entered
+    last = max((n for n, row in enumerate(rows) if entered and entered.search(row)), default=-1)
+    return rows[last + 1 :]
+
+
 def _below(profile: Profile, screen: Screen, entry: Input | None) -> Sequence[str]:
     return _filled(screen.rows[entry.last + 1 :]) if entry else _filled(screen.rows)[-profile.below :]
+
+
+def _paragraph(screen: Screen, line: str) -> str:
+    """The line with those that follow it without a blank one: narrow screens wrap what tells of a limit."""
+    rows = [row.strip() for row in screen.rows]
+    found = next((y for y in range(len(rows) - 1, -1, -1) if rows[y] == line), None)
+    if found is None:
+        return line
+    following = itertools.takewhile(bool, rows[found:])
+    return " ".join(row for row in following if not row.startswith("─"))
+
+
+def _question(screen: Screen) -> str:
+    """The last row that ends like a question; a dialog's own last row only names its keys."""
+    rows = (row.strip(" │┃|") for row in reversed(_filled(screen.rows)[-_DIALOG_ROWS:]))
+    return next((row for row in rows if row.endswith("?")), "")
 
 
 def _filled(rows: Sequence[str]) -> list[str]:

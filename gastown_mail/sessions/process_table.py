@@ -38,15 +38,18 @@ _ENTRY = b"\0GASTOWN_INCARNATION="
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A live process (not a zombie), its parent, and its process group.
+    """A live process (not a zombie), its parent, its process group and its session (the kernel's).
 
     Equal means the same pid and start time: the kernel reuses a pid, but not with the same start time.
+    `environ_at`: where its environment lies in its memory, which changes with each exec; 0 if unknown.
     """
 
     pid: int
     started: float
     parent: int = field(default=0, compare=False)
     group: int = field(default=0, compare=False)
+    session: int = field(default=0, compare=False)
+    environ_at: int = field(default=0, compare=False)
 
     def age(self) -> float:
         """Return its age in seconds."""
@@ -69,12 +72,14 @@ def read_process(pid: int) -> Process | None:
         stat = _stat(pid)
         if len(stat) < 20 or stat[0] in b"ZXx":
             return None
-        return Process(pid, float(stat[19]), parent=int(stat[1]), group=int(stat[2]))
+        parent, group, session = map(int, stat[1:4])
+        environ_at = int(stat[47]) if len(stat) > 47 else 0
+        return Process(pid, float(stat[19]), parent, group, session, environ_at)
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
             return None
-        return Process(pid, process.create_time(), process.ppid(), os.getpgid(pid))
+        return Process(pid, process.create_time(), process.ppid(), os.getpgid(pid), os.getsid(pid))
     except (OSError, psutil.Error):
         return None
 
@@ -98,6 +103,17 @@ def is_stopped(pid: int) -> bool:
         return _stat(pid)[:1] == [b"T"]
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except (OSError, psutil.Error):
+        return False
+
+
+def has_terminal(pid: int) -> bool:
+    """Return whether a process has a controlling terminal."""
+    if LINUX:
+        stat = _stat(pid)
+        return len(stat) > 4 and stat[4] != b"0"
+    try:
+        return psutil.Process(pid).terminal() is not None
     except (OSError, psutil.Error):
         return False
 
@@ -179,7 +195,7 @@ class _Entry:
     """A process as it was read at `read_at` (monotonic seconds), and its incarnation or b"".
 
     `env_readable` is false for a process that showed no environment at all, as in the middle of an exec.
-    `stable`: its environment does not change any more.
+    `stable`: its environment does not change any more, unless the program writes over it.
     """
 
     process: Process
@@ -189,13 +205,18 @@ class _Entry:
     stable: bool
 
     @classmethod
-    def read(cls, pid: int, now: float) -> "_Entry | None":
+    def read(cls, pid: int, now: float, before: "_Entry | None" = None) -> "_Entry | None":
+        """Read a process; `before` is what was read of this pid earlier."""
         # The process first: were its pid reused in between, the incarnation would be a stranger's.
         process = read_process(pid)
         if process is None:
             return None
         environ = environment(pid)
         incarnation = environ.partition(_ENTRY)[2].partition(b"\0")[0]
+        if not incarnation and before and before.process == process:
+            # Without an exec since then, the program has only written over its environment.
+            same_program = 0 < before.process.environ_at == process.environ_at
+            incarnation = before.incarnation if same_program else b""
         # The kernel's own processes (group 0) never show an environment.
         readable = environ != b"\0" or process.group == 0
         return cls(process, incarnation, now, readable, readable and process.age() >= _STABLE_AFTER)
@@ -223,9 +244,9 @@ class ProcessTable:
     def with_incarnation(self, incarnation: str) -> set[Process]:
         """Return every live process that has this incarnation in its environment."""
         wanted = incarnation.encode()
-        claimed = [entry.process for entry in self._scan().values() if entry.incarnation == wanted]
+        claimed = [entry for entry in self._scan().values() if entry.incarnation == wanted]
         # Read once more: it may have ended, or begun a program with another environment.
-        fresh = {process: _Entry.read(process.pid, 0.0) for process in claimed}
+        fresh = {before.process: _Entry.read(before.process.pid, 0.0, before) for before in claimed}
         return {p for p, entry in fresh.items() if entry and entry.process == p and entry.may_have(wanted)}
 
     def _scan(self, since: float | None = None) -> Mapping[int, _Entry]:
@@ -237,7 +258,7 @@ class ProcessTable:
                 for pid in pids():
                     entry = self._entries.get(pid)
                     if entry is None or not entry.stable or began - entry.read_at > _CACHE_SECONDS:
-                        entry = _Entry.read(pid, began)
+                        entry = _Entry.read(pid, began, entry)
                     if entry is not None:
                         entries[pid] = entry
                 # Both only now: a scan that failed halfway counts for nothing.

@@ -1,8 +1,9 @@
 """Finding and ending the processes of one incarnation: its whole tree, and nothing else.
 
 The processes of a session have its token in their environment, however they detached themselves. A process
-that dropped its environment is found as a descendant of one that did not. Signals go through a pidfd where
-the system has pidfds, else to a pid whose start time was checked just before.
+that dropped its environment is found as a descendant of one that did not, or in the same session of the
+kernel's. Shared daemons are spared (`shared_daemons`). Signals go through a pidfd where the system has
+pidfds, else to a pid whose start time was checked just before.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 
 from gastown_mail.sessions import process_table
 from gastown_mail.sessions.process_table import Process, ProcessTable
+from gastown_mail.sessions.shared_daemons import SharedDaemons
 
 _KILL_DEADLINE = 5.0
 _KILL_LOOK = 0.5
@@ -35,12 +37,14 @@ def descendants(
 ) -> set[Process]:
     """Return these processes and their live descendants. Does not include or descend into `exclude`.
 
+    What is in the session that one of them leads is a descendant too: its parents may have ended.
     `since`: a scan of the processes that began at this time (monotonic) or later is fresh enough.
     """
     waiting = list(filter(alive, roots))
     children: dict[int, list[Process]] = {}
     for process in _table.snapshot(since) if waiting else ():
-        children.setdefault(process.parent, []).append(process)
+        for pid in {process.parent, process.session}:
+            children.setdefault(pid, []).append(process)
     family: set[Process] = set()
     while waiting:
         process = waiting.pop()
@@ -78,25 +82,41 @@ def terminate_all(
     exclude: Collection[int] = (),
     terminate_last: Collection[Process] = (),
     before_kill: Callable[[], None] = lambda: None,
+    spare: SharedDaemons | None = None,
     clock: _Clock = time.monotonic,
 ) -> set[Process]:
     """End what `find` returns and all descendants; return what survived SIGKILL for _KILL_DEADLINE seconds.
 
+    Spares what is, or lives below, a daemon of `spare`, unless it was sent a signal before it detached.
+
     Sends SIGTERM (to `terminate_last` only when the others have ended), waits at most `grace` seconds, calls
     `before_kill()`, then sends SIGKILL to what is left or new. Calls `find` again after each step.
     """
-    spared = _never_signalled() | set(exclude)
+    untouched = _never_signalled() | set(exclude)
     signalled: set[Process] = set()
 
     def remaining() -> set[Process]:
         since = time.monotonic()
-        roots = {process for process in find() | signalled if process.pid not in spared}
-        living = descendants(roots, exclude=spared, since=since)
-        return {process for process in living if not _is_before_exec(process, exclude)}
+        roots = {process for process in find() | signalled if process.pid not in untouched}
+        family = descendants(roots, exclude=untouched, since=since)
+        living = {process for process in family if not _is_before_exec(process, exclude)}
+        if spare is not None:
+            spare.find(living, but=signalled)
+            living -= _below(spare, living, since) - signalled
+            spare.alone = spare.alone and not living
+        return living
 
     _terminate(remaining, signalled, terminate_last, until=clock() + grace, clock=clock)
     before_kill()
     return _kill(remaining, signalled, until=clock() + _KILL_DEADLINE, clock=clock)
+
+
+def _below(spare: SharedDaemons, living: Collection[Process], since: float) -> set[Process]:
+    """Return the shared daemons and what lives below them."""
+    if not spare.found:
+        return set()
+    inside = {process for process in living if spare.contain(process)}
+    return descendants(spare.found.keys() | inside, since=since)
 
 
 def _is_before_exec(process: Process, servers: Collection[int]) -> bool:

@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import ProcessesSurvived, SessionNotManaged, StartFailed, StateUnknown
+from gastown_mail.contracts.shared_daemons import SHARED_DAEMONS
 from gastown_mail.programs.screen import Screen
 from gastown_mail.sessions import commands, process_table, processes
 from gastown_mail.sessions.commands import SessionSpec
 from gastown_mail.sessions.foreground import is_shell
 from gastown_mail.sessions.look import read_screens
 from gastown_mail.sessions.poke import Poke, PokeOutcome
+from gastown_mail.sessions.shared_daemons import SharedDaemons
 from gastown_mail.sessions.tmux import (
     PANE_FORMAT,
     NoServer,
@@ -45,8 +47,11 @@ __all__ = ["Poke", "Session", "Sessions"]
 class Sessions:
     """The sessions of one tmux server. Methods raise StateUnknown or TmuxMissing if tmux gives no answer."""
 
-    def __init__(self, tmux: Tmux, *, sleep: Callable[[float], None] = time.sleep) -> None:
-        self.tmux = tmux
+    def __init__(
+        self, tmux: Tmux, *, spare: Sequence[str] = SHARED_DAEMONS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:  # fmt: skip
+        self.tmux, self._spare = tmux, spare
         self._sleep = sleep
         self._names: list[str] | None = None
         self._names_at = 0.0
@@ -95,11 +100,13 @@ class Sessions:
             raise StartFailed(f"session {session.name} was not adopted: {reason}")
         return adopted
 
-    def end(self, session: Session, *, grace: float) -> None:
+    def end(self, session: Session, *, grace: float, command: str = "") -> str:
         """End exactly this session and its process tree: SIGTERM, `grace` seconds, kill-session, SIGKILL.
 
-        If it has ended or was replaced, only what remains of it ends. Raises SessionNotManaged for a session
-        without a token, ProcessesSurvived if something survives SIGKILL.
+        If it has ended or was replaced, only what remains of it ends. Returns the names and pids of the
+        shared daemons that were spared, "" if there are none; what the agent's own `command` names is not
+        one. Raises SessionNotManaged for a session without a token, ProcessesSurvived if something survives
+        SIGKILL.
         """
         if not session.incarnation:
             raise SessionNotManaged(
@@ -108,11 +115,16 @@ class Sessions:
         live = self._find_target(commands.target_by_id(session.id))
         if live is not None and live.incarnation != session.incarnation:
             live = None
-        self._end_processes(session.incarnation, live, grace)
+        return str(self._end_processes(session.incarnation, live, grace, command))
 
-    def end_orphans(self, incarnation: str, *, grace: float) -> None:
-        """End the processes of an incarnation whose session is gone. Raises ProcessesSurvived."""
-        self._end_processes(incarnation, None, grace)
+    def end_orphans(self, incarnation: str, *, grace: float, command: str = "") -> str:
+        """End the processes of an incarnation whose session is gone; `command` and the errors as for `end`.
+
+        Returns the shared daemons that were spared; "" too if nothing else was left, because they were named
+        when the rest ended.
+        """
+        spare = self._end_processes(incarnation, None, grace, command)
+        return "" if spare.alone else str(spare)
 
     def capture_screen(self, session: Session, lines: int = 50) -> str:
         """Return the last lines of the screen without trailing blank ones; "" when the session is gone."""
@@ -168,10 +180,13 @@ class Sessions:
         session = self.find(spec.agent.session)
         return session if session is not None and session.incarnation == spec.incarnation else None
 
-    def _end_processes(self, incarnation: str, live: Session | None, grace: float) -> None:
+    def _end_processes(
+        self, incarnation: str, live: Session | None, grace: float, command: str
+    ) -> SharedDaemons:
         agent_process = processes.child_of(live.server, live.pid) if live and not live.dead else None
         root = {agent_process} if agent_process else set()
         server = live.server if live else self.tmux.server_pid()
+        spare = SharedDaemons(self._spare, command=command)
 
         def kill_session() -> None:
             if live is not None:
@@ -184,12 +199,14 @@ class Sessions:
             # The end of a shell around the agent would hang up on the agent, whatever its grace.
             terminate_last={p for p in root if is_shell(process_table.arguments(p.pid))},
             before_kill=kill_session,
+            spare=spare,
         )
         if survivors:
             raise ProcessesSurvived(
                 f"processes of incarnation {incarnation} survived SIGKILL: {processes.describe(survivors)}; "
                 "end them by hand, then try again"
             )
+        return spare
 
     def _kill(self, session: Session) -> None:
         kill = commands.kill(session.id, session.incarnation)
@@ -212,19 +229,21 @@ class Sessions:
         """Remove what is left of a start whose session has ended; return the error that describes it."""
         agent = spec.agent
         if session is None:
-            self.end_orphans(spec.incarnation, grace=_FAILED_START_GRACE)
+            spared = self.end_orphans(spec.incarnation, grace=_FAILED_START_GRACE, command=spec.command)
             return StartFailed(
                 f"the session of {agent.address} vanished right after its start; start it again"
+                + _still_running(spared)
             )
         if session.exit_status is None:
             self.tmux.run(*commands.reap_children())
             session = self._find_own(spec) or session
         screen = self.capture_screen(session, 2 * commands.HEIGHT).splitlines()
         last = [row for row in screen if row.strip()][-_LAST_LINES:]
-        self.end(session, grace=_FAILED_START_GRACE)
+        spared = self.end(session, grace=_FAILED_START_GRACE, command=spec.command)
         return StartFailed(
             f"the command of {agent.address} ended at once with status {session.exit_status}; "
-            f"run it by hand in {agent.work_dir} to see why. Its last lines:\n" + "\n".join(last)
+            f"run it by hand in {agent.work_dir} to see why{_still_running(spared)}. Its last lines:\n"
+            + "\n".join(last)
         )
 
     def _not_started(self, spec: SessionSpec, answer: TmuxResult) -> StartFailed:
@@ -237,11 +256,16 @@ class Sessions:
             )
         half_made = self._find_own(spec)
         if half_made is not None:
-            self.end(half_made, grace=_FAILED_START_GRACE)
+            self.end(half_made, grace=_FAILED_START_GRACE, command=spec.command)
         return StartFailed(
             f"tmux did not start session {name}: {answer.errors or 'it gives no reason'}; "
             "see gastown-mail status, then start it again"
         )
+
+
+def _still_running(spared: str) -> str:
+    """Return what to say about the shared daemons that a failed start has left."""
+    return f"; it started shared daemons, which still run: {spared}" if spared else ""
 
 
 def _session_in(lines: Iterable[str]) -> Session | None:

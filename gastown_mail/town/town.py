@@ -12,6 +12,7 @@ from gastown_mail.contracts.errors import GastownError, Postponed, StateFileErro
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.profile import Profile
 from gastown_mail.contracts.settings import Settings
+from gastown_mail.contracts.shared_daemons import spared_programs
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.mail.requests import RequestStore
 from gastown_mail.plumbing.connections import connect
@@ -45,7 +46,8 @@ class Town:
         self.agents = AgentStore(redis, self.keys)
         self.desired = DesiredStates(self.agents, settings.daemon_dir)
         self.state = TownStateStore(redis, self.keys, settings.town_root)
-        self.sessions = Sessions(Tmux(settings.tmux_socket, deadline=tmux_deadline, environ=os.environ))
+        tmux = Tmux(settings.tmux_socket, deadline=tmux_deadline, environ=os.environ)
+        self.sessions = Sessions(tmux, spare=spared_programs(daemon.spare))
         self._roster = RosterCache(settings, fallback_roster)
         self._handoff_dir = settings.handoff_dir
 

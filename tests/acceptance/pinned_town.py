@@ -16,7 +16,7 @@ from rq.serializers import JSONSerializer
 from tests.acceptance.recording import Recording, Write, connected
 from tests.support.agents import RECORDER
 from tests.support.daemon import Daemon, a_daemon
-from tests.support.processes import Process
+from tests.support.processes import Process, clean_environ, end_tmux_server
 from tests.support.wait import DEADLINE, eventually
 
 MAX, WITNESS = "gastown/crew/max", "gastown/witness"
@@ -154,6 +154,19 @@ class Run:
         self.daemon.redis.delete(full)
 
 
+@contextmanager
+def inner_tmux(socket: Path, environ: dict[str, str]) -> Iterator[None]:
+    """A tmux server that a session with this environment has started."""
+    words = ("new-session", "-d", "cat")
+    subprocess.run(
+        ["tmux", "-f", "/dev/null", "-S", socket, *words], env=clean_environ(**environ), check=True
+    )
+    try:
+        yield
+    finally:
+        end_tmux_server(str(socket))
+
+
 def recorded() -> Seen:
     """Run the town and return what it wrote and showed."""
     with a_daemon(TOML) as daemon:
@@ -192,7 +205,8 @@ def starts(run: Run) -> None:
 def asks(run: Run) -> None:
     """Have requests carried out; meanwhile the clerk is stopped once, so that elements wait."""
     own, witness = run.environment(MAX), run.environment(WITNESS)
-    run.settled(run.command("send", "cycle", "--reason", "full", "--handoff", "next", **own))
+    with inner_tmux(run.daemon.root / "inner", own):
+        run.settled(run.command("send", "cycle", "--reason", "full", "--handoff", "next", **own))
     run.seen.environment = run.environment(MAX, own["GASTOWN_INCARNATION"])
     run.seen.handoff = Path(run.seen.environment["GASTOWN_HANDOFF"]).read_text()
     names = ["show-options", "-t", "=gt-gastown-crew-max:"], ["show-options", "-s"]

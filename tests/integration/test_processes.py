@@ -3,6 +3,7 @@
 import os
 import resource
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import pytest
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.sessions import process_table, processes
 from gastown_mail.sessions.process_table import Process, ProcessTable
+from gastown_mail.sessions.shared_daemons import SharedDaemons
 from tests.support.wait import eventually
 
 Children = list["subprocess.Popen[bytes]"]
@@ -223,6 +225,7 @@ def test_psutil_gives_the_same_answers_as_procfs(
     children: Children, token: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = spawn(children, token, "sleep", "600.5")
+    has_terminal = process_table.has_terminal(process.pid)
     monkeypatch.setattr(process_table, "LINUX", False)
 
     (found,) = processes.with_incarnation(token)
@@ -230,6 +233,8 @@ def test_psutil_gives_the_same_answers_as_procfs(
     assert processes.alive(found)
     assert not processes.alive(Process(found.pid, found.started - 1))
     assert process_table.arguments(found.pid) == ["sleep", "600.5"]
+    assert process_table.has_terminal(found.pid) == has_terminal
+    assert (found.parent, found.group, found.session) == (process.parent, process.group, process.session)
     assert processes.child_of(os.getpid(), found.pid) == found
     assert processes.terminate_all(lambda: processes.with_incarnation(token), grace=5.0) == set()
 
@@ -267,6 +272,86 @@ def test_a_process_that_cannot_be_read_for_lack_of_descriptors_is_not_dead(child
             processes.alive(process)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+BLANKS = """
+import ctypes, os, signal, sys
+if os.fork():
+    os._exit(0)
+os.setsid()
+print(os.getpid(), flush=True)
+sys.stdin.read(1)
+with open("/proc/self/stat") as file:
+    start, end = map(int, file.read().rpartition(")")[2].split()[47:49])
+ctypes.memset(start, 0, end - start)
+print("blank", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.skipif(not process_table.LINUX, reason="only /proc shows it")
+def test_what_wrote_over_its_environment_after_it_was_seen_ends_too(children: Children, token: str) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", BLANKS], env={**os.environ, "GASTOWN_INCARNATION": token},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )  # fmt: skip
+    children.append(child)
+    assert child.stdin
+    assert child.stdout
+    process = process_table.read_process(int(child.stdout.readline()))
+    assert process
+    assert processes.with_incarnation(token) == {process}
+    child.stdin.write(b"x")
+    child.stdin.flush()
+    assert child.stdout.readline() == b"blank\n"
+    assert token.encode() not in process_table.environment(process.pid)
+
+    assert processes.terminate_all(lambda: processes.with_incarnation(token), grace=1.0) == set()
+
+    assert not processes.alive(process)
+
+
+def test_a_program_that_was_begun_with_another_environment_has_no_incarnation(
+    children: Children, token: str
+) -> None:
+    shell = "read -r _; exec env -i sleep 600"
+    child = subprocess.Popen(
+        ["sh", "-c", shell], env={**os.environ, "GASTOWN_INCARNATION": token}, stdin=subprocess.PIPE
+    )
+    children.append(child)
+    assert child.stdin
+    eventually(lambda: {one.pid for one in processes.with_incarnation(token)} == {child.pid})
+    child.stdin.write(b"\n")
+    child.stdin.flush()
+
+    eventually(lambda: process_table.arguments(child.pid)[:1] == ["sleep"])
+    assert processes.with_incarnation(token) == set()
+
+
+def test_a_daemon_of_the_list_that_got_a_signal_before_it_detached_is_not_spared(
+    children: Children, token: str, tmp_path: Path
+) -> None:
+    stubborn = "trap '' TERM HUP; while :; do sleep 0.05; done"
+    (tmp_path / "dockerd").symlink_to("/bin/bash")
+    line = shlex.join([str(tmp_path / "dockerd"), "-c", stubborn])
+    shell = subprocess.Popen(
+        ["sh", "-c", f"{line} & wait"], env={**os.environ, "GASTOWN_INCARNATION": token},
+        start_new_session=True,
+    )  # fmt: skip
+    children.append(shell)
+    eventually(
+        lambda: any(
+            stubborn in process_table.arguments(p.pid) and p.pid != shell.pid
+            for p in processes.with_incarnation(token)
+        )
+    )
+    spare = SharedDaemons(["dockerd"])
+
+    left = processes.terminate_all(lambda: processes.with_incarnation(token), grace=0.3, spare=spare)
+
+    assert left == set()
+    assert str(spare) == ""
+    assert processes.with_incarnation(token) == set()
 
 
 def test_a_failed_scan_is_not_cached(children: Children, token: str) -> None:

@@ -99,6 +99,35 @@ def test_the_whole_tree_ends(world: TmuxWorld, bystander: Process, command: str,
     assert world.sessions.snapshot() == {}
 
 
+def test_what_lost_its_parents_and_its_environment_ends_too(world: TmuxWorld) -> None:
+    session = world.start(f"(env -i sleep 601 &); (env -i sh -c '(sleep 602 &)'); touch up; {STAY}")
+    world.wait_for(world.folder / "up")
+    root = processes.child_of(session.server, session.pid)
+    assert root
+    eventually(lambda: len(processes.descendants([root])) == 3)
+    lost = processes.descendants([root]) - {root}
+    assert not any(process.parent == root.pid for process in lost)
+    assert processes.with_incarnation(session.incarnation) == {root}
+
+    world.sessions.end(session, grace=1.0)
+
+    assert not any(processes.alive(process) for process in lost)
+
+
+def test_what_detaches_without_its_environment_while_the_session_ends_ends_too(world: TmuxWorld) -> None:
+    """It was seen as a descendant before its parent ended."""
+    inner = f"{STUBBORN.replace('; while', '; touch up; while')}"
+    session = world.start(f"env -i setsid sh -c {shlex.quote(inner)} & sh -c 'sleep 600; :' & wait")
+    world.wait_for(world.folder / "up")
+    root = processes.child_of(session.server, session.pid)
+    assert root
+    (stubborn,) = [one for one in processes.descendants([root]) if inner in process_table.arguments(one.pid)]
+
+    world.sessions.end(session, grace=0.3)
+
+    assert not processes.alive(stubborn)
+
+
 def test_an_agent_gets_its_grace_to_clean_up(world: TmuxWorld, tmp_path: Path) -> None:
     session = world.start(
         "trap 'sleep 0.4; echo saved > saved; exit' TERM; touch up; while :; do sleep 0.05; done"
@@ -288,8 +317,8 @@ def test_the_server_lives_even_when_the_session_started_it(world: TmuxWorld) -> 
     session, other = world.start(token=token), world.start(session="other")
     assert session.server in {process.pid for process in processes.with_incarnation(token)}
 
-    world.sessions.end(session, grace=1.0)
-    world.sessions.end(session, grace=1.0)
+    assert world.sessions.end(session, grace=1.0) == ""
+    assert world.sessions.end(session, grace=1.0) == ""
 
     assert world.living()["other"] == other.incarnation
 

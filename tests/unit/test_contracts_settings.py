@@ -51,6 +51,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "log_size": 10_000_000,
         "events_kept": 10_000,
         "requests_kept": 7 * 24 * 3600,
+        "spare": (),
     }
 
 
@@ -137,6 +138,8 @@ def test_empty_variables_and_those_of_agents_are_ignored(tmp_path: Path) -> None
         ("[daemon]\nevents_kept = 0", "[daemon] events_kept = 0: expected a whole number, 1 or more"),
         ('[daemon]\nrequests_kept = "7 days"', '[daemon] requests_kept = "7 days": expected a duration'),
         ("[daemon]\nrequests_kept = 0", "requests_kept = 0.0: expected a duration"),
+        ('[daemon]\nspare = ["!tmx"]', '[daemon] spare = ["!tmx"]: expected a list such as'),
+        ('[daemon]\nspare = [""]', '[daemon] spare = "": expected a list such as'),
         ("[daemon]\nlogsize = 5", "[daemon] logsize is not a setting; did you mean log_size?"),
         (
             '[daemon]\n\nredis_url = "http://x"',

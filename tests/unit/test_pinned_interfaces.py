@@ -32,7 +32,7 @@ gastown-mail dead drop --town=DIR --json ID...
 gastown-mail dead revive --town=DIR --json ID...
 gastown-mail events --town=DIR -f/--follow -n=INT --agent=A --event=E --since=WHEN --json
 gastown-mail logs --town=DIR -n=INT:50 -f/--follow --json
-gastown-mail send ACTION --town=DIR --agent=A --to=A --reason=T --handoff=T --wait=SECONDS
+gastown-mail send ACTION --town=DIR --agent=A --to=A --reason=T --id=ID --handoff=T --wait=SECONDS
 gastown-mail poke --town=DIR AGENT [TEXT]
 gastown-mail run --town=DIR AGENT
 gastown-mail attach --town=DIR AGENT
@@ -40,6 +40,12 @@ gastown-mail pause --town=DIR [AGENT] --all
 gastown-mail resume --town=DIR [AGENT] --all
 gastown-mail clear --town=DIR AGENT
 gastown-mail adopt --town=DIR AGENT
+gastown-mail programs --town=DIR --json --agent=A --save=PATH [NAME] [FILE]
+gastown-mail hooks
+gastown-mail hooks ask PROGRAM
+gastown-mail hooks install PROGRAM --dir=DIR --yes/-y
+gastown-mail hooks show --dir=DIR
+gastown-mail hooks uninstall PROGRAM --dir=DIR --yes/-y
 gastown-mail doctor --town=DIR --json
 gastown-mail demo --deadline=SECONDS:25.0
 """
@@ -97,6 +103,7 @@ DAEMON: dict[str, tuple[object, str, object]] = {
     "log_size": (10_000_000, "1MB", 1_000_000),
     "events_kept": (10_000, "5", 5),
     "requests_kept": (604_800.0, "5", 5.0),
+    "spare": ((), "mydaemon, mytool serve,!tmux", ("mydaemon", "mytool serve", "!tmux")),
 }
 """Each key of `[daemon]`: its default, a text for its variable, and what that text means."""
 

@@ -31,7 +31,7 @@ ERRORS = {
 
 FUNCTIONS = {
     "send_lifecycle": "action, *, agent=None, to=None, reason='', handoff='', redis_url=None, town=None,"
-    " environ",
+    " request_id=None, environ",
     "load_state": "town_root",
     "save_state": "town_root, state",
     "state_file": "town_root",

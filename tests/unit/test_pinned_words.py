@@ -50,6 +50,7 @@ EVENT_FIELDS = {
     ),
     "carrying": "agent request action session",
     "ended": "agent request session",
+    "spared": "agent request detail",
     "postponed": "agent request detail",
     "revived": "agent request",
     "dropped": "agent request",
