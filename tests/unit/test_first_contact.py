@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.contracts.address import Agent
+from gastown_mail.contracts.address import DEFAULT_COMMAND, Agent
 from gastown_mail.contracts.profile import Profile
+from gastown_mail.plumbing.environment import passed_environment
 from gastown_mail.programs.first_contact import (
     UnreadableFile,
     open_questions,
     prompt_taken_by,
     root_refusal,
 )
+from gastown_mail.programs.library import built_in
 
 PROFILE = Profile.model_validate(
     {
@@ -134,3 +136,29 @@ def test_a_file_that_makes_no_sense_is_named_or_answers_nothing(tmp_path: Path, 
     [said] = asked(tmp_path)
 
     assert said == "theme" or said.startswith(f"{tmp_path}/.solver.json cannot be read")
+
+
+OF_CHILDREN = """
+    CLAUDECODE CLAUDE_CODE_CHILD_SESSION CLAUDE_CODE_ENTRYPOINT CLAUDE_CODE_EXECPATH CLAUDE_CODE_SESSION_ID
+    CLAUDE_CODE_SSE_PORT CLAUDE_EFFORT AI_AGENT CODEX_CI CODEX_MANAGED_BY_NPM CODEX_SESSION_ID CODEX_THREAD_ID
+    CODEX_TOOL_CALL_ID CODEX_SANDBOX GEMINI_CLI GEMINI_CLI_NO_RELAUNCH GEMINI_CLI_IDE_SERVER_PORT QWEN_CODE
+    QWEN_CODE_NO_RELAUNCH AGENT OPENCODE OPENCODE_PID
+""".split()
+"""What the programs set for the commands that they run: a daemon that an agent started has them."""
+
+
+@pytest.mark.parametrize("name", ["claude", "codex", "gemini", "opencode", "aider", "qwen"])
+def test_a_program_gets_proxies_and_nothing_that_a_program_set_for_its_commands(name: str) -> None:
+    proxies = ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "SSL_CERT_FILE"]
+    daemons = dict.fromkeys([*OF_CHILDREN, *proxies, "SSH_AUTH_SOCK", "GITHUB_TOKEN"], "x")
+
+    assert sorted(passed_environment(daemons, built_in()[name].env_pass, "")) == sorted(proxies)
+
+
+def test_the_default_command_is_not_run_by_root() -> None:
+    profile = built_in()["claude"]
+
+    assert root_refusal(DEFAULT_COMMAND, profile, {}) == "--dangerously-skip-permissions"
+    assert root_refusal(DEFAULT_COMMAND, profile, {"IS_SANDBOX": "1"}) == ""
+    assert prompt_taken_by("claude --mcp-config f {prompt}", profile) == "--mcp-config"
+    assert prompt_taken_by(DEFAULT_COMMAND, profile) == ""
