@@ -11,6 +11,9 @@ from gastown_mail.programs.screen import Screen
 
 _MAX_LINE = 400
 _DIALOG_ROWS = 14
+_SHOWN_TAB = "^I"
+"""How some programs show a tab."""
+
 _WHITESPACE = re.compile(r"[\s\u200b]+")
 
 
@@ -29,6 +32,8 @@ class Input:
     def holds(self, text: str, pasted: re.Pattern[str] | None) -> bool:
         """Whether this is the text in it, or its end, or what stands for it; whitespace does not count."""
         shown, wanted = _WHITESPACE.sub("", self.text), _WHITESPACE.sub("", text)
+        if "\t" in text:
+            shown = shown.replace(_SHOWN_TAB, "")
         if self.cut:
             return bool(shown) and wanted.endswith(shown)
         return shown == wanted or bool(pasted and pasted.fullmatch(self.text))
@@ -51,7 +56,7 @@ class Reading:
 
 def read_screen(profile: Profile, screen: Screen) -> Reading:
     """The state of a program that shows this screen; `unknown` when the profile has no sign for it."""
-    screen = _with_cursor(profile, screen)
+    screen = _prepared(profile, screen)
     entry = _find_input(profile, screen)
     accepts = bool(entry and not entry.text and entry.first == screen.y and _is_behind_sign(profile, screen))
     for number, rule in enumerate(profile.rules, 1):
@@ -74,7 +79,7 @@ def holds_text(profile: Profile, screen: Screen, text: str) -> bool:
     A profile whose input has no `continued` rows cannot tell where a wrapped line begins: then all that
     stands before the cursor must end with the text, or be the end of it.
     """
-    screen, wanted = _with_cursor(profile, screen), _WHITESPACE.sub("", text)
+    screen, wanted = _prepared(profile, screen), _WHITESPACE.sub("", text)
     if profile.input.continued is None:
         row = _WHITESPACE.sub("", screen.rows[screen.y][: screen.x])
         shown = _WHITESPACE.sub("", "".join(screen.rows[: screen.y])) + row
@@ -91,16 +96,19 @@ def context_used(profile: Profile, screen: Screen, reading: Reading) -> int | No
     for pattern, is_left in ((profile.context.used, False), (profile.context.left, True)):
         found = next((match for row in reversed(rows) if pattern and (match := pattern.search(row))), None)
         if found:
-            percent = min(100, round(float(found[1])))
+            percent = min(100, round(float(found[found.lastindex or 0])))
             return 100 - percent if is_left else percent
     return None
 
 
-def _with_cursor(profile: Profile, screen: Screen) -> Screen:
-    if not profile.input.drawn_cursor:
-        return screen
-    x, y = screen.reversed_cell() or (-1, -1)
-    return replace(screen, x=x, y=y)
+def _prepared(profile: Profile, screen: Screen) -> Screen:
+    """The screen with the cursor where the program draws it, and without what is beside its input line."""
+    if profile.input.drawn_cursor:
+        x, y = screen.reversed_cell() or (-1, -1)
+        screen = replace(screen, x=x, y=y)
+    if (aside := profile.input.aside) and profile.input.sign:
+        screen = screen.without_aside(aside, profile.input.sign)
+    return screen
 
 
 def _find_input(profile: Profile, screen: Screen) -> Input | None:
@@ -114,11 +122,13 @@ def _find_input(profile: Profile, screen: Screen) -> Input | None:
             while continued and first and all(p.match(screen.rows[first - 1]) for p in (sign, continued)):
                 first -= 1
             last = _last_row(profile, screen, first)
+            match = sign.match(_padded(screen, first)) or match
             text = screen.text_from(first, match.end(), profile.input.placeholder)
             scrolled = profile.input.scrolled.search(text) if profile.input.scrolled else None
             texts = [text[: scrolled.start()] if scrolled else text]
             texts += [_without(continued, row) for row in screen.rows[first + 1 : last + 1]]
-            return Input(first, last, "\n".join(texts).strip(), cut=bool(scrolled))
+            is_cut = bool(scrolled) or (first == 0 and last > 0)
+            return Input(first, last, "\n".join(texts).strip("\u200b \n"), is_cut)
         if continued is None or not continued.match(_padded(screen, first)):
             return None
     return None

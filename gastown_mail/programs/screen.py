@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 _BLANKS = " \t\n\r\v\f"
@@ -50,6 +50,14 @@ class Screen:
                 written.append(part)
         empty = not written and (faint or not drawn_cursor)
         return "" if empty else shown
+
+    def without_aside(self, aside: re.Pattern[str], sign: re.Pattern[str]) -> "Screen":
+        """The same without the group of `aside` in rows that begin with `sign`, which lose their styles."""
+        lines = list(self.lines)
+        for y, row in enumerate(self.rows):
+            if sign.match(row) and (found := aside.search(row)):
+                lines[y] = row[: found.start(1)]
+        return replace(self, lines=tuple(lines))
 
     def reversed_cell(self) -> tuple[int, int] | None:
         """The column and row of the last single cell in reverse, which a program may draw as its cursor."""
