@@ -82,8 +82,10 @@ class InputLine(_Table):
     """What the program shows instead of a long text that was pasted."""
     clear: _Words = Field(default=("C-u",), description="a list of tmux keys")
     """The keys that empty the line; pressed again until it is empty."""
-    acts: _Words = Field(default=(), description="a list of texts")
-    """What a line must not begin with, because the program takes it as a command."""
+    acts: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """Searched in a text without blanks around it: such a text would be a command of the program."""
+    suffix: str = Field(default="", strict=True, description="a text")
+    """Typed after each text, such as a blank that closes a list of completions."""
     several_lines: bool = Field(default=False, strict=True, description="true or false")
     """Whether a text may have several lines."""
     max_bytes: int = Field(default=4000, ge=1, strict=True, description="a whole number, 1 or more")
