@@ -129,8 +129,7 @@ def _find_input(profile: Profile, screen: Screen) -> Input | None:
             texts += [_without(continued, row) for row in screen.rows[first + 1 : last + 1]]
             is_cut = bool(scrolled) or (first == 0 and last > 0)
             return Input(first, last, "\n".join(texts).strip("\u200b \n"), is_cut)
-        is_blank = not screen.rows[first]
-        if continued is None or not (is_blank or continued.match(_padded(screen, first))):
+        if continued is None or not continued.match(_padded(screen, first)):
             return None
     return None
 
