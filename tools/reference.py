@@ -98,7 +98,7 @@ def profiles_page() -> str:
             Rule,
             "Each `[[programs.<name>.rules]]` is one sign of a state. All that it names must hold; the first "
             "rule that holds decides. When none does, an empty input line with the cursor at its beginning "
-            "is `ready`, one with text is `draft`, a blank screen is `starting`, and anything else `unknown`.",
+            "is `ready`, one with text is `draft`, a blank screen is `starting`, and the rest `unknown`.",
         ),
         ("## `context`", Context, "How full the program's context is, for `cycle_at`."),
         ("## `context.log`", ContextLog, "Keys are paths such as `a.b.c` into the JSON of a line."),
@@ -109,9 +109,9 @@ def profiles_page() -> str:
     return page(
         "Program profiles",
         f"A profile tells what the screen of a program means. There are profiles for {names}, and "
-        f"`{OTHER}` for all other programs. The first word of an agent's `command` chooses its profile, or its setting "
-        "`program`. In `town.toml`, `[programs.<name>]` is a profile of your own; with a name from this list, "
-        "it changes only the keys that it has. [How to mend a profile](../how-to/profiles.md) shows it.",
+        f"`{OTHER}` for all other programs. The first word of an agent's `command` chooses its profile, or "
+        "its setting `program`. In `town.toml`, `[programs.<name>]` is a profile of your own; with a name from "
+        "this list, it changes only the keys that it has. [How to mend a profile](../how-to/profiles.md) shows it.",
         "Patterns are Python regular expressions. Write them in single quotes, so that TOML leaves their "
         "backslashes alone.",
         "## `[programs.<name>]`",
