@@ -110,8 +110,9 @@ def profiles_page() -> str:
         "Program profiles",
         f"A profile tells what the screen of a program means. There are profiles for {names}, and "
         f"`{OTHER}` for all other programs. The first word of an agent's `command` chooses its profile, or "
-        "its setting `program`. In `town.toml`, `[programs.<name>]` is a profile of your own; with a name from "
-        "this list, it changes only the keys that it has. [How to mend a profile](../how-to/profiles.md) shows it.",
+        "its setting `program`. In `town.toml`, `[programs.<name>]` is a profile of your own; with a name "
+        "from this list, it changes only the keys that it has. See [How to mend a profile]"
+        "(../how-to/profiles.md).",
         "Patterns are Python regular expressions. Write them in single quotes, so that TOML leaves their "
         "backslashes alone.",
         "## `[programs.<name>]`",

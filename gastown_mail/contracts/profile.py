@@ -192,6 +192,8 @@ class Profile(_Table):
     """How many of the last rows count when there is no input line."""
     input: InputLine = Field(default=InputLine(), description="a table")
     """Where it takes text."""
+    example: str = Field(default="", strict=True, description="a command")
+    """A command with the place of the first prompt, for people."""
     resume: str = Field(default="", strict=True, description="a command")
     """The command that resumes its last conversation, for people."""
     logs: str = Field(default="", strict=True, description="a path")
