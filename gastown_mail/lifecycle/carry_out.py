@@ -14,7 +14,7 @@ from typing import Any
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import Postponed, ProcessesSurvived, StartFailed, StateUnknown
-from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, RequestStatus
+from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, RequestStatus, full_context_id
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.lifecycle.decision import AlreadyDone, Execute, RequestContext, Resolve, decide
 from gastown_mail.lifecycle.preflight import start_obstacle
@@ -159,13 +159,18 @@ class _Attempt:
         self.lease.ensure_held()
         handoff = self.write_handoff_file()
         asker = "you" if context.asker == agent.address else context.asker
-        reason = f" ({request.reason})" if request.reason else ""
+        why = f"{asker} asked for a {request.action.value}"
+        if request.incarnation and context.id == full_context_id(request.incarnation):
+            # the daemon or a hook asked, in the agent's place
+            why = "your last session's context was full"
+        if request.reason:
+            why += f" ({request.reason})"
         try:
             self.end_session()
             if not context.wants_successor:
                 return RequestStatus.DONE, f"ended {agent.session}"
             session = SessionStart(
-                town, self.lease, agent, f"{asker} asked for a {request.action.value}{reason}", handoff,
+                town, self.lease, agent, why, handoff,
                 previous_tokens=context.progress.successors, request=context.id,
                 on_new_token=lambda pipe, tokens: pipe.hset(progress, "successors", " ".join(tokens)),
             ).run()  # fmt: skip

@@ -12,6 +12,7 @@ from gastown_mail.contracts.lifecycle import full_context_id
 from gastown_mail.lifecycle import heartbeat
 from gastown_mail.lifecycle.clerk import Clerk
 from gastown_mail.mail.events import read_latest
+from gastown_mail.sessions import process_table
 from gastown_mail.town.town import Town
 from tests.integration.test_heartbeat import run_queued
 from tests.support.stage import Stage
@@ -69,7 +70,7 @@ def play(make_town: Callable[..., Town]) -> Callable[[str], Stage]:
     """Starts an agent whose program shows this text first."""
 
     def start(text: str) -> Stage:
-        command = shlex.join([sys.executable, "-S", "-c", PROGRAM, text])
+        command = shlex.join([sys.executable, "-S", "-c", PROGRAM, text]) + " {prompt}"
         stage = Stage(make_town(TOWN.replace("COMMAND", f"'''{command}'''")))
         stage.run(FAKE)
         eventually(lambda: "\n>" in stage.town.sessions.capture_screen(stage.living(FAKE)))
@@ -127,6 +128,10 @@ def test_a_cycle_is_asked_for_once_when_the_context_is_full(play: Callable[[str]
     handoff = stage.town.handoff_file(stage.agent(FAKE)).read_text()
     assert "85 % full" in handoff
     assert "a long conversation" in handoff
+    prompt = " ".join(process_table.arguments(successor.pid))
+    assert (
+        "You were started because your last session's context was full (its context is 85 % full)" in prompt
+    )
 
 
 def test_a_context_that_is_not_full_enough_is_left_alone(play: Callable[[str], Stage]) -> None:
