@@ -1,0 +1,18 @@
+"""What does not hold for a program, by program and check; each test asserts what happens instead."""
+
+NONE: dict[tuple[str, str], str] = {
+    ("codex", "status-line"): "has no status line that a command draws",
+    ("gemini", "status-line"): "has no status line that a command draws",
+    ("qwen", "status-line"): "has no status line that a command draws",
+    ("opencode", "status-line"): "has no status line that a command draws",
+    ("aider", "status-line"): "has no status line that a command draws",
+    ("opencode", "trust"): "asks for no trust",
+    ("aider", "picker"): "has no pickers",
+    ("aider", "login"): "has no login screen: without a key it goes on",
+}
+"""Checks of what a program has not."""
+
+KNOWN: dict[tuple[str, str], str] = {
+    ("aider", "first-prompt"): "takes no first prompt on its command line; give the task by a poke",
+}
+"""What is different, and a person should know."""
