@@ -90,6 +90,27 @@ class InputLine(_Table):
     """The longest text that the program takes."""
 
 
+class ContextLog(_Table):
+    """The log that the program keeps of a conversation, as JSON lines. Keys are paths such as `a.b.c`."""
+
+    files: str = Field(default="", strict=True, description="a pattern of paths")
+    """Below the program's home; `{slug}` is the work dir, its other characters than A-Z a-z 0-9 as `-`.
+
+    Has the fields of strftime for the moment of the session's start.
+    """
+    home: str = Field(default="~", strict=True, description="a folder")
+    home_variable: str = Field(default="", strict=True, description="the name of a variable")
+    """The variable that names another home."""
+    work_dir_key: str = Field(default="", strict=True, description="a path of keys")
+    """Where the first line names the work dir."""
+    used: _Words = Field(default=(), description="a list of paths of keys")
+    """Where the last line that has them tells the tokens in use; they are added up."""
+    window: int = Field(default=200_000, ge=1, strict=True, description="a whole number, 1 or more")
+    """The size of the context, in tokens."""
+    window_key: str = Field(default="", strict=True, description="a path of keys")
+    """Where the same line tells that size."""
+
+
 class Context(_Table):
     """How the fullness of the program's context is read."""
 
@@ -97,6 +118,13 @@ class Context(_Table):
     """Its group is how much is used, in percent; searched around the input line."""
     left: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """Its group is how much is left, in percent."""
+    log: ContextLog | None = Field(default=None, description="a table")
+    """Read when the screen does not tell, for agents with `cycle_at`."""
+
+    def merged_over(self, base: Self) -> Self:
+        """This table, and what `base` says where nothing is set here."""
+        log = self.log.merged_over(base.log) if self.log and base.log else self.log or base.log
+        return super().merged_over(base).model_copy(update={"log": log})
 
 
 class Profile(_Table):

@@ -96,7 +96,7 @@ def context_used(profile: Profile, screen: Screen, reading: Reading) -> int | No
     for pattern, is_left in ((profile.context.used, False), (profile.context.left, True)):
         found = next((match for row in reversed(rows) if pattern and (match := pattern.search(row))), None)
         if found:
-            percent = min(100, round(float(found[1])))
+            percent = min(100, round(float(found[found.lastindex or 0])))
             return 100 - percent if is_left else percent
     return None
 

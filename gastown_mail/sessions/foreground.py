@@ -1,7 +1,7 @@
 """What is in front in a pane: an agent's program, or a shell or an interpreter that would run a poke."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -52,6 +52,7 @@ class Foreground:
 
     def __init__(self) -> None:
         self._processes: list[Process] | None = None
+        self._children: dict[int, list[int]] | None = None
 
     def front_of(self, pid: int) -> Front | None:
         """Return what is in front on the terminal of this process, a pane's; None when it is unknown."""
@@ -77,7 +78,7 @@ class Foreground:
         `script` that passes text on; "" if there is none.
         """
         terminal, above = _stdin(pid), _ancestry(process_table.foreground_group(pid))
-        for process in descendants_in(self._all(), pid):
+        for process in self._family(pid):
             argv = process_table.arguments(process)
             if not argv or _stdin(process) != terminal:
                 continue
@@ -93,21 +94,21 @@ class Foreground:
         members = (process.pid for process in self._all() if process.group == group)
         return next(((pid, words) for pid in members if (words := process_table.arguments(pid))), (0, []))
 
+    def _family(self, pid: int) -> Iterator[int]:
+        """Yield this pid and those of its descendants."""
+        if self._children is None:
+            self._children = {}
+            for process in self._all():
+                self._children.setdefault(process.parent, []).append(process.pid)
+        waiting = [pid]
+        while waiting:
+            yield (one := waiting.pop())
+            waiting += self._children.get(one, ())
+
     def _all(self) -> list[Process]:
         if self._processes is None:
             self._processes = process_table.read_all()
         return self._processes
-
-
-def descendants_in(processes: Iterable[Process], pid: int) -> Iterator[int]:
-    """Yield this pid and those of its descendants."""
-    children: dict[int, list[int]] = {}
-    for process in processes:
-        children.setdefault(process.parent, []).append(process.pid)
-    waiting = [pid]
-    while waiting:
-        yield (one := waiting.pop())
-        waiting += children.get(one, ())
 
 
 def _ancestry(pid: int) -> set[int]:

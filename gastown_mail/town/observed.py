@@ -12,6 +12,7 @@ from gastown_mail.contracts.profile import Profile
 from gastown_mail.programs.limit_time import limit_end
 from gastown_mail.programs.reader import Reading, context_used, read_screen
 from gastown_mail.programs.screen import Screen
+from gastown_mail.programs.session_log import context_in_log
 from gastown_mail.sessions.foreground import Foreground
 from gastown_mail.sessions.poke import front_obstacle
 from gastown_mail.sessions.session import Session, Sessions
@@ -70,7 +71,7 @@ def observe_all(
     snapshot = sessions.snapshot()
     own = [snapshot[agent.session] for agent, _ in pairs if agent.session in snapshot and agent.host == host]
     screens, front = sessions.screens(one for one in own if one.incarnation), Foreground()
-    look = _Look(snapshot, screens, front, host, now, limit_wait)
+    look = _Look(snapshot, screens, front, host, now, limit_wait, sessions.tmux.environ)
     return snapshot, {agent.address: look.at(agent, profile_of(agent), record) for agent, record in pairs}
 
 
@@ -84,6 +85,7 @@ class _Look:
     host: str
     now: datetime
     limit_wait: float
+    environ: Mapping[str, str]
 
     def at(self, agent: Agent, profile: Profile, record: AgentRecord) -> Observation:
         """What is seen of this agent."""
@@ -97,7 +99,13 @@ class _Look:
                 AgentState.UNKNOWN, "its session is not managed; adopt it", active=session.activity
             )
         screen = self.screens.get(session.name)
-        return self._dated(self._of_session(session, screen, profile), record, session)
+        seen = self._dated(self._of_session(session, screen, profile), record, session)
+        log = profile.context.log
+        if agent.cycle_at is not None and seen.context is None and log and seen.state is AgentState.READY:
+            environ = {**self.environ, **agent.env}
+            used = context_in_log(log, agent.work_dir, environ, session.started_at)
+            seen = replace(seen, context=used)
+        return seen
 
     def _of_session(self, session: Session, screen: Screen | None, profile: Profile) -> Observation:
         if session.dead:

@@ -84,15 +84,17 @@ class Terminal:
     def wait(self, wanted: str | Callable[[Screen], bool], seconds: float = 20) -> Screen:
         """Wait until the screen fulfils a condition or matches a pattern, and return it.
 
-        Raises TimeoutError with the screen as it was at last.
+        Raises TimeoutError with the screen as it was at last, at once when the program has ended.
         """
         deadline = time.monotonic() + seconds
         while True:
             screen = self.screen()
             if re.search(wanted, screen.plain) if isinstance(wanted, str) else wanted(screen):
                 return screen
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"waited {seconds} s for {wanted}; title {screen.title!r}\n{screen.plain}")
+            if time.monotonic() > deadline or screen.dead:
+                raise TimeoutError(
+                    f"waited up to {seconds} s for {wanted}; title {screen.title!r}\n{screen.plain}"
+                )
             time.sleep(0.05)
 
     def settled(self, quiet: float = 0.7, seconds: float = 20) -> Screen:
@@ -122,6 +124,12 @@ class Terminal:
         """Paste a text, in brackets if the program asked for them."""
         self.tmux("load-buffer", "-b", "paste", "-", given=text)
         self.tmux("paste-buffer", *(["-p"] if bracketed else []), "-r", "-d", "-b", "paste", "-t", "agent")
+
+    def send(self, text: str) -> None:
+        """Paste a message and press Enter half a second later."""
+        self.paste(text)
+        time.sleep(0.6)
+        self.keys("Enter")
 
     def close(self) -> None:
         """End the server and with it the program."""

@@ -14,7 +14,7 @@ from tests.agents.mock_tools import ToolCall, tool_call
 
 _PATH = re.compile(r"models/(?P<model>[^/:]+):(?P<method>\w+)$")
 _SHORT_LIMIT = 120
-_TYPES = "type.googleapis.com/google.rpc"
+_SERVICE = "cloudcode-pa.googleapis.com"
 _METRIC = "generativelanguage.googleapis.com/generate_content_free_tier_requests"
 
 
@@ -41,6 +41,8 @@ def _content(exchange: Exchange, model: str, *, streamed: bool) -> None:
     script = DONE if contents and _is_result(contents[-1]) else read_script(texts[-1] if texts else "")
     if script.kind is Kind.LIMIT:
         _send_limit(exchange, script.number, model)
+    elif script.kind is Kind.ERROR and script.number == 429:
+        _send_capacity(exchange)
     elif script.kind is Kind.ERROR:
         text = "The model is overloaded. Please try again later."
         _send_error(exchange, script.number, "UNAVAILABLE", text, [])
@@ -104,19 +106,39 @@ def _joined(answers: Iterator[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _send_limit(exchange: Exchange, seconds: int, model: str) -> None:
-    """A short wait is the quota of a minute, a long one that of a day."""
-    span = "PerMinute" if seconds < _SHORT_LIMIT else "PerDay"
+    """Send a 429: with 0 for a free key's day, below two minutes for a minute, else for a subscription."""
+    retry = _detail("RetryInfo", retryDelay=f"{seconds}s")
+    if seconds >= _SHORT_LIMIT:
+        limit = f"{model} Requests per day per user per tier"
+        text = (
+            f"Quota exceeded for quota metric '{model} Requests' and limit '{limit}' of service '{_SERVICE}'."
+        )
+        _send_quota(exchange, text, [_detail("ErrorInfo", reason="QUOTA_EXHAUSTED", domain=_SERVICE), retry])
+        return
     violation = {
         "quotaMetric": _METRIC,
-        "quotaId": f"GenerateRequests{span}PerProjectPerModel-FreeTier",
+        "quotaId": f"GenerateRequestsPer{'Minute' if seconds else 'Day'}PerProjectPerModel-FreeTier",
         "quotaDimensions": {"location": "global", "model": model},
         "quotaValue": "250",
     }
-    details: list[dict[str, Any]] = [
-        {"@type": f"{_TYPES}.QuotaFailure", "violations": [violation]},
-        {"@type": f"{_TYPES}.RetryInfo", "retryDelay": f"{seconds}s"},
-    ]
     text = "You exceeded your current quota, please check your plan and billing details."
+    _send_quota(
+        exchange, text, [_detail("QuotaFailure", violations=[violation]), *([retry] if seconds else [])]
+    )
+
+
+def _send_capacity(exchange: Exchange) -> None:
+    """Send the 429 that subscriptions get since 2025; Gemini CLI waits the two hours without a word."""
+    text = "You have exhausted your capacity on this model. Your quota will reset after 2h0m0s."
+    reason = _detail("ErrorInfo", reason="QUOTA_EXHAUSTED", domain=_SERVICE)
+    _send_quota(exchange, text, [reason, _detail("RetryInfo", retryDelay="7200s")])
+
+
+def _detail(kind: str, **fields: object) -> dict[str, Any]:
+    return {"@type": f"type.googleapis.com/google.rpc.{kind}", **fields}
+
+
+def _send_quota(exchange: Exchange, text: str, details: list[dict[str, Any]]) -> None:
     _send_error(exchange, 429, "RESOURCE_EXHAUSTED", text, details)
 
 

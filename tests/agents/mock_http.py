@@ -56,9 +56,16 @@ Answer = Callable[[Exchange], bool]
 """Answers the exchange and returns True, or returns False: the path belongs to another interface."""
 
 
+def server(
+    port: int, answers: list[Answer], log: MessageLog, requests: Path | None = None
+) -> ThreadingHTTPServer:
+    """Return a server on 127.0.0.1. `requests` is a file that gets every request, to study a program."""
+    return ThreadingHTTPServer(("127.0.0.1", port), _handler(answers, log, requests))
+
+
 def serve(port: int, answers: list[Answer], log: MessageLog, requests: Path | None = None) -> None:
-    """Serve on 127.0.0.1 for ever. `requests` is a file that gets every request, to study a program."""
-    ThreadingHTTPServer(("127.0.0.1", port), _handler(answers, log, requests)).serve_forever()
+    """Serve for ever."""
+    server(port, answers, log, requests).serve_forever()
 
 
 def _handler(answers: list[Answer], log: MessageLog, requests: Path | None) -> type[BaseHTTPRequestHandler]:

@@ -70,7 +70,7 @@ def _conversation(body: dict[str, Any], texts: list[str]) -> str:
 
 def _send(exchange: Exchange, script: Script) -> None:
     if script.kind is Kind.LIMIT:
-        _send_limit(exchange, script.number)
+        _send_limit(exchange, script)
     elif script.kind is Kind.ERROR:
         error = {"type": "api_error", "message": "The mock server was asked for an error"}
         exchange.send_json({"type": "error", "error": error}, script.number)
@@ -80,26 +80,31 @@ def _send(exchange: Exchange, script: Script) -> None:
         _send_whole(exchange, script)
 
 
-def _send_limit(exchange: Exchange, seconds: int) -> None:
+def _send_limit(exchange: Exchange, script: Script) -> None:
+    error = {"type": "rate_limit_error", "message": "This request would exceed your account's rate limit."}
+    body = {"type": "error", "error": error, "request_id": "req_mock"}
+    headers = {"retry-after": str(script.number), "x-should-retry": "false"}
+    claim = script.command or "five_hour"
+    exchange.send_json(body, 429, headers | _limit_headers("rejected", claim, script.number))
+
+
+def _limit_headers(status: str, claim: str, seconds: int) -> dict[str, str]:
+    """Return the headers that tell a subscription's limits; `claim` is five_hour, seven_day, ..."""
     resets = str(int(time.time()) + seconds)
-    unified = {
-        "status": "rejected",
+    window = "5h" if claim == "five_hour" else "7d"
+    values = {
+        "status": status,
         "reset": resets,
-        "representative-claim": "five_hour",
-        "5h-status": "rejected",
-        "5h-reset": resets,
-        "5h-utilization": "1.0",
-        "7d-status": "allowed",
-        "7d-reset": str(int(resets) + 86400),
-        "7d-utilization": "0.4",
+        "representative-claim": claim,
+        f"{window}-status": status,
+        f"{window}-reset": resets,
+        f"{window}-utilization": "1.0" if status == "rejected" else "0.93",
+        f"{window}-surpassed-threshold": "0.9",
         "fallback-percentage": "0.5",
         "overage-status": "rejected",
         "overage-disabled-reason": "org_level_disabled",
     }
-    headers = {f"anthropic-ratelimit-unified-{name}": value for name, value in unified.items()}
-    error = {"type": "rate_limit_error", "message": "This request would exceed your account's rate limit."}
-    body = {"type": "error", "error": error, "request_id": "req_mock"}
-    exchange.send_json(body, 429, {"retry-after": str(seconds), "x-should-retry": "false", **headers})
+    return {f"anthropic-ratelimit-unified-{name}": value for name, value in values.items()}
 
 
 def _head(exchange: Exchange, script: Script) -> dict[str, Any]:
@@ -121,7 +126,8 @@ def _head(exchange: Exchange, script: Script) -> dict[str, Any]:
 def _stream(exchange: Exchange, script: Script) -> None:
     pieces = script.stream()
     first = next(pieces, None)  # a silent answer waits here, before the head of its answer
-    exchange.begin_events({"request-id": "req_mock"})
+    near = _limit_headers("allowed_warning", "five_hour", script.near) if script.near else {}
+    exchange.begin_events({"request-id": "req_mock", **near})
     _event(exchange, "message_start", message=_head(exchange, script))
     if first is not None:
         _event(exchange, "content_block_start", index=0, content_block={"type": "text", "text": ""})

@@ -22,7 +22,7 @@ def answer(exchange: Exchange) -> bool:
     """Answer a request of this interface."""
     if (exchange.method, exchange.path) != ("POST", "/v1/responses"):
         return False
-    if not exchange.body.get("tools"):  # asks for a title of the session
+    if exchange.body.get("text", {}).get("format"):  # asks for a title of the session, as JSON
         _send(exchange, Script(pieces=((0.0, '{"title": "Mock session"}'),)))
         return True
     items = exchange.body.get("input", [])
@@ -67,18 +67,21 @@ def _send_limit(exchange: Exchange, seconds: int) -> None:
         "resets_at": int(time.time()) + seconds,
         "resets_in_seconds": seconds,
     }
-    headers = {
-        "x-codex-primary-used-percent": "100.0",
+    exchange.send_json({"error": error}, 429, _limit_headers(100, seconds))
+
+
+def _limit_headers(percent: int, seconds: int) -> dict[str, str]:
+    return {
+        "x-codex-primary-used-percent": str(percent),
         "x-codex-primary-window-minutes": "300",
-        "x-codex-primary-reset-at": str(error["resets_at"]),
+        "x-codex-primary-reset-at": str(int(time.time()) + seconds),
     }
-    exchange.send_json({"error": error}, 429, headers)
 
 
 def _stream(exchange: Exchange, script: Script) -> None:
     pieces = script.stream()
     first = next(pieces, None)  # a silent answer waits here, before the head of its answer
-    exchange.begin_events()
+    exchange.begin_events(_limit_headers(92, script.near) if script.near else {})
     identity = f"resp_{uuid.uuid4().hex[:24]}"
     _event(exchange, "response.created", response={"id": identity, "object": "response", "output": []})
     if first is not None:

@@ -4,7 +4,8 @@ A keyword stands at the beginning of any line of the message; the first line tha
 
     SLOW n        streams for n seconds
     SILENT n      sends no byte for n seconds, then answers
-    LIMIT [n]     the usage limit of a subscription, reset in n seconds (default 3600)
+    LIMIT [n [w]] the usage limit of a subscription, reset in n seconds (default 3600); w names the window
+    NEAR [n]      OK, and the limit is said to be near, reset in n seconds
     ERROR [code]  an error of the server (default 500)
     LINES n       n lines of text at once
     TOKENS n      OK, and the context is said to hold n tokens
@@ -24,7 +25,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-_KEYWORD = re.compile(r"^[ \t]*(SLOW|SILENT|LIMIT|ERROR|LINES|TOKENS|TOOL|CALL)\b[ \t]*(.*)$", re.MULTILINE)
+_KEYWORD = re.compile(
+    r"^[ \t]*(SLOW|SILENT|LIMIT|NEAR|ERROR|LINES|TOKENS|TOOL|CALL)\b[ \t]*(.*)$", re.MULTILINE
+)
 _PIECE_SECONDS = 0.2
 
 
@@ -42,12 +45,14 @@ class Kind(StrEnum):
 class Script:
     """One answer. `pieces` is text, with the seconds to wait before each.
 
-    `number` is the seconds of a limit, the status of an error, or the tokens in use (0: count them).
+    `number` is the seconds of a limit, the status of an error, or the tokens in use (0: count them); `near`
+    is the seconds to the reset of a limit that is near (0: none).
     """
 
     kind: Kind = Kind.TEXT
     pieces: tuple[tuple[float, str], ...] = ()
     number: int = 0
+    near: int = 0
     command: str = ""
     tool: str = ""
     arguments: str = "{}"
@@ -87,7 +92,9 @@ def read_script(message: str) -> Script:
         case "TOKENS":
             return Script(pieces=((0.0, f"OK {digest(message)}"),), number=int(_number(rest, 1000)))
         case "LIMIT":
-            return Script(Kind.LIMIT, number=int(_number(rest, 3600)))
+            return Script(Kind.LIMIT, number=int(_number(rest, 3600)), command=rest.partition(" ")[2])
+        case "NEAR":
+            return Script(pieces=((0.0, f"OK {digest(message)}"),), near=int(_number(rest, 3600)))
         case "ERROR":
             return Script(Kind.ERROR, number=int(_number(rest, 500)))
         case "TOOL":

@@ -44,9 +44,10 @@ def isolate() -> None:
         os.execvp(argv[0], argv)
 
 
-def end_others() -> list[str]:
+def end_others(spare: tuple[str, ...] = ()) -> list[str]:
     """Kill what else lives in this namespace (daemons that a program left), and return their commands.
 
+    A process with a text of `spare` in its command is left alone.
     Raises RuntimeError outside of a namespace of one's own.
     """
     if not only_loopback():
@@ -56,8 +57,10 @@ def end_others() -> list[str]:
     for process in psutil.process_iter():
         with contextlib.suppress(OSError, psutil.Error):
             if process.pid not in mine and _network(process.pid) == _network(os.getpid()):
-                ended.append(" ".join(process.cmdline()))
-                process.kill()
+                command = " ".join(process.cmdline())
+                if not any(text in command for text in spare):
+                    process.kill()
+                    ended.append(command)
     return ended
 
 

@@ -5,12 +5,11 @@ network namespace that has only `lo`, each scene with a home of its own.
 """
 
 import argparse
-import platform
 import sys
 from types import ModuleType
 
 from tests.agents import scenes_aider, scenes_gemini, scenes_opencode, scenes_qwen, scenes_shell
-from tests.agents.namespace import isolate
+from tests.agents.namespace import end_others, isolate
 from tests.agents.programs_b import PROGRAMS_B
 from tests.agents.stage import Scene, Stage, mock_server
 
@@ -37,12 +36,14 @@ def scenes(module: ModuleType) -> dict[str, Scene]:
 def play(name: str, scene: Scene) -> str:
     """Play one scene and return what went wrong, or nothing."""
     program = PROGRAMS_B.get(name)
-    stage = Stage(name, program, program.version if program else platform.release())
+    stage = Stage(name, program, program.version if program else "any")
     try:
         scene(stage)
     except TimeoutError as error:
         return str(error)
     finally:
+        stage.end()
+        end_others(spare=("tests.agents.mock_model",))  # Gemini CLI outlives its terminal
         stage.close()
     return ""
 

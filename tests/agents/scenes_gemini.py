@@ -12,12 +12,7 @@ def _ready(stage: Stage, *argv: str, width: int = 200, height: int = 50, **envir
     stage.prepare()
     stage.begin(*argv, width=width, height=height, **environment)
     stage.terminal.wait(_EMPTY)
-    stage.terminal.settled()
-
-
-def _settings(stage: Stage, **more: object) -> None:
-    file = stage.place.home / ".gemini/settings.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | more))
+    stage.terminal.settled(quiet=2)
 
 
 def starting(stage: Stage) -> None:
@@ -35,7 +30,7 @@ def transcript(stage: Stage) -> None:
     stage.terminal.wait("OK [0-9a-f]{12}")
     stage.save("ready-answered", "after one answer")
     stage.send("1. read the mail")
-    stage.terminal.wait("read the mail[^$]*OK [0-9a-f]{12}")
+    stage.terminal.wait(r"read the mail[\s\S]*OK [0-9a-f]{12}")
     stage.save("ready-numbered", "after a message that begins with 1.")
     stage.send("LINES 120")
     stage.terminal.wait("line 120 of 120")
@@ -55,7 +50,8 @@ def transcript(stage: Stage) -> None:
 
 def drafts(stage: Stage) -> None:
     """What a person may leave in the input line."""
-    terminal = (_ready(stage), stage.terminal)[1]
+    _ready(stage)
+    terminal = stage.terminal
     terminal.type("please look at the")
     stage.save("draft-letters", "typed and not sent")
     terminal.keys("Home")
@@ -90,7 +86,7 @@ def drafts(stage: Stage) -> None:
     stage.save("draft-pasted-chars", "600 characters pasted and not sent", "Pasted Text")
     terminal.keys("C-u")
     terminal.type("?")
-    stage.save("draft-help", "after ? on the empty line: the list of keys is open", "hortcuts")
+    stage.save("draft-help", "after ? on the empty line: the list of keys is open", "Shortcuts See")
     terminal.keys("Escape")
     terminal.keys("C-r")
     stage.save("draft-search", "after Ctrl-R: search in the history")
@@ -112,7 +108,7 @@ def busy(stage: Stage) -> None:
     stage.terminal.wait("piece 30 of")
     stage.terminal.settled()
     stage.send("ERROR 503")
-    time.sleep(1.5)
+    time.sleep(8)
     stage.save("busy-retry", "the server answers 503 and the request is tried again", "esc to cancel")
 
 
@@ -157,7 +153,6 @@ def pickers(stage: Stage) -> None:
         ("auth", "authenticate"),
         ("settings", "Settings"),
         ("editor", "ditor"),
-        ("resume", "ession"),
         ("permissions", "rust"),
     ):
         stage.terminal.type(f"/{command} ")
@@ -193,11 +188,56 @@ def first_start(stage: Stage) -> None:
 def limits(stage: Stage) -> None:
     """A quota is used up."""
     _ready(stage)
-    stage.send("LIMIT 3600")
-    stage.save("limited-day", "429 of a daily quota, to be tried again in an hour", "limit|quota", 60)
+    stage.send("LIMIT 7200")
+    stage.save(
+        "limited-subscription", "the quota of a subscription is used up, two hours to go", "resets at", 60
+    )
+    time.sleep(2)
+    stage.save("limited-subscription-later", "the same two seconds later")
+    stage.terminal.keys("Down", "Down", "Up")
+    stage.save("limited-subscription-stop", "the same, the cursor on another answer")
+
+
+def daily_limit(stage: Stage) -> None:
+    """The daily quota of a free key is used up."""
+    _ready(stage)
+    stage.send("LIMIT 0")
+    stage.save(
+        "asks-limit-day", "the daily quota of a free key is used up: no time is said", "limit reached", 60
+    )
+    stage.terminal.keys("Down")
+    stage.terminal.keys("Enter")
+    stage.terminal.wait(lambda screen: "Ready" in screen.title)
+    stage.save("ready-limit-stopped", "the dialog was answered with Stop")
+
+
+def quiet_limits(stage: Stage) -> None:
+    """Limits of which the screen says nothing: the request is tried again when its time has come."""
+    _ready(stage)
+    stage.terminal.settled(quiet=3)
+    stage.send("LIMIT 20")
+    time.sleep(6)
+    stage.save(
+        "busy-limit-minute", "a quota of a minute: the request is tried again by itself", "esc to cancel"
+    )
     stage.terminal.keys("Escape")
-    time.sleep(1)
-    stage.save("limited-day-after", "after the dialog was closed")
+    stage.terminal.wait("cancelled")
+    stage.send("ERROR 429")
+    time.sleep(15)
+    stage.save(
+        "busy-limit-capacity", "a subscription's quota for two hours: not a word of it", "esc to cancel"
+    )
+
+
+def after_resume(stage: Stage) -> None:
+    """A session that was resumed."""
+    _ready(stage)
+    stage.send("hello there")
+    stage.terminal.wait("OK [0-9a-f]{12}")
+    stage.terminal.settled()
+    stage.begin("--resume")
+    stage.terminal.wait(_EMPTY)
+    stage.save("ready-resumed", "started with --resume")
 
 
 def small(stage: Stage) -> None:
@@ -208,5 +248,5 @@ def small(stage: Stage) -> None:
     stage.save("busy-streaming-small", "an answer is coming in, 100 by 30", "piece 5 of")
     stage.terminal.wait("piece 15 of")
     stage.terminal.settled()
-    stage.send("TOOL echo finished")
+    stage.send("TOOL touch finished")
     stage.save("asks-permission-small", "asks whether a shell command may run, 100 by 30", "Allow once")

@@ -15,10 +15,11 @@ from tests.agents.programs import Place, Program
 
 SCREENS = Path(__file__).parent / "screens"
 _PORT = 8123
+_RESTLESS = ("busy", "starting")
 
 
 class Stage:
-    """Where one scene plays: `begin` starts a program, `terminal` is its pane, `save` records what it shows."""
+    """Where one scene plays: `begin` starts a program, `terminal` is its pane, `save` records a screen."""
 
     def __init__(self, name: str, program: Program | None, version: str) -> None:
         self._name, self._program, self._version = name, program, version
@@ -42,7 +43,8 @@ class Stage:
     def begin(self, *argv: str, width: int = 200, height: int = 50, **environment: str) -> Terminal:
         """Start the program with these arguments; without a program `argv` is the whole command."""
         self.end()
-        command, env = list(argv), {"HOME": str(self.place.home), "PATH": "/usr/bin:/bin", "LANG": "C.UTF-8"}
+        command, env = list(argv), {"HOME": str(self.place.home), "PATH": "/usr/bin:/bin"}
+        env |= {"LANG": "C.UTF-8", "TERM": "screen-256color"}
         if self._program is not None:
             command, env = self._program.command(*argv), self._program.full_environment(self.place)
         self._terminal = Terminal(command, env | environment, self.place.work, width=width, height=height)
@@ -60,9 +62,14 @@ class Stage:
         shutil.rmtree(self._home, ignore_errors=True)
 
     def save(self, name: str, note: str, wanted: str | None = None, seconds: float = 20) -> None:
-        """Record the screen as `name` (its first word is the state): the first that shows `wanted`, or the next
-        that has come to rest."""
-        screen = self.terminal.wait(wanted, seconds) if wanted else self.terminal.settled(seconds=seconds)
+        """Record the screen as `name`, of which the first word is the state.
+
+        It is a screen that has come to rest, after `wanted` was seen if that is given. A program that is busy
+        or starting does not rest: there it is the first screen that shows `wanted`.
+        """
+        screen = self.terminal.wait(wanted, seconds) if wanted else None
+        if screen is None or name.partition("-")[0] not in _RESTLESS:
+            screen = self.terminal.settled(seconds=seconds)
         folder = SCREENS / self._name
         folder.mkdir(parents=True, exist_ok=True)
         text = screen.record(self._name, self._version, name.partition("-")[0], note)
