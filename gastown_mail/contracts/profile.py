@@ -39,7 +39,7 @@ class _Table(BaseModel):
 class Rule(_Table):
     """One sign of a state. Every pattern that is set must be found; the first rule that holds decides."""
 
-    state: Annotated[AgentState, Field(description="ready, busy, asks, limited, starting or draft")]
+    state: Annotated[AgentState, Field(description="ready, busy, asks, limited, starting, draft or ended")]
     input: bool | None = Field(default=None, strict=True, description="true or false")
     """Whether the cursor is in an input line."""
     cursor: bool | None = Field(default=None, strict=True, description="true or false")

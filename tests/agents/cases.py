@@ -19,7 +19,7 @@ def _nothing(place: Place) -> None:
 
 @dataclass(frozen=True)
 class Opened:
-    """A box that opens when the program starts: after `change`, with `env`, and after a person has said `say`."""
+    """What opens a box when the program starts: a change of its files, variables, what a person says then."""
 
     change: Change = _nothing
     env: Mapping[str, str] = field(default_factory=dict)
@@ -32,8 +32,8 @@ class Case:
 
     `arguments`: with these its tools ask; `free`: with these they run at once, after the change `allow`.
     `asks`: a message after which the model wants to make the file `allowed`. `quits`: the ways in which a
-    person ends it, with the exit status. `picker`: what a person types to open one. `limit`: what keeps a usage limit from opening
-    a box.
+    person ends it, with the exit status. `picker`: what a person types to open one. `limit`: what keeps a
+    usage limit from opening a box.
     """
 
     program: Program
@@ -146,7 +146,7 @@ CASES = {
             CODEX,
             arguments="--no-daemon {prompt}",
             free="--no-daemon --dangerously-bypass-approvals-and-sandbox {prompt}",
-            quits={"/quit": 0, "C-d": 0, "C-c C-c": 0},
+            quits={"/quit": 0, "C-d": 0},
             asks=f"CALL exec_command {json.dumps(_ESCALATED)}",
             picker="/model",
             trust=Opened(_codex_forgets_the_folder),

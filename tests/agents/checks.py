@@ -5,7 +5,7 @@ CHECKS = {
     "100-pokes": "100 pokes to the idle agent arrive once each, unmangled",
     "5-kb": "a poke of 5 KB arrives whole",
     "100-lines": "a poke of 100 lines arrives whole",
-    "first-characters": "a poke that begins with `1.` `/` `!` `#` `@` arrives as text or is refused; no command runs",
+    "first-characters": "a poke that begins with `1.` `/` `!` `#` `@` arrives as text or is refused",
     "silent": "while it waits for the model: held",
     "streaming": "while the answer streams: held",
     "tool": "while its tool runs: held",

@@ -27,13 +27,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Keep the tests of a program together, when several processes share the work."""
     for item in items:
-        if case := _case(item):
+        if item.config.pluginmanager.has_plugin("xdist") and (case := _case(item)):
             item.add_marker(pytest.mark.xdist_group(case.name))
 
 
 def _case(item: pytest.Item) -> Case | None:
     spec = getattr(item, "callspec", None)
-    return spec.params.get("case") if spec else None
+    case = spec.params.get("case") if spec else None
+    return case if isinstance(case, Case) else None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -81,9 +82,7 @@ def agent(shared: AgentTown) -> AgentTown:
 
 
 @pytest.fixture
-def start(
-    case: Case, tmp_path: Path, make_town: Callable[[str], Town]
-) -> Iterator[Callable[..., AgentTown]]:
+def start(case: Case, tmp_path: Path, make_town: Callable[[str], Town]) -> Iterator[Callable[..., AgentTown]]:
     """Starts an agent of its own for one test, after a change of its files."""
     with ExitStack() as places:
 

@@ -12,7 +12,18 @@ NONE: dict[tuple[str, str], str] = {
 }
 """Checks of what a program has not."""
 
+_ASKS = "runs a command only after a person has said yes"
+
 KNOWN: dict[tuple[str, str], str] = {
+    ("codex", "stopped"): "takes no notice of Ctrl-Z; another way of stopping it is seen",
+    ("gemini", "stopped"): "takes no notice of Ctrl-Z; another way of stopping it is seen",
+    ("qwen", "stopped"): "takes no notice of Ctrl-Z; another way of stopping it is seen",
+    ("aider", "stopped"): "takes no notice of Ctrl-Z; another way of stopping it is seen",
+    ("aider", "tool"): _ASKS,
+    ("aider", "cycle"): _ASKS,
+    ("aider", "restart"): _ASKS,
+    ("aider", "shutdown"): _ASKS,
+    ("aider", "tree"): _ASKS,
     ("aider", "first-prompt"): "takes no first prompt on its command line; give the task by a poke",
 }
 """What is different, and a person should know."""

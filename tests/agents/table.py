@@ -40,9 +40,9 @@ class Outcomes:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the worst outcome of a cell."""
         cell = dict(report.user_properties).get(CELL)
-        if cell is None or (report.passed and report.when != "call"):
+        if not isinstance(cell, list | tuple) or (report.passed and report.when != "call"):
             return
-        check, program, version = cell
+        check, program, version = map(str, cell)
         self.versions[program] = version
         outcome = YES if report.passed else SKIPPED if report.skipped else NO
         if report.skipped and (program, check) not in NONE:

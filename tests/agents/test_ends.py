@@ -9,6 +9,7 @@ import pytest
 
 from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.sessions import process_table
+from gastown_mail.town.observed import Observation
 from tests.agents.agent_town import AgentTown
 from tests.agents.cases import Case
 from tests.agents.known import KNOWN
@@ -23,6 +24,10 @@ def in_front(agent: AgentTown) -> list[psutil.Process]:
     return [one for one in (root, *root.children(recursive=True)) if os.getpgid(one.pid) == group]
 
 
+def is_ended_with(status: int) -> Callable[[Observation], bool]:
+    return lambda seen: seen.in_words().startswith(f"ended: exit {status}")
+
+
 @pytest.mark.check("exit")
 def test_an_exit_is_seen(case: Case, agent: AgentTown) -> None:
     for number, (way, status) in enumerate(case.quits.items()):
@@ -30,7 +35,7 @@ def test_an_exit_is_seen(case: Case, agent: AgentTown) -> None:
             agent.start_anew()
         agent.say(way) if way.startswith("/") else agent.press(*way.split())
 
-        agent.wait_until_seen(lambda seen: seen.in_words().startswith(f"ended: exit {status}"))
+        agent.wait_until_seen(is_ended_with(status))
         assert agent.poke() == "held: its program has ended"
 
 
@@ -47,9 +52,12 @@ def test_a_stopped_program_is_seen(case: Case, agent: AgentTown) -> None:
     agent.press("C-z")
     if (case.name, "stopped") in KNOWN:
         agent.settle()
-        assert agent.seen().state is AgentState.READY
+        agent.wait_for(AgentState.READY)
         os.killpg(process_table.foreground_group(agent.live.pid), signal.SIGSTOP)
 
-    agent.wait_until_seen(lambda seen: seen.state is AgentState.ENDED and "is stopped" in seen.line)
-    assert "is stopped; attach and continue it with fg, or restart the agent" in agent.poke()
+    agent.wait_until_seen(lambda seen: seen.state is AgentState.ENDED)
+    outcome = agent.poke()
+    assert outcome.startswith("held: ")
+    assert "stopped; " in outcome
+    assert "restart the agent" in outcome
     agent.start_anew()

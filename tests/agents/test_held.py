@@ -129,7 +129,6 @@ def test_a_status_line_that_ticks_keeps_nobody_from_poking(start: Callable[..., 
     agent = start(Opened(claude_ticks), daemon="fresh_after = 3")
     agent.wait_for(AgentState.READY)
 
-
     def poked() -> bool:
         agent.heartbeat()
         return HEARTBEAT in agent.received()

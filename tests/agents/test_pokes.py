@@ -11,7 +11,10 @@ from tests.agents.known import KNOWN
 
 pytestmark = pytest.mark.timeout(240)
 
-SPECIAL = """it's "quoted", $(touch ran) `touch ran` $HOME ${x} %s \\n \\ ; | & > ran < ( ) * ? [a] {b} # ~ ! grüße 漢字 🙂"""
+SPECIAL = (
+    """it's "quoted", $(touch ran) `touch ran` $HOME ${x} %s \\n \\ ; | & > ran < ( ) * ? [a] {b} # ~ !"""
+    " grüße 漢字 🙂"
+)
 PARAGRAPH = f"{SPECIAL}\nsecond line: {SPECIAL}\n"
 HUNDRED = [f"poke {n}: {SPECIAL}" for n in range(100)]
 
