@@ -24,7 +24,7 @@ from gastown_mail.plumbing.environment import without_town
 PICTURE = Path(__file__).parents[1] / "docs" / "picture.svg"
 WIDTH = 118
 DEADLINE = 60.0
-ALIVE_WAIT, LOOK_PAUSE = 20.0, 0.2
+READY_WAIT, LOOK_PAUSE = 20.0, 0.2
 
 TOWN = """\
 town_name = "mytown"
@@ -94,11 +94,11 @@ def main() -> None:
 
 @contextmanager
 def a_town(folder: Path) -> Iterator[None]:
-    """A town in the folder whose agents are all alive; its daemon ends with the block."""
+    """A town in the folder whose agents are all ready; its daemon ends with the block."""
     (folder / "town.toml").write_text(TOWN.replace("{folder}", str(folder)))
     said("gastown-mail start", folder)
-    until = time.monotonic() + ALIVE_WAIT
-    while said("gastown-mail agents", folder).count("alive") < TOWN.count("[agents."):
+    until = time.monotonic() + READY_WAIT
+    while said("gastown-mail agents", folder).count("ready") < TOWN.count("[agents."):
         if time.monotonic() > until:
             raise TimeoutError("the agents of the picture's town did not come up")
         time.sleep(LOOK_PAUSE)

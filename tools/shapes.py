@@ -17,7 +17,7 @@ def tables(model: type[BaseModel]) -> Iterator[str]:
     for name, part in schema.get("$defs", {}).items():
         yield f"## {name}"
         yield str(part["description"])
-        yield _table(part)
+        yield _table(part) if "properties" in part else _kind(part)
 
 
 def _table(schema: Schema) -> str:

@@ -32,25 +32,35 @@ def print_json(document: object) -> None:
     click.echo(json.dumps(document, ensure_ascii=False, indent=2, default=str))
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None) -> str:
-    """Format rows as columns under headings; the last cell of a row is wrapped to `width`.
+def table(
+    headings: Sequence[str], rows: Sequence[Sequence[object]], width: int | None = None, *, cut: bool = False
+) -> str:
+    """Format rows as columns under headings; the last cell of a row is wrapped to `width`, or `cut` to it.
 
-    The default width is the terminal's. Without a terminal nothing is wrapped.
+    The default width is the terminal's. Without a terminal nothing is wrapped or cut.
     """
     limit = width or _screen_width()
     cells = [[strip_controls(cell) for cell in row] for row in (headings, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(headings) - 1)]
-    return "\n".join(_row(row, widths, limit) for row in cells)
+    return "\n".join(_row(row, widths, limit, cut) for row in cells)
 
 
-def _row(cells: Sequence[str], widths: Sequence[int], limit: int | None) -> str:
+def _row(cells: Sequence[str], widths: Sequence[int], limit: int | None, cut: bool) -> str:
     head = "".join(cell.ljust(size) + _GAP for cell, size in zip(cells, widths, strict=False))
     if limit is None or len(head + cells[-1]) <= limit:
         return (head + cells[-1]).rstrip()
-    if limit - len(head) >= _MIN_LAST_COLUMN:
+    fits_beside = limit - len(head) >= _MIN_LAST_COLUMN
+    if cut:
+        room = limit - (len(head) if fits_beside else 2 * len(_GAP))
+        cells = [*cells[:-1], _cut(cells[-1], room)]
+    if fits_beside:
         return wrap(head + cells[-1], len(head), limit)
     below = textwrap.indent(wrap(cells[-1], 0, limit - 2 * len(_GAP)), 2 * _GAP)
     return "\n".join(part for part in (wrap(head.rstrip(), len(_GAP), limit), below.rstrip()) if part)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1].rstrip() + "…"
 
 
 def wrap(line: str, indent: int, width: int | None = None) -> str:

@@ -22,6 +22,7 @@ from gastown_mail.cli.options import (
     town_option,
 )
 from gastown_mail.cli.output import print_json, strip_controls, table
+from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.status.collect import StatusCollector, collect_report
 from gastown_mail.status.explain import explain_agent
 from gastown_mail.status.health import all_problems, format_short
@@ -37,6 +38,7 @@ from gastown_mail.status.model import (
 
 EXIT_CODES = {"running": 0, "stopped": 3, "degraded": 4}
 _COLOURS = {"running": "green", "stopped": "yellow", "degraded": "red"}
+_STATES = (*OBSERVED, *(state.value for state in AgentState if state not in OBSERVED))
 _UNKNOWN = "unknown"
 _WIDTH = 80
 _ENTER, _HOME, _LEAVE = "\x1b[?1049h\x1b[?25l", "\x1b[H\x1b[J", "\x1b[?25h\x1b[?1049l"
@@ -69,23 +71,23 @@ def status(as_json: bool, watch: bool, interval: float) -> int:
 @json_option
 @agent_option
 @click.option(
-    "--status", "observed", type=click.Choice(OBSERVED), help="Show only agents in this observed state."
+    "--status", "state", type=click.Choice(_STATES), help="Show only agents in this observed state."
 )
-def agents(as_json: bool, agent: str | None, observed: str | None) -> None:
+def agents(as_json: bool, agent: str | None, state: str | None) -> None:
     """List the agents with their desired and observed states."""
     collector = StatusCollector(load())
     roster = collector.town.roster()
     only = roster.resolve(agent).address if agent else None
     rows = [
         row for row in collector.agents(roster)
-        if only in (None, row.agent) and observed in (None, row.observed)
+        if only in (None, row.agent) and state in (None, row.observed, row.state)
     ]  # fmt: skip
     if as_json:
         print_json([row.model_dump(mode="json") for row in rows])
     elif rows:
         click.echo(format_agents(rows))
     else:
-        click.echo("no such agents" if agent or observed else "the town has no agents")
+        click.echo("no such agents" if agent or state else "the town has no agents")
     if collector.failure:
         raise collector.failure
 
@@ -200,42 +202,51 @@ def _inbox_text(mail: InboxStatus) -> str:
 
 
 def format_agents(rows: Iterable[AgentStatus]) -> str:
-    """The agents as a table, with those that are down at the top."""
+    """The agents as a table, at the top those that are down, then those that need a person."""
     cells = [
-        (row.agent, _desired(row), row.observed, format_short(row.age), format_short(row.idle), note(row))
-        for row in sorted(rows, key=lambda row: not row.is_down)
+        (row.agent, _desired(row), _state(row), format_short(row.age), format_short(row.idle), note(row))
+        for row in sorted(rows, key=lambda row: (not row.is_down, not row.needs_person))
     ]
-    return table(("AGENT", "DESIRED", "OBSERVED", "AGE", "IDLE", "NOTE"), cells)
+    return table(("AGENT", "DESIRED", "STATE", "AGE", "IDLE", "NOTE"), cells, cut=True)
 
 
 def _desired(row: AgentStatus) -> str:
     return "must run" if row.must_run else row.desired or "-"
 
 
+def _state(row: AgentStatus) -> str:
+    if row.state_age is None:
+        return row.state
+    minutes = row.state_age // 60 * 60
+    return f"{row.state} {format_short(minutes or row.state_age)}"
+
+
 def note(row: AgentStatus) -> str:
     """What else matters about the agent now; `explain` says what the last heartbeat decided."""
-    remarks = {
-        "elsewhere": f"lives on {row.host}",
-        "foreign": "not managed; adopt it",
-        "ended": "its program has ended",
-    }
+    poked = row.since_poke is not None and row.age is not None and row.since_poke <= row.age
     may_start = row.observed != "alive" and row.desired not in ("stopped", "paused")
-    if may_start and row.waits:
-        return f"{row.waits} until {_clock(row.waits_until)}"
-    if row.observed in remarks:
-        return remarks[row.observed]
-    if row.attached:
-        return "a person is attached"
-    if row.since_poke is None or row.age is None or row.since_poke > row.age:
-        return "-"
-    return f"poked {format_short(row.since_poke)} ago"
+    remarks = {
+        f"{row.waits} until {_clock(row.waits_until)}": may_start and row.waits,
+        "a person is attached": row.attached,
+        f"until {_clock(row.limited_until)}": row.limited_until,
+        _line(row): True,
+        f"poked {format_short(row.since_poke)} ago": poked and not row.state_line,
+        f"context {row.context} %": row.context is not None,
+    }
+    return ", ".join(remark for remark, holds in remarks.items() if remark and holds) or "-"
+
+
+def _line(row: AgentStatus) -> str:
+    """What shows the state of the agent, in words."""
+    remarks = {"elsewhere": f"lives on {row.host}", "foreign": "not managed; adopt it"}
+    return remarks.get(row.observed) or row.state_line or ""
 
 
 def summarize(rows: Sequence[AgentStatus]) -> str:
     """How many agents there are in each observed and in each desired state."""
-    observed = Counter(row.observed for row in rows)
+    observed = Counter(row.state for row in rows)
     desired = Counter(_desired(row) for row in rows)
-    what = ", ".join(f"{observed[word]} {word}" for word in OBSERVED if observed[word])
+    what = ", ".join(f"{observed[state]} {state}" for state in AgentState if observed[state])
     should = ", ".join(f"{count} {word}" for word, count in sorted(desired.items()) if word != "-")
     return f"{len(rows)}: {what or 'none'}" + (f"; desired: {should}" if should else "")
 
@@ -289,12 +300,20 @@ def _decided_text(explanation: Explanation) -> str:
 
 
 def _now_text(row: AgentStatus) -> str:
-    if row.observed != "alive":
-        remark = note(row.model_copy(update={"waits": None}))
-        return row.observed if remark == "-" else f"{row.observed}: {remark}"
-    attached = "a person is attached" if row.attached else "no person is attached"
-    active = f"last activity {format_short(row.idle)} ago"
-    return f"alive for {format_short(row.age)} in session {row.session}, {active}, {attached}"
+    state = "no session" if row.state is AgentState.NONE else row.state
+    words = [state if row.state_age is None else f"{state} for {format_short(row.state_age)}"]
+    if row.limited_until:
+        words[0] += f" until {_clock(row.limited_until)}"
+    if row.observed == "alive":
+        words += [
+            f"session {row.session} for {format_short(row.age)}",
+            f"last activity {format_short(row.idle)} ago",
+            "a person is attached" if row.attached else "no person is attached",
+        ]
+    if row.context is not None:
+        words.append(f"context {row.context} % full")
+    line = _line(row)
+    return ", ".join(words) + (f": {line}" if line else "")
 
 
 def _columns(parts: dict[str, str], *, margin: int) -> list[str]:

@@ -109,7 +109,7 @@ class DaemonSettings(BaseModel):
     sweep_interval: _Duration = _seconds(30.0, least=0.1)
     """How often, between heartbeats, to requeue work left by dead processes and start missing agents."""
     asks_after: _Duration = _seconds(600.0)
-    """An agent that waits for a person's decision for so long is reported as a problem."""
+    """An agent that waits for a person's decision, or needs a person otherwise, for so long is a problem."""
     max_request_age: _Duration = _seconds(3600.0)
     """Requests older than this expire instead of running."""
     fresh_after: _Duration = _seconds(120.0)

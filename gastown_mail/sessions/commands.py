@@ -252,11 +252,15 @@ def _exactly(text: str) -> str:
     return "^" + re.sub(r"[^\w <>=/_-]", ".", text) + "$"
 
 
-def look(pane: str, mark: str) -> list[str]:
-    """Print a line that begins with `mark` and has the pane's number, cursor and title; then its screen."""
+def look(pane: str, mark: str, above: int = 0) -> list[str]:
+    """Print a line that begins with `mark` and has the pane's number, cursor and title; then its screen.
+
+    The screen has so many more rows `above` it, if there are any.
+    """
     target = target_by_id(pane)
     form = f"{mark} {pane[1:]} #{{cursor_x}} #{{cursor_y}} #{{cursor_flag}} {PANE_TITLE}"
-    return [line("display-message", "-p", "-t", target, form), line("capture-pane", "-p", "-e", "-t", target)]
+    screen = line("capture-pane", "-p", "-e", "-S", f"-{above}" if above else "0", "-t", target)
+    return [line("display-message", "-p", "-t", target, form), screen]
 
 
 def set_buffer(buffer: str, text: str) -> str:

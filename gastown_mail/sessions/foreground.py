@@ -36,14 +36,15 @@ _VERSION = re.compile(r"[0-9.]+$")
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """The process in front: its name, and whether it is a bare `shell` or interpreter, or is `stopped`.
+    """The process in front: its name, and whether it is a bare `shell` or interpreter.
 
+    `stopped` is its pid if a signal has stopped it, so that it does nothing.
     `own`: it belongs to the process group of the pane's own process, or to a child of the pane's shell.
     """
 
     name: str
     shell: bool = False
-    stopped: bool = False
+    stopped: int = 0
     own: bool = True
 
 
@@ -52,7 +53,7 @@ class Foreground:
 
     def __init__(self) -> None:
         self._processes: list[Process] | None = None
-        self._children: dict[int, list[int]] | None = None
+        self._children: dict[int, list[Process]] = {}
 
     def front_of(self, pid: int) -> Front | None:
         """Return what is in front on the terminal of this process, a pane's; None when it is unknown."""
@@ -62,12 +63,12 @@ class Foreground:
         member, argv = self._spokesman(group)
         if not argv:
             return None
-        leader = process_table.read_process(group)
+        leader, stopped = process_table.read_process(group), self._stopped(member, group)
         from_shell = leader is not None and leader.parent == pid and bare_shell(process_table.arguments(pid))
         return Front(
-            name=_name(argv[0]),
+            name=_name(((stopped and process_table.arguments(stopped)) or argv)[0]),
             shell=bool(bare_shell(argv) or _is_renamed_shell(member, argv)),
-            stopped=process_table.is_stopped(member),
+            stopped=stopped,
             own=group == pid or bool(from_shell),
         )
 
@@ -86,6 +87,15 @@ class Foreground:
                 return _name(argv[0])
         return ""
 
+    def _stopped(self, pid: int, group: int) -> int:
+        """This pid if it is stopped, or the first of the programs a shell waits for if all are; else 0."""
+        if process_table.is_stopped(pid):
+            return pid
+        if not is_shell(process_table.arguments(pid)):
+            return 0
+        waits = [self._stopped(child.pid, group) for child in self._below(pid) if child.group == group]
+        return waits[0] if waits and all(waits) else 0
+
     def _spokesman(self, group: int) -> tuple[int, list[str]]:
         """The first process of a group that has an argv, and this argv."""
         if argv := process_table.arguments(group):
@@ -96,18 +106,20 @@ class Foreground:
 
     def _family(self, pid: int) -> Iterator[int]:
         """Yield this pid and those of its descendants."""
-        if self._children is None:
-            self._children = {}
-            for process in self._all():
-                self._children.setdefault(process.parent, []).append(process.pid)
         waiting = [pid]
         while waiting:
             yield (one := waiting.pop())
-            waiting += self._children.get(one, ())
+            waiting += [child.pid for child in self._below(one)]
+
+    def _below(self, pid: int) -> Sequence[Process]:
+        self._all()
+        return self._children.get(pid, ())
 
     def _all(self) -> list[Process]:
         if self._processes is None:
             self._processes = process_table.read_all()
+            for process in self._processes:
+                self._children.setdefault(process.parent, []).append(process)
         return self._processes
 
 

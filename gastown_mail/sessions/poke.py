@@ -108,7 +108,7 @@ def front_obstacle(profile: Profile, front: Front | None, hidden: str) -> str:
     if front.shell:
         return f"a bare shell ({front.name}) is in front and would run the text"
     if front.stopped:
-        return f"{front.name} is stopped; attach and continue it with fg, or restart the agent"
+        return f"{front.name} is stopped; kill -CONT {front.stopped} continues it"
     if profile.quiet and not front.own:
         return f"another program ({front.name}) is in front"
     if profile.quiet and hidden:

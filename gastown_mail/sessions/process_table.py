@@ -97,6 +97,15 @@ def is_zombie(pid: int, parent: int) -> bool:
     return len(stat) > 1 and stat[0] in b"ZXx" and int(stat[1]) == parent
 
 
+def zombie_status(pid: int) -> int | None:
+    """Return the exit status of a zombie, 128 + the number of a signal that ended it; None for others."""
+    stat = _stat(pid) if LINUX else []
+    if len(stat) < 50 or stat[0] not in b"ZXx":
+        return None
+    code = int(stat[49])
+    return 128 + (code & 0x7F) if code & 0x7F else code >> 8
+
+
 def is_stopped(pid: int) -> bool:
     """Return whether a signal such as Ctrl-Z's has stopped this process. False when unsure."""
     if LINUX:

@@ -139,9 +139,14 @@ class Sessions:
         return type_pokes(self.tmux, self.snapshot, pokes, sleep=self._sleep)
 
     def screens(self, sessions: Iterable[Session]) -> dict[str, Screen]:
-        """Return what these sessions show, by session name; without those that are gone."""
-        panes = {session.name: session.pane for session in sessions if not session.dead}
-        screens = read_screens(self.tmux, panes.values())
+        """Return what these sessions show, by session name; without those that are gone.
+
+        Those that have ended show one row more: tmux pushes a row up to write that the program has ended.
+        """
+        own = list(sessions)
+        panes = {session.name: session.pane for session in own}
+        screens = read_screens(self.tmux, [session.pane for session in own if not session.dead])
+        screens |= read_screens(self.tmux, [one.pane for one in own if one.dead and one.pid], above=1)
         return {name: screens[pane] for name, pane in panes.items() if pane in screens}
 
     def _create(self, spec: SessionSpec) -> Session | None:
@@ -278,6 +283,13 @@ def _mark_zombies(sessions: dict[str, Session]) -> dict[str, Session]:
     # tmux may not have noticed that a program ended: 3.3a sometimes misses a SIGCHLD, and a detached child
     # that holds the terminal then keeps the pane looking alive.
     return {
-        name: replace(session, dead=True) if process_table.is_zombie(session.pid, session.server) else session
+        name: _mark_dead(session) if process_table.is_zombie(session.pid, session.server) else session
         for name, session in sessions.items()
     }
+
+
+def _mark_dead(session: Session) -> Session:
+    status = session.exit_status
+    return replace(
+        session, dead=True, exit_status=process_table.zombie_status(session.pid) if status is None else status
+    )

@@ -15,6 +15,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
+from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
 from gastown_mail.contracts.go_formats import ZERO_TIME, parse_time
 from gastown_mail.contracts.settings import Settings, load_settings
@@ -25,6 +26,7 @@ from gastown_mail.mail.requests import DeadLetters
 from gastown_mail.plumbing.connections import connect, redis_errors, to_str, to_strs
 from gastown_mail.plumbing.embedded import is_server_running
 from gastown_mail.plumbing.locks import LockHolder, TownLock
+from gastown_mail.sessions.session import Session
 from gastown_mail.status.health import unreachable, with_verdict
 from gastown_mail.status.model import (
     AgentStatus,
@@ -40,6 +42,8 @@ from gastown_mail.status.model import (
     known_time,
 )
 from gastown_mail.town.lease import LeaseOwner
+from gastown_mail.town.observed import Observation, observe_all
+from gastown_mail.town.records import AgentRecord
 from gastown_mail.town.roster import Roster
 from gastown_mail.town.town import Town
 
@@ -99,6 +103,7 @@ class StatusCollector:
             Report(
                 town=self.settings.town_name, root=str(self.settings.town_root), asked=self.now,
                 paused=self.ask_redis("records", self.town.is_paused),
+                asks_after=self.settings.daemon.asks_after,
                 daemon=_daemon(self.holder, state, source, state_age),
                 heartbeat=_heartbeat(state, self.now, due, self.settings.daemon.heartbeat_interval),
                 hosts=self.ask_redis("workers", lambda: self.hosts(roster)),
@@ -112,12 +117,25 @@ class StatusCollector:
         """The status of each agent, from one snapshot of tmux and one of the records."""
         agents = list(roster.agents.values())
         addresses = [agent.address for agent in agents]
-        sessions = self._ask("tmux", self.town.sessions.snapshot)
         records = self.ask_redis("records", lambda: self.town.agents.read_all(addresses))
+        sessions, seen = self._ask("tmux", lambda: self._look(agents, records)) or (None, {})
         return [
-            agent_status(agent, sessions, record, host=self.town.host, now=self.now)
+            agent_status(agent, sessions, seen.get(agent.address), record, host=self.town.host, now=self.now)
             for agent, record in zip(agents, records or repeat(None), strict=False)
         ]
+
+    def _look(
+        self, agents: Sequence[Agent], records: Sequence[AgentRecord] | None
+    ) -> tuple[dict[str, Session], dict[str, Observation]]:
+        town = self.town
+        return observe_all(
+            town.sessions,
+            zip(agents, records or repeat(AgentRecord()), strict=False),
+            town.profile_of,
+            town.host,
+            datetime.now(UTC),
+            limit_wait=self.settings.daemon.poke_backoff_max,
+        )
 
     def ask_redis(self, part: Source, question: Callable[[], _T]) -> _T | None:
         """The answer, or None if it is now in `unknown`; a Redis that was silent once is not asked again."""

@@ -4,12 +4,13 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 
 from gastown_mail.contracts.address import Agent
-from gastown_mail.contracts.go_formats import parse_time
+from gastown_mail.contracts.go_formats import format_local, parse_time
+from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.lifecycle.heartbeat_policy import SkipKind
 from gastown_mail.lifecycle.start import preflight, search_path
 from gastown_mail.mail.events import Event, read_latest
 from gastown_mail.status.collect import StatusCollector
-from gastown_mail.status.health import blocking_problems
+from gastown_mail.status.health import blocking_problems, person_step
 from gastown_mail.status.model import AgentStatus, DesiredBy, Explanation, LastRequest, Report, age
 from gastown_mail.town.town import Town
 
@@ -99,10 +100,24 @@ def _next_steps(explanation: Explanation, report: Report, fault: str | None) -> 
     elif row.observed in ("none", "ended"):
         yield from _steps_to_start(row, fault, condition)
     elif row.observed == "alive":
-        poke = f"{condition}gastown-mail poke {row.agent} [TEXT] pokes it"
-        yield f"gastown-mail attach {row.agent} shows it; {poke}"
+        yield _step_with_session(row, condition)
     if last and last.status in ("refused", "expired", "failed"):
         yield f"gastown-mail dead revive {last.id} repeats its last request"
+
+
+def _step_with_session(row: AgentStatus, condition: str) -> str:
+    look = f"gastown-mail attach {row.agent}"
+    if row.state is AgentState.READY:
+        return f"{look} shows it; {condition}gastown-mail poke {row.agent} [TEXT] pokes it"
+    if row.state is not AgentState.LIMITED:
+        return person_step(row) or f"{look} shows it; it can be poked when it is ready"
+    if row.limited_until is None:
+        return f"{look} shows it; it can be poked when its usage limit has ended"
+    until = format_local(row.limited_until)
+    if not row.has_poke:
+        return f"it has no poke: {look} and continue it after {until}"
+    nobody = "unless a person is attached then"
+    return f"nothing is to be done: {condition}the first heartbeat after {until} pokes it, {nobody}"
 
 
 def _steps_to_start(row: AgentStatus, fault: str | None, condition: str) -> Iterator[str]:

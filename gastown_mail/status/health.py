@@ -3,11 +3,13 @@
 `status`, `explain`, `doctor` and `start` all show these problems, in these words.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
 from gastown_mail.contracts.go_formats import format_duration
-from gastown_mail.status.model import Problem, Report, Source, age
+from gastown_mail.contracts.lifecycle import AgentState
+from gastown_mail.status.model import AgentStatus, Problem, Report, Source, age
 
 _LATE_AFTER = 2.0
 """The town is degraded if the last heartbeat is older than this many intervals."""
@@ -17,6 +19,18 @@ _SCHEDULE_GRACE = 10.0
 
 _MAX_NAMED = 3
 """How many agents one sentence names; the others are counted."""
+
+_NEEDS: Mapping[AgentState, str] = MappingProxyType(
+    {
+        AgentState.ASKS: "has been asking",
+        AgentState.ENDED: "must run and has not worked",
+        AgentState.UNKNOWN: "has shown a screen without a known meaning",
+    }
+)
+"""What is wrong with an agent that needs a person, before the words for how long."""
+
+_LINE_LENGTH = 80
+"""How many characters of a line of a screen a problem quotes."""
 
 _UNREACHABLE: Mapping[Source, tuple[str, str]] = MappingProxyType(
     {
@@ -61,6 +75,8 @@ def all_problems(report: Report) -> list[tuple[str, Problem]]:
         must = "must run and do not" if len(down) > 1 else "must run and does not"
         remedy = f"gastown-mail explain {down[0]} says why"
         problems.append(("agents", Problem(reason=f"{name_some(down)} {must}", remedy=remedy)))
+    if not _is_stopped(report):
+        problems += [("agents", problem) for problem in _waiting_for_person(report)]
     return problems
 
 
@@ -70,6 +86,23 @@ def blocking_problems(report: Report) -> list[Problem]:
     if _is_stopped(report):
         return [_STOPPED, *pause]
     return [*_daemon_problems(report), *missing_workers(report), *pause]
+
+
+def person_step(row: AgentStatus) -> str:
+    """What a person does about an agent with a session that does not go on by itself; "" for other states."""
+    look = f"gastown-mail attach {row.agent}"
+    match row.state:
+        case AgentState.ASKS:
+            return f"{look} and answer; no poke is typed until then"
+        case AgentState.DRAFT:
+            return f"{look} and press Enter or clear the line; no poke is typed until then"
+        case AgentState.ENDED:
+            restart = f"gastown-mail send restart --agent operator --to {row.agent}"
+            return f"{look} shows what is left of it, {restart} starts it anew"
+        case AgentState.UNKNOWN:
+            reads = f"gastown-mail programs {row.program} tells how its screen is read"
+            return f"{look} shows it; {reads}, and program in town.toml chooses another profile"
+    return ""
 
 
 def unreachable(part: Source) -> str:
@@ -98,6 +131,29 @@ def missing_workers(report: Report) -> list[Problem]:
             overdue = f"the heartbeat is overdue by {format_short(-beat.due_in)}"
             problems.append(Problem(reason=overdue, remedy=f"no scheduler is working; {_LOGS}; {_RESTART}"))
     return problems
+
+
+def _waiting_for_person(report: Report) -> Iterator[Problem]:
+    """The agents that have needed a person for too long; the longest first."""
+    least = math.inf if report.asks_after is None else report.asks_after
+    ages = {row.agent: row.state_age for row in report.agents or () if row.needs_person}
+    late = {agent: waited for agent, waited in ages.items() if waited is not None and waited >= least}
+    rows = sorted(
+        (row for row in report.agents or () if row.agent in late),
+        key=lambda row: late[row.agent],
+        reverse=True,
+    )
+    for row in rows[:_MAX_NAMED]:
+        reason = f"{row.agent} {_NEEDS[row.state]} for {format_short(row.state_age)}{_quoted(row)}"
+        yield Problem(reason=reason, remedy=person_step(row))
+    if more := rows[_MAX_NAMED:]:
+        reason = f"{name_some([row.agent for row in more])} need a person too"
+        yield Problem(reason=reason, remedy="gastown-mail agents lists them first, each with the reason")
+
+
+def _quoted(row: AgentStatus) -> str:
+    line = row.state_line or ""
+    return f": {line[:_LINE_LENGTH]}{'…' if len(line) > _LINE_LENGTH else ''}" if line else ""
 
 
 def name_some(addresses: Sequence[str]) -> str:

@@ -5,6 +5,7 @@ version 1; none is renamed or removed.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
 
@@ -12,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.go_formats import ZERO_TIME
+from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.lifecycle.heartbeat_policy import should_run
 from gastown_mail.sessions.session import Session
+from gastown_mail.town.observed import Observation
 from gastown_mail.town.records import AgentRecord
 
 _Seconds = Annotated[float, Field(description="seconds")]
@@ -22,6 +25,11 @@ StateSource = Literal["redis", "state.json"]
 Source = Literal["settings", "state", "redis", "tmux", "roster", "records", "schedule", "workers", "mail"]
 Observed = Literal["alive", "ended", "none", "foreign", "elsewhere", "unknown"]
 OBSERVED: tuple[Observed, ...] = get_args(Observed)
+
+_TELLING = frozenset(
+    (AgentState.ASKS, AgentState.LIMITED, AgentState.DRAFT, AgentState.ENDED, AgentState.UNKNOWN)
+)
+"""The states of which a line tells more."""
 
 
 class _Document(BaseModel):
@@ -122,11 +130,29 @@ class AgentStatus(_Document):
     observed: Observed
     """alive · ended (its program has ended) · none (no session) · foreign (a session of that name that
     gastown-mail did not start) · elsewhere (it lives on another host) · unknown (tmux does not answer)."""
+    state: AgentState
+    """What its screen and its processes show, as in docs/reference/contract.md#agent-states."""
+    state_since: datetime | None = None
+    """When this state was first seen."""
+    state_age: _Seconds | None = None
+    state_line: str | None = None
+    """What shows that it asks, is limited, has a draft, has ended or is unknown: a line of the screen, after
+    the exit status of a program that has ended, or a reason in words."""
+    limited_until: datetime | None = None
+    """When its usage limit ends."""
+    context: int | None = None
+    """How full its context is, in percent, if its program shows it."""
+    program: str
+    """The name of the profile by which its screen is read."""
+    has_poke: bool
+    """A line is typed into it when it is idle and due."""
+    exit_status: int | None = None
+    """The exit status of a program that has ended; 128 + the signal's number if a signal ended it."""
     since: datetime | None = None
     """When the live session started."""
     age: _Seconds | None = None
     active: datetime | None = None
-    """The live session's last output or input."""
+    """The last activity in the live session; what a status line does is none."""
     idle: _Seconds | None = None
     """How long ago that was."""
     attached: int | None = None
@@ -145,6 +171,18 @@ class AgentStatus(_Document):
     def is_down(self) -> bool:
         """True if it must run and certainly does not."""
         return bool(self.must_run) and self.observed in ("ended", "none", "foreign")
+
+    @property
+    def needs_person(self) -> bool:
+        """True if its session is there, and it does not go on before a person does something."""
+        if self.observed != "alive" or self.desired == "paused":
+            return False
+        stuck = {
+            AgentState.ASKS: True,
+            AgentState.ENDED: bool(self.must_run),
+            AgentState.UNKNOWN: self.has_poke,
+        }
+        return stuck.get(self.state, False)
 
 
 class Report(_Document):
@@ -165,6 +203,8 @@ class Report(_Document):
     """Which parts did not answer, and why; values that only they know are null."""
     paused: bool | None = None
     """An operator has paused the whole town."""
+    asks_after: _Seconds | None = None
+    """An agent that needs a person for so long is a problem."""
     daemon: Daemon
     heartbeat: Heartbeat | None = None
     hosts: list[Host] | None = None
@@ -260,6 +300,7 @@ def age(at: datetime | None, now: datetime) -> float | None:
 def agent_status(
     agent: Agent,
     sessions: Mapping[str, Session] | None,
+    seen: Observation | None,
     record: AgentRecord | None,
     *,
     host: str,
@@ -267,10 +308,13 @@ def agent_status(
 ) -> AgentStatus:
     """What is known on `host` about one agent.
 
-    `sessions` are the live tmux sessions by name, None if tmux did not answer; `record` is None if Redis
-    did not.
+    `sessions` are the live tmux sessions by name, and `seen` is what they show of the agent; both are None if
+    tmux did not answer. `record` is None if Redis did not.
     """
     session = sessions.get(agent.session) if sessions else None
+    seen = seen or Observation(AgentState.UNKNOWN if agent.host == host else AgentState.ELSEWHERE)
+    if record is None:  # since when, and until when, only the record could tell
+        seen = replace(seen, since=None, until=None)
     if agent.host != host:
         observed: Observed = "elsewhere"
     elif sessions is None:
@@ -283,8 +327,10 @@ def agent_status(
         observed = "ended" if session.dead else "alive"
     return AgentStatus(
         agent=agent.address, host=agent.host, session=agent.session, observed=observed,
+        program=agent.program, has_poke=bool(agent.poke), **_from_observation(seen, now),
         **({"desired": "unknown"} if record is None else _from_record(agent, record, now)),
-        **(_from_session(session, now) if session and observed == "alive" else {}),
+        **(_from_session(session, seen, now) if session and observed == "alive" else {}),
+        exit_status=session.exit_status if session and observed == "ended" else None,
     )  # fmt: skip
 
 
@@ -306,9 +352,20 @@ def _from_record(agent: Agent, record: AgentRecord, now: datetime) -> dict[str, 
     }
 
 
-def _from_session(session: Session, now: datetime) -> dict[str, Any]:
+def _from_observation(seen: Observation, now: datetime) -> dict[str, Any]:
+    return {
+        "state": seen.state,
+        "state_since": seen.since,
+        "state_age": age(seen.since, now),
+        "state_line": seen.line or None if seen.state in _TELLING else None,
+        "limited_until": seen.until,
+        "context": seen.context,
+    }
+
+
+def _from_session(session: Session, seen: Observation, now: datetime) -> dict[str, Any]:
     # tmux gives activity in whole seconds: without max it could be before the start
-    since, active = session.started_at, max(session.activity, session.started_at)
+    since, active = session.started_at, max(seen.active or session.activity, session.started_at)
     return {
         "since": since,
         "age": age(since, now),

@@ -115,7 +115,7 @@ class _Look:
         front = self.front.front_of(session.pid)
         hidden = self.front.hidden_reader(session.pid) if profile.quiet else ""
         if obstacle := front_obstacle(profile, front, hidden):
-            ended = front is not None and (front.shell or front.stopped)
+            ended = front is not None and bool(front.shell or front.stopped)
             return Observation(AgentState.ENDED if ended else AgentState.UNKNOWN, obstacle)
         if screen is None:
             return Observation(AgentState.UNKNOWN, "its screen could not be read")

@@ -45,6 +45,11 @@ agent restarts: 1
 agent generation: \d{13}
 agent last_activity: TIME
 agent last_poke: TIME
+agent state: ?ready | ?busy | ?asks | ?limited | ?starting | ?draft | ?ended | none | ?unknown
+agent state_since: TIME
+agent state_line: () | ?.+
+agent limited_until: ?() | ?TIME
+agent screen: () | ?[0-9a-f]{16}
 agent misses: 0 | ?NUMBER
 agent starts: MILLIS | () | ?MILLIS( MILLIS)+
 agent failures: 0 | 1 | ?NUMBER
@@ -58,6 +63,7 @@ agent decision: delivered | left alone: its session is not there, and keep_runni
     | not started: in quarantine until TIME after a crash loop
     | ?its session (is not there|has ended) and (it must keep running|a request ended it)
     | ?left alone: (paused|stopped|its session is not managed; adopt it) | ?not poked: active at TIME
+    | ?not poked: (busy|starting|asks: .+|draft: .+|ended: .+|unknown: .+|limited until TIME: .+)
     | ?not started: in back-off until TIME after NUMBER starts | ?(held|failed): .+
 request from: ADDRESS | operator | nobody | ()
 request to: ADDRESS | nobody | ()
@@ -105,6 +111,7 @@ held: NUMBER
 left: NUMBER
 requeued: NUMBER
 outcome: delivered | held: a bare shell \(sh\) is in front and would run the text | ?(held|failed): .+
+state: ?ready | ?busy | ?asks | ?limited | ?starting | ?draft | ?ended | ?none | ?unknown
 detail: started SESSION, pid NUMBER | ended SESSION | paused | running | as its settings say
     | in quarantine until TIME after a crash loop | in back-off until TIME after NUMBER starts | ?.+
 """
@@ -128,7 +135,7 @@ JOBS = r"""
     pins_request_ID in gastown-pins-h1-lifecycle: carry_out \["ID"\] request ID for ADDRESS
     | pins_start_[a-z-]+ in gastown-pins-h1-lifecycle: start \["ADDRESS", ".+", ""\] start ADDRESS
     | pins_start_[a-z-]+ in gastown-pins-h1-lifecycle: start \["ADDRESS", ".+", "operator"\] start ADDRESS
-    | pins_poke_ID in gastown-pins-h1-lifecycle: poke \["ADDRESS", "hello"\] poke ADDRESS
+    | pins_poke_ID in gastown-pins-h1-lifecycle: poke \["ADDRESS", "hello", "EPOCH"\] poke ADDRESS
     | pins_sweep-now_h1 in gastown-pins-h1-heartbeat: sweep \[\] sweep now
     | ?pins_(sweep|heartbeat)_h1 in gastown-pins-h1-heartbeat: (sweep|heartbeat) \[\] (sweep|heartbeat)
     | pins_sweep_h1 in gastown-pins-h1-heartbeat: sweep \[\] sweep
@@ -237,8 +244,9 @@ def events(writes: Sequence[Write]) -> Iterator[str]:
     del texts["event"]
     yield from same_words("events", set(fields), set(EVENT_FIELDS))
     for event, names in EVENT_FIELDS.items():
-        # The catalogue allows a detail for `received`, which is never written.
-        pinned = set(names.split()) - ({"detail"} if event == "received" else set())
+        # The catalogue allows a detail for `received`, which is never written; that of a poke says that a
+        # usage limit has ended.
+        pinned = set(names.split()) - ({"detail"} if event in ("received", "poke") else set())
         yield from same_words(event, fields[event], {"event", *pinned})
     yield from compared_all(texts, table(EVENT_TEXTS))
 

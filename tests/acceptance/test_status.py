@@ -258,8 +258,10 @@ def test_agents_are_listed_by_what_is_observed_and_by_name(daemon: Daemon) -> No
 
     alive = daemon.document("agents", "--status", "alive")
     named = daemon.document("agents", "--agent", "gastown-crew-maxine")
+    ready = eventually(lambda: daemon.document("agents", "--status", "ready"), deadline=DEADLINE, step=0.5)
 
     assert [row["agent"] for row in alive] == [MAX]
+    assert [(row["agent"], row["program"]) for row in ready] == [(MAX, "shell")]
     assert [(row["agent"], row["observed"]) for row in named] == [(MAXINE, "none")]
     assert daemon.command("agents", "--status", "ended").stdout == "no such agents\n"
 

@@ -17,6 +17,8 @@ from tests.support.processes import clean_environ
 
 DEADLINE = 60.0
 KEYS = {"C-c": b"\x03", "C-b d": b"\x02d"}
+KEY_PAUSE = 0.05
+"""Seconds between two keys: tmux takes keys that come at once for pasted text."""
 AGAIN = 2.0
 """Seconds after which keys are typed again to a program that did not react."""
 
@@ -108,7 +110,9 @@ def _converse(process: "subprocess.Popen[bytes]", terminal: int, keys: bytes, af
         if select.select([terminal], [], [], 0.05)[0]:
             said += _read(terminal)
         if after in said and time.monotonic() > typed + AGAIN:
-            os.write(terminal, keys)
+            for key in keys:
+                os.write(terminal, bytes((key,)))
+                time.sleep(KEY_PAUSE)
             typed = time.monotonic()
     return said
 

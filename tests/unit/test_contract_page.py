@@ -15,7 +15,7 @@ from gastown_mail.cli import COMMANDS, cli
 from gastown_mail.contracts.address import CUSTOM_ROLE, ROLES, Agent
 from gastown_mail.contracts.go_formats import ZERO_TIME, format_time
 from gastown_mail.contracts.keys import Keys
-from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
+from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, AgentState, RequestStatus
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.contracts.settings import load_settings
 from gastown_mail.lifecycle.decision import is_authorized
@@ -30,7 +30,7 @@ from tools.reference import PAGES
 
 HEADINGS = [
     "Towns and addresses", "Roster", "Lifecycle request", "Statuses", "Who may ask",
-    "Redis keys and queues", "Files", "State and Config", "Settings", "Session environment",
+    "Redis keys and queues", "Agent states", "Files", "State and Config", "Settings", "Session environment",
     "Python interface", "Command line", "Exit codes",
 ]  # fmt: skip
 """Other projects and comments in the code link to these."""
@@ -78,6 +78,10 @@ def test_the_statuses_are_those_of_a_request() -> None:
     groups = [set(words(cell)) for _, cell in rows("Statuses")]
 
     assert groups == [set(RequestStatus) - FINAL_STATUSES, FINAL_STATUSES - DEAD_STATUSES, DEAD_STATUSES]
+
+
+def test_the_agent_states_are_these() -> None:
+    assert [words(state) for state, _ in rows("Agent states")] == [[state] for state in AgentState]
 
 
 def test_exactly_these_senders_may_ask(tmp_path: Path) -> None:

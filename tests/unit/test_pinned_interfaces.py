@@ -22,7 +22,8 @@ gastown-mail start --town=DIR
 gastown-mail stop --town=DIR
 gastown-mail restart --town=DIR
 gastown-mail status --town=DIR --json -w/--watch --interval=SECONDS:1.0
-gastown-mail agents --town=DIR --json --agent=A --status=alive|ended|none|foreign|elsewhere|unknown
+gastown-mail agents --town=DIR --json --agent=A
+    --status=alive|ended|none|foreign|elsewhere|unknown|ready|busy|asks|limited|starting|draft
 gastown-mail explain --town=DIR --json AGENT
 gastown-mail requests --town=DIR --json --agent=A
     --status=received|carrying|done|superseded|refused|expired|failed --since=WHEN -n=INT:50 [ID...]
@@ -53,13 +54,17 @@ gastown-mail demo --deadline=SECONDS:25.0
 PARTS = "settings|state|redis|tmux|roster|records|schedule|workers|mail"
 ROW = """
     agent text, host text, session text, desired running|stopped|paused|unknown?, must_run boolean?,
-    observed alive|ended|none|foreign|elsewhere|unknown, since time?, age number?, active time?, idle number?,
+    observed alive|ended|none|foreign|elsewhere|unknown,
+    state ready|busy|asks|limited|starting|draft|ended|none|elsewhere|unknown, state_since time?,
+    state_age number?, state_line text?, limited_until time?, context integer?, program text,
+    has_poke boolean, exit_status integer?, since time?, age number?, active time?, idle number?,
     attached integer?, waits back-off|quarantine?, waits_until time?, last_poke time?, since_poke number?,
     restarts integer?, decision text?
 """
 REPORT = f"""
     version 1, town text?, root text, asked time, verdict running|degraded|stopped,
     troubles[].reason text, troubles[].remedy text, unknown.{PARTS} text, paused boolean?,
+    asks_after number?,
     daemon.held boolean, daemon.pid integer?, daemon.frozen boolean, daemon.running boolean?,
     daemon.since time?, daemon.state_from redis|state.json?, daemon.state_age number?,
     heartbeat.count integer, heartbeat.last time?, heartbeat.age number?, heartbeat.next time?,

@@ -9,6 +9,7 @@ import pytest
 
 from gastown_mail.cli.status import _clock, format_agents, format_report, note, summarize
 from gastown_mail.contracts.address import Agent
+from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.state import State
 from gastown_mail.plumbing.locks import LockHolder
 from gastown_mail.sessions.session import Session
@@ -24,6 +25,7 @@ from gastown_mail.status.model import (
     agent_status,
 )
 from gastown_mail.town.backoff import StartHistory
+from gastown_mail.town.observed import Observation
 from gastown_mail.town.records import AgentRecord, Desired
 
 NOW = datetime(2025, 12, 20, 12, 0, 0, tzinfo=UTC)
@@ -44,11 +46,19 @@ def ago(**span: float) -> datetime:
 
 
 NO_RECORD = AgentRecord()
+READY = Observation(AgentState.READY, since=ago(minutes=4), active=ALIVE.activity)
 
 
-def row(record: AgentRecord | None = NO_RECORD, session: Session | None = ALIVE, **of: Any) -> AgentStatus:
+def row(
+    record: AgentRecord | None = NO_RECORD,
+    session: Session | None = ALIVE,
+    seen: Observation = READY,
+    **of: Any,
+) -> AgentStatus:
+    """Return the status of a deacon that is ready; without a session it is in the state `none`."""
     sessions = {session.name: session} if session else {}
-    return agent_status(replace(DEACON, **of), sessions, record, host=HERE, now=NOW)
+    seen = seen if session else Observation(AgentState.NONE, since=ago(hours=3))
+    return agent_status(replace(DEACON, **of), sessions, seen, record, host=HERE, now=NOW)
 
 
 def well(**parts: Any) -> Report:
@@ -131,7 +141,7 @@ def test_a_problem_degrades_the_town_and_is_named_in_the_first_line(parts: Any, 
         {"agents": [row(session=None, keep_running=False)]},
         {"agents": [row(AgentRecord(desired=Desired.STOPPED), None)]},
         {"agents": [row(host=THERE)]},
-        {"agents": [agent_status(DEACON, None, AgentRecord(), host=HERE, now=NOW)]},
+        {"agents": [agent_status(DEACON, None, None, AgentRecord(), host=HERE, now=NOW)]},
     ],
 )
 def test_what_is_right_or_unknown_does_not_degrade_the_town(parts: Any) -> None:
@@ -229,7 +239,7 @@ def test_forty_agents_fit_eighty_columns_and_those_that_are_down_come_first() ->
     assert lines[-41:] == table
     assert table[1].startswith(names[-1])
     assert max(map(len, lines[1:])) <= 80
-    assert summarize(rows) == "40: 39 alive, 1 none; desired: 40 must run"
+    assert summarize(rows) == "40: 39 ready, 1 none; desired: 40 must run"
 
 
 def test_foreign_text_cannot_control_the_terminal() -> None:

@@ -20,11 +20,13 @@ from gastown_mail.status.model import (
 )
 
 ROW = (
-    "agent host session desired must_run observed since age active idle attached waits waits_until last_poke"
-    " since_poke restarts decision"
+    "agent host session desired must_run observed state state_since state_age state_line limited_until"
+    " context program has_poke exit_status since age active idle attached waits waits_until"
+    " last_poke since_poke restarts decision"
 )
 VERSION_1: dict[type[BaseModel], str] = {
-    Report: "version town root asked verdict troubles unknown paused daemon heartbeat hosts mail agents",
+    Report: "version town root asked verdict troubles unknown paused asks_after daemon heartbeat hosts mail"
+    " agents",
     Problem: "reason remedy",
     Daemon: "held pid frozen running since state_from state_age",
     Heartbeat: "count last age next due_in interval",
