@@ -47,13 +47,18 @@ def test_a_hundred_pokes_arrive_once_each(agent: AgentTown) -> None:
 
 
 @pytest.mark.check("5-kb")
-def test_a_poke_of_5_kb_arrives_whole(agent: AgentTown) -> None:
-    agent.tell(" ".join(f"word{n}" for n in range(630)))
+def test_a_poke_of_5_kb_arrives_whole(case: Case, agent: AgentTown) -> None:
+    tell(case, agent, " ".join(f"word{n}" for n in range(630)))
 
 
 @pytest.mark.check("100-lines")
-def test_a_poke_of_100_lines_arrives_whole(agent: AgentTown) -> None:
-    agent.tell("\n".join(f"line {n} of 100" for n in range(100)))
+def test_a_poke_of_100_lines_arrives_whole(case: Case, agent: AgentTown) -> None:
+    tell(case, agent, "\n".join(f"line {n} of 100" for n in range(100)))
+
+
+def tell(case: Case, agent: AgentTown, text: str) -> None:
+    """Tell it a text that a program may show as `[Pasted …]`; opencode puts a blank behind that."""
+    agent.tell(text, text + " " if (case.name, "5-kb") in KNOWN else text)
 
 
 @pytest.mark.check("first-characters")
