@@ -111,7 +111,8 @@ def start() -> None:
 
 def start_in_background(settings: Settings) -> int:
     """Start `up` detached, wait until it serves and return its pid. Raises GastownError if it does not."""
-    load_roster(settings)
+    starter = load_roster(settings).agents.get(os.environ.get("GASTOWN_AGENT", ""))
+    environ = without_session(os.environ, own=starter.env if starter else ())
     service.require_tmux()
     service.lock_town(settings).release()
     settings.daemon_dir.mkdir(mode=0o755, exist_ok=True)
@@ -119,7 +120,7 @@ def start_in_background(settings: Settings) -> int:
         process = subprocess.Popen(
             [sys.executable, "-m", "gastown_mail", "--town", str(settings.town_root), "up", "--quiet"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
-            start_new_session=True, cwd=settings.town_root, env=without_session(os.environ),
+            start_new_session=True, cwd=settings.town_root, env=environ,
         )  # fmt: skip
         if _wait_until_up(process, settings):
             return process.pid

@@ -82,8 +82,10 @@ class InputLine(_Table):
     """What the program shows instead of a long text that was pasted."""
     clear: _Words = Field(default=("C-u",), description="a list of tmux keys")
     """The keys that empty the line; pressed again until it is empty."""
-    acts: _Words = Field(default=(), description="a list of texts")
-    """What a line must not begin with, because the program takes it as a command."""
+    acts: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
+    """Searched in a text without blanks around it: such a text would be a command of the program."""
+    suffix: str = Field(default="", strict=True, description="a text")
+    """Typed after each text, such as a blank that closes a list of completions."""
     several_lines: bool = Field(default=False, strict=True, description="true or false")
     """Whether a text may have several lines."""
     max_bytes: int = Field(default=4000, ge=1, strict=True, description="a whole number, 1 or more")
@@ -127,6 +129,43 @@ class Context(_Table):
         return super().merged_over(base).model_copy(update={"log": log})
 
 
+class Answer(_Table):
+    """What shows that a question was answered: this key in a file, the file itself, or a variable."""
+
+    file: str = Field(default="", strict=True, description="a path")
+    """A JSON or TOML file; `~` and `${NAME:-default}` are the session's, `{work_dir}` is the agent's."""
+    key: _Words = Field(default=(), description="a list of keys")
+    """The keys that lead to the answer; `{work_dir}` stands for the work dir or any folder above it."""
+    value: bool = Field(default=True, strict=True, description="true or false")
+    """False if the answer is `false`; otherwise it is true, or any text."""
+    variable: str = Field(default="", strict=True, description="the name of a variable")
+    """A variable that answers the question by being set."""
+
+
+class FirstRun(_Table):
+    """A question that the program asks until it is answered once; an agent that runs into it waits."""
+
+    asks: str = Field(strict=True, description="a text")
+    """What the program does, after its name: "asks whether it may trust the work dir"."""
+    answers: tuple[Answer, ...] = Field(default=(), description="tables [[…answers]]")
+    """Any of these answers it."""
+    options: _Words = Field(default=(), description="a list of options")
+    """It is asked only when the command has one of these options."""
+    variables: _Words = Field(default=(), description="a list of names")
+    """It is asked only when one of these variables is set."""
+    beside: _Words = Field(default=(), description="a list of names of files")
+    """It is asked only when one of these files is in the work dir or a folder above."""
+
+
+class Root(_Table):
+    """What the program refuses to do as root."""
+
+    refuses: _Words = Field(default=(), description="a list of options")
+    """The options with which it ends at once."""
+    allows: Mapping[str, str] = Field(default={}, description="a table of variables, each a string")
+    """The variables that make it accept them: each of them alone, with this value."""
+
+
 class Profile(_Table):
     """What is known about one agent program."""
 
@@ -136,6 +175,13 @@ class Profile(_Table):
     """The first words of a command that choose this profile."""
     env_pass: _Words = Field(default=(), description="a list of names, or of beginnings that end with *")
     """The variables of the daemon's environment that a session gets."""
+    login_shell: bool = Field(default=False, strict=True, description="true or false")
+    """Whether it runs commands with the variables of a login shell, whose files may set PATH anew."""
+    greedy_options: _Words = Field(default=(), description="a list of options")
+    """The options that take all words up to the next option, and so a prompt that follows."""
+    root: Root = Field(default=Root(), description="a table")
+    first_run: tuple[FirstRun, ...] = Field(default=(), description="tables [[…first_run]]")
+    """What it asks at its first start, for `doctor`."""
     quiet: bool = Field(default=False, strict=True, description="true or false")
     """Whether it is ready only while its screen does not change and the agent's own process is in front."""
     above: int = Field(default=6, ge=1, le=50, strict=True, description="a whole number from 1 to 50")

@@ -17,13 +17,8 @@ from gastown_mail.contracts.errors import Postponed, ProcessesSurvived, StartFai
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, RequestStatus
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.lifecycle.decision import AlreadyDone, Execute, RequestContext, Resolve, decide
-from gastown_mail.lifecycle.start import (
-    SessionStart,
-    preflight,
-    record_session,
-    record_spared,
-    search_path,
-)
+from gastown_mail.lifecycle.preflight import start_obstacle
+from gastown_mail.lifecycle.start import SessionStart, record_session, record_spared
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.mail.requests import Progress
 from gastown_mail.plumbing.connections import to_fields, to_strs
@@ -151,7 +146,7 @@ class _Attempt:
             return (
                 f"the last start of {context.agent.address} failed: {blocked}; gastown-mail clear ends that"
             )
-        return preflight(context.agent, self.town.settings.town_root, search_path())
+        return start_obstacle(self.town, context.agent)
 
     def run(self) -> tuple[RequestStatus, str]:
         """Take all remaining steps; return the final status and its reason."""

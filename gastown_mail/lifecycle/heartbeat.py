@@ -33,6 +33,10 @@ from gastown_mail.town.town import Town, recover_after_flush
 
 log = logging.getLogger(__name__)
 
+_IN_PROGRESS = PokeOutcome(PokeResult.HELD, "another operation on this agent is in progress")
+_LEASE_PATIENCE, _LEASE_POLL = 5.0, 0.1
+"""Seconds for which an operator's poke waits for such an operation, and between two looks."""
+
 _HANDOFF_LINES, _HANDOFF_CHARS = 60, 12_000
 
 
@@ -185,8 +189,7 @@ def poke_all(town: Town, pokes: Sequence[PokeAgent], *, until: float) -> dict[st
         # their jobs may have found the leases taken
         for poke in pokes:
             town.enqueue_next(poke.agent.address)
-    busy = PokeOutcome(PokeResult.HELD, "another operation on this agent is in progress")
-    results = {poke.agent.address: outcomes.get(poke.session.name, busy) for poke in pokes}
+    results = {poke.agent.address: outcomes.get(poke.session.name, _IN_PROGRESS) for poke in pokes}
     now = datetime.now(UTC)
     with town.redis.pipeline() as pipe:
         for poke in pokes:
@@ -218,7 +221,12 @@ def poke_agent(town: Town, address: str, text: str = "", until: float = math.inf
         return PokeOutcome(PokeResult.FAILED, "it has no poke; give a text")
     if town.agents.read(agent.address).desired is Desired.PAUSED or town.is_paused():
         return PokeOutcome(PokeResult.HELD, "paused")
-    return poke_all(town, [PokeAgent(agent, session, message, 0)], until=until)[agent.address]
+    patience = min(until, time.time() + _LEASE_PATIENCE)
+    while True:
+        outcome = poke_all(town, [PokeAgent(agent, session, message, 0)], until=until)[agent.address]
+        if outcome != _IN_PROGRESS or time.time() > patience:
+            return outcome
+        time.sleep(_LEASE_POLL)
 
 
 def _requeue_orphans(town: Town) -> int:

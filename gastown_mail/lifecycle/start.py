@@ -1,10 +1,9 @@
-"""Starting an agent's session: whether it should start and can, what it is given, and the start itself."""
+"""Starting an agent's session: whether it should start, what it is given, and the start itself."""
 
 import enum
 import os
 import secrets
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ from gastown_mail.contracts.errors import (
     StateUnknown,
 )
 from gastown_mail.lifecycle.heartbeat_policy import should_run
+from gastown_mail.lifecycle.preflight import search_path, start_obstacle
 from gastown_mail.mail.events import EventName, record_event
+from gastown_mail.plumbing.environment import COMMAND, own_command, passed_environment
 from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.backoff import StartHistory, check_crash_loop, record_start
@@ -31,14 +32,6 @@ from gastown_mail.town.town import Town, ensure_running
 
 _RETRY_PAUSES = (0.2, 1.0)
 """Seconds before the second and the third attempt; after that the start has failed."""
-
-_SHELL_WORDS = frozenset(
-    (
-        ". : [ [[ { ! alias builtin case cd command eval exec exit export for if local printf read readonly"
-        " set shift source test trap type ulimit umask unset until wait while"
-    ).split()
-)
-"""What only a shell can run: only the start shows whether it works."""
 
 
 class StartResult(enum.StrEnum):
@@ -98,7 +91,7 @@ def _start_if_wanted(town: Town, lease: Lease, agent: Agent, why: str, by: str) 
         return StartOutcome(StartResult.RUNNING)
     if reason := _skip_reason(town, agent, record, session, by):
         return StartOutcome(StartResult.SKIPPED, reason)
-    if fault := preflight(agent, town.settings.town_root, search_path()):
+    if fault := start_obstacle(town, agent):
         raise StartFailed(fault)
     record_event(town.redis, town.keys, EventName.STARTING, agent=agent.address, detail=why)
     grace, command = agent.stop_grace, agent.command
@@ -138,54 +131,32 @@ def _skip_reason(
     return reason
 
 
-def preflight(agent: Agent, town_root: Path, search_path: str) -> str | None:
-    """Why the agent's session cannot be started; None when no obstacle is known."""
-    remedy = f"create it, or set work_dir for {agent.address}"
-    try:
-        if not agent.work_dir.is_dir():
-            return f"the work dir {agent.work_dir} does not exist; {remedy}"
-    except OSError as error:
-        return f"the work dir {agent.work_dir} cannot be used ({error.strerror}); {remedy}"
-    program = _program(agent.command_line("", town_root))
-    place = str(agent.work_dir / program) if program and "/" in program else program
-    if place and not shutil.which(place, path=agent.env.get("PATH", search_path)):
-        return f"the command {program!r} is not on the PATH; install it, or set command for {agent.address}"
-    return None
-
-
-def _program(command: str) -> str | None:
-    """The program that a command line runs first; None when only a shell can tell."""
-    try:
-        words = [word for word in shlex.split(command) if "=" not in word]
-    except ValueError:
-        return None
-    first = words[0] if words else ""
-    return None if not first or first in _SHELL_WORDS or set(first) & set("$`();&|<>*?~#") else first
-
-
-def search_path(environ: Mapping[str, str] = os.environ) -> str:
-    """The PATH with which sessions are started."""
-    return environ.get("PATH", os.defpath)
-
-
 def new_incarnation() -> str:
     """A new session token: 128 random bits, never reused and impossible to guess."""
     return secrets.token_hex(16)
 
 
-def first_prompt(agent: Agent, town_name: str, why: str, handoff: Path | None) -> str:
-    """The prompt that tells a session its agent, why it was started, and where its handoff is."""
+def first_prompt(agent: Agent, town_name: str, why: str, handoff: Path | None, command: str) -> str:
+    """The prompt that tells a session its agent, why it was started, where its handoff is, how to ask."""
     sentences = [
         f"You are {agent.address}, {agent.role} in the town {town_name}.",
         f"You were started because {why}.",
     ]
     if handoff:
         sentences.append(f"Your predecessor left you a handoff: read {handoff} first.")
+    asking = shlex.quote(command or COMMAND)
+    sentences.append(f"To renew or end your session, run {asking} send cycle (or restart, or shutdown).")
     return " ".join(sentences)
 
 
-def session_environment(town: Town, agent: Agent, incarnation: str, handoff: Path | None) -> dict[str, str]:
-    """The variables a session finds in its environment (docs/reference/contract.md#session-environment)."""
+def session_environment(
+    town: Town, agent: Agent, incarnation: str, handoff: Path | None, environ: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """What a session gets over `clean_environment`: see docs/reference/contract.md#session-environment.
+
+    `environ` is the daemon's environment.
+    """
+    command = own_command(environ)
     given = {
         "GASTOWN_TOWN": str(town.settings.town_root),
         "GASTOWN_TOWN_NAME": town.settings.town_name,
@@ -193,8 +164,11 @@ def session_environment(town: Town, agent: Agent, incarnation: str, handoff: Pat
         "GASTOWN_AGENT": agent.address,
         "GASTOWN_INCARNATION": incarnation,
         "GT_ROLE": agent.role,
+        "PATH": search_path(agent, environ),
     }
-    return {**agent.env, **given} | ({"GASTOWN_HANDOFF": str(handoff)} if handoff else {})
+    given |= {"GASTOWN_MAIL": command} if command else {}
+    given |= {"GASTOWN_HANDOFF": str(handoff)} if handoff else {}
+    return {**passed_environment(environ, agent.env_pass, town.redis_url), **agent.env, **given}
 
 
 @dataclass(frozen=True)
@@ -256,7 +230,7 @@ class SessionStart:
         failpoint("successor-announced")
         # after the generation: a process that takes over from here has a newer one, and tmux refuses this one
         self.lease.ensure_held()
-        prompt = first_prompt(agent, town.settings.town_name, self.why, self.handoff)
+        prompt = first_prompt(agent, town.settings.town_name, self.why, self.handoff, own_command())
         try:
             session = town.sessions.start(
                 agent, incarnation=incarnation, generation=generation,

@@ -28,9 +28,10 @@ def built_in() -> Mapping[str, Profile]:
 
 
 def town_profiles(own: Mapping[str, Profile]) -> dict[str, Profile]:
-    """All profiles by name. One of the town's own with a built-in name changes only what it says."""
+    """All profiles by name, the town's own first. One with a built-in name changes only what it says."""
     empty = Profile()
-    return {**built_in(), **{name: one.merged_over(built_in().get(name, empty)) for name, one in own.items()}}
+    mended = {name: one.merged_over(built_in().get(name, empty)) for name, one in own.items()}
+    return {**mended, **{name: profile for name, profile in built_in().items() if name not in mended}}
 
 
 def choose_program(command: str, profiles: Mapping[str, Profile]) -> str:

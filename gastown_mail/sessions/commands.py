@@ -33,7 +33,8 @@ _SHELLS = "^-?(ba|da|z|fi|k|mk|a|tc|c)?sh$"
 _NO_MODE = "#{?pane_in_mode,0,1}"
 
 _PLACEHOLDER = ("/bin/sh", "-c", "read _")
-_ENTER_COMMAND = 'cd -- "$1" && exec /bin/sh -c "$2"'
+_ENTER_COMMAND = 'PATH=$3 && export PATH && cd -- "$1" && exec /bin/sh -c "$2"'
+"""tmux gives the first program of a session the PATH of the client that made it, whatever `-e` says."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,8 @@ def new_session(spec: SessionSpec, server_names: Iterable[str]) -> str:
     target, variables = target_by_name(session), spec.variables
     given = [word for key, value in variables.items() for word in ("-e", f"{key}={value}")]
     create = ("new-session", "-d", "-s", session, "-n", session, "-x", str(_WIDTH), "-y", str(HEIGHT), *given)
-    program = ("/bin/sh", "-c", _ENTER_COMMAND, "sh", os.fspath(spec.agent.work_dir), spec.command)
+    arguments = (os.fspath(spec.agent.work_dir), spec.command, variables.get("PATH", os.defpath))
+    program = ("/bin/sh", "-c", _ENTER_COMMAND, "sh", *arguments)
     removed = [name for name in server_names if name not in variables]
     action = _block(
         line("set-option", "-s", counter, str(spec.generation)),

@@ -77,8 +77,8 @@ class Poke:
             return failed(f"the text has {size} bytes; the limit for {label} is {limit}")
         if "\n" in self.text and not entry.several_lines:
             return failed(f"{label} takes each line by itself; give a text of one line")
-        if act := next((act for act in entry.acts if self.text.lstrip().startswith(act)), None):
-            return failed(f"{label} takes a text that begins with {act} for a command; begin it otherwise")
+        if entry.acts and (act := entry.acts.search(self.text.strip())):
+            return failed(f"{label} takes {act[0]!r} at the beginning for a command; begin it otherwise")
         return None
 
     def obstacle(self, session: Session | None, front: Front | None, hidden: str) -> PokeOutcome | None:

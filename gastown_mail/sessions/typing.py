@@ -259,12 +259,16 @@ def _is_own(target: _Target) -> bool:
 
 
 def _paste_script(batch: Sequence[_Target]) -> Iterator[str]:
-    buffers = {target.poke.text: f"gastown-{uuid.uuid4().hex}" for target in batch}
+    buffers = {_typed(target.poke): f"gastown-{uuid.uuid4().hex}" for target in batch}
     yield from (commands.set_buffer(buffer, text) for text, buffer in buffers.items())
     for one in batch:
-        buffer, in_mode = buffers[one.poke.text], one.session.in_mode
+        buffer, in_mode = buffers[_typed(one.poke)], one.session.in_mode
         yield commands.paste(one.session.pane, buffer, one.condition(), in_mode=in_mode)
     yield from map(commands.delete_buffer, buffers.values())
+
+
+def _typed(poke: Poke) -> str:
+    return poke.text + poke.profile.input.suffix
 
 
 def _enter_script(batch: Sequence[_Target]) -> Iterator[str]:

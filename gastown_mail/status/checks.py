@@ -20,11 +20,11 @@ from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import load_state
 from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import periodic_jobs
-from gastown_mail.lifecycle.start import preflight, search_path
 from gastown_mail.plumbing.connections import durability_warnings, redis_errors, to_str
 from gastown_mail.sessions.tmux import NoServer
+from gastown_mail.status.agent_checks import check_agents, check_programs
 from gastown_mail.status.collect import StatusCollector
-from gastown_mail.status.health import all_problems, missing_workers, name_some
+from gastown_mail.status.health import all_problems, missing_workers
 from gastown_mail.status.model import CheckResult, Report, finding, ok, unchecked
 from gastown_mail.status.systemd import check_stopping
 
@@ -96,20 +96,16 @@ def _check_agents(collector: StatusCollector, report: Report) -> _Results:
     """Can every agent of this host be started?"""
     if "roster" in report.unknown:
         return
-    roster, settings = collector.town.roster(), collector.settings
-    yield from map(finding, roster.warnings)
-    here = [agent for agent in roster.agents.values() if agent.host == settings.host]
-    faults: dict[str, list[str]] = {}
-    for agent in here:
-        if fault := preflight(agent, settings.town_root, search_path()):
-            # agents with the same fault share a finding
-            faults.setdefault(fault.replace(f"for {agent.address}", "for them"), []).append(agent.address)
-    for fault, addresses in faults.items():
-        yield finding(f"{name_some(addresses)} cannot be started: {fault}")
-    if not faults:
-        yield ok(f"agents of this host that can be started: {len(here)}, with work dir and command")
-    if elsewhere := len(roster.agents) - len(here):
-        yield unchecked(f"agents that live on other hosts: {elsewhere}; run doctor there too")
+    yield from check_agents(collector)
+
+
+@_check("programs")
+def _check_programs(collector: StatusCollector, report: Report) -> _Results:
+    """Can the agents' programs work unattended, and ask for a cycle?"""
+    if "roster" in report.unknown:
+        yield unchecked("the agents are not known")
+        return
+    yield from check_programs(collector)
 
 
 @_check("tmux")

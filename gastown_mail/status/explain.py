@@ -7,9 +7,10 @@ from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.go_formats import format_local, parse_time
 from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.lifecycle.heartbeat_policy import SkipKind
-from gastown_mail.lifecycle.start import preflight, search_path
+from gastown_mail.lifecycle.preflight import start_obstacle
 from gastown_mail.mail.events import Event, read_latest
 from gastown_mail.status.collect import StatusCollector
+from gastown_mail.status.daemon_environment import daemon_environment
 from gastown_mail.status.health import blocking_problems, person_step
 from gastown_mail.status.model import AgentStatus, DesiredBy, Explanation, LastRequest, Report, age
 from gastown_mail.town.town import Town
@@ -34,7 +35,8 @@ def explain_agent(collector: StatusCollector, agent: Agent) -> Explanation:
         town_paused=report.paused, daemon_runs=report.daemon.running and report.daemon.held,
         last_request=request, unknown=report.unknown | collector.unknown,
     )  # fmt: skip
-    fault = preflight(agent, town.settings.town_root, search_path()) if agent.host == town.host else None
+    is_here = agent.host == town.host
+    fault = start_obstacle(town, agent, daemon_environment(collector)) if is_here else None
     return explanation.model_copy(update={"next_steps": tuple(_next_steps(explanation, report, fault))})
 
 

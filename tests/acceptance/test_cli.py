@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.support.agents import MAX, WITNESS
+from tests.support.agents import MAX, MAXINE, WITNESS
 from tests.support.daemon import Daemon
 from tests.support.town import identity
 from tests.support.wait import DEADLINE, eventually
@@ -45,6 +45,28 @@ def test_start_stop_restart_and_status(daemon: Daemon) -> None:
     assert daemon.command("stop").stdout == "no daemon is running\n"
     assert daemon.command("status").returncode == 3
     assert identity(daemon.living(MAX)) == identity(session)
+
+
+def test_the_environment_of_whoever_starts_the_daemon_is_what_agents_may_get(daemon: Daemon) -> None:
+    """The one who starts it is an agent here: what its own settings add is not passed on."""
+    settings = (daemon.root / "town.toml").read_text()
+    own = f'[agents."{MAX}"]\nenv_pass = ["SOLVER_*"]'
+    (daemon.root / "town.toml").write_text(
+        settings.replace(f'[agents."{MAX}"]', own) + '[agents."mayor/"]\nenv = { SOLVER_TOKEN = "mine" }\n'
+    )
+    shell = {"SOLVER_KEY": "k", "SOLVER_TOKEN": "mine", "GASTOWN_INCARNATION": "x", "GASTOWN_AGENT": "mayor/"}
+    assert daemon.command("start", environ=shell).returncode == 0
+    try:
+        for address in (MAX, MAXINE):
+            daemon.run(address)
+        passed = [
+            (daemon.work("env", address).read_bytes().count(b"SOLVER_KEY=k"), address)
+            for address in (MAX, MAXINE)
+        ]
+        assert passed == [(1, MAX), (0, MAXINE)]
+        assert b"SOLVER_TOKEN" not in daemon.work("env").read_bytes()
+    finally:
+        daemon.command("stop")
 
 
 def test_status_distinguishes_a_killed_daemon_from_a_stopped_one(daemon: Daemon) -> None:

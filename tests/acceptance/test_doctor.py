@@ -33,7 +33,10 @@ def _seen(daemon: Daemon) -> list[str]:
     return lines
 
 
-ALL = {"folder", "agents", "tmux", "redis", "clock", "tmux socket", "tmux server", "daemon", "stopping"}
+ALL = {
+    "folder", "agents", "programs", "tmux", "redis", "clock", "tmux socket", "tmux server", "daemon",
+    "stopping",
+}  # fmt: skip
 
 
 def test_a_healthy_town_has_no_finding(daemon: Daemon) -> None:
@@ -47,6 +50,7 @@ def test_a_healthy_town_has_no_finding(daemon: Daemon) -> None:
     for text in (
         "answers", "append-only file on, eviction policy noeviction", "agree to 0.0 s", "MB are free",
         f"pid {daemon.holder()} holds the town", "agents of this host that can be started: 3",
+        "the shells of all programs find and run gastown-mail",
         f"workers alive on {daemon.settings.host}: 2 lifecycle, 1 heartbeat",
         "1 sessions, 1 of them managed",
         "the heartbeat is on the schedule, every 2s", "the sweep is on the schedule, every 1s",
@@ -126,6 +130,25 @@ def test_agents_with_the_same_fault_are_named_together(daemon: Daemon) -> None:
         "the command 'no-such-program' is not on the PATH; install it, or set command for them"
     )
     assert "?   agents       agents that live on other hosts: 1; run doctor there too" in _seen(daemon)
+
+
+def test_commands_are_searched_on_the_daemons_path_not_on_that_of_whoever_asks(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    program = tmp_path / "tools" / "solve"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\ncat\n")
+    program.chmod(0o755)
+    (daemon.root / "town.toml").write_text('[agents."solver"]\ncommand = "solve"\n')
+    own = daemon.environ["PATH"]
+    daemon.environ["PATH"] = f"{program.parent}:{own}"
+    daemon.up()
+
+    assert _findings(daemon, PATH=own) == (0, {})
+    shown = daemon.command("explain", "solver", environ={"PATH": own}).stdout
+    assert "is not on the PATH" not in shown
+    daemon.stop()
+    assert "'solve' is not on the PATH" in _findings(daemon, PATH=own)[1]["agents"]
 
 
 def test_colliding_sessions_are_a_finding_and_stop_no_other_check(daemon: Daemon) -> None:

@@ -27,6 +27,7 @@ LANGUAGES = {
     "bash",
     "zsh",
     "text",
+    "yaml",
     "toml",
     "json",
     "python",

@@ -42,6 +42,8 @@ class Shell:
         self.environ = {
             **clean_environ(), "PATH": f"{tools}:{os.environ['PATH']}", "HOME": str(self.state),
             "SHELL_STATE": str(self.state), "TERM": "xterm", "EDITOR": "true", "PYTHONUNBUFFERED": "1",
+            # the documents are written for a user who is not root
+            "IS_SANDBOX": "1",
         }  # fmt: skip
 
     def _stand_in(self, name: str, script: Path) -> None:

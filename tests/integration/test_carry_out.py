@@ -10,6 +10,7 @@ import pytest
 from gastown_mail.daemon import jobs
 from gastown_mail.lifecycle import heartbeat
 from gastown_mail.lifecycle.heartbeat_policy import StartAgent
+from gastown_mail.plumbing.environment import own_command
 from gastown_mail.sessions.processes import with_incarnation
 from gastown_mail.town.records import Desired
 from gastown_mail.town.town import Town
@@ -108,6 +109,7 @@ def test_a_session_finds_its_town_and_itself_in_its_environment_and_nothing_else
         "GASTOWN_REDIS_URL": stage.town.redis_url,
         "GASTOWN_AGENT": MAX,
         "GASTOWN_INCARNATION": session.incarnation,
+        "GASTOWN_MAIL": own_command(),
         "GT_ROLE": "crew",
     }
     assert found["MODEL"] == "big $HOME"

@@ -6,13 +6,8 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.contracts.address import Agent
-from gastown_mail.lifecycle.start import (
-    StartOutcome,
-    StartResult,
-    first_prompt,
-    new_incarnation,
-    preflight,
-)
+from gastown_mail.lifecycle.preflight import preflight, search_path
+from gastown_mail.lifecycle.start import StartOutcome, StartResult, first_prompt, new_incarnation
 
 
 def an_agent(work_dir: Path, command: str, **env: str) -> Agent:
@@ -40,7 +35,8 @@ def work_dir(tmp_path: Path) -> Path:
 
 
 def fault(work_dir: Path, command: str, **env: str) -> str | None:
-    return preflight(an_agent(work_dir, command, **env), work_dir.parent, "/usr/bin:/bin")
+    agent = an_agent(work_dir, command, **env)
+    return preflight(agent, work_dir.parent, search_path(agent, {"PATH": "/usr/bin:/bin"}))
 
 
 def test_a_work_dir_that_cannot_be_looked_at_is_a_fault_in_words(tmp_path: Path) -> None:
@@ -125,16 +121,19 @@ def test_an_invalid_work_dir_is_named_with_a_remedy(work_dir: Path, kind: str) -
     assert "work_dir" in said
 
 
-def test_the_first_prompt_names_the_agent_the_reason_and_the_handoff(tmp_path: Path) -> None:
+def test_the_first_prompt_names_the_agent_the_reason_the_handoff_and_the_command(tmp_path: Path) -> None:
     agent = an_agent(tmp_path, "sh")
     handoff = tmp_path / "gt-gastown-crew-max.md"
 
-    after_a_cycle = first_prompt(agent, "my-town", "you asked for a cycle (tired)", handoff)
-    after_a_restart = first_prompt(agent, "my-town", "you asked for a restart", None)
+    command = "/opt/my tools/gastown-mail"
+    after_a_cycle = first_prompt(agent, "my-town", "you asked for a cycle (tired)", handoff, command)
+    after_a_restart = first_prompt(agent, "my-town", "you asked for a restart", None, "")
 
     for word in ("gastown/crew/max", "my-town", "tired", str(handoff)):
         assert word in after_a_cycle
     assert "handoff" not in after_a_restart
+    assert after_a_cycle.endswith("run '/opt/my tools/gastown-mail' send cycle (or restart, or shutdown).")
+    assert after_a_restart.endswith("run gastown-mail send cycle (or restart, or shutdown).")
 
 
 def test_no_two_incarnations_are_alike() -> None:

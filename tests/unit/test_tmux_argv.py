@@ -125,7 +125,8 @@ def test_the_guard_encloses_the_kill() -> None:
 
 
 def test_a_session_is_created_by_these_commands_in_this_order() -> None:
-    target, program = "=gt-crew-max:", ["/bin/sh", "-c", 'cd -- "$1" && exec /bin/sh -c "$2"', "sh", "/tmp"]
+    enter = 'PATH=$3 && export PATH && cd -- "$1" && exec /bin/sh -c "$2"'
+    target, program = "=gt-crew-max:", ["/bin/sh", "-c", enter, "sh", "/tmp"]
     variables = ["-e", "PATH=/p", "-e", "A=1", "-e", "B=x\ny"]
     creation = [
         ["set-option", "-s", "@gastown_generation_gt-crew-max", "3"],
@@ -142,7 +143,7 @@ def test_a_session_is_created_by_these_commands_in_this_order() -> None:
         ["set-option", "-w", "-t", target, "allow-rename", "off"],
         ["set-environment", "-t", target, "-r", "--", "TERM"],
         ["set-environment", "-t", target, "-r", "--", "SECRET"],
-        ["respawn-pane", "-k", "-t", target, *program, "exec cat ~; #{pid}"],
+        ["respawn-pane", "-k", "-t", target, *program, "exec cat ~; #{pid}", "/p"],
         ["display-message", "-p", "started"],
     ]  # fmt: skip
     once = "#{e|<:#{@gastown_generation_gt-crew-max},3}"
