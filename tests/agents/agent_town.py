@@ -14,6 +14,7 @@ from gastown_mail.contracts.state import State
 from gastown_mail.daemon import jobs
 from gastown_mail.lifecycle import heartbeat
 from gastown_mail.lifecycle.start import first_prompt
+from gastown_mail.plumbing.environment import own_command
 from gastown_mail.programs.reader import Reading, read_screen
 from gastown_mail.programs.screen import Screen
 from gastown_mail.sessions.session import Session
@@ -85,33 +86,42 @@ class RealAgent:
         except AssertionError:
             raise AssertionError(f"last seen: {seen[-1]}") from None
 
-    def settle(self) -> Screen:
-        """Wait until the screen rests, and return it."""
-        last = [self.screen()]
+    def wait_until_told(self, before: int = 0) -> None:
+        """Wait until its model has the first prompt, if it takes one, and it is ready."""
+        expected = before + ("{prompt}" in self.town.roster().agents[IT].command)
+        self.wait_until(lambda: len(self.received()) == expected, "told its first prompt")
+        self.wait_for(AgentState.READY)
+
+    def settle(self, rest: float = 0.6) -> Screen:
+        """Wait until the screen has not changed for so many seconds, and return it."""
+        looks = [self.screen()]
 
         def rests() -> bool:
-            last.append(self.screen())
-            return last[-1] == last[-2]
+            looks.append(self.screen())
+            return len(looks) > rest / 0.2 and len(set(looks[-int(rest / 0.2) :])) == 1
 
-        eventually(lambda: rests() and rests() and rests(), deadline=20, step=0.2)
-        return last[-1]
+        eventually(rests, deadline=20, step=0.2)
+        return looks[-1]
 
     def poke(self, text: str = HEARTBEAT) -> str:
         """Poke it as an operator would; return the outcome."""
         return str(heartbeat.poke_agent(self.town, IT, text))
 
-    def tell(self, text: str, arrives: str | None = None) -> None:
-        """Poke it with success, and wait until the model has the text, or what it becomes on the way."""
+    def tell(self, text: str) -> None:
+        """Poke it with success, and wait until the model has the text."""
         self.wait_for(AgentState.READY)
-        before, wanted = len(self.received()), text if arrives is None else arrives
+        before = len(self.received())
         assert self.poke(text) == "delivered", self.reading()
-        self.wait_until(lambda: self.received()[before:] == [wanted], f"told: {text[:80]}")
+        self.wait_until(lambda: self.received()[before:] == [text], f"told: {text[:80]}")
 
     def received(self) -> list[str]:
-        """The user messages that the model got, in their order, without what the program says of itself."""
+        """The user messages that the model got, in their order, without what the program says of itself.
+
+        Blanks at the end of a message do not count: a poke may be typed with one.
+        """
         with suppress(FileNotFoundError):
             texts = [json.loads(line)["text"] for line in self.log.read_text().splitlines()]
-            return [text for text in texts if not text.startswith("This is the Qwen Code.")]
+            return [text.rstrip(" ") for text in texts if not text.startswith("This is the Qwen Code.")]
         return []
 
     def type(self, text: str) -> None:
@@ -147,15 +157,14 @@ class AgentTown(RealAgent, Stage):
         """End its session, start it again and wait until it is ready."""
         if (session := self.session(IT)) is not None:
             self.town.sessions.end(session, grace=2)
-        told, expected = len(self.received()), "{prompt}" in self.agent(IT).command
+        told = len(self.received())
         # the log of the mock takes the same first message for the same conversation
         self.start(f"{WHY}, after {told} messages")
-        self.wait_until(lambda: len(self.received()) == told + expected, "told its first prompt")
-        self.wait_for(AgentState.READY)
+        self.wait_until_told(told)
 
     def first_prompt(self, why: str = WHY) -> str:
         """The first prompt of a session that was started for this reason."""
-        return first_prompt(self.agent(IT), self.settings.town_name, why, None)
+        return first_prompt(self.agent(IT), self.settings.town_name, why, None, own_command())
 
     def heartbeat(self) -> State:
         """Do what a daemon does at each heartbeat."""

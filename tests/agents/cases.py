@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gastown_mail.contracts.lifecycle import AgentState
 from tests.agents.programs import CLAUDE, CODEX, Place, Program
 from tests.agents.programs_b import AIDER, GEMINI, OPENCODE, QWEN
 
@@ -33,7 +34,7 @@ class Case:
     `arguments`: with these its tools ask; `free`: with these they run at once, after the change `allow`.
     `asks`: a message after which the model wants to make the file `allowed`. `quits`: the ways in which a
     person ends it, with the exit status. `picker`: what a person types to open one. `limit`: what keeps a
-    usage limit from opening a box.
+    usage limit from opening a box. `suspended`: its state after Ctrl-Z.
     """
 
     program: Program
@@ -46,6 +47,7 @@ class Case:
     trust: Opened | None = None
     login: Opened | None = None
     limit: Opened = field(default_factory=Opened)
+    suspended: AgentState = AgentState.READY
 
     @property
     def name(self) -> str:
@@ -141,6 +143,7 @@ CASES = {
             trust=Opened(_claude_forgets_the_folder),
             login=Opened(_claude_forgets_the_key),
             limit=Opened(env=_CLAUDE_SUBSCRIBED),
+            suspended=AgentState.ENDED,
         ),
         Case(
             CODEX,
@@ -179,6 +182,7 @@ CASES = {
             allow=_opencode_allows,
             picker="/models",
             login=Opened(say="/connect"),
+            suspended=AgentState.STARTING,
         ),
         Case(
             AIDER,

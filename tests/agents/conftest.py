@@ -96,7 +96,7 @@ def start(case: Case, tmp_path: Path, make_town: Callable[[str], Town]) -> Itera
             opened.change(made.place)
             made.start(why)
             if opened.say:
-                made.wait_for(AgentState.READY)
+                made.wait_until_told()
                 made.say(opened.say)
             return made
 

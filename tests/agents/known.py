@@ -24,8 +24,7 @@ KNOWN: dict[tuple[str, str], str] = {
     ("aider", "restart"): _ASKS,
     ("aider", "shutdown"): _ASKS,
     ("aider", "tree"): _ASKS,
-    ("opencode", "5-kb"): "puts a blank behind a text of more than 150 characters or two lines",
-    ("opencode", "100-lines"): "puts a blank behind a text of more than 150 characters or two lines",
+    ("opencode", "stopped"): "is left with an empty screen by Ctrl-Z: its state is then `starting`",
     ("aider", "first-prompt"): "takes no first prompt on its command line; give the task by a poke",
 }
 """What is different, and a person should know."""

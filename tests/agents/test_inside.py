@@ -12,7 +12,8 @@ import pytest
 from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.mail.events import EventName, read_latest
 from gastown_mail.sessions.session import Session
-from tests.agents.agent_town import HEARTBEAT, IT, RealAgent, a_place, town_toml
+from gastown_mail.town.records import Desired
+from tests.agents.agent_town import HEARTBEAT, IT, WHY, RealAgent, a_place, town_toml
 from tests.agents.cases import Case
 from tests.agents.known import KNOWN
 from tests.agents.programs import Place
@@ -41,9 +42,17 @@ class Served(RealAgent):
         if session is None or session.dead or self.seen().state is not AgentState.READY:
             if session is not None:
                 self.town.sessions.end(session, grace=2)
-            self.daemon.run(IT)
+            self.start()
         self.wait_for(AgentState.READY)
         return self.live
+
+    def start(self) -> None:
+        """Have the daemon start it, and wait until it is told its first prompt."""
+        agent, told = self.daemon.agent(IT), len(self.received())
+        self.town.desired.set(IT, Desired.RUNNING)
+        self.town.queues.enqueue_start(agent, f"{WHY}, after {told} messages", by="operator")
+        eventually(lambda: self.daemon.session(IT), deadline=DEADLINE)
+        self.wait_until_told(told)
 
     def use_tool(self, command: str) -> None:
         """Have the model run a command by the program's shell tool."""

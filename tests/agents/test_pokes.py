@@ -47,18 +47,13 @@ def test_a_hundred_pokes_arrive_once_each(agent: AgentTown) -> None:
 
 
 @pytest.mark.check("5-kb")
-def test_a_poke_of_5_kb_arrives_whole(case: Case, agent: AgentTown) -> None:
-    tell(case, agent, " ".join(f"word{n}" for n in range(630)))
+def test_a_poke_of_5_kb_arrives_whole(agent: AgentTown) -> None:
+    agent.tell(" ".join(f"word{n}" for n in range(630)))
 
 
 @pytest.mark.check("100-lines")
-def test_a_poke_of_100_lines_arrives_whole(case: Case, agent: AgentTown) -> None:
-    tell(case, agent, "\n".join(f"line {n} of 100" for n in range(100)))
-
-
-def tell(case: Case, agent: AgentTown, text: str) -> None:
-    """Tell it a text that a program may show as `[Pasted …]`; opencode puts a blank behind that."""
-    agent.tell(text, text + " " if (case.name, "5-kb") in KNOWN else text)
+def test_a_poke_of_100_lines_arrives_whole(agent: AgentTown) -> None:
+    agent.tell("\n".join(f"line {n} of 100" for n in range(100)))
 
 
 @pytest.mark.check("first-characters")
@@ -67,12 +62,13 @@ def test_a_first_character_is_no_command(agent: AgentTown, text: str) -> None:
     before = len(agent.received())
     outcome = agent.poke(text)
 
-    if text.startswith(agent.profile.input.acts):
-        assert outcome.startswith("failed: ")
-        assert f"takes a text that begins with {text[0]} for a command; begin it otherwise" in outcome
-        assert agent.reading().state is AgentState.READY
+    if outcome != "delivered":
+        sign = repr(text[0])
+        assert outcome.startswith(
+            f"failed: {agent.profile.label} takes {sign} at the beginning for a command"
+        )
+        agent.settle()
         assert len(agent.received()) == before
     else:
-        assert outcome == "delivered"
         agent.wait_until(lambda: agent.received()[before:] == [text], "told the text")
     assert not (agent.place.work / "ran").exists()

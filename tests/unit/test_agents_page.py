@@ -1,4 +1,4 @@
-"""The page about real programs has the table of the tests' checks, and its versions are those that are installed."""
+"""The page about real programs has the table that the tests make, with the versions that are installed."""
 
 import tomllib
 from importlib import import_module
