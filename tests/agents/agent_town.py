@@ -31,6 +31,15 @@ HEARTBEAT = "HEARTBEAT: check your work"
 WHY = "a test wants it"
 
 
+_OF_ITS_OWN = (
+    "This is the Qwen Code.",
+    "Change the greeting to be more casual",
+    "I switched to a new code base.",
+    "I am not sharing any files",
+)
+"""How the messages begin that Qwen Code and aider add to a conversation."""
+
+
 class RealAgent:
     """The only agent of a town: what its session shows, and what its model has received."""
 
@@ -121,7 +130,7 @@ class RealAgent:
         """
         with suppress(FileNotFoundError):
             texts = [json.loads(line)["text"] for line in self.log.read_text().splitlines()]
-            return [text.rstrip(" ") for text in texts if not text.startswith("This is the Qwen Code.")]
+            return [text.rstrip(" ") for text in texts if not text.startswith(_OF_ITS_OWN)]
         return []
 
     def type(self, text: str) -> None:

@@ -106,7 +106,7 @@ def test_while_its_tool_runs(served: Served) -> None:
 @pytest.mark.check("cycle")
 def test_a_cycle_from_inside(served: Served) -> None:
     old = served.ready()
-    served.ask('cycle --handoff "the tests are green; next: $(echo merge) it"')
+    served.ask('cycle --handoff "the tests are green; next: merge it"')
 
     new = served.live
     assert new.incarnation != old.incarnation
@@ -121,13 +121,14 @@ def test_a_cycle_from_inside(served: Served) -> None:
 @pytest.mark.check("restart")
 def test_a_restart_from_inside(served: Served) -> None:
     old = served.ready()
+    before = len(served.received())
     served.ask("restart")
 
     new = served.live
     assert new.incarnation != old.incarnation
     assert gone(old.pid)
-    served.wait_for(AgentState.READY)
-    assert served.poke("still there?") == "delivered"
+    served.wait_until_told(before + 1)
+    served.tell("still there?")
 
 
 @pytest.mark.check("shutdown")
