@@ -17,11 +17,22 @@ from gastown_mail.contracts import errors, keys, lifecycle, settings
 from gastown_mail.contracts.address import CUSTOM_ROLE, DEFAULT_COMMAND, ROLES, Role
 from gastown_mail.contracts.go_formats import format_duration
 from gastown_mail.contracts.lifecycle import LifecycleAction, RequestStatus
+from gastown_mail.contracts.profile import (
+    Answer,
+    Context,
+    ContextLog,
+    FirstRun,
+    InputLine,
+    Profile,
+    Root,
+    Rule,
+)
 from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.contracts.settings_model import DURATION_HINT, DaemonSettings, RoleSettings
 from gastown_mail.contracts.shared_daemons import SHARED_DAEMONS
 from gastown_mail.mail.events import FIELDS, EventName
 from gastown_mail.plumbing import log
+from gastown_mail.programs.library import OTHER, built_in
 from gastown_mail.status.model import Report
 from gastown_mail.town.roster import STOP_GRACE
 from tools import shapes
@@ -73,6 +84,40 @@ def settings_page() -> str:
         "`<rig>/<name>` also names a crew member or a polecat; if a rig has both, it is the crew member. "
         "An agent with any other address needs a `command`, works in the town's folder, and is not "
         f"poked. `keep_running` is true by default for {listed(running)} alone.",
+    )
+
+
+def profiles_page() -> str:
+    """Every key of a program profile, from the models that read it."""
+    columns = ("key", "default", "expected", "what it is")
+    names = listed(name for name in sorted(built_in()) if name != OTHER)
+    parts: tuple[tuple[str, type[BaseModel], str], ...] = (
+        ("## `input`", InputLine, "Where the program takes text. Rows and columns are those of the screen."),
+        (
+            "## `rules`",
+            Rule,
+            "Each `[[programs.<name>.rules]]` is one sign of a state. All that it names must hold; the first "
+            "rule that holds decides. When none does, an empty input line with the cursor at its beginning "
+            "is `ready`, one with text is `draft`, a blank screen is `starting`, and the rest `unknown`.",
+        ),
+        ("## `context`", Context, "How full the program's context is, for `cycle_at`."),
+        ("## `context.log`", ContextLog, "Keys are paths such as `a.b.c` into the JSON of a line."),
+        ("## `first_run`", FirstRun, "What the program asks when it is started for the first time."),
+        ("## `first_run.answers`", Answer, "What shows that such a question was answered."),
+        ("## `root`", Root, "What the program refuses to do as root."),
+    )
+    return page(
+        "Program profiles",
+        f"A profile tells what the screen of a program means. There are profiles for {names}, and "
+        f"`{OTHER}` for all other programs. The first word of an agent's `command` chooses its profile, or "
+        "its setting `program`. In `town.toml`, `[programs.<name>]` is a profile of your own; with a name "
+        "from this list, it changes only the keys that it has. See [How to mend a profile]"
+        "(../how-to/profiles.md).",
+        "Patterns are Python regular expressions. Write them in single quotes, so that TOML leaves their "
+        "backslashes alone.",
+        "## `[programs.<name>]`",
+        table(columns, _rows(Profile)),
+        *(part for head, model, text in parts for part in (head, text, table(columns, _rows(model)))),
     )
 
 
@@ -251,6 +296,7 @@ def status_json_page() -> str:
 
 PAGES: Mapping[str, Callable[[], str]] = {
     "settings.md": settings_page,
+    "profiles.md": profiles_page,
     "request.md": request_page,
     "keys.md": keys_page,
     "commands.md": commands_page,

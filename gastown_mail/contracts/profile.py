@@ -101,6 +101,7 @@ class ContextLog(_Table):
     Has the fields of strftime for the moment of the session's start.
     """
     home: str = Field(default="~", strict=True, description="a folder")
+    """The program's home."""
     home_variable: str = Field(default="", strict=True, description="the name of a variable")
     """The variable that names another home."""
     work_dir_key: str = Field(default="", strict=True, description="a path of keys")
@@ -180,6 +181,7 @@ class Profile(_Table):
     greedy_options: _Words = Field(default=(), description="a list of options")
     """The options that take all words up to the next option, and so a prompt that follows."""
     root: Root = Field(default=Root(), description="a table")
+    """What it refuses to do as root."""
     first_run: tuple[FirstRun, ...] = Field(default=(), description="tables [[…first_run]]")
     """What it asks at its first start, for `doctor`."""
     quiet: bool = Field(default=False, strict=True, description="true or false")
@@ -189,11 +191,15 @@ class Profile(_Table):
     below: int = Field(default=8, ge=1, le=50, strict=True, description="a whole number from 1 to 50")
     """How many of the last rows count when there is no input line."""
     input: InputLine = Field(default=InputLine(), description="a table")
+    """Where it takes text."""
+    example: str = Field(default="", strict=True, description="a command")
+    """A command with the place of the first prompt, for people."""
     resume: str = Field(default="", strict=True, description="a command")
     """The command that resumes its last conversation, for people."""
     logs: str = Field(default="", strict=True, description="a path")
     """Where it keeps the logs of its conversations, for people."""
     context: Context = Field(default=Context(), description="a table")
+    """How full its context is."""
     rules: tuple[Rule, ...] = Field(default=(), description="tables [[…rules]]")
     """In a profile of one's own with a built-in name, they come before the built-in ones."""
 

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Self, get_args
 
 from pydantic import (
     AwareDatetime,
@@ -39,24 +39,43 @@ def one_line_error(error: ValueError, model: type[BaseModel]) -> str:
 
 def field_errors(error: ValidationError, model: type[BaseModel]) -> Iterator[tuple[tuple[str, ...], str]]:
     """The path to each bad key (empty for the whole), and the text that follows its name in an error."""
-    fields = model.model_fields.items()
-    expected = {str(field.validation_alias or name): field.description for name, field in fields}
     for detail in error.errors(include_url=False):
         path = tuple(str(step) for step in detail["loc"] if step != "[key]")
+        expected, key = _hints(model, path), path[-1] if path else ""
+        if key not in expected and detail["type"] != "extra_forbidden":
+            expected, key = _hints(model, path[:1]), path[0] if path else ""
         context = detail.get("ctx", {})
         if not path:
             yield path, str(context.get("error") or detail["msg"])
         elif detail["type"] == "extra_forbidden":
-            yield path, unknown_key_message("a setting", path[0], expected)
+            yield path, unknown_key_message("a setting", key, expected)
         elif detail["type"] == "missing":
-            yield path, f"is missing: expected {expected[path[0]]}"
+            yield path, f"is missing: expected {expected[key]}"
         elif detail["type"] == "redis_url":
             url = redact(detail["input"])
-            yield path, f"= {quote_value(url)}: {context['reason']}; expected {expected[path[0]]}"
+            yield path, f"= {quote_value(url)}: {context['reason']}; expected {expected[key]}"
         else:
-            hint = expected.get(path[0])
+            hint = expected.get(key)
             why = f"expected {hint}" if hint else detail["msg"]
+            if detail["type"] == "value_error" and "Python regular expression: " in str(context.get("error")):
+                why = f"expected {context['error']}"
             yield path, f"= {quote_value(detail['input'])}: {why}"
+
+
+def _hints(model: type[BaseModel], path: tuple[str, ...]) -> dict[str, str | None]:
+    """What is expected of each key of the table that holds the last step of this path."""
+    for step in path[:-1]:
+        field = model.model_fields.get(step)
+        model = (_model_in(field.annotation) if field else None) or model
+    fields = model.model_fields.items()
+    return {str(field.validation_alias or name): field.description for name, field in fields}
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that an annotation names, itself or inside."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def quote_value(value: object, limit: int = 60) -> str:

@@ -5,6 +5,7 @@ import shlex
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -170,6 +171,17 @@ class AgentTown(RealAgent, Stage):
         # the log of the mock takes the same first message for the same conversation
         self.start(f"{WHY}, after {told} messages")
         self.wait_until_told(told)
+
+    def becomes_ready(self) -> bool:
+        """Wait while it is busy; say whether it is ready then."""
+        looks, until = 0, time.monotonic() + 20
+        while looks < 3 and time.monotonic() < until:
+            state = self.seen().state
+            if state not in (AgentState.BUSY, AgentState.READY):
+                return False
+            looks = looks + 1 if state is AgentState.READY else 0
+            time.sleep(0.1)
+        return looks == 3
 
     def first_prompt(self, why: str = WHY) -> str:
         """The first prompt of a session that was started for this reason."""

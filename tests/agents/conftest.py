@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.town.town import Town
 from tests.agents.agent_town import IT, WHY, AgentTown, agent_town
 from tests.agents.cases import CASES, Case, Opened
@@ -76,7 +75,7 @@ def shared(case: Case, tmp_path_factory: pytest.TempPathFactory, redis_url: str)
 def agent(shared: AgentTown) -> AgentTown:
     """The shared agent, ready; started anew if it is not."""
     session = shared.session(IT)
-    if session is None or session.dead or shared.seen().state is not AgentState.READY:
+    if session is None or session.dead or not shared.becomes_ready():
         shared.start_anew()
     return shared
 

@@ -107,6 +107,7 @@ def test_on_a_draft(agent: AgentTown) -> None:
     is_left_alone(agent, "please do not touch ")
     agent.press("C-a")
     is_left_alone(agent, "x")
+    agent.press("C-e", "C-u")
 
 
 @pytest.mark.check("slash-popup")
