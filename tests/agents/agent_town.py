@@ -34,7 +34,9 @@ WHY = "a test wants it"
 
 _OF_ITS_OWN = (
     "This is the Qwen Code.",
-    "Change the greeting to be more casual",
+    "Managed memory directory",
+    "Change get_factorial() to use math.factorial",
+    "Refactor hello() into its own file.",
     "I switched to a new code base.",
     "I am not sharing any files",
 )
@@ -122,7 +124,10 @@ class RealAgent:
         self.wait_for(AgentState.READY)
         before = len(self.received())
         assert self.poke(text) == "delivered", self.reading()
-        self.wait_until(lambda: self.received()[before:] == [text], f"told: {text[:80]}")
+        try:
+            eventually(lambda: self.received()[before:] == [text], deadline=20)
+        except AssertionError:
+            raise AssertionError(f"told {text!r}, but it got {self.received()[before:]}") from None
 
     def received(self) -> list[str]:
         """The user messages that the model got, in their order, without what the program says of itself.

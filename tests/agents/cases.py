@@ -186,8 +186,8 @@ CASES = {
         ),
         Case(
             AIDER,
-            arguments="",
-            free="",
+            arguments="--edit-format diff",
+            free="--edit-format diff",
             quits={"/exit": 0, "C-d": 0},
             trust=Opened(_aider_has_no_repository),
         ),

@@ -14,11 +14,17 @@ NONE: dict[tuple[str, str], str] = {
 
 _ASKS = "runs a command only after a person has said yes"
 
+_WAITS = "tries again by itself until a short limit has ended, and is busy meanwhile"
+
 KNOWN: dict[tuple[str, str], str] = {
     ("codex", "stopped"): "takes no notice of Ctrl-Z; another way of stopping it is seen",
     ("gemini", "stopped"): "takes no notice of Ctrl-Z; another way of stopping it is seen",
     ("qwen", "stopped"): "takes no notice of Ctrl-Z; another way of stopping it is seen",
     ("aider", "stopped"): "takes no notice of Ctrl-Z; another way of stopping it is seen",
+    ("gemini", "limit"): "opens a box at a limit: it asks until a person has chosen",
+    ("qwen", "limit"): _WAITS,
+    ("opencode", "limit"): _WAITS,
+    ("aider", "limit"): _WAITS,
     ("aider", "tool"): _ASKS,
     ("aider", "cycle"): _ASKS,
     ("aider", "restart"): _ASKS,

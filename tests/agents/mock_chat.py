@@ -10,7 +10,9 @@ from tests.agents.mock_script import DONE, Kind, Script, digest, read_script
 from tests.agents.mock_tools import ToolCall, tool_call
 
 MODEL = "mock-model"
-_AIDERS_REMINDER = re.compile(r"\n\nTo suggest changes to a file you MUST .*", re.DOTALL)
+_AIDERS_REMINDER = re.compile(
+    r"\n\n(?:To suggest changes to a file you|# \*SEARCH/REPLACE block\* Rules).*", re.DOTALL
+)
 """What aider puts behind the last message of a request."""
 
 _LIST = {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "mock"}]}

@@ -90,7 +90,7 @@ def served(case: Case) -> Iterator[Served]:
 def test_while_its_tool_runs(served: Served) -> None:
     served.ready()
     before = len(served.received())
-    served.use_tool("sleep 4; touch finished")
+    served.use_tool("timeout 4 tail -f /dev/null; touch finished")
     served.wait_for(AgentState.BUSY)
 
     outcomes = [served.poke() for _ in range(10)]

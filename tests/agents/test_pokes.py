@@ -48,7 +48,7 @@ def test_a_hundred_pokes_arrive_once_each(agent: AgentTown) -> None:
 
 @pytest.mark.check("5-kb")
 def test_a_poke_of_5_kb_arrives_whole(agent: AgentTown) -> None:
-    agent.tell(" ".join(f"word{n}" for n in range(630)))
+    agent.tell(" ".join(f"word{n}" for n in range(660)))
 
 
 @pytest.mark.check("100-lines")
