@@ -16,8 +16,7 @@ from tests.support.town import a_town
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Know the mark that names a line of the table, and collect the outcomes."""
-    config.addinivalue_line("markers", "check(name): a line of the table of programs and checks")
+    """Collect the outcomes, in the process that reports them."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Outcomes(), "agents-table")
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PathDistribution
 from pathlib import Path
 
@@ -13,24 +14,32 @@ from tests.agents.namespace import inside
 from tests.agents.programs import CACHE
 
 VERSIONS = Path(__file__).with_name("versions.toml")
+_AT_ONCE = 3
 DEADLINE = 240.0
 """Seconds for one program."""
 
 
-def install_missing(names: Sequence[str] = (), say: Callable[[str], None] = print) -> dict[str, str]:
+def install_missing(names: Sequence[str] = ()) -> dict[str, str]:
     """Install what is not there in its version, of all programs or of these; return why some are missing."""
-    failed = {}
-    for kind, programs in tomllib.loads(VERSIONS.read_text()).items():
-        for name, wanted in programs.items():
-            installed, install = _HOW[kind]
-            folder = CACHE / _FOLDERS[kind] / name
-            if (names and name not in names) or installed(folder, wanted) == wanted["version"]:
-                continue
-            say(f"installing {wanted['package']} {wanted['version']} into {folder}")
-            if why := _tried(install, folder, wanted):
-                failed[name] = why
-                say(f"{name} could not be installed and is skipped: {why}")
-    return failed
+    programs = [
+        (kind, name, wanted)
+        for kind, table in tomllib.loads(VERSIONS.read_text()).items()
+        for name, wanted in table.items()
+        if not names or name in names
+    ]
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        reasons = pool.map(lambda program: _installed(*program), programs)
+        return {name: why for (_, name, _), why in zip(programs, reasons, strict=True) if why}
+
+
+def _installed(kind: str, name: str, wanted: dict[str, str]) -> str:
+    """Have this version; return why it is not there, or nothing."""
+    version, install = _HOW[kind]
+    folder = CACHE / _FOLDERS[kind] / name
+    if version(folder, wanted) == wanted["version"]:
+        return ""
+    print(f"installing {wanted['package']} {wanted['version']} into {folder}", flush=True)
+    return _tried(install, folder, wanted)
 
 
 def _tried(install: Callable[[Path, dict[str, str]], None], folder: Path, wanted: dict[str, str]) -> str:
@@ -52,7 +61,8 @@ def _npm(folder: Path, wanted: dict[str, str]) -> None:
     _run([*words, "--prefix", str(folder), f"{wanted['package']}@{wanted['version']}"], folder)
     if script := wanted.get("script"):
         # such a script may run the program itself
-        _run(inside(["node", script]), folder / "node_modules" / wanted["package"])
+        file = folder / "node_modules" / wanted["package"] / script
+        _run(inside(["node", str(file)]), VERSIONS.parents[2])
 
 
 def _pip(folder: Path, wanted: dict[str, str]) -> None:
