@@ -134,5 +134,7 @@ def screen_obstacle(poke: Poke, reading: Reading) -> PokeOutcome | None:
             return held(f"it has reached a usage limit{line}")
         case AgentState.STARTING:
             return held("it is starting")
+        case AgentState.ENDED:
+            return held(f"its program has ended or is stopped; restart the agent{line}")
     hint = f"gastown-mail programs tells how {poke.profile.label or 'a program'} is read"
     return held(f"its screen shows no known input line; {hint}{line}")

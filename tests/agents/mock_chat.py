@@ -1,6 +1,7 @@
 """The OpenAI chat completions interface of the mock model server: aider, opencode and Qwen Code speak it."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,6 +10,11 @@ from tests.agents.mock_script import DONE, Kind, Script, digest, read_script
 from tests.agents.mock_tools import ToolCall, tool_call
 
 MODEL = "mock-model"
+_AIDERS_REMINDER = re.compile(
+    r"\n\n(?:To suggest changes to a file you|# \*SEARCH/REPLACE block\* Rules).*", re.DOTALL
+)
+"""What aider puts behind the last message of a request."""
+
 _LIST = {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 0, "owned_by": "mock"}]}
 
 
@@ -61,7 +67,7 @@ def _user_texts(message: Mapping[str, Any]) -> list[str]:
         return []
     content = message.get("content") or ""
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
-    texts = [str(part["text"]) for part in parts if part.get("type") == "text"]
+    texts = [_AIDERS_REMINDER.sub("", str(part["text"])) for part in parts if part.get("type") == "text"]
     return [text for text in texts if not text.startswith("<system-reminder>")]
 
 

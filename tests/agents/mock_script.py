@@ -4,7 +4,7 @@ A keyword stands at the beginning of any line of the message; the first line tha
 
     SLOW n        streams for n seconds
     SILENT n      sends no byte for n seconds, then answers
-    LIMIT [n [w]] the usage limit of a subscription, reset in n seconds (default 3600); w names the window
+    LIMIT [n [w]] the usage limit of a subscription for n seconds (default 3600), then OK; w names the window
     NEAR [n]      OK, and the limit is said to be near, reset in n seconds
     ERROR [code]  an error of the server (default 500)
     LINES n       n lines of text at once
@@ -64,6 +64,9 @@ class Script:
             yield piece
 
 
+_LIMITS: dict[str, float] = {}
+"""When the limit of a message ends, by the monotonic clock."""
+
 DONE = Script(pieces=((0.0, "DONE"),))
 
 
@@ -92,7 +95,7 @@ def read_script(message: str) -> Script:
         case "TOKENS":
             return Script(pieces=((0.0, f"OK {digest(message)}"),), number=int(_number(rest, 1000)))
         case "LIMIT":
-            return Script(Kind.LIMIT, number=int(_number(rest, 3600)), command=rest.partition(" ")[2])
+            return _limit(message, _number(rest, 3600), rest.partition(" ")[2])
         case "NEAR":
             return Script(pieces=((0.0, f"OK {digest(message)}"),), near=int(_number(rest, 3600)))
         case "ERROR":
@@ -101,6 +104,14 @@ def read_script(message: str) -> Script:
             return Script(Kind.TOOL, command=rest)
     tool, _, arguments = rest.partition(" ")
     return Script(Kind.CALL, tool=tool, arguments=json.dumps(json.loads(arguments or "{}")))
+
+
+def _limit(message: str, seconds: float, window: str) -> Script:
+    """The limit, until so many seconds after the message was first seen; then the answer to it."""
+    left = _LIMITS.setdefault(message, time.monotonic() + seconds) - time.monotonic()
+    if seconds and left <= 0:
+        return Script(pieces=((0.0, f"OK {digest(message)}"),))
+    return Script(Kind.LIMIT, number=max(0, round(left)), command=window)
 
 
 def _number(text: str, default: float) -> float:

@@ -121,7 +121,7 @@ def modes(recorder: Recorder) -> None:
     with recorder.start(ready=READY) as terminal:
         terminal.keys("C-z")
         terminal.settled()
-        recorder.take(terminal, "unknown", "suspended", "C-z without a shell that could bring it back")
+        recorder.take(terminal, "ended", "suspended", "C-z without a shell that could bring it back")
 
 
 def transcripts(recorder: Recorder) -> None:

@@ -1,0 +1,28 @@
+"""The lines of the table of programs and checks, in their order, in the words of its page."""
+
+CHECKS = {
+    "first-prompt": "a first prompt of 4 KB with quotes, `$( )`, backticks, newlines arrives whole",
+    "100-pokes": "100 pokes to the idle agent arrive once each, unmangled",
+    "5-kb": "a poke of 5 KB arrives whole",
+    "100-lines": "a poke of 100 lines arrives whole",
+    "first-characters": "a poke that begins with `1.` `/` `!` `#` `@` arrives as text or is refused",
+    "silent": "while it waits for the model: held",
+    "streaming": "while the answer streams: held",
+    "tool": "while its tool runs: held",
+    "permission": "at a permission question: 50 pokes held, none answered it",
+    "trust": "at the trust question: 50 pokes held, none answered it",
+    "picker": "at a picker: 50 pokes held, none chose anything",
+    "login": "at the login screen: 50 pokes held, none answered it",
+    "draft": "on a draft: held, the draft untouched",
+    "slash-popup": "on a slash popup: held, the line untouched",
+    "shell-mode": "in shell mode: held, no command ran",
+    "status-line": "with a status line that ticks: still poked",
+    "limit": "at a usage limit: held, then poked once when it has ended",
+    "cycle": "a cycle that its own tool asks for",
+    "restart": "a restart that its own tool asks for",
+    "shutdown": "a shutdown that its own tool asks for",
+    "tree": "what its tool left in the background ends with it; a shared daemon is spared",
+    "exit": "its exit is seen",
+    "crash": "its crash is seen",
+    "stopped": "a stopped program (Ctrl-Z) is seen",
+}
