@@ -56,7 +56,7 @@ class Screen:
         lines = list(self.lines)
         for y, row in enumerate(self.rows):
             if sign.match(row) and (found := aside.search(row)):
-                lines[y] = row[: found.start(1)]
+                lines[y] = row[: found.start(found.lastindex or 0)]
         return replace(self, lines=tuple(lines))
 
     def reversed_cell(self) -> tuple[int, int] | None:
