@@ -37,7 +37,10 @@ class _Table(BaseModel):
 
 
 class Rule(_Table):
-    """One sign of a state. Every pattern that is set must be found; the first rule that holds decides."""
+    """One sign of a state. Every pattern that is set must be found; the first rule that holds decides.
+
+    One of `ready` holds only where the cursor is in an empty input line.
+    """
 
     state: Annotated[AgentState, Field(description="ready, busy, asks, limited, starting, draft or ended")]
     input: bool | None = Field(default=None, strict=True, description="true or false")
@@ -56,7 +59,7 @@ class Rule(_Table):
     below: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
     """Searched in the rows below the input line; without an input line in the last rows of the screen."""
     lacks: _Pattern | None = Field(default=None, description=_PATTERN_HINT)
-    """Must not be found there."""
+    """Must not be found in those rows, of which there must be some."""
 
 
 class InputLine(_Table):

@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from gastown_mail.contracts.lifecycle import AgentState
@@ -60,7 +61,8 @@ def read_screen(profile: Profile, screen: Screen) -> Reading:
     entry = _find_input(profile, screen)
     accepts = bool(entry and not entry.text and entry.first == screen.y and _is_behind_sign(profile, screen))
     for number, rule in enumerate(profile.rules, 1):
-        if line := _evidence(rule, profile, screen, entry):
+        line = _evidence(rule, profile, screen, entry)
+        if line is not None and (accepts or rule.state is not AgentState.READY):
             if rule.state is AgentState.ASKS:
                 line = _question(screen) or line
             elif rule.state is AgentState.LIMITED:
@@ -95,8 +97,8 @@ def context_used(profile: Profile, screen: Screen, reading: Reading) -> int | No
         rows = [*_filled(screen.rows[: entry.first])[-profile.above :], *screen.rows[entry.last + 1 :]]
     for pattern, is_left in ((profile.context.used, False), (profile.context.left, True)):
         found = next((match for row in reversed(rows) if pattern and (match := pattern.search(row))), None)
-        if found:
-            percent = min(100, round(float(found[found.lastindex or 0])))
+        with suppress(TypeError, ValueError):  # a pattern of the user's own may find something else
+            percent = min(100, round(float(found[found.lastindex or 0] if found else "")))
             return 100 - percent if is_left else percent
     return None
 
@@ -159,20 +161,20 @@ def _without(prefix: re.Pattern[str] | None, row: str) -> str:
     return prefix.sub("", row, count=1) if prefix else row
 
 
-def _evidence(rule: Rule, profile: Profile, screen: Screen, entry: Input | None) -> str:
-    """The line that makes the rule hold; "" when it does not."""
+def _evidence(rule: Rule, profile: Profile, screen: Screen, entry: Input | None) -> str | None:
+    """The line that makes the rule hold, "" if that is no text; None when it does not hold."""
     if rule.input is not None and rule.input is not (entry is not None):
-        return ""
+        return None
     if rule.cursor is not None and rule.cursor is not screen.cursor_visible:
-        return ""
+        return None
     below = _below(profile, screen, entry)
-    if rule.lacks and any(rule.lacks.search(row) for row in below):
-        return ""
+    if rule.lacks and (not below or any(rule.lacks.search(row) for row in below)):
+        return None
     line = below[-1].strip() if (rule.lacks or rule.cursor is not None) and below else ""
     for pattern, rows in _places(rule, profile, screen, entry):
         found = next((row for row in rows if pattern.search(row)), None)
         if found is None:
-            return ""
+            return None
         line = found.strip() or line
     return line
 

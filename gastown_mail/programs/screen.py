@@ -38,13 +38,13 @@ class Screen:
         written: list[str] = []
         drawn_cursor, at, faint = 0, 0, False
         for style, text in styled_runs(self.lines[y]):
-            part, attributes = text[max(0, column - at) :], style.split(";")
+            part = text[max(0, column - at) :]
             at += len(text)
             if not part.strip(_BLANKS):
                 continue
-            if _FAINT in attributes:
+            if _FAINT in style:
                 faint = True
-            elif _REVERSED in attributes and len(part) == 1 and not written:
+            elif _REVERSED in style and len(part) == 1 and not written:
                 drawn_cursor += 1  # on the first letter of a placeholder, if faint text follows
             else:
                 written.append(part)
@@ -56,7 +56,7 @@ class Screen:
         lines = list(self.lines)
         for y, row in enumerate(self.rows):
             if sign.match(row) and (found := aside.search(row)):
-                lines[y] = row[: found.start(1)]
+                lines[y] = row[: found.start(found.lastindex or 0)]
         return replace(self, lines=tuple(lines))
 
     def reversed_cell(self) -> tuple[int, int] | None:
@@ -64,7 +64,7 @@ class Screen:
         for y in range(len(self.lines) - 1, -1, -1):
             at = 0
             for style, text in styled_runs(self.lines[y]):
-                if _REVERSED in style.split(";") and len(text.rstrip("\u200b")) == 1:
+                if _REVERSED in style and len(text.rstrip("\u200b")) == 1:
                     return at, y
                 at += len(text)
         return None
@@ -95,18 +95,21 @@ class Screen:
         return "\n".join((head, _HEADER_END, *self.lines, ""))
 
 
-def styled_runs(line: str) -> Iterable[tuple[str, str]]:
-    """The runs of text in a row as tmux printed it, each with its style: the SGR parameters that hold."""
+def styled_runs(line: str) -> Iterable[tuple[list[str], str]]:
+    """The runs of text in a row as tmux printed it, each with its style: the SGR parameters that hold.
+
+    A colour with all its numbers is one of them.
+    """
     style: list[str] = []
     at = 0
     for sequence in _SEQUENCE.finditer(line):
         if text := line[at : sequence.start()]:
-            yield ";".join(style), text
+            yield style, text
         at = sequence.end()
         if sequence[1] is not None:
             style = _apply(style, sequence[1])
     if text := line[at:]:
-        yield ";".join(style), text
+        yield style, text
 
 
 def _apply(style: list[str], parameters: str) -> list[str]:

@@ -167,6 +167,7 @@ GASTOWN_TOWN_NAME: pins
 GASTOWN_REDIS_URL: unix:///.+/daemon/redis/redis\.sock
 GASTOWN_AGENT: gastown/crew/max
 GASTOWN_INCARNATION: TOKEN
+GASTOWN_MAIL: /.+/gastown-mail
 GASTOWN_HANDOFF: /.+/daemon/handoff/gt-gastown-crew-max\.md
 GT_ROLE: crew
 @gastown_agent: gastown/crew/max
@@ -208,7 +209,7 @@ DOCUMENTS = {
     "status": re.sub(r"unknown\S+", "unknown", " ".join(line.split()[0] for line in listed(REPORT))),
 }
 CHECKS = {
-    "folder", "agents", "tmux", "redis", "clock", "tmux socket", "tmux server", "daemon", "stopping",
+    "folder", "agents", "programs", "tmux", "redis", "clock", "tmux socket", "tmux server", "daemon", "stopping",
 }  # fmt: skip
 
 
