@@ -209,7 +209,8 @@ DOCUMENTS = {
     "status": re.sub(r"unknown\S+", "unknown", " ".join(line.split()[0] for line in listed(REPORT))),
 }
 CHECKS = {
-    "folder", "agents", "programs", "tmux", "redis", "clock", "tmux socket", "tmux server", "daemon", "stopping",
+    "folder", "agents", "programs", "tmux", "redis", "clock", "tmux socket", "tmux server", "daemon",
+    "stopping",
 }  # fmt: skip
 
 
