@@ -15,7 +15,8 @@ _DIALOG_ROWS = 14
 _SHOWN_TAB = "^I"
 """How some programs show a tab."""
 
-_WHITESPACE = re.compile(r"[\s\u200b]+")
+_WHITESPACE = re.compile(r"[\s\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ufe0e\ufe0f]+")
+"""With what has no width and may get lost: marks of direction, joiners, variants."""
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,15 @@ def holds_text(profile: Profile, screen: Screen, text: str) -> bool:
     """Whether the input line holds exactly this text. Programs wrap lines, so whitespace does not count.
 
     A profile whose input has no `continued` rows cannot tell where a wrapped line begins: then all that
-    stands before the cursor must end with the text, or be the end of it.
+    stands before the cursor must end with the text, or be the end of it. The cursor's column counts cells, not
+    characters, so all of its row may count as well.
     """
     screen, wanted = _prepared(profile, screen), _WHITESPACE.sub("", text)
     if profile.input.continued is None:
-        row = _WHITESPACE.sub("", screen.rows[screen.y][: screen.x])
-        shown = _WHITESPACE.sub("", "".join(screen.rows[: screen.y])) + row
-        return bool(row) and (shown.endswith(wanted) or wanted.endswith(shown))
+        above, row = "".join(screen.rows[: screen.y]), screen.rows[screen.y]
+        before = {_WHITESPACE.sub("", part) for part in (row, row[: screen.x]) if row[: screen.x].strip()}
+        shown = [_WHITESPACE.sub("", above) + part for part in before if part]
+        return any(one.endswith(wanted) or wanted.endswith(one) for one in shown)
     entry = _find_input(profile, screen)
     return entry is not None and entry.holds(text, profile.input.pasted)
 

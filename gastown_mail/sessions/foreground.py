@@ -25,6 +25,7 @@ _GATES = frozenset(
     (
         "script setsid ssh mosh-client su sudo doas docker podman kubectl nerdctl lxc nsenter chroot unshare"
         " machinectl tmux screen zellij dtach abduco expect unbuffer socat nc ncat telnet rlwrap cu minicom"
+        " xargs"
     ).split()
 )
 """Programs that pass typed text on to another one, which cannot be seen from here."""

@@ -9,7 +9,7 @@ the program has taken the text from there, and a text that was not taken is take
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.programs.reader import Reading, holds_text, read_screen
@@ -65,12 +65,23 @@ class _Target:
         return holds_text(self.poke.profile, self.screen, self.poke.text)
 
     @property
-    def is_cleared(self) -> bool:
-        """Whether nothing of the text is in the input line."""
+    def is_taken(self) -> bool:
+        """Whether nothing of the text is left in the input line, in the session it was typed into."""
         entry = self.reading.input
+        if self.session.incarnation != self.poke.session.incarnation or self.session.dead:
+            return False
         if self.poke.profile.input.continued is None:
             return not self.holds_text
         return entry is None or not entry.text
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the input line holds what was typed, or what is left of it, and nothing else."""
+        if self.session.incarnation != self.poke.session.incarnation:
+            return False
+        entry = self.reading.input
+        rest = bool(entry and entry.text and entry.text in self.poke.text and not self.session.attached)
+        return rest or self.holds_text
 
     def condition(self, *, viewers: bool = False) -> str:
         """What tmux checks when it types: the session, and that the screen is as it was seen."""
@@ -125,7 +136,7 @@ class _Typist:
         try:
             entered = self._do(typed, self._may_enter, _enter_script, _ENTER_PAUSES, _NOT_SHOWN)
             self._confirm(entered)
-            self._take_back([poke for poke in typed if not self._is_delivered(poke)])
+            self._take_back([poke for poke in typed if not self._is_delivered(poke)], entered)
         except StateUnknown as error:
             for poke in typed:
                 unknown = failed(f"the text was typed; what became of it is unknown: {error}")
@@ -171,7 +182,14 @@ class _Typist:
             if pause and waiting:
                 self.sleep(pause)
             allowed = []
-            for target in self._look(waiting) if waiting else ():
+            try:
+                targets = list(self._look(waiting)) if waiting else []
+            except StateUnknown as error:
+                if not reached:
+                    raise
+                self.outcomes |= {poke.session.name: failed(str(error)) for poke in waiting}
+                return reached
+            for target in targets:
                 verdict = target.obstacle or check(target)
                 if isinstance(verdict, PokeOutcome):
                     self.outcomes[target.name] = verdict
@@ -221,41 +239,43 @@ class _Typist:
                 return
             self.sleep(pause)
             for target in self._look(waiting):
-                if target.is_cleared and target.screen != self.seen[target.name]:
+                if target.is_taken and target.screen != self.seen[target.name]:
                     self.outcomes[target.name] = PokeOutcome(PokeResult.DELIVERED)
             waiting = self._open(waiting)
         for poke in waiting:
             self.outcomes[poke.session.name] = failed("its program did not take the text")
 
-    def _take_back(self, pokes: Collection[Poke]) -> None:
+    def _take_back(self, pokes: Collection[Poke], entered: Collection[Poke]) -> None:
         """Clear the input lines that still hold a text that was typed here, and say what became of it."""
         reasons = {poke.session.name: self.outcomes.pop(poke.session.name) for poke in pokes}
+        became = {poke.session.name: "the text was typed" for poke in pokes}
+        became |= {poke.session.name: "the text was typed and entered" for poke in entered}
+        pressed: set[str] = set()
+        waiting: Collection[Poke] = pokes
         for _ in range(_CLEAR_ROUNDS):
-            targets = list(self._look(self._open(pokes))) if self._open(pokes) else []
-            for target in targets:
-                if target.is_cleared:
-                    self.outcomes[target.name] = _said(
-                        reasons[target.name], "the text was typed and taken back"
-                    )
-            rest = [target for target in targets if not target.is_cleared and _is_own(target)]
+            rest = []
+            for target in self._look(waiting) if waiting else ():
+                entry, name = target.reading.input, target.name
+                # without an echo the text can be there unseen
+                is_unseen = target.poke.profile.input.continued is None and target.poke not in entered
+                if target.is_own or (is_unseen and target.reading.accepts and name not in pressed):
+                    became[name] = "the text was typed and is still in its input line"
+                    rest.append(target)
+                elif entry is None:
+                    became[name] = "the text was typed, and no input line is in sight"
+                elif entry.text:
+                    became[name] = "the text was typed, and its input line holds something else"
+                elif name in pressed:
+                    became[name] = "the text was typed and taken back"
             if rest:
+                pressed.update(target.name for target in rest)
                 self._run(_clear_script, rest)
                 self.sleep(_TAKEN_PAUSES[0])
-        for poke in self._open(pokes):
+            waiting = [target.poke for target in rest]
+        for poke in pokes:
             name = poke.session.name
-            self.outcomes[name] = _said(reasons[name], "the text was typed, but not Enter")
-
-
-def _said(outcome: PokeOutcome, what: str) -> PokeOutcome:
-    return replace(outcome, detail=f"{what}: {outcome.detail}")
-
-
-def _is_own(target: _Target) -> bool:
-    """Whether the input line holds what was typed, or what is left of it."""
-    if target.holds_text:
-        return True
-    entry = target.reading.input
-    return bool(entry and entry.text and entry.text in target.poke.text and not target.session.attached)
+            result = PokeResult.FAILED if poke in entered else reasons[name].result
+            self.outcomes[name] = PokeOutcome(result, f"{became[name]}: {reasons[name].detail}")
 
 
 def _paste_script(batch: Sequence[_Target]) -> Iterator[str]:
