@@ -80,8 +80,8 @@ def holds_text(profile: Profile, screen: Screen, text: str) -> bool:
     """Whether the input line holds exactly this text. Programs wrap lines, so whitespace does not count.
 
     A profile whose input has no `continued` rows cannot tell where a wrapped line begins: then all that
-    stands before the cursor must end with the text, or be the end of it. The cursor's column counts cells, not
-    characters, so all of its row may count as well.
+    stands before the cursor must end with the text, or be the end of it. The cursor's column counts cells,
+    not characters, so all of its row may count as well.
     """
     screen, wanted = _prepared(profile, screen), _WHITESPACE.sub("", text)
     if profile.input.continued is None:
