@@ -105,12 +105,16 @@ class RealAgent:
         self.wait_for(AgentState.READY)
 
     def settle(self, rest: float = 0.6) -> Screen:
-        """Wait until the screen has not changed for so many seconds, and return it."""
+        """Wait until rows and cursor have not changed for so many seconds, and return the screen.
+
+        Codex blinks its title.
+        """
         looks = [self.screen()]
 
         def rests() -> bool:
             looks.append(self.screen())
-            return len(looks) > rest / 0.2 and len(set(looks[-int(rest / 0.2) :])) == 1
+            last = {(look.rows, look.x, look.y) for look in looks[-int(rest / 0.2) :]}
+            return len(looks) > rest / 0.2 and len(last) == 1
 
         eventually(rests, deadline=20, step=0.2)
         return looks[-1]

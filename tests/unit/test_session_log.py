@@ -20,10 +20,10 @@ def log_of(program: str) -> ContextLog:
     return log
 
 
-def write(file: Path, *lines: object, minutes_old: float = 0) -> Path:
+def write(file: Path, *lines: object, after_start: float = 60.0) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
-    then = datetime.now(UTC).timestamp() - 60 * minutes_old
+    then = STARTED.timestamp() + after_start
     os.utime(file, (then, then))
     return file
 
@@ -71,7 +71,7 @@ def test_two_conversations_in_one_folder_tell_nothing(tmp_path: Path) -> None:
 
 
 def test_a_conversation_from_before_the_session_does_not_count(tmp_path: Path) -> None:
-    write(claude_log(tmp_path, "old"), claude_answer(190_000), minutes_old=6)
+    write(claude_log(tmp_path, "old"), claude_answer(190_000), after_start=-60)
     write(claude_log(tmp_path, "new"), claude_answer(20_000))
 
     assert claude(tmp_path) == 10
