@@ -21,6 +21,7 @@ from gastown_mail.town.town import Town
 from tests.support.agents import MAX, MAXINE, RECORDED
 from tests.support.stage import Stage
 from tests.support.town import write_town
+from tests.support.wait import eventually
 
 PASSING = RECORDED.replace(
     f'[agents."{MAX}"]',
@@ -127,7 +128,7 @@ def test_a_login_shell_that_does_not_come_back_is_a_finding_and_ends(
     [text] = findings(write_town(tmp_path, LOGIN))
 
     assert "the login shell of Solver took more than 0.5 s; see what waits in ~/.bash_profile" in text
-    assert not [pid for pid in psutil.pids() if f"\0HOME={home}\0".encode() in environment(pid)]
+    eventually(lambda: not [pid for pid in psutil.pids() if f"\0HOME={home}\0".encode() in environment(pid)])
 
 
 def test_a_command_that_does_not_work_is_a_finding(
