@@ -123,11 +123,17 @@ class RealAgent:
         """Poke it as an operator would; return the outcome."""
         return str(heartbeat.poke_agent(self.town, IT, text))
 
+    def deliver(self, text: str) -> None:
+        """Poke it until it takes the text: between two answers a program may look ready for a moment."""
+        self.wait_for(AgentState.READY)
+        while (outcome := self.poke(text)) == "held: it is busy":
+            self.wait_for(AgentState.READY)
+        assert outcome == "delivered", self.reading()
+
     def tell(self, text: str) -> None:
         """Poke it with success, and wait until the model has the text."""
-        self.wait_for(AgentState.READY)
         before = len(self.received())
-        assert self.poke(text) == "delivered", self.reading()
+        self.deliver(text)
         try:
             eventually(lambda: self.received()[before:] == [text], deadline=20)
         except AssertionError:

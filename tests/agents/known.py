@@ -21,7 +21,7 @@ KNOWN: dict[tuple[str, str], str] = {
     ("gemini", "stopped"): "takes no notice of Ctrl-Z; another way of stopping it is seen",
     ("qwen", "stopped"): "takes no notice of Ctrl-Z; another way of stopping it is seen",
     ("aider", "stopped"): "takes no notice of Ctrl-Z; another way of stopping it is seen",
-    ("gemini", "limit"): "opens a box at a limit: it asks until a person has chosen",
+    ("gemini", "limit"): f"{_WAITS}; at a daily limit it opens a box, which asks until a person has chosen",
     ("qwen", "limit"): _WAITS,
     ("opencode", "limit"): _WAITS,
     ("aider", "limit"): _WAITS,

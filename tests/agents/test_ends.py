@@ -32,7 +32,12 @@ def test_an_exit_is_seen(case: Case, agent: AgentTown) -> None:
     for number, (way, status) in enumerate(case.quits.items()):
         if number:
             agent.start_anew()
-        agent.say(way) if way.startswith("/") else agent.press(*way.split())
+        if way.startswith("/"):
+            agent.say(way)
+        else:
+            for key in way.split():
+                agent.press(key)
+                agent.settle(rest=0.4)
 
         agent.wait_until_seen(is_ended_with(status))
         assert agent.poke() == "held: its program has ended"

@@ -37,8 +37,7 @@ def test_a_long_first_prompt_arrives_whole(case: Case, start: Callable[..., Agen
 def test_a_hundred_pokes_arrive_once_each(agent: AgentTown) -> None:
     before = len(agent.received())
     for text in HUNDRED:
-        agent.wait_for(AgentState.READY)
-        assert agent.poke(text) == "delivered"
+        agent.deliver(text)
     agent.wait_for(AgentState.READY)
     agent.wait_until(lambda: len(agent.received()) >= before + 100, "told the last one")
 
