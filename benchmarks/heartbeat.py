@@ -9,7 +9,7 @@ from benchmarks.figures import Figure, Goal, Limit
 from benchmarks.sampling import in_turn, timed
 from benchmarks.town import BenchTown
 from gastown_mail.lifecycle import heartbeat
-from gastown_mail.sessions.tmux import PANE_FORMAT
+from gastown_mail.sessions.panes import PANE_FORMAT
 from gastown_mail.town.town import Town
 
 NAME = "heartbeat"

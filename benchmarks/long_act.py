@@ -67,7 +67,7 @@ def worst_lateness(beside: list[list[float]], alone: list[list[float]]) -> float
 def a_long_act(bench: BenchTown) -> Iterator[None]:
     """Carry out the deaf agent's cycle inside the block; then kill the agent, which ends the act."""
     town = bench.town
-    session = town.sessions.find(town.roster().agents[address(DEAF)].session)
+    session = town.sessions.find(town.roster().agents[address(DEAF)])
     assert session is not None, "the deaf agent has no session"
     ids = bench.ask([DEAF])
     eventually(lambda: town.requests.record(ids[0]).get("status") == "carrying", deadline=30.0)

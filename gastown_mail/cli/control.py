@@ -79,7 +79,7 @@ def attach(address: str) -> None:
     """Show AGENT's session in this terminal; detach with Ctrl-B d."""
     with open_town() as town:
         agent = _local_agent(town, address)
-        session = town.sessions.find(agent.session)
+        session = town.sessions.find(agent)
         if session is None:
             raise GastownError(f"{agent.address} has no session; gastown-mail run {agent.address} starts one")
         argv = town.sessions.tmux.attach_argv(session.id)

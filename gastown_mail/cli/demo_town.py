@@ -120,7 +120,7 @@ class DemoTown:
 
     def find(self, address: str) -> Session | None:
         """The agent's live session, None when there is none."""
-        session = self.town.sessions.find(self.agents[address].session)
+        session = self.town.sessions.find(self.agents[address])
         return session if session and not session.dead else None
 
     def wait_for_session(self, address: str) -> Session:

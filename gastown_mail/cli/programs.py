@@ -69,10 +69,10 @@ def _named(profiles: dict[str, Profile], name: str) -> Profile:
 def _screen_of(town: "Town", spelling: str, name: str) -> tuple[str, Screen]:
     """The name of the profile to use, and what the agent's session shows."""
     agent = town.roster().resolve(spelling)
-    session = town.sessions.find(agent.session)
+    session = town.sessions.find(agent)
     if agent.host != town.host or session is None or session.dead:
         raise GastownError(f"{agent.address} has no live session on this host; gastown-mail status shows why")
-    screen = town.sessions.screens([session]).get(session.name)
+    screen = town.sessions.screens([session]).get(session.key)
     if screen is None:
         raise GastownError(f"the session of {agent.address} has just ended")
     return name or agent.program, screen

@@ -94,7 +94,7 @@ def _settle_pending(town: Town, lease: Lease, address: str) -> None:
 
 def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, RequestContext]:
     """The context for deciding each request, by id, from one snapshot of the agent."""
-    record, session = town.agents.read(agent.address), town.sessions.find(agent.session)
+    record, session = town.agents.read(agent.address), town.sessions.find(agent)
     now, settings = datetime.now(UTC), town.settings.daemon
     progress, records = town.requests.progress_many(ids), town.requests.records(ids)
     contexts = [

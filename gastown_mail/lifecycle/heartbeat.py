@@ -100,7 +100,7 @@ def observe(town: Town) -> tuple[list[AgentSnapshot], list[Decision]]:
         limit_wait=town.settings.daemon.poke_backoff_max,
     )
     snapshots = [
-        AgentSnapshot(agent, record, sessions.get(agent.session), seen[agent.address])
+        AgentSnapshot(agent, record, sessions.of(agent, town.sessions.town), seen[agent.address])
         for agent, record in pairs
     ]
     if town.is_paused():
@@ -177,19 +177,19 @@ def poke_all(town: Town, pokes: Sequence[PokeAgent], *, until: float) -> dict[st
     """
     if not pokes:
         return {}
-    keys = {poke.session.name: town.keys.lease(poke.agent.address) for poke in pokes}
+    keys = {poke.session.key: town.keys.lease(poke.agent.address) for poke in pokes}
     with hold_leases(town.redis, keys, town.host) as free:
         texts = [
             Poke(poke.session, poke.text, town.profile_of(poke.agent), until, poke.limit_over)
             for poke in pokes
-            if poke.session.name in free
+            if poke.session.key in free
         ]
         outcomes = town.sessions.poke(texts)
     if town.requests.unsettled():
         # their jobs may have found the leases taken
         for poke in pokes:
             town.enqueue_next(poke.agent.address)
-    results = {poke.agent.address: outcomes.get(poke.session.name, _IN_PROGRESS) for poke in pokes}
+    results = {poke.agent.address: outcomes.get(poke.session.key, _IN_PROGRESS) for poke in pokes}
     now = datetime.now(UTC)
     with town.redis.pipeline() as pipe:
         for poke in pokes:
@@ -213,7 +213,7 @@ def poke_agent(town: Town, address: str, text: str = "", until: float = math.inf
     if time.time() > until:
         return PokeOutcome(PokeResult.HELD, "whoever asked for it waits no longer")
     agent = town.roster().resolve(address)
-    session = town.sessions.find(agent.session)
+    session = town.sessions.find(agent)
     if session is None:
         return PokeOutcome(PokeResult.FAILED, "it has no session; `gastown-mail run` starts one")
     message = text or agent.poke

@@ -86,7 +86,7 @@ def start_agent(town: Town, address: str, why: str, by: str = "") -> StartOutcom
 
 
 def _start_if_wanted(town: Town, lease: Lease, agent: Agent, why: str, by: str) -> StartOutcome:
-    record, session = town.agents.read(agent.address), town.sessions.find(agent.session)
+    record, session = town.agents.read(agent.address), town.sessions.find(agent)
     if session is not None and session.incarnation and not session.dead:
         return StartOutcome(StartResult.RUNNING)
     if reason := _skip_reason(town, agent, record, session, by):
@@ -207,7 +207,7 @@ class SessionStart:
                     raise
                 time.sleep(pause)
                 # what the failed start has left must not be in the way of the next attempt
-                left = self.town.sessions.find(self.agent.session)
+                left = self.town.sessions.find(self.agent)
                 if left is not None and left.incarnation and left.dead:
                     spared = self.town.sessions.end(left, grace=0.0, command=self.agent.command)
                     record_spared(self.town, self.agent, spared, self.request)
@@ -239,7 +239,7 @@ class SessionStart:
             )  # fmt: skip
         except StartFailed:
             # an earlier process may have started it for this very purpose
-            living = town.sessions.find(agent.session)
+            living = town.sessions.find(agent)
             if living is None or living.dead or living.incarnation not in announced:
                 raise
             session = living
@@ -304,7 +304,7 @@ def adopt_session(town: Town, agent: Agent) -> Session:
     with hold_lease(town.redis, town.keys.lease(agent.address), town.host) as lease:
         if lease is None:
             raise GastownError(f"another operation on {agent.address} is in progress; try again")
-        session = town.sessions.find(agent.session)
+        session = town.sessions.find(agent)
         if session is None:
             raise GastownError(
                 f"there is no session {agent.session}; gastown-mail run {agent.address} starts one"

@@ -48,6 +48,7 @@ class SessionSpec:
     incarnation: str
     generation: int
     started: datetime
+    town: str = ""
     command: str = ""
     environ: Mapping[str, str] = field(default_factory=dict)
     base: Mapping[str, str] = field(default_factory=dict)
@@ -119,8 +120,9 @@ def reap_children() -> list[str]:
     return ["run-shell", "true"]
 
 
-def list_all(form: str) -> list[str]:
-    return ["list-panes", "-a", "-F", form]
+def list_all(form: str, condition: str = "1") -> list[str]:
+    """List the panes of all sessions for which the condition holds."""
+    return ["list-panes", "-a", "-F", form, "-f", condition]
 
 
 def list_session(target: str, form: str) -> list[str]:
@@ -135,11 +137,18 @@ def capture(pane: str, lines: int) -> list[str]:
     return ["capture-pane", "-p", "-S", f"-{lines}", "-t", target_by_id(pane)]
 
 
-def _is_incarnation(token: str) -> str:
-    """Return the condition that holds only in the session of this token; without a target it is false."""
+def is_incarnation(token: str) -> str:
+    """Return the condition that holds only in the panes of this token; without a target it is false."""
     if not TOKEN.fullmatch(token):
         raise ValueError(f"{token!r} is not an incarnation token")
     return f"#{{==:#{{@gastown_incarnation}},{token}}}"
+
+
+def is_agents(agent: Agent) -> str:
+    """Return the condition that holds in the panes of this agent, and of the session that has its name."""
+    address = re.sub(r"[^A-Za-z0-9/_-]", "?", agent.address)
+    named = f"#{{==:#{{session_name}},{agent.session}}}" if NAME.fullmatch(agent.session) else "0"
+    return f"#{{||:#{{==:#{{@gastown_agent}},{address}}},{named}}}"
 
 
 def all_of(first: str, *rest: str) -> str:
@@ -160,7 +169,25 @@ def kill(session_id: str, token: str) -> list[str]:
     """End the session of this id if it has this token; prints `killed` or `kept`."""
     target = target_by_id(session_id)
     action = _block(line("kill-session", "-t", target), _print_word("killed"))
-    return _if_else(target, _is_incarnation(token), action, _print_word("kept"))
+    return _if_else(target, is_incarnation(token), action, _print_word("kept"))
+
+
+def kill_pane(pane: str, token: str) -> list[str]:
+    """End this pane if it has this token; prints `killed` or `kept`."""
+    target = target_by_id(pane)
+    action = _block(line("kill-pane", "-t", target), _print_word("killed"))
+    return _if_else(target, is_incarnation(token), action, _print_word("kept"))
+
+
+def release(session_id: str, token: str) -> list[str]:
+    """Make a session with this token one that is not managed, under another name."""
+    target = target_by_id(session_id)
+    action = _block(
+        line("rename-session", "-t", target, "#{session_name}-#{@gastown_generation}"),
+        *(line("set-option", "-u", "-t", target, f"@gastown_{key}") for key in _OWNERSHIP),
+        _print_word("killed"),
+    )
+    return _if_else(target, is_incarnation(token), action, _print_word("kept"))
 
 
 def new_session(spec: SessionSpec, server_names: Iterable[str]) -> str:
@@ -192,17 +219,22 @@ def new_session(spec: SessionSpec, server_names: Iterable[str]) -> str:
     return line("if-shell", "-F", f"#{{e|<:#{{{counter}}},{spec.generation}}}", action, _print_word("stale"))
 
 
+_OWNERSHIP = ("incarnation", "generation", "agent", "town", "started", "pane", "home")
+
+
 def _set_ownership(target: str, spec: SessionSpec) -> list[str]:
-    """Set the options by which a session is known as managed; its active pane is the agent's."""
-    options = {
-        "incarnation": spec.incarnation,
-        "generation": str(spec.generation),
-        "agent": spec.agent.address,
-        "started": f"{spec.started.timestamp():.6f}",
-    }
+    """Set the options by which a session is known as managed; its active pane is the agent's.
+
+    The pane has them too: it keeps them when a person moves it to another session.
+    """
+    values = (
+        spec.incarnation, str(spec.generation), spec.agent.address, spec.town,
+        f"{spec.started.timestamp():.6f}", "#{pane_id}", "#{session_id}",
+    )  # fmt: skip
     return [
-        *(line("set-option", "-t", target, "--", f"@gastown_{key}", value) for key, value in options.items()),
-        line("set-option", "-F", "-t", target, "@gastown_pane", "#{pane_id}"),
+        line("set-option", *scope, "-F", "-t", target, "--", f"@gastown_{key}", value)
+        for key, value in zip(_OWNERSHIP, values, strict=True)
+        for scope in ((), ("-p",))
     ]
 
 
@@ -224,7 +256,7 @@ def typing_condition(token: str, *, shell_seen: bool, viewers: bool = False) -> 
     `shell_seen`: the pane was checked just before, and its shell runs a program. `viewers`: they may look on.
     """
     conditions = [
-        _is_incarnation(token),
+        is_incarnation(token),
         *([] if viewers else ["#{==:#{session_attached},0}", "#{==:#{window_active_clients},0}"]),
         "#{!=:#{pane_dead},1}",
         "#{!=:#{pane_input_off},1}",

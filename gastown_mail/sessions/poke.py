@@ -9,7 +9,7 @@ from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.profile import Profile
 from gastown_mail.programs.reader import Reading
 from gastown_mail.sessions.foreground import Front
-from gastown_mail.sessions.tmux import Session
+from gastown_mail.sessions.panes import Session
 
 _MAX_BYTES = 100 * 1024
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -85,7 +85,7 @@ class Poke:
         """Return why nothing is typed into the session as it is now, whatever its screen shows."""
         if session is None:
             return failed("the session is gone")
-        if (session.id, session.incarnation) != (self.session.id, self.session.incarnation):
+        if session.incarnation != self.session.incarnation:
             return failed("the session was replaced")
         if session.dead:
             return held("its program has ended")

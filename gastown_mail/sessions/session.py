@@ -17,19 +17,10 @@ from gastown_mail.sessions import commands, process_table, processes
 from gastown_mail.sessions.commands import SessionSpec
 from gastown_mail.sessions.foreground import is_shell
 from gastown_mail.sessions.look import read_screens
+from gastown_mail.sessions.panes import PANE_FORMAT, Session, Snapshot, group_sessions, parse_panes
 from gastown_mail.sessions.poke import Poke, PokeOutcome
 from gastown_mail.sessions.shared_daemons import SharedDaemons
-from gastown_mail.sessions.tmux import (
-    PANE_FORMAT,
-    NoServer,
-    Session,
-    TargetNotFound,
-    Tmux,
-    TmuxResult,
-    group_sessions,
-    parse_panes,
-    variable_names,
-)
+from gastown_mail.sessions.tmux import NoServer, TargetNotFound, Tmux, TmuxResult, variable_names
 from gastown_mail.sessions.typing import type_pokes
 
 _STARTUP_CHECK = 0.25
@@ -45,26 +36,32 @@ __all__ = ["Poke", "Session", "Sessions"]
 
 
 class Sessions:
-    """The sessions of one tmux server. Methods raise StateUnknown or TmuxMissing if tmux gives no answer."""
+    """The sessions of one tmux server. Methods raise StateUnknown or TmuxMissing if tmux gives no answer.
+
+    `town` is the id of the town whose agents live there, "" if it has none yet.
+    """
 
     def __init__(
-        self, tmux: Tmux, *, spare: Sequence[str] = SHARED_DAEMONS,
+        self, tmux: Tmux, *, town: str = "", spare: Sequence[str] = SHARED_DAEMONS,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
-        self.tmux, self._spare = tmux, spare
+        self.tmux, self.town, self._spare = tmux, town, spare
         self._sleep = sleep
         self._names: list[str] | None = None
         self._names_at = 0.0
 
-    def snapshot(self) -> dict[str, Session]:
-        """Return all sessions by name, managed or not, from one call; empty when there is no server."""
+    def snapshot(self) -> Snapshot:
+        """Return all sessions by key, managed or not, from one call; empty when there is no server."""
         return _mark_zombies(group_sessions(self.tmux.panes()))
 
-    def find(self, name: str) -> Session | None:
-        """Return the session of exactly this name; None when there is certainly none."""
-        if not commands.NAME.fullmatch(name):
-            return self.snapshot().get(name)
-        return self._find_target(commands.target_by_name(name))
+    def find(self, agent: Agent) -> Session | None:
+        """Return the agent's session, as `Snapshot.of` does; None when this server certainly has none."""
+        return self._look(commands.is_agents(agent)).of(agent, self.town)
+
+    def with_token(self, incarnation: str) -> Session | None:
+        """Return the session of this incarnation, whatever it is called; None when there is certainly none."""
+        found = self._look(commands.is_incarnation(incarnation)).values()
+        return next((one for one in found if one.incarnation == incarnation), None)
 
     def start(
         self, agent: Agent, *, incarnation: str, generation: int, environ: Mapping[str, str], command: str
@@ -76,12 +73,14 @@ class Sessions:
         touched), if the work dir is missing, or if the command ends at once (nothing is left of it).
         """
         started = datetime.now(UTC)
-        spec = SessionSpec(agent, incarnation, generation, started, command, environ, base=self.tmux.environ)
+        spec = SessionSpec(
+            agent, incarnation, generation, started, self.town, command, environ, base=self.tmux.environ
+        )
         session = self._create(spec)
         if session is not None and not session.dead:
             program = processes.child_of(session.server, session.pid)
             processes.wait_ended({program} if program else (), timeout=_STARTUP_CHECK)
-            session = self._find_own(spec)
+            session = self.with_token(spec.incarnation)
         if session is None or session.dead:
             raise self._ended_at_once(spec, session)
         return session
@@ -92,9 +91,9 @@ class Sessions:
         Its processes do not have the token, so `end` finds only the descendants of its pane. Raises
         StartFailed if the session is gone or already has a token.
         """
-        spec = SessionSpec(agent, incarnation, generation, session.started_at)
+        spec = SessionSpec(agent, incarnation, generation, session.started_at, self.town)
         answer = self.tmux.script([commands.adopt(session.id, spec)])
-        adopted = self._find_target(commands.target_by_id(session.id))
+        adopted = self.with_token(incarnation)
         if adopted is None or adopted.incarnation != incarnation:
             reason = answer.errors or "it is managed already"
             raise StartFailed(f"session {session.name} was not adopted: {reason}")
@@ -112,9 +111,7 @@ class Sessions:
             raise SessionNotManaged(
                 f"session {session.name} is not managed and was not ended; adopt it first"
             )
-        live = self._find_target(commands.target_by_id(session.id))
-        if live is not None and live.incarnation != session.incarnation:
-            live = None
+        live = self.with_token(session.incarnation)
         return str(self._end_processes(session.incarnation, live, grace, command))
 
     def end_orphans(self, incarnation: str, *, grace: float, command: str = "") -> str:
@@ -135,19 +132,19 @@ class Sessions:
         return "\n".join(text.rstrip().splitlines()[-lines:])
 
     def poke(self, pokes: Sequence[Poke]) -> dict[str, PokeOutcome]:
-        """Type texts into sessions; return the outcomes by session name."""
+        """Type texts into sessions; return the outcomes by the sessions' keys."""
         return type_pokes(self.tmux, self.snapshot, pokes, sleep=self._sleep)
 
     def screens(self, sessions: Iterable[Session]) -> dict[str, Screen]:
-        """Return what these sessions show, by session name; without those that are gone.
+        """Return what these sessions show, by their keys; without those that are gone.
 
         Those that have ended show one row more: tmux pushes a row up to write that the program has ended.
         """
         own = list(sessions)
-        panes = {session.name: session.pane for session in own}
+        panes = {session.key: session.pane for session in own}
         screens = read_screens(self.tmux, [session.pane for session in own if not session.dead])
         screens |= read_screens(self.tmux, [one.pane for one in own if one.dead and one.pid], above=1)
-        return {name: screens[pane] for name, pane in panes.items() if pane in screens}
+        return {key: screens[pane] for key, pane in panes.items() if pane in screens}
 
     def _create(self, spec: SessionSpec) -> Session | None:
         """Create the session and return it as it was right after; None when it was gone already."""
@@ -164,7 +161,7 @@ class Sessions:
             ) from None
         if "started" not in answer.lines:
             raise self._not_started(spec, answer)
-        return _session_in(answer.lines)
+        return _only_session(answer.lines)
 
     def _run_script(self, script: Sequence[str], spec: SessionSpec) -> TmuxResult:
         """Run a script in the spec's work dir, on a server that is started first if it has just ended."""
@@ -174,16 +171,13 @@ class Sessions:
             self.tmux.run(*commands.start_server())
             return self.tmux.script(script, cwd=spec.agent.work_dir)
 
-    def _find_target(self, target: str) -> Session | None:
+    def _look(self, condition: str) -> Snapshot:
+        """Return the sessions of the panes for which this holds."""
         try:
-            text = self.tmux.run(*commands.list_session(target, PANE_FORMAT))
+            text = self.tmux.run(*commands.list_all(PANE_FORMAT, condition))
         except (NoServer, TargetNotFound):
-            return None
-        return _session_in(text.split("\n"))
-
-    def _find_own(self, spec: SessionSpec) -> Session | None:
-        session = self.find(spec.agent.session)
-        return session if session is not None and session.incarnation == spec.incarnation else None
+            return Snapshot()
+        return _mark_zombies(group_sessions(parse_panes(text)))
 
     def _end_processes(
         self, incarnation: str, live: Session | None, grace: float, command: str
@@ -214,8 +208,11 @@ class Sessions:
         return spare
 
     def _kill(self, session: Session) -> None:
+        if session.moved or self._has_guests(session):
+            self._kill_pane(session)
+            return
         kill = commands.kill(session.id, session.incarnation)
-        look = commands.list_session(commands.target_by_id(session.id), PANE_FORMAT)
+        look = commands.list_all(PANE_FORMAT, commands.is_incarnation(session.incarnation))
         began = time.monotonic()
         answer = self.tmux.run_raw([*commands.show_global_environment(), ";", *kill, ";", *look])
         error = self.tmux.to_error(answer) if answer.status else None
@@ -226,9 +223,29 @@ class Sessions:
         markers = [number for number, row in enumerate(answer.lines) if row in commands.MARKERS]
         self._names = variable_names(answer.lines[: markers[-1]]) if markers else None
         self._names_at = began
-        left = _session_in(answer.lines[markers[-1] + 1 :]) if markers else None
-        if left is not None and left.incarnation == session.incarnation:
+        if markers and _only_session(answer.lines[markers[-1] + 1 :]) is not None:
             raise StateUnknown(f"tmux did not remove session {session.name} ({session.id}); try again")
+
+    def _has_guests(self, session: Session) -> bool:
+        """Return whether programs that are not the agent's live in other panes of its session."""
+        if not session.shared:
+            return False
+        pids = self.tmux.run(*commands.list_session(commands.target_by_id(session.id), "#{pane_pid}"))
+        own = {process.pid for process in processes.with_incarnation(session.incarnation)} | {session.pid}
+        others = {int(pid) for pid in pids.split()} - own
+        return any(process_table.read_process(pid) for pid in others)
+
+    def _kill_pane(self, session: Session) -> None:
+        """End only the agent's pane; what is left of its session is a person's, and gives up its name."""
+        home = session.home or session.id
+        for command in (commands.kill_pane(session.pane, session.incarnation),
+                        commands.release(home, session.incarnation)):
+            answer = self.tmux.run_raw(command)
+            error = self.tmux.to_error(answer) if answer.status else None
+            if error is not None and not isinstance(error, NoServer | TargetNotFound):
+                raise error
+        if self.with_token(session.incarnation) is not None:
+            raise StateUnknown(f"tmux did not remove pane {session.pane} of {session.name}; try again")
 
     def _ended_at_once(self, spec: SessionSpec, session: Session | None) -> StartFailed:
         """Remove what is left of a start whose session has ended; return the error that describes it."""
@@ -241,7 +258,7 @@ class Sessions:
             )
         if session.exit_status is None:
             self.tmux.run(*commands.reap_children())
-            session = self._find_own(spec) or session
+            session = self.with_token(spec.incarnation) or session
         screen = self.capture_screen(session, 2 * commands.HEIGHT).splitlines()
         last = [row for row in screen if row.strip()][-_LAST_LINES:]
         spared = self.end(session, grace=_FAILED_START_GRACE, command=spec.command)
@@ -259,7 +276,7 @@ class Sessions:
                 f"generation {spec.generation} of session {name} is not newer than the last one started: "
                 "another process has started the session; see gastown-mail status"
             )
-        half_made = self._find_own(spec)
+        half_made = self.with_token(spec.incarnation)
         if half_made is not None:
             self.end(half_made, grace=_FAILED_START_GRACE, command=spec.command)
         return StartFailed(
@@ -273,19 +290,19 @@ def _still_running(spared: str) -> str:
     return f"; it started shared daemons, which still run: {spared}" if spared else ""
 
 
-def _session_in(lines: Iterable[str]) -> Session | None:
+def _only_session(lines: Iterable[str]) -> Session | None:
     """Return the session in these lines, which may hold markers too. Raises StateUnknown for other lines."""
     panes = parse_panes("\n".join(row for row in lines if row not in commands.MARKERS))
     return next(iter(_mark_zombies(group_sessions(panes)).values()), None)
 
 
-def _mark_zombies(sessions: dict[str, Session]) -> dict[str, Session]:
+def _mark_zombies(sessions: Snapshot) -> Snapshot:
     # tmux may not have noticed that a program ended: 3.3a sometimes misses a SIGCHLD, and a detached child
     # that holds the terminal then keeps the pane looking alive.
-    return {
-        name: _mark_dead(session) if process_table.is_zombie(session.pid, session.server) else session
-        for name, session in sessions.items()
-    }
+    return Snapshot(
+        (key, _mark_dead(session) if process_table.is_zombie(session.pid, session.server) else session)
+        for key, session in sessions.items()
+    )
 
 
 def _mark_dead(session: Session) -> Session:

@@ -1,145 +1,22 @@
-"""Calls to one tmux server, each with a deadline and from a clean environment, and what its panes show.
+"""Calls to one tmux server, each with a deadline and from a clean environment.
 
 A call returns what tmux says, or raises NoServer or TargetNotFound (certainly not there) or StateUnknown.
 The certain ones are kinds of StateUnknown: code that does not tell them apart does nothing.
 """
 
+import contextlib
 import os
 import re
 import shutil
-import signal
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gastown_mail.contracts.errors import StateUnknown, TmuxMissing
 from gastown_mail.plumbing.environment import clean_environment
 from gastown_mail.sessions import commands
-from gastown_mail.sessions.commands import TOKEN
-
-_SIGNALLED = 128
-_SECONDS = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """One session as it was when tmux was asked.
-
-    `incarnation` is "" for a session that is not managed. `pid` is 0 and `dead` true when the agent's pane is
-    gone. `exit_status` is 128 + signal for a program that a signal ended. `attached` counts its viewers.
-    `activity` is the last output or input, in whole seconds. `foreground` names the program in front, for
-    display. `server` is the pid of the tmux server.
-    """
-
-    name: str
-    id: str
-    pane: str
-    pid: int
-    incarnation: str
-    generation: int
-    agent: str
-    dead: bool
-    exit_status: int | None
-    attached: int
-    activity: datetime
-    started_at: datetime
-    foreground: str
-    in_mode: bool
-    server: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pane:
-    """One pane: its session as seen from it, whether it is the active one, and which one is the agent's."""
-
-    session: Session
-    active: bool
-    agent_pane: str
-
-    @classmethod
-    def parse(cls, row: str) -> "Pane":
-        """Read one line of PANE_FORMAT. Raises StateUnknown for any other line."""
-        texts = row.split("|", len(_COLUMNS) - 1)
-        try:
-            value = {name: convert(text) for (_, name, convert), text in zip(_COLUMNS, texts, strict=True)}
-        except (ValueError, KeyError, OverflowError):
-            raise StateUnknown(f"tmux described a pane in an unknown way: {row!r}") from None
-        active, agent_pane = value.pop("active"), value.pop("agent_pane")
-        status, signalled = value.pop("status"), value.pop("signal")
-        created, started = value.pop("created"), value.pop("started")
-        session = Session(
-            exit_status=status if signalled is None else signalled,
-            attached=max(value.pop("clients"), value.pop("viewers")),
-            started_at=started or created,
-            **value,
-        )
-        return cls(session, active, agent_pane)
-
-
-def _sanitized(variable: str) -> str:
-    # Programs choose these texts: without control characters and separators they cannot forge a line.
-    return f"#{{s/[\x01-\x1f|\x7f]/_/:{variable}}}"
-
-
-def _signal_number(text: str) -> int:
-    # A number in tmux 3.3; a name where the system has names.
-    return int(text) if text.isdecimal() else signal.Signals["SIG" + text.removeprefix("SIG")].value
-
-
-def _moment(text: str) -> datetime:
-    return datetime.fromtimestamp(float(text), UTC)
-
-
-_COLUMNS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
-    ("#{session_id}", "id", str),
-    ("#{pane_id}", "pane", str),
-    ("#{pane_pid}", "pid", int),
-    ("#{pane_dead}", "dead", "1".__eq__),
-    ("#{pane_dead_status}", "status", lambda text: int(text) if text else None),
-    ("#{pane_dead_signal}", "signal", lambda text: _SIGNALLED + _signal_number(text) if text else None),
-    ("#{session_attached}", "clients", int),
-    ("#{window_active_clients}", "viewers", int),
-    ("#{pane_in_mode}", "in_mode", lambda text: text not in ("", "0")),
-    ("#{window_activity}", "activity", _moment),
-    ("#{session_created}", "created", _moment),
-    ("#{&&:#{window_active},#{pane_active}}", "active", "1".__eq__),
-    ("#{pid}", "server", int),
-    (_sanitized("@gastown_generation"), "generation", lambda text: int(text) if text.isdecimal() else 0),
-    (_sanitized("@gastown_started"), "started", lambda text: _SECONDS.fullmatch(text) and _moment(text)),
-    (_sanitized("@gastown_pane"), "agent_pane", str),
-    (_sanitized("@gastown_incarnation"), "incarnation", lambda text: text if TOKEN.fullmatch(text) else ""),
-    (_sanitized("pane_current_command"), "foreground", str),
-    (_sanitized("@gastown_agent"), "agent", str),
-    ("#{session_name}", "name", str),
-)
-"""What to ask tmux, the name of the answer, and its converter."""
-
-PANE_FORMAT = "|".join(form for form, _, _ in _COLUMNS)
-
-
-def parse_panes(text: str) -> list[Pane]:
-    """Read lines of PANE_FORMAT. Raises StateUnknown for any other line."""
-    return [Pane.parse(row) for row in text.split("\n") if row]
-
-
-def group_sessions(panes: Iterable[Pane]) -> dict[str, Session]:
-    """Return the sessions of these panes by name. A session without its agent's pane is dead."""
-    groups: dict[str, list[Pane]] = {}
-    for pane in panes:
-        groups.setdefault(pane.session.id, []).append(pane)
-    sessions = {}
-    for group in groups.values():
-        chosen = next((pane for pane in group if pane.active), group[0])
-        own = next((pane for pane in group if pane.session.pane == chosen.agent_pane), None)
-        session = (own or chosen).session
-        if own is None and chosen.agent_pane:
-            session = replace(session, pane=chosen.agent_pane, pid=0, dead=True, exit_status=None)
-        sessions[session.name] = replace(session, attached=max(pane.session.attached for pane in group))
-    return sessions
-
+from gastown_mail.sessions.panes import PANE_FORMAT, Pane, parse_panes
 
 CALL_DEADLINE = 5.0
 _REAP_DEADLINE = 1.0
@@ -282,6 +159,7 @@ class Tmux:
                 f"TMUX_TMPDIR names {folder}, which is missing: tmux would use /tmp instead, and miss a "
                 "running server; create the folder, or start the daemon without TMUX_TMPDIR"
             )
+        _make_default_folder(Path(self.socket).parent)
         if not self._path or not os.access(self._path, os.X_OK):
             self._path = shutil.which("tmux", path=self.environ.get("PATH"))
         if self._path is None:
@@ -315,6 +193,19 @@ class Tmux:
                 "send SIGUSR1 to that server to make it create the file again"
             )
         return NoServer(text)
+
+
+def default_socket(name: str, environ: Mapping[str, str]) -> str:
+    """Return the path that tmux gives to a socket of this name (`tmux -L`)."""
+    folder = os.path.realpath(environ.get("TMUX_TMPDIR") or "/tmp")
+    return os.path.join(folder, f"tmux-{os.getuid()}", name)
+
+
+def _make_default_folder(folder: Path) -> None:
+    # `tmux -L` makes this folder, `tmux -S` does not; it is gone after each boot.
+    if folder.name == f"tmux-{os.getuid()}" and folder.parent.is_dir():
+        with contextlib.suppress(OSError):
+            folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def variable_names(environment: Iterable[str]) -> list[str]:

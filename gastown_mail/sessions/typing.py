@@ -25,7 +25,8 @@ from gastown_mail.sessions.poke import (
     held,
     screen_obstacle,
 )
-from gastown_mail.sessions.tmux import Session, Tmux
+from gastown_mail.sessions.panes import Session
+from gastown_mail.sessions.tmux import Tmux
 
 PASTE_PAUSE = 0.5
 _TYPE_PAUSES = (0.0, 0.3, 0.3)
@@ -56,8 +57,8 @@ class _Target:
     obstacle: PokeOutcome | None
 
     @property
-    def name(self) -> str:
-        return self.poke.session.name
+    def key(self) -> str:
+        return self.poke.session.key
 
     @property
     def holds_text(self) -> bool:
@@ -109,7 +110,7 @@ def type_pokes(
     *,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, PokeOutcome]:
-    """Type each text and Enter; return the outcomes by session name.
+    """Type each text and Enter; return the outcomes by the sessions' keys.
 
     Raises StateUnknown or TmuxMissing when nothing was typed at all.
     """
@@ -128,7 +129,7 @@ class _Typist:
 
     def run(self, pokes: Iterable[Poke]) -> dict[str, PokeOutcome]:
         clean = [poke.cleaned() for poke in pokes]
-        self.outcomes = {poke.session.name: outcome for poke in clean if (outcome := poke.rejection())}
+        self.outcomes = {poke.session.key: outcome for poke in clean if (outcome := poke.rejection())}
         typed = self._do(self._open(clean), self._may_type, _paste_script, _TYPE_PAUSES, _CHANGES)
         if not typed:
             return self.outcomes
@@ -140,23 +141,27 @@ class _Typist:
         except StateUnknown as error:
             for poke in typed:
                 unknown = failed(f"the text was typed; what became of it is unknown: {error}")
-                self.outcomes.setdefault(poke.session.name, unknown)
+                self.outcomes.setdefault(poke.session.key, unknown)
         return self.outcomes
 
     def _open(self, pokes: Iterable[Poke]) -> list[Poke]:
-        return [poke for poke in pokes if poke.session.name not in self.outcomes]
+        return [poke for poke in pokes if poke.session.key not in self.outcomes]
 
     def _is_delivered(self, poke: Poke) -> bool:
-        outcome = self.outcomes.get(poke.session.name)
+        outcome = self.outcomes.get(poke.session.key)
         return outcome is not None and outcome.result is PokeResult.DELIVERED
 
     def _look(self, pokes: Collection[Poke]) -> Iterator[_Target]:
         """Look at the sessions of these pokes; those that can get no text at all get their outcome."""
         now, front = self.snapshot(), Foreground()
-        sessions = {poke.session.name: now.get(poke.session.name) for poke in pokes}
+        by_token = {session.incarnation: session for session in now.values()}
+        sessions = {
+            poke.session.key: by_token.get(poke.session.incarnation) or now.get(poke.session.key)
+            for poke in pokes
+        }
         screens = read_screens(self.tmux, [one.pane for one in sessions.values() if one and not one.dead])
         for poke in pokes:
-            session = sessions[poke.session.name]
+            session = sessions[poke.session.key]
             screen = screens.get(session.pane) if session else None
             strict = session is not None and poke.profile.quiet
             obstacle = poke.obstacle(
@@ -165,7 +170,7 @@ class _Typist:
                 front.hidden_reader(session.pid) if session and strict else "",
             )
             if session is None or screen is None:
-                self.outcomes[poke.session.name] = obstacle or failed("the session is gone")
+                self.outcomes[poke.session.key] = obstacle or failed("the session is gone")
             else:
                 yield _Target(poke, session, screen, read_screen(poke.profile, screen), obstacle)
 
@@ -187,18 +192,18 @@ class _Typist:
             except StateUnknown as error:
                 if not reached:
                     raise
-                self.outcomes |= {poke.session.name: failed(str(error)) for poke in waiting}
+                self.outcomes |= {poke.session.key: failed(str(error)) for poke in waiting}
                 return reached
             for target in targets:
                 verdict = target.obstacle or check(target)
                 if isinstance(verdict, PokeOutcome):
-                    self.outcomes[target.name] = verdict
+                    self.outcomes[target.key] = verdict
                 elif verdict:
                     allowed.append(target)
             reached += self._run(script, allowed)
             waiting = [poke for poke in self._open(waiting) if poke not in reached]
         for poke in waiting:
-            self.outcomes[poke.session.name] = held(otherwise)
+            self.outcomes[poke.session.key] = held(otherwise)
         return reached
 
     def _run(self, script: _Script, targets: Sequence[_Target]) -> list[Poke]:
@@ -209,26 +214,26 @@ class _Typist:
             try:
                 answer = self.tmux.script(script(batch))
             except StateUnknown as error:
-                self.outcomes |= {target.name: failed(str(error)) for target in batch}
+                self.outcomes |= {target.key: failed(str(error)) for target in batch}
                 continue
             words = set(answer.lines)
             for target in batch:
                 if f"typed {target.session.pane[1:]}" in words:
                     reached.append(target.poke)
                 elif f"kept {target.session.pane[1:]}" not in words:
-                    self.outcomes[target.name] = failed(answer.errors or "tmux did not confirm it")
+                    self.outcomes[target.key] = failed(answer.errors or "tmux did not confirm it")
         return reached
 
     def _may_type(self, target: _Target) -> bool | PokeOutcome:
         if obstacle := screen_obstacle(target.poke, target.reading):
             return obstacle
-        before = self.seen.get(target.name)
-        self.seen[target.name] = target.screen
+        before = self.seen.get(target.key)
+        self.seen[target.key] = target.screen
         is_quiet = time.time() - target.session.activity.timestamp() > _QUIET or before == target.screen
         return is_quiet or not target.poke.profile.quiet
 
     def _may_enter(self, target: _Target) -> bool | PokeOutcome:
-        self.seen[target.name] = target.screen
+        self.seen[target.key] = target.screen
         return target.holds_text
 
     def _confirm(self, pokes: Collection[Poke]) -> None:
@@ -239,43 +244,43 @@ class _Typist:
                 return
             self.sleep(pause)
             for target in self._look(waiting):
-                if target.is_taken and target.screen != self.seen[target.name]:
-                    self.outcomes[target.name] = PokeOutcome(PokeResult.DELIVERED)
+                if target.is_taken and target.screen != self.seen[target.key]:
+                    self.outcomes[target.key] = PokeOutcome(PokeResult.DELIVERED)
             waiting = self._open(waiting)
         for poke in waiting:
-            self.outcomes[poke.session.name] = failed("its program did not take the text")
+            self.outcomes[poke.session.key] = failed("its program did not take the text")
 
     def _take_back(self, pokes: Collection[Poke], entered: Collection[Poke]) -> None:
         """Clear the input lines that still hold a text that was typed here, and say what became of it."""
-        reasons = {poke.session.name: self.outcomes.pop(poke.session.name) for poke in pokes}
-        became = {poke.session.name: "the text was typed" for poke in pokes}
-        became |= {poke.session.name: "the text was typed and entered" for poke in entered}
+        reasons = {poke.session.key: self.outcomes.pop(poke.session.key) for poke in pokes}
+        became = {poke.session.key: "the text was typed" for poke in pokes}
+        became |= {poke.session.key: "the text was typed and entered" for poke in entered}
         pressed: set[str] = set()
         waiting: Collection[Poke] = pokes
         for _ in range(_CLEAR_ROUNDS):
             rest = []
             for target in self._look(waiting) if waiting else ():
-                entry, name = target.reading.input, target.name
+                entry, key = target.reading.input, target.key
                 # without an echo the text can be there unseen
                 is_unseen = target.poke.profile.input.continued is None and target.poke not in entered
-                if target.is_own or (is_unseen and target.reading.accepts and name not in pressed):
-                    became[name] = "the text was typed and is still in its input line"
+                if target.is_own or (is_unseen and target.reading.accepts and key not in pressed):
+                    became[key] = "the text was typed and is still in its input line"
                     rest.append(target)
                 elif entry is None:
-                    became[name] = "the text was typed, and no input line is in sight"
+                    became[key] = "the text was typed, and no input line is in sight"
                 elif entry.text:
-                    became[name] = "the text was typed, and its input line holds something else"
-                elif name in pressed:
-                    became[name] = "the text was typed and taken back"
+                    became[key] = "the text was typed, and its input line holds something else"
+                elif key in pressed:
+                    became[key] = "the text was typed and taken back"
             if rest:
-                pressed.update(target.name for target in rest)
+                pressed.update(target.key for target in rest)
                 self._run(_clear_script, rest)
                 self.sleep(_TAKEN_PAUSES[0])
             waiting = [target.poke for target in rest]
         for poke in pokes:
-            name = poke.session.name
-            result = PokeResult.FAILED if poke in entered else reasons[name].result
-            self.outcomes[name] = PokeOutcome(result, f"{became[name]}: {reasons[name].detail}")
+            key = poke.session.key
+            result = PokeResult.FAILED if poke in entered else reasons[key].result
+            self.outcomes[key] = PokeOutcome(result, f"{became[key]}: {reasons[key].detail}")
 
 
 def _paste_script(batch: Sequence[_Target]) -> Iterator[str]:

@@ -39,13 +39,27 @@ class Desired(enum.StrEnum):
     PAUSED = "paused"
 
 
-class AgentRecord(RedisHash):
+class Place(RedisHash):
+    """Where an agent lives: the fields of its record that say so, all empty if it lives nowhere.
+
+    `machine` is that of the host's identity.json, `boot` the kernel's id of the boot, `tmux_server` the
+    server's pid and its start in epoch seconds.
+    """
+
+    machine: str = ""
+    boot: str = ""
+    host: str = ""
+    tmux_server: str = ""
+    tmux_socket: str = ""
+
+
+class AgentRecord(Place):
     """What Redis holds of an agent. `desired` is None if it follows the settings; times may be ZERO_TIME.
 
     `successor_owed`: a request has ended its session, and the successor is not up yet. `unanswered`: how many
     pokes in a row got no answer. `before_pause`: what `desired` was before the pause. `state` and what goes
     with it is what was last seen; `screen` is a fingerprint. `cycle_asked`: the incarnation for which the
-    daemon has asked for a cycle.
+    daemon has asked for a cycle. `generation` counts starts. `assigned`: the host that an operator moved it to.
     """
 
     desired: Desired | None = None
@@ -53,7 +67,8 @@ class AgentRecord(RedisHash):
     incarnation: str = ""
     started_at: Timestamp = ZERO_TIME
     changed_at: Timestamp = ZERO_TIME
-    host: str = ""
+    generation: int = 0
+    assigned: str = ""
     last_poke: Timestamp = ZERO_TIME
     last_activity: Timestamp = ZERO_TIME
     state: AgentState = AgentState.UNKNOWN

@@ -53,13 +53,13 @@ class RealAgent:
     @property
     def live(self) -> Session:
         """The agent's session."""
-        session = self.town.sessions.find(self.town.roster().agents[IT].session)
+        session = self.town.sessions.find(self.town.roster().agents[IT])
         assert session is not None
         return session
 
     def screen(self) -> Screen:
         """What the agent's session shows."""
-        return self.town.sessions.screens([self.live])[self.live.name]
+        return self.town.sessions.screens([self.live])[self.live.key]
 
     def reading(self) -> Reading:
         """What the profile makes of the screen."""

@@ -119,7 +119,7 @@ class Play:
         """Return the town's variables in the environment of the session that the block names."""
         town = self._town()
         agent = town.roster().resolve(block.about)
-        found = eventually(lambda: _surroundings(town.sessions.find(agent.session)), deadline=DEADLINE)
+        found = eventually(lambda: _surroundings(town.sessions.find(agent)), deadline=DEADLINE)
         town.redis.close()
         return found
 

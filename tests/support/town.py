@@ -84,7 +84,7 @@ class TownUnderTest:
         return self.town.roster().agents[address]
 
     def session(self, address: str = MAX) -> Session | None:
-        return self.town.sessions.find(self.agent(address).session)
+        return self.town.sessions.find(self.agent(address))
 
     def living(self, address: str = MAX) -> Session:
         """Return the agent's session, which must be alive."""

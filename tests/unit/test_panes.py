@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.errors import StateUnknown
-from gastown_mail.sessions.tmux import PANE_FORMAT, Session, group_sessions, parse_panes
+from gastown_mail.sessions.panes import PANE_FORMAT, Session, group_sessions, parse_panes
 
 FIELDS = {
     "session_id": "$1",

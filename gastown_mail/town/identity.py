@@ -1,0 +1,157 @@
+"""Whose folder this is: a town's daemon serves it only on the machine and in the place it is bound to.
+
+A copied folder has the original's agents in its records. Nothing may act on them from there.
+"""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from gastown_mail.contracts.errors import SettingsError, StateUnknown
+from gastown_mail.contracts.identity import Identity, load_identity, save_identity
+from gastown_mail.contracts.settings import Settings
+from gastown_mail.plumbing.locks import TownLock, file_lock
+from gastown_mail.sessions.session import Sessions
+from gastown_mail.sessions.tmux import Tmux, default_socket
+
+_LOCK_TIMEOUT = 5.0
+"""Seconds to wait while another process checks the same folder."""
+
+_MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+_NEW_TOWN = "gastown-mail init --new-identity makes a new town of this one, without the agents of the other"
+
+
+def claim_folder(settings: Settings, environ: Mapping[str, str] = os.environ) -> Identity:
+    """The identity of the town's folder, made at the first start and bound to where the folder is now.
+
+    Raises SettingsError for a copy, with the ways on.
+    """
+    with file_lock(settings.daemon_dir / "identity.lock", _LOCK_TIMEOUT):
+        found = load_identity(settings.daemon_dir)
+        if reason := why_not_here(settings, found, environ):
+            raise SettingsError(reason)
+        return _bind(settings, found, environ)
+
+
+def take_over_folder(settings: Settings, environ: Mapping[str, str] = os.environ) -> str:
+    """Bind a moved or copied folder to where it is now; return the folder that gave its agents up, or "".
+
+    Raises SettingsError if nothing has to be taken over, or a daemon serves the other folder.
+    """
+    with file_lock(settings.daemon_dir / "identity.lock", _LOCK_TIMEOUT):
+        found = load_identity(settings.daemon_dir)
+        if not why_not_here(settings, found, environ):
+            raise SettingsError(f"{settings.town_root} is the town's folder already; gastown-mail up starts it")
+        original = _original(settings, found)
+        if original:
+            if TownLock.holder(original / "daemon" / "daemon.lock"):
+                raise SettingsError(f"a daemon serves {original}; run gastown-mail stop there first")
+            given_up = load_identity(original / "daemon").model_copy(
+                update={"moved_to": str(settings.town_root)}
+            )
+            save_identity(original / "daemon", given_up)
+        _bind(settings, found.model_copy(update={"moved_to": ""}), environ)
+        return str(original or "")
+
+
+def why_not_here(settings: Settings, found: Identity, environ: Mapping[str, str]) -> str:
+    """Why no daemon may serve this folder; "" if one may."""
+    root = settings.town_root
+    if found.moved_to:
+        return f"{root} has given its agents to {found.moved_to}; run the daemon there. {_NEW_TOWN}"
+    bound, here = found.bound_to, machine_digest()
+    if bound and here and bound != here and not _is_served(found, environ):
+        return (
+            f"{root} belongs to another machine: it was copied, or two machines share it. A host of the same "
+            "town needs a folder of its own, with a copy of town.toml and nothing of daemon/. If the other "
+            f"machine is gone, gastown-mail move-town takes its town over; {_NEW_TOWN}"
+        )
+    if original := _original(settings, found):
+        return (
+            f"{root} is a copy of {original}, whose agents it would take for its own. gastown-mail move-town "
+            f"makes this folder the town's; {_NEW_TOWN}"
+        )
+    return ""
+
+
+def machine_digest() -> str:
+    """A text that is the same as long as this machine's operating system is; "" where it has no id."""
+    for file in _MACHINE_IDS:
+        try:
+            if ident := file.read_bytes().strip():
+                return hashlib.sha256(b"gastown-mail " + ident).hexdigest()[:32]
+        except OSError:
+            continue
+    return ""
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot; "" where it gives none."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
+
+
+def _original(settings: Settings, found: Identity) -> Path | None:
+    """The folder that this one was copied from, if it still is the town's."""
+    root = Path(found.root)
+    if not found.root or root == settings.town_root:
+        return None
+    try:
+        other = root / "daemon"
+        if not other.is_dir() or other.samefile(settings.daemon_dir):
+            return None
+        theirs = load_identity(other)
+    except OSError:
+        return None
+    return root if theirs.machine == found.machine and not theirs.moved_to else None
+
+
+def _bind(settings: Settings, found: Identity, environ: Mapping[str, str]) -> Identity:
+    folder = settings.daemon_dir.stat()
+    bound = found.model_copy(
+        update={
+            "machine": found.machine or secrets.token_hex(16),
+            "name": settings.town_name,
+            "tmux_socket": _socket(settings, found, environ),
+            "root": str(settings.town_root),
+            "folder": f"{folder.st_dev}:{folder.st_ino}",
+            "bound_to": machine_digest() or found.bound_to,
+        }
+    )
+    if bound != found:
+        save_identity(settings.daemon_dir, bound)
+    return bound
+
+
+def socket_of(settings: Settings, found: Identity, environ: Mapping[str, str] = os.environ) -> str:
+    """The absolute path of the tmux socket: the recorded one, unless town.toml names another."""
+    wanted, recorded = settings.daemon.tmux_socket, found.tmux_socket
+    if recorded and wanted in (None, recorded, Path(recorded).name):
+        return recorded
+    name = settings.tmux_socket
+    return name if name.startswith("/") else default_socket(name, environ)
+
+
+def _socket(settings: Settings, found: Identity, environ: Mapping[str, str]) -> str:
+    """The socket to use from now on: the recorded one as long as agents may live there."""
+    chosen = socket_of(settings, found, environ)
+    if found.tmux_socket in ("", chosen) or not _is_served(found, environ):
+        return chosen
+    return found.tmux_socket
+
+
+def _is_served(found: Identity, environ: Mapping[str, str]) -> bool:
+    """Whether agents of this town live, or may live, on the tmux server on record."""
+    if not found.tmux_socket:
+        return False
+    try:
+        seen = Sessions(Tmux(found.tmux_socket, environ=environ)).snapshot().values()
+    except StateUnknown:
+        return Path(found.tmux_socket).exists()
+    return any(session.incarnation and session.town in ("", found.town) for session in seen)
