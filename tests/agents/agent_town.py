@@ -125,8 +125,9 @@ class RealAgent:
 
     def deliver(self, text: str) -> None:
         """Poke it until it takes the text: between two answers a program may look ready for a moment."""
+        until = time.monotonic() + 40
         self.wait_for(AgentState.READY)
-        while (outcome := self.poke(text)) == "held: it is busy":
+        while (outcome := self.poke(text)).startswith("held: ") and time.monotonic() < until:
             self.wait_for(AgentState.READY)
         assert outcome == "delivered", self.reading()
 

@@ -55,6 +55,8 @@ def _prepare_qwen(place: Place) -> None:
         "generationConfig": {"contextWindowSize": CONTEXT},
     }
     settings = {
+        # it sends copies of the conversation at times of its own
+        "memory": {"enableManagedAutoMemory": False},
         "general": {"enableAutoUpdate": False},
         "privacy": {"usageStatisticsEnabled": False},
         "telemetry": {"enabled": False},

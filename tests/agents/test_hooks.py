@@ -154,7 +154,11 @@ def ready(house: House, terminal: Terminal) -> None:
     """Answer Codex's question for trust, and wait for the input line."""
     if house.program is CODEX:
         terminal.wait("Hooks need review", DEADLINE)
-        terminal.keys("2", "Enter")
+        terminal.settled()
+        terminal.keys("2")
+        terminal.settled()
+        if "Hooks need review" in terminal.screen().plain:
+            terminal.keys("Enter")
     terminal.wait(
         {"claude": "❯", "codex": "›.*Ask Codex", "gemini": "Type your message"}[house.program.name], 60
     )
