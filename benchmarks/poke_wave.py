@@ -9,8 +9,8 @@ from benchmarks.town import BenchTown
 from gastown_mail.programs.library import built_in
 from gastown_mail.programs.screen import Screen
 from gastown_mail.sessions import commands
-from gastown_mail.sessions.session import Poke, Session, Sessions
 from gastown_mail.sessions.panes import PANE_FORMAT
+from gastown_mail.sessions.session import Poke, Session, Sessions
 from gastown_mail.sessions.typing import PASTE_PAUSE
 
 NAME = "poke-wave"

@@ -89,8 +89,9 @@ def attach(address: str) -> None:
 
 def _local_agent(town: Town, address: str) -> Agent:
     agent = town.roster().resolve(address)
-    if agent.host != town.host:
-        raise AddressError(f"{agent.address} lives on host {agent.host}; run this command there")
+    host = town.places().target_host(agent, town.agents.read(agent.address))
+    if host != town.host:
+        raise AddressError(f"{agent.address} lives on host {host}; run this command there")
     return agent
 
 

@@ -79,7 +79,7 @@ class Agent:
 
     `work_dir` is absolute; `stop_grace` is in seconds; `poke` is None if the agent is not poked.
     `program` names the profile of its program; `env_pass` names variables or their beginnings, with `*`.
-    `cycle_at` is in percent.
+    `cycle_at` is in percent. `declared_host` is `host` as town.toml has it, "" if it names none.
     """
 
     address: str
@@ -97,6 +97,7 @@ class Agent:
     program: str = "other"
     env_pass: tuple[str, ...] = ()
     cycle_at: int | None = None
+    declared_host: str = ""
 
     def spellings(self) -> tuple[str, ...]:
         """The spellings that do not depend on other agents, the canonical one first."""

@@ -7,6 +7,7 @@
 | gastown:{town}:inbox              | list   | yes    | requests as JSON, pushed on the right               |
 | gastown:{town}:taken              | list   |        | elements taken from the inbox, not yet recorded     |
 | gastown:{town}:state              | hash   | yes    | what state.json says                                |
+| gastown:{town}:identity           | string |        | the id of the town that has this name               |
 | gastown:{town}:dead               | zset   | yes    | ids of dead letters by time                         |
 | gastown:{town}:events             | stream | yes    | one entry for each fact, capped                     |
 | gastown:{town}:open               | zset   |        | ids of requests not yet settled, by time of receipt |
@@ -50,6 +51,10 @@ class Keys:
     @property
     def state(self) -> str:
         return self._key("state")
+
+    @property
+    def identity(self) -> str:
+        return self._key("identity")
 
     @property
     def dead(self) -> str:

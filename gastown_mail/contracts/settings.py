@@ -29,7 +29,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from gastown_mail.contracts.address import ADDRESS_PATTERN, CUSTOM_ROLE, NAME_PATTERN, ROLES
-from gastown_mail.contracts.errors import SettingsError
+from gastown_mail.contracts.errors import SettingsError, StateFileError
+from gastown_mail.contracts.identity import load_identity
 from gastown_mail.contracts.lifecycle import OPERATOR
 from gastown_mail.contracts.profile import Profile
 from gastown_mail.contracts.settings_model import DaemonSettings, RoleSettings
@@ -122,7 +123,7 @@ def load_settings(
     document = _validate(_Document, file.values, lambda path: f"{file.location_of(*path)}: {'.'.join(path)}")
     return Settings(
         town_root=root,
-        town_name=town_name(root, document.town_name),
+        town_name=town_name(root, document.town_name or _name_at_first_start(root)),
         daemon=_daemon(file, document.daemon, arguments, environ),
         roles={role: _role(file, role, table) for role, table in document.roles.items()},
         agents={address: _agent(file, address, table) for address, table in document.agents.items()},
@@ -155,6 +156,13 @@ def town_name(town_root: Path, declared: str | None) -> str:
     if not name:
         raise SettingsError(f"{town_root} gives the town no name: set town_name in {_TOWN_FILE}")
     return name
+
+
+def _name_at_first_start(root: Path) -> str | None:
+    try:
+        return load_identity(root / "daemon").name or None
+    except StateFileError as error:
+        raise SettingsError(str(error)) from None
 
 
 def _daemon(

@@ -26,6 +26,7 @@ from gastown_mail.contracts.errors import GastownError, StateUnknown
 from gastown_mail.lifecycle import carry_out as requests
 from gastown_mail.lifecycle import heartbeat as rounds
 from gastown_mail.lifecycle.heartbeat import poke_agent
+from gastown_mail.lifecycle.release import release_agent
 from gastown_mail.lifecycle.start import start_agent
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.log import log_event
@@ -56,6 +57,11 @@ def carry_out(request_id: str) -> str:
 def start(address: str, why: str, by: str = "") -> str:
     """Start the agent's session unless one is alive or it should not run; return the outcome as text."""
     return str(start_agent(_town(), address, why, by))
+
+
+def release(address: str) -> str:
+    """End the agent's session here and leave its place to the host that it moves to; return the outcome."""
+    return release_agent(_town(), address)
 
 
 def poke(address: str, text: str = "", until: str = "inf") -> str:

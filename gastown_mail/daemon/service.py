@@ -21,6 +21,7 @@ from gastown_mail.plumbing.embedded import ensure_server, is_server_running, ser
 from gastown_mail.plumbing.locks import TownLock
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.town import queues
+from gastown_mail.town.identity import claim_folder, claim_name
 from gastown_mail.town.roster import Roster
 from gastown_mail.town.town import Town
 
@@ -35,14 +36,17 @@ def redis_url(settings: Settings) -> str:
 def open_redis(settings: Settings, warn: Callable[[str], None] = lambda _: None) -> str:
     """Start the embedded Redis if needed; return the URL of one that answers. Raises RedisUnavailable.
 
-    Server settings that could lose a request are warnings, in the log and through `warn`.
+    First the folder is claimed: raises SettingsError for a copy of a town, and when Redis serves another town
+    of this name. Server settings that could lose a request are warnings, in the log and through `warn`.
     """
+    claim_folder(settings)
     url = settings.daemon.redis_url or ensure_server(settings.redis_dir)
     with redis_errors(url), connect(url) as redis:
         redis.ping()
         for warning in durability_warnings(redis):
             log_event(log, "redis_warning", level=logging.WARNING, detail=warning)
             warn(warning)
+        claim_name(redis, settings)
     return url
 
 

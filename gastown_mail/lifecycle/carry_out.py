@@ -26,7 +26,7 @@ from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.lease import Lease, hold_lease
-from gastown_mail.town.records import AgentRecord, Desired
+from gastown_mail.town.records import NOWHERE, AgentRecord, Desired
 from gastown_mail.town.town import Town, ensure_running
 
 MAX_ATTEMPTS = 5
@@ -95,6 +95,8 @@ def _settle_pending(town: Town, lease: Lease, address: str) -> None:
 def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, RequestContext]:
     """The context for deciding each request, by id, from one snapshot of the agent."""
     record, session = town.agents.read(agent.address), town.sessions.find(agent)
+    if session is None and (unseen := town.places().unseen(record)):
+        raise StateUnknown(f"{agent.address} is believed to live {unseen.where}")
     now, settings = datetime.now(UTC), town.settings.daemon
     progress, records = town.requests.progress_many(ids), town.requests.records(ids)
     contexts = [
@@ -168,9 +170,10 @@ class _Attempt:
         try:
             self.end_session()
             if not context.wants_successor:
+                self.leave_place()
                 return RequestStatus.DONE, f"ended {agent.session}"
             session = SessionStart(
-                town, self.lease, agent, why, handoff,
+                town, self.lease, agent, why, handoff, left=context.record,
                 previous_tokens=context.progress.successors, request=context.id,
                 on_new_token=lambda pipe, tokens: pipe.hset(progress, "successors", " ".join(tokens)),
             ).run()  # fmt: skip
@@ -209,6 +212,15 @@ class _Attempt:
         log_event(log, "carrying", request_id=context.id, agent=address, action=action)
         if context.record.desired is not desired and Desired.STOPPED in (context.record.desired, desired):
             town.save_desired(address)
+
+    def leave_place(self) -> None:
+        """Record that the agent lives nowhere: any host may start it."""
+
+        def write(pipe: Any) -> None:
+            pipe.multi()
+            self.town.agents.write(self.context.agent.address, NOWHERE, pipe=pipe)
+
+        self.lease.transaction(write)
 
     def handoff_text(self) -> str:
         """The agent's own words, else a short note: the asker, the reason, and the end of the screen."""

@@ -15,6 +15,7 @@ from gastown_mail.lifecycle.heartbeat_policy import (
     CycleAgent,
     Decision,
     PokeAgent,
+    ReleaseAgent,
     Skip,
     SkipKind,
     StartAgent,
@@ -50,6 +51,7 @@ def run_heartbeat(town: Town) -> State:
     snapshots, decisions = observe(town)
     store_observations(town, snapshots)
     _enqueue_starts(town, decisions)
+    _release(town, decisions)
     _ask_for_cycles(town, decisions)
     pokes = [decision for decision in decisions if isinstance(decision, PokeAgent)]
     results = poke_all(town, pokes, until=began + town.settings.daemon.heartbeat_interval)
@@ -80,6 +82,7 @@ def run_sweep(town: Town) -> int:
         snapshots, decisions = observe(town)
         store_observations(town, snapshots)
         _enqueue_starts(town, decisions)
+        _release(town, decisions)
         _ask_for_cycles(town, decisions)
     except StateUnknown as error:
         log_event(log, "not_looked", level=logging.WARNING, detail=str(error))
@@ -88,21 +91,23 @@ def run_sweep(town: Town) -> int:
 
 def observe(town: Town) -> tuple[list[AgentSnapshot], list[Decision]]:
     """Take one snapshot of Redis and one of tmux, and decide for each agent. Raises StateUnknown."""
-    agents = list(town.local_agents().values())
-    records = town.agents.read_all([agent.address for agent in agents])
-    pairs, now = list(zip(agents, records, strict=True)), datetime.now(UTC)
-    sessions, seen = observe_all(
-        town.sessions,
-        pairs,
-        town.profile_of,
-        town.host,
-        now,
-        limit_wait=town.settings.daemon.poke_backoff_max,
-    )
-    snapshots = [
-        AgentSnapshot(agent, record, sessions.of(agent, town.sessions.town), seen[agent.address])
-        for agent, record in pairs
+    everyone = list(town.roster().agents.values())
+    records, places = town.agents.read_all([agent.address for agent in everyone]), town.places()
+    pairs = [
+        (agent, record)
+        for agent, record in zip(everyone, records, strict=True)
+        if places.is_here(record) or places.target_host(agent, record) == town.host
     ]
+    agents, now = [agent for agent, _ in pairs], datetime.now(UTC)
+    sessions, seen = observe_all(
+        town.sessions, pairs, town.profile_of, places, now,
+        limit_wait=town.settings.daemon.poke_backoff_max,
+    )  # fmt: skip
+    snapshots = []
+    for agent, record in pairs:
+        session = sessions.of(agent, town.sessions.town)
+        moves_to = places.moves_to(agent, record, session)
+        snapshots.append(AgentSnapshot(agent, record, session, seen[agent.address], moves_to))
     if town.is_paused():
         return snapshots, [Skip(agent, SkipKind.LEFT_ALONE, "the town is paused") for agent in agents]
     return snapshots, plan(snapshots, now, town.settings.daemon)
@@ -130,6 +135,13 @@ def store_observations(town: Town, snapshots: Sequence[AgentSnapshot]) -> None:
                     pipe, town.keys, EventName.STATE, agent=address, state=seen.state, detail=seen.in_words()
                 )
         pipe.execute()
+
+
+def _release(town: Town, decisions: Sequence[Decision]) -> None:
+    """Enqueue a job for each agent that is to move to another host; the job checks the agent again."""
+    for decision in decisions:
+        if isinstance(decision, ReleaseAgent):
+            town.queues.enqueue_release(decision.agent, town.host)
 
 
 def _ask_for_cycles(town: Town, decisions: Sequence[Decision]) -> None:

@@ -49,6 +49,19 @@ class PokeAgent:
 
 
 @dataclass(frozen=True)
+class ReleaseAgent:
+    """The agent belongs to another host now: its session here is to be ended, and its place to be left."""
+
+    agent: Agent
+    host: str
+
+    @property
+    def why(self) -> str:
+        """The decision in words."""
+        return f"released: it moves to host {self.host}"
+
+
+@dataclass(frozen=True)
 class CycleAgent:
     """Its context is as full as `cycle_at` allows: a cycle is asked for in its place."""
 
@@ -84,7 +97,7 @@ class Skip:
         return f"{self.kind}: {self.detail}"
 
 
-Decision = StartAgent | PokeAgent | CycleAgent | Skip
+Decision = StartAgent | PokeAgent | CycleAgent | ReleaseAgent | Skip
 
 
 def should_run(agent: Agent, record: AgentRecord) -> bool:
@@ -94,18 +107,26 @@ def should_run(agent: Agent, record: AgentRecord) -> bool:
 
 @dataclass(frozen=True)
 class AgentSnapshot:
-    """One agent at the heartbeat, its record, its session (None: it certainly has none), and what is seen."""
+    """One agent at the heartbeat, its record, its session (None: it has none here), and what is seen.
+
+    `moves_to`: the host for which this one is to release it.
+    """
 
     agent: Agent
     record: AgentRecord
     session: Session | None
     seen: Observation
+    moves_to: str = ""
 
     def decide(self, now: datetime, settings: DaemonSettings) -> Decision:
         """What the heartbeat does with this agent."""
-        agent, record, session = self.agent, self.record, self.session
+        agent, record, session, seen = self.agent, self.record, self.session, self.seen
         if record.desired in (Desired.STOPPED, Desired.PAUSED):
             return Skip(agent, SkipKind.LEFT_ALONE, record.desired.value)
+        if self.moves_to:
+            return ReleaseAgent(agent, self.moves_to)
+        if seen.state is AgentState.ELSEWHERE or (session is None and seen.state is AgentState.UNKNOWN):
+            return Skip(agent, SkipKind.LEFT_ALONE, f"it is believed to live {seen.line}")
         if session is None or (session.dead and session.incarnation):
             state = "has ended" if session else "is not there"
             if not should_run(agent, record):

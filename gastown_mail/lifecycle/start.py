@@ -89,6 +89,11 @@ def _start_if_wanted(town: Town, lease: Lease, agent: Agent, why: str, by: str) 
     record, session = town.agents.read(agent.address), town.sessions.find(agent)
     if session is not None and session.incarnation and not session.dead:
         return StartOutcome(StartResult.RUNNING)
+    places = town.places()
+    if session is None and (unseen := places.unseen(record)):
+        return StartOutcome(StartResult.SKIPPED, f"{agent.address} is believed to live {unseen.where}")
+    if (target := places.target_host(agent, record)) != town.host:
+        return StartOutcome(StartResult.SKIPPED, f"{agent.address} belongs to host {target}")
     if reason := _skip_reason(town, agent, record, session, by):
         return StartOutcome(StartResult.SKIPPED, reason)
     if fault := start_obstacle(town, agent):
@@ -103,7 +108,7 @@ def _start_if_wanted(town: Town, lease: Lease, agent: Agent, why: str, by: str) 
     # a cycle whose successor did not come up has left its handoff for this one
     file = town.handoff_file(agent)
     handoff = file if record.successor_owed and file.exists() else None
-    started = SessionStart(town, lease, agent, why, handoff, automatic=not by).run()
+    started = SessionStart(town, lease, agent, why, handoff, left=record, automatic=not by).run()
     return StartOutcome(StartResult.STARTED, f"{started.name}, pid {started.pid}")
 
 
@@ -175,6 +180,7 @@ def session_environment(
 class SessionStart:
     """One start of an agent's session, by the process that holds the agent's lease.
 
+    `left`: the record by which the place where the agent lived is empty or known to be dead.
     `previous_tokens` are the incarnations announced for this purpose before; `on_new_token` records them,
     with each new one, before its session exists. An automatic start counts in the agent's start history,
     and so does any start that fails. `request` is the id of the request that asks for it.
@@ -185,6 +191,7 @@ class SessionStart:
     agent: Agent
     why: str
     handoff: Path | None
+    left: AgentRecord
     previous_tokens: Collection[str] = ()
     on_new_token: Callable[[Any, Collection[str]], object] = nothing
     automatic: bool = False
@@ -223,10 +230,11 @@ class SessionStart:
         # only while the lease is held: a process that was paused would drop its successor's announcement
         generation = self.lease.transaction(
             lambda pipe: town.agents.bump_generation(
-                pipe, agent.address, lambda p: self.on_new_token(p, announced)
+                pipe, agent.address, lambda p: self.on_new_token(p, announced),
+                town.places().place(), self.left,
             ),
             town.keys.agent(agent.address),
-        )
+        )  # fmt: skip
         failpoint("successor-announced")
         # after the generation: a process that takes over from here has a newer one, and tmux refuses this one
         self.lease.ensure_held()
@@ -269,16 +277,16 @@ def record_session(town: Town, lease: Lease, agent: Agent, session: Session, req
 
     Raises Postponed when the lease is lost.
     """
-    now = datetime.now(UTC)
+    now, place = datetime.now(UTC), town.places().place(session)
     record = AgentRecord(
-        session=session.name, incarnation=session.incarnation, host=agent.host,
+        session=session.name, incarnation=session.incarnation,
         started_at=session.started_at, changed_at=now, last_activity=now,
         unanswered=0, successor_owed=False, start_history=StartHistory(failed=False),
     )  # fmt: skip
 
     def write(pipe: Any) -> None:
         pipe.multi()
-        town.agents.write(agent.address, record, pipe=pipe)
+        town.agents.write(agent.address, record, place, pipe=pipe)
         pipe.hincrby(town.keys.agent(agent.address), "restarts", 1)
         record_event(
             pipe, town.keys, EventName.STARTED, agent=agent.address, request=request, session=session.name,

@@ -68,6 +68,9 @@ class EventName(StrEnum):
     RECOVERED = "recovered", "an agent has lived long enough: its earlier deaths are forgotten", ("agent",)
     CLEARED = "cleared", "an operator ended back-off and quarantine", ("agent",)
     ADOPTED = "adopted", "a session that was started outside got a token", ("agent", "session")
+    MOVED = "moved", "an operator gave an agent to another host", ("agent", "detail")
+    RELEASING = "releasing", "a host is about to end an agent's session that moves away", ("agent", "detail")
+    RELEASED = "released", "a host has left an agent to another host", ("agent", "detail")
     DESIRED = "desired", "the desired state of an agent, or of the town, has changed", ("agent", "detail")
     POKE = "poke", "a line was typed into a session, or held", ("agent", "outcome", "detail")
     STATE = (

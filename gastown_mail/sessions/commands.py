@@ -111,8 +111,8 @@ def show_global_environment() -> list[str]:
     return ["show-environment", "-g"]
 
 
-def show_server_pid() -> list[str]:
-    return ["display-message", "-p", "#{pid}"]
+def show_server() -> list[str]:
+    return ["display-message", "-p", "#{pid} #{start_time}"]
 
 
 def reap_children() -> list[str]:

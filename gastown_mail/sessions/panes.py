@@ -20,13 +20,12 @@ _SECONDS = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
 class Session:
     """One session as it was when tmux was asked.
 
-    `incarnation` is "" for a session that is not managed. `home` is the session that the agent was started
-    in, "" if unknown: a person may have moved its pane to another. `pid` is 0 and `dead` true when the
-    agent's pane is gone. `exit_status` is 128 + signal for a program that a signal ended. `attached` counts its viewers.
-    `activity` is the last output or input, in whole seconds. `foreground` names the program in front, for
-    display. `server` is the pid of the tmux server, `server_started`
-    its start in epoch seconds. `town` is the id of the town that started it.
-    `shared`: it has more than one pane.
+    `incarnation` is "" for a session that is not managed, `town` the id of the town that started it. `home`
+    is the session that the agent was started in, "" if unknown: a person may have moved its pane to another.
+    `pid` is 0 and `dead` true when the agent's pane is gone. `exit_status` is 128 + signal for a program that
+    a signal ended. `attached` counts its viewers. `activity` is the last output or input, in whole seconds.
+    `foreground` names the program in front, for display. `server` is the pid of the tmux server,
+    `server_started` its start in epoch seconds. `shared`: it has more than one pane.
     """
 
     name: str
@@ -145,17 +144,21 @@ class Snapshot(dict[str, Session]):
         """The agent's session, wherever its pane is and whatever its session is called now.
 
         Without one, a session that has its name and is not the agent's, as one that is not managed. `town`:
-        the town's id; the sessions of others are not the agent's.
+        the town's id, "" if it is not known; the sessions of other towns are not the agent's.
         """
-        if own := self._by_agent.get((agent.address, town)) or self._by_agent.get((agent.address, "")):
-            return own
+        own = [one for one in self._by_agent.get(agent.address, ()) if not town or one.town in ("", town)]
+        if own:
+            return max(own, key=lambda session: session.generation)
         named = self.get(agent.session)
         return replace(named, incarnation="") if named else None
 
     @cached_property
-    def _by_agent(self) -> dict[tuple[str, str], Session]:
-        managed = (session for session in self.values() if session.incarnation)
-        return {(one.agent, one.town): one for one in sorted(managed, key=lambda one: one.generation)}
+    def _by_agent(self) -> dict[str, list[Session]]:
+        found: dict[str, list[Session]] = {}
+        for session in self.values():
+            if session.incarnation:
+                found.setdefault(session.agent, []).append(session)
+        return found
 
 
 def group_sessions(panes: Iterable[Pane]) -> Snapshot:

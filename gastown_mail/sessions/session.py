@@ -59,7 +59,7 @@ class Sessions:
         return self._look(commands.is_agents(agent)).of(agent, self.town)
 
     def with_token(self, incarnation: str) -> Session | None:
-        """Return the session of this incarnation, whatever it is called; None when there is certainly none."""
+        """Return the session of this incarnation, whatever its name; None when there is certainly none."""
         found = self._look(commands.is_incarnation(incarnation)).values()
         return next((one for one in found if one.incarnation == incarnation), None)
 
@@ -223,8 +223,9 @@ class Sessions:
         markers = [number for number, row in enumerate(answer.lines) if row in commands.MARKERS]
         self._names = variable_names(answer.lines[: markers[-1]]) if markers else None
         self._names_at = began
-        if markers and _only_session(answer.lines[markers[-1] + 1 :]) is not None:
-            raise StateUnknown(f"tmux did not remove session {session.name} ({session.id}); try again")
+        if markers and (left := _only_session(answer.lines[markers[-1] + 1 :])) is not None:
+            # a person's session shares its windows
+            self._kill_pane(left)
 
     def _has_guests(self, session: Session) -> bool:
         """Return whether programs that are not the agent's live in other panes of its session."""
@@ -238,8 +239,10 @@ class Sessions:
     def _kill_pane(self, session: Session) -> None:
         """End only the agent's pane; what is left of its session is a person's, and gives up its name."""
         home = session.home or session.id
-        for command in (commands.kill_pane(session.pane, session.incarnation),
-                        commands.release(home, session.incarnation)):
+        for command in (
+            commands.kill_pane(session.pane, session.incarnation),
+            commands.release(home, session.incarnation),
+        ):
             answer = self.tmux.run_raw(command)
             error = self.tmux.to_error(answer) if answer.status else None
             if error is not None and not isinstance(error, NoServer | TargetNotFound):

@@ -130,12 +130,17 @@ class Tmux:
 
     def server_pid(self) -> int:
         """Return the server's pid; 0 when there is no server."""
+        return self.server()[0]
+
+    def server(self) -> tuple[int, int]:
+        """Return the server's pid and its start in epoch seconds; zeros when there is no server."""
         try:
-            return int(self.run(*commands.show_server_pid()))
+            pid, started = map(int, self.run(*commands.show_server()).split())
         except NoServer:
-            return 0
+            return 0, 0
         except ValueError:
             raise StateUnknown(f"tmux on socket {self.socket} did not give its server's pid") from None
+        return pid, started
 
     def global_environment(self) -> list[str]:
         """Return the names in the environment of the server, which is started if there is none.
@@ -197,8 +202,7 @@ class Tmux:
 
 def default_socket(name: str, environ: Mapping[str, str]) -> str:
     """Return the path that tmux gives to a socket of this name (`tmux -L`)."""
-    folder = os.path.realpath(environ.get("TMUX_TMPDIR") or "/tmp")
-    return os.path.join(folder, f"tmux-{os.getuid()}", name)
+    return str(Path(environ.get("TMUX_TMPDIR") or "/tmp").resolve() / f"tmux-{os.getuid()}" / name)
 
 
 def _make_default_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from gastown_mail.programs.screen import Screen
 from gastown_mail.sessions import commands
 from gastown_mail.sessions.foreground import SHELLS, Foreground
 from gastown_mail.sessions.look import read_screens
+from gastown_mail.sessions.panes import Session
 from gastown_mail.sessions.poke import (
     Poke,
     PokeOutcome,
@@ -25,7 +26,6 @@ from gastown_mail.sessions.poke import (
     held,
     screen_obstacle,
 )
-from gastown_mail.sessions.panes import Session
 from gastown_mail.sessions.tmux import Tmux
 
 PASTE_PAUSE = 0.5

@@ -26,7 +26,7 @@ from gastown_mail.mail.requests import DeadLetters
 from gastown_mail.plumbing.connections import connect, redis_errors, to_str, to_strs
 from gastown_mail.plumbing.embedded import is_server_running
 from gastown_mail.plumbing.locks import LockHolder, TownLock
-from gastown_mail.sessions.session import Session
+from gastown_mail.sessions.panes import Snapshot
 from gastown_mail.status.health import unreachable, with_verdict
 from gastown_mail.status.model import (
     AgentStatus,
@@ -120,19 +120,19 @@ class StatusCollector:
         records = self.ask_redis("records", lambda: self.town.agents.read_all(addresses))
         sessions, seen = self._ask("tmux", lambda: self._look(agents, records)) or (None, {})
         return [
-            agent_status(agent, sessions, seen.get(agent.address), record, host=self.town.host, now=self.now)
+            agent_status(agent, sessions, seen.get(agent.address), record, self.town.places(), now=self.now)
             for agent, record in zip(agents, records or repeat(None), strict=False)
         ]
 
     def _look(
         self, agents: Sequence[Agent], records: Sequence[AgentRecord] | None
-    ) -> tuple[dict[str, Session], dict[str, Observation]]:
+    ) -> tuple[Snapshot, dict[str, Observation]]:
         town = self.town
         return observe_all(
             town.sessions,
             zip(agents, records or repeat(AgentRecord()), strict=False),
             town.profile_of,
-            town.host,
+            town.places(),
             datetime.now(UTC),
             limit_wait=self.settings.daemon.poke_backoff_max,
         )

@@ -4,7 +4,6 @@ Times are RFC 3339 with a zone. Null means never, or not known: then `unknown` s
 version 1; none is renamed or removed.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal, get_args
@@ -15,8 +14,9 @@ from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.go_formats import ZERO_TIME
 from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.lifecycle.heartbeat_policy import should_run
-from gastown_mail.sessions.session import Session
+from gastown_mail.sessions.panes import Session, Snapshot
 from gastown_mail.town.observed import Observation
+from gastown_mail.town.places import Places
 from gastown_mail.town.records import AgentRecord
 
 _Seconds = Annotated[float, Field(description="seconds")]
@@ -299,25 +299,26 @@ def age(at: datetime | None, now: datetime) -> float | None:
 
 def agent_status(
     agent: Agent,
-    sessions: Mapping[str, Session] | None,
+    sessions: Snapshot | None,
     seen: Observation | None,
     record: AgentRecord | None,
+    places: Places,
     *,
-    host: str,
     now: datetime,
 ) -> AgentStatus:
-    """What is known on `host` about one agent.
+    """What is known here about one agent.
 
-    `sessions` are the live tmux sessions by name, and `seen` is what they show of the agent; both are None if
+    `sessions` are the live tmux sessions, and `seen` is what they show of the agent; both are None if
     tmux did not answer. `record` is None if Redis did not.
     """
-    session = sessions.get(agent.session) if sessions else None
-    seen = seen or Observation(AgentState.UNKNOWN if agent.host == host else AgentState.ELSEWHERE)
+    session = sessions.of(agent, places.sessions.town) if sessions else None
+    host = places.target_host(agent, record or AgentRecord())
+    seen = seen or Observation(AgentState.UNKNOWN if host == places.host else AgentState.ELSEWHERE)
     if record is None:  # since when, and until when, only the record could tell
         seen = replace(seen, since=None, until=None)
-    if agent.host != host:
+    if seen.state is AgentState.ELSEWHERE:
         observed: Observed = "elsewhere"
-    elif sessions is None:
+    elif sessions is None or (session is None and seen.state is AgentState.UNKNOWN):
         observed = "unknown"
     elif session is None:
         observed = "none"
@@ -326,7 +327,7 @@ def agent_status(
     else:
         observed = "ended" if session.dead else "alive"
     return AgentStatus(
-        agent=agent.address, host=agent.host, session=agent.session, observed=observed,
+        agent=agent.address, host=host, session=agent.session, observed=observed,
         program=agent.program, has_poke=bool(agent.poke), **_from_observation(seen, now),
         **({"desired": "unknown"} if record is None else _from_record(agent, record, now)),
         **(_from_session(session, seen, now) if session and observed == "alive" else {}),

@@ -3,24 +3,25 @@
 A copied folder has the original's agents in its records. Nothing may act on them from there.
 """
 
-import hashlib
 import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+from redis import Redis
+
 from gastown_mail.contracts.errors import SettingsError, StateUnknown
 from gastown_mail.contracts.identity import Identity, load_identity, save_identity
+from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings
+from gastown_mail.plumbing.connections import to_str
 from gastown_mail.plumbing.locks import TownLock, file_lock
+from gastown_mail.plumbing.machine import machine_digest
 from gastown_mail.sessions.session import Sessions
 from gastown_mail.sessions.tmux import Tmux, default_socket
 
 _LOCK_TIMEOUT = 5.0
 """Seconds to wait while another process checks the same folder."""
-
-_MACHINE_IDS = (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id"))
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 _NEW_TOWN = "gastown-mail init --new-identity makes a new town of this one, without the agents of the other"
 
@@ -37,6 +38,22 @@ def claim_folder(settings: Settings, environ: Mapping[str, str] = os.environ) ->
         return _bind(settings, found, environ)
 
 
+def claim_name(redis: Redis, settings: Settings) -> None:
+    """Make Redis and the folder agree on which town this is. Raises SettingsError if it is another there."""
+    key = Keys(settings.town_name).identity
+    with file_lock(settings.daemon_dir / "identity.lock", _LOCK_TIMEOUT):
+        found = load_identity(settings.daemon_dir)
+        redis.setnx(key, found.town or secrets.token_hex(16))
+        town = to_str(redis.get(key))
+        if found.town and found.town != town:
+            raise SettingsError(
+                f"another town is called {settings.town_name} on this Redis: give this one another "
+                "town_name or another redis_url in town.toml"
+            )
+        if not found.town:
+            save_identity(settings.daemon_dir, found.model_copy(update={"town": town}))
+
+
 def take_over_folder(settings: Settings, environ: Mapping[str, str] = os.environ) -> str:
     """Bind a moved or copied folder to where it is now; return the folder that gave its agents up, or "".
 
@@ -45,7 +62,9 @@ def take_over_folder(settings: Settings, environ: Mapping[str, str] = os.environ
     with file_lock(settings.daemon_dir / "identity.lock", _LOCK_TIMEOUT):
         found = load_identity(settings.daemon_dir)
         if not why_not_here(settings, found, environ):
-            raise SettingsError(f"{settings.town_root} is the town's folder already; gastown-mail up starts it")
+            raise SettingsError(
+                f"{settings.town_root} is the town's folder already; gastown-mail up starts it"
+            )
         original = _original(settings, found)
         if original:
             if TownLock.holder(original / "daemon" / "daemon.lock"):
@@ -76,25 +95,6 @@ def why_not_here(settings: Settings, found: Identity, environ: Mapping[str, str]
             f"makes this folder the town's; {_NEW_TOWN}"
         )
     return ""
-
-
-def machine_digest() -> str:
-    """A text that is the same as long as this machine's operating system is; "" where it has no id."""
-    for file in _MACHINE_IDS:
-        try:
-            if ident := file.read_bytes().strip():
-                return hashlib.sha256(b"gastown-mail " + ident).hexdigest()[:32]
-        except OSError:
-            continue
-    return ""
-
-
-def boot_id() -> str:
-    """The kernel's id of this boot; "" where it gives none."""
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _original(settings: Settings, found: Identity) -> Path | None:

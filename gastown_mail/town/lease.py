@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from redis.lock import Lock
 
 from gastown_mail.contracts.errors import Postponed
 from gastown_mail.plumbing.connections import to_str
+from gastown_mail.plumbing.machine import boot_id
 from gastown_mail.sessions import process_table
 from gastown_mail.sessions.processes import alive
 
@@ -199,6 +201,8 @@ def _evict_dead_owner(redis: Redis, key: str, host: str) -> None:
         redis.transaction(delete_if_unchanged, key)
 
 
+@cache
 def _pid_namespace() -> str:
+    # with the boot: the first namespace of every machine has the same number
     here = Path("/proc/self/ns/pid")
-    return str(here.readlink()) if here.exists() else ""
+    return f"{here.readlink()}@{boot_id()}" if here.exists() else ""

@@ -14,8 +14,10 @@ from gastown_mail.programs.reader import Reading, context_used, read_screen
 from gastown_mail.programs.screen import Screen
 from gastown_mail.programs.session_log import context_in_log
 from gastown_mail.sessions.foreground import Foreground
+from gastown_mail.sessions.panes import Session, Snapshot
 from gastown_mail.sessions.poke import front_obstacle
-from gastown_mail.sessions.session import Session, Sessions
+from gastown_mail.sessions.session import Sessions
+from gastown_mail.town.places import Places
 from gastown_mail.town.records import AgentRecord
 
 _QUIET = timedelta(seconds=1.3)
@@ -57,21 +59,21 @@ def observe_all(
     sessions: Sessions,
     agents: Iterable[tuple[Agent, AgentRecord]],
     profile_of: Callable[[Agent], Profile],
-    host: str,
+    places: Places,
     now: datetime,
     *,
     limit_wait: float,
-) -> tuple[dict[str, Session], dict[str, Observation]]:
-    """One snapshot of the sessions by name, and what is seen of these agents by address.
+) -> tuple[Snapshot, dict[str, Observation]]:
+    """One snapshot of the sessions, and what is seen of these agents by address.
 
     `limit_wait`: seconds after which a usage limit without a time is taken to have ended. Raises StateUnknown
     or TmuxMissing.
     """
     pairs = list(agents)
     snapshot = sessions.snapshot()
-    own = [snapshot[agent.session] for agent, _ in pairs if agent.session in snapshot and agent.host == host]
+    own = [session for agent, _ in pairs if (session := snapshot.of(agent, sessions.town))]
     screens, front = sessions.screens(one for one in own if one.incarnation), Foreground()
-    look = _Look(snapshot, screens, front, host, now, limit_wait, sessions.tmux.environ)
+    look = _Look(snapshot, screens, front, places, now, limit_wait, sessions.tmux.environ)
     return snapshot, {agent.address: look.at(agent, profile_of(agent), record) for agent, record in pairs}
 
 
@@ -79,26 +81,28 @@ def observe_all(
 class _Look:
     """All that is known at one moment."""
 
-    sessions: Mapping[str, Session]
+    sessions: Snapshot
     screens: Mapping[str, Screen]
     front: Foreground
-    host: str
+    places: Places
     now: datetime
     limit_wait: float
     environ: Mapping[str, str]
 
     def at(self, agent: Agent, profile: Profile, record: AgentRecord) -> Observation:
         """What is seen of this agent."""
-        session = self.sessions.get(agent.session)
-        if agent.host != self.host:
-            return Observation(AgentState.ELSEWHERE, f"on host {agent.host}")
+        session = self.sessions.of(agent, self.places.sessions.town)
+        if session is not None and session.incarnation and self.places.is_left_behind(session, record):
+            return Observation(AgentState.ELSEWHERE, f"on host {record.host}")
+        if (session is None or not session.incarnation) and (elsewhere := self._elsewhere(agent, record)):
+            return elsewhere
         if session is None:
             return self._dated(Observation(AgentState.NONE), record, None)
         if not session.incarnation:
             return Observation(
                 AgentState.UNKNOWN, "its session is not managed; adopt it", active=session.activity
             )
-        screen = self.screens.get(session.name)
+        screen = self.screens.get(session.key)
         seen = self._dated(self._of_session(session, screen, profile), record, session)
         log = profile.context.log
         if agent.cycle_at is not None and seen.context is None and log and seen.state is AgentState.READY:
@@ -106,6 +110,15 @@ class _Look:
             used = context_in_log(log, agent.work_dir, environ, session.started_at)
             seen = replace(seen, context=used)
         return seen
+
+    def _elsewhere(self, agent: Agent, record: AgentRecord) -> Observation | None:
+        """Where an agent is believed to be that has no session here; None if it may be started here."""
+        if unseen := self.places.unseen(record):
+            return Observation(unseen.state, unseen.where)
+        target = self.places.target_host(agent, record)
+        if target != self.places.host:
+            return Observation(AgentState.ELSEWHERE, f"on host {target}")
+        return None
 
     def _of_session(self, session: Session, screen: Screen | None, profile: Profile) -> Observation:
         if session.dead:

@@ -16,6 +16,7 @@ from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import Tmux
 from gastown_mail.town.records import AgentRecord, Place
 
+
 @dataclass(frozen=True)
 class Unseen:
     """Why nothing may be ended or started: the agent is believed to be where this process cannot look."""
@@ -68,6 +69,15 @@ class Places:
             and session.incarnation != record.incarnation
             and session.generation < record.generation
         )
+
+    def moves_to(self, agent: Agent, record: AgentRecord, session: Session | None) -> str:
+        """The host for which this one is to release the agent; "" while there is none."""
+        target = self.target_host(agent, record)
+        lives = session is not None and bool(session.incarnation)
+        if session is not None and lives and self.is_left_behind(session, record):
+            return record.host
+        is_ours = self.is_here(record) or (lives and self.is_empty(record))
+        return target if target != self.host and is_ours else ""
 
     def place(self, session: Session | None = None) -> Place:
         """The place of a session here; without one, that of an agent about to be started."""

@@ -20,8 +20,9 @@ from gastown_mail.contracts.lifecycle import new_request_id
 
 JOBS = "gastown_mail.daemon.jobs"
 CARRY_OUT, START, POKE = f"{JOBS}.carry_out", f"{JOBS}.start", f"{JOBS}.poke"
+RELEASE = f"{JOBS}.release"
 HEARTBEAT, SWEEP = f"{JOBS}.heartbeat", f"{JOBS}.sweep"
-ALLOWED_FUNCTIONS = frozenset({CARRY_OUT, START, POKE, HEARTBEAT, SWEEP})
+ALLOWED_FUNCTIONS = frozenset({CARRY_OUT, START, POKE, RELEASE, HEARTBEAT, SWEEP})
 
 JOB_MARGIN = 60
 """Seconds a job may take beyond the stop_grace of the session it ends; every wait inside is shorter."""
@@ -102,6 +103,13 @@ class JobQueues:
         return enqueue_job(
             self.lifecycle(agent.host), START, agent.address, why, by, job_id=self.start_job_id(agent),
             about=f"start {agent.address}", grace=agent.stop_grace, pipe=pipe,
+        )  # fmt: skip
+
+    def enqueue_release(self, agent: Agent, host: str) -> None:
+        """Have this host end the agent's session and leave its place to the host that it moves to."""
+        enqueue_job(
+            self.lifecycle(host), RELEASE, agent.address, about=f"release {agent.address}",
+            job_id=self._keys.job_id("release", f"{host}_{agent.address}"), grace=agent.stop_grace,
         )  # fmt: skip
 
     def enqueue_poke(self, agent: Agent, text: str, until: float) -> Job:

@@ -13,7 +13,7 @@ from typing import Any, Self
 from redis import Redis
 
 from gastown_mail.contracts.atomic import write_atomically
-from gastown_mail.contracts.errors import StateFileError, StateUnknown
+from gastown_mail.contracts.errors import Postponed, StateFileError, StateUnknown
 from gastown_mail.contracts.go_formats import ZERO_TIME, format_time
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import AgentState
@@ -59,7 +59,8 @@ class AgentRecord(Place):
     `successor_owed`: a request has ended its session, and the successor is not up yet. `unanswered`: how many
     pokes in a row got no answer. `before_pause`: what `desired` was before the pause. `state` and what goes
     with it is what was last seen; `screen` is a fingerprint. `cycle_asked`: the incarnation for which the
-    daemon has asked for a cycle. `generation` counts starts. `assigned`: the host that an operator moved it to.
+    daemon has asked for a cycle. `generation` grows with each start. `assigned`: the host to which an
+    operator moved it.
     """
 
     desired: Desired | None = None
@@ -93,6 +94,10 @@ class AgentRecord(Place):
         except ValueError:  # better without back-off than without the agent
             history = NO_HISTORY
         return super().from_mapping(given).model_copy(update={"start_history": history})
+
+
+NOWHERE = Place(**dict.fromkeys(Place.model_fields, ""))
+"""The place of an agent that lives nowhere any more."""
 
 
 def nothing(*_: object) -> None:
@@ -138,10 +143,11 @@ class AgentStore:
                 pipe.hmget(self.keys.agent(address), ["desired", "before_pause"])
             return [(desired, before) for desired, before in map(to_strs, pipe.execute())]
 
-    def write(self, address: str, changes: AgentRecord, *, pipe: Redis | None = None) -> None:
-        """Write the fields that `changes` was made with; on a pipeline as part of its transaction."""
+    def write(self, address: str, *changes: Place, pipe: Redis | None = None) -> None:
+        """Write the fields that `changes` were made with; on a pipeline as part of its transaction."""
         target = self.redis if pipe is None else pipe
-        target.hset(self.keys.agent(address), mapping=to_fields(changes.given_fields()))
+        fields = {name: text for change in changes for name, text in change.given_fields().items()}
+        target.hset(self.keys.agent(address), mapping=to_fields(fields))
         target.sadd(self.keys.agents, address)
 
     def write_start_history(self, address: str, history: StartHistory) -> None:
@@ -157,16 +163,26 @@ class AgentStore:
         generation: Any = self.redis.transaction(advance, self.keys.agent(address), value_from_callable=True)
         return int(generation)
 
-    def bump_generation(self, pipe: Any, address: str, also: Callable[[Any], object] = nothing) -> int:
+    def bump_generation(
+        self, pipe: Any, address: str, also: Callable[[Any], object] = nothing,
+        place: Place | None = None, left: AgentRecord | None = None,
+    ) -> int:  # fmt: skip
         """The same on a pipeline that watches the agent's key; `also` adds to the transaction.
 
-        The number follows the clock in milliseconds, because tmux remembers the last one and an emptied Redis
-        does not.
+        With `place`, the agent lives there from now on. `left` is the record by which its place was found to
+        be empty or dead; raises Postponed if it has moved since. The number follows the clock in
+        milliseconds, because tmux remembers the last one and an emptied Redis does not.
         """
         key = self.keys.agent(address)
-        generation = max(int(pipe.hget(key, "generation") or 0) + 1, time.time_ns() // 10**6)
+        before, machine, token = to_strs(pipe.hmget(key, ["generation", "machine", "incarnation"]))
+        taken = place and left and machine not in (left.machine, place.machine)
+        if left is not None and (taken or token != left.incarnation):
+            raise Postponed(f"{address} was started or moved just now; this start looks again")
+        generation = max(int(before or 0) + 1, time.time_ns() // 10**6)
         pipe.multi()
         pipe.hset(key, "generation", generation)
+        if place is not None:
+            self.write(address, place, pipe=pipe)
         also(pipe)
         return generation
 

@@ -174,6 +174,7 @@ def _agent(
         program=program,
         env_pass=profiles[program].env_pass if own.env_pass is None else own.env_pass,
         cycle_at=own.cycle_at,
+        declared_host=own.host or "",
     )
 
 

@@ -9,6 +9,7 @@ from redis import Redis
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import GastownError, Postponed, StateFileError, StateUnknown
+from gastown_mail.contracts.identity import load_identity
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.profile import Profile
 from gastown_mail.contracts.settings import Settings
@@ -17,9 +18,12 @@ from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.mail.requests import RequestStore
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.plumbing.log import log_event
+from gastown_mail.plumbing.machine import boot_id
 from gastown_mail.programs.library import OTHER
 from gastown_mail.sessions.session import Sessions
 from gastown_mail.sessions.tmux import CALL_DEADLINE, Tmux
+from gastown_mail.town.identity import socket_of
+from gastown_mail.town.places import Places
 from gastown_mail.town.queues import JobQueues
 from gastown_mail.town.records import AgentRecord, AgentStore, DesiredStates, TownStateStore
 from gastown_mail.town.roster import Roster, RosterCache
@@ -46,8 +50,9 @@ class Town:
         self.agents = AgentStore(redis, self.keys)
         self.desired = DesiredStates(self.agents, settings.daemon_dir)
         self.state = TownStateStore(redis, self.keys, settings.town_root)
-        tmux = Tmux(settings.tmux_socket, deadline=tmux_deadline, environ=os.environ)
-        self.sessions = Sessions(tmux, spare=spared_programs(daemon.spare))
+        self.identity = load_identity(settings.daemon_dir)
+        tmux = Tmux(socket_of(settings, self.identity), deadline=tmux_deadline, environ=os.environ)
+        self.sessions = Sessions(tmux, town=self.identity.town, spare=spared_programs(daemon.spare))
         self._roster = RosterCache(settings, fallback_roster)
         self._handoff_dir = settings.handoff_dir
 
@@ -69,6 +74,10 @@ class Town:
     def local_agents(self) -> Mapping[str, Agent]:
         """The agents that live on this host, by address."""
         return {address: agent for address, agent in self.roster().agents.items() if agent.host == self.host}
+
+    def places(self) -> Places:
+        """The places of the agents as they are seen from here now."""
+        return Places(self.sessions, self.host, self.identity.machine, boot_id())
 
     def profile_of(self, agent: Agent) -> Profile:
         """The profile of the agent's program."""
@@ -119,12 +128,16 @@ def recover_after_flush(town: Town) -> None:
         town.desired.restore()
     except StateFileError as error:
         raise StateUnknown(str(error)) from error
+    places = town.places()
     for session in town.sessions.snapshot().values():
-        if session.incarnation and session.agent:
+        if session.incarnation and session.agent and session.town in ("", town.sessions.town):
             record = AgentRecord(
-                session=session.name, incarnation=session.incarnation, started_at=session.started_at
+                session=session.name,
+                incarnation=session.incarnation,
+                started_at=session.started_at,
+                generation=session.generation,
             )
-            town.agents.write(session.agent, record)
+            town.agents.write(session.agent, record, places.place(session))
     town.state.restore(state)
     detail = "Redis was empty; state, desired states and sessions are back"
     record_event(town.redis, town.keys, EventName.RESTORED, detail=detail)

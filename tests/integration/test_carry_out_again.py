@@ -185,7 +185,7 @@ def test_a_successor_announced_too_late_does_not_replace_earlier_ones(stage: Sta
 
     def launch(right: Lease) -> SessionStart:
         return SessionStart(
-            town, right, agent, "a test wants it", None,
+            town, right, agent, "a test wants it", None, stage.record(),
             on_new_token=lambda pipe, tokens: pipe.hset(work, "successors", " ".join(tokens)),
         )  # fmt: skip
 

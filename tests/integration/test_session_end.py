@@ -52,7 +52,7 @@ def bystander() -> Iterator[Process]:
 
 def certainly_gone(world: TmuxWorld, name: str) -> bool:
     try:
-        return world.sessions.find(name) is None
+        return world.find(name) is None
     except StateUnknown:  # The server is just ending.
         return False
 
@@ -69,7 +69,7 @@ def test_a_cooperative_session_ends_in_tens_of_milliseconds(world: TmuxWorld, by
     world.sessions.end(session, grace=30.0)
 
     assert time.monotonic() - begun < 3.0
-    assert world.sessions.find(session.name) is None
+    assert world.find(session.name) is None
     assert processes.with_incarnation(session.incarnation) == set()
 
 
@@ -227,7 +227,7 @@ def test_a_session_without_a_token_is_never_touched(world: TmuxWorld) -> None:
         world.sessions.end(persons, grace=1.0)
     world.sessions.end(replace(persons, incarnation="made-up"), grace=1.0)
 
-    found = world.sessions.find("a-persons")
+    found = world.find("a-persons")
     assert found
     assert (found.id, found.pid, found.dead) == (persons.id, persons.pid, False)
 
@@ -260,7 +260,7 @@ def test_an_adopted_session_is_managed_and_can_be_ended(world: TmuxWorld, tmp_pa
 def test_a_dead_pane_is_removed_with_its_remains(world: TmuxWorld) -> None:
     session = world.start(f"setsid sleep 600 & {WHEN_TOLD}; exit 7")
     (world.folder / "go").touch()
-    dead = eventually(lambda: (seen := world.sessions.find(session.name)) and seen.dead and seen)
+    dead = eventually(lambda: (seen := world.find(session.name)) and seen.dead and seen)
     assert dead
 
     world.sessions.end(dead, grace=1.0)
@@ -284,7 +284,7 @@ def test_without_the_agents_pane_the_session_is_dead_and_can_be_ended(world: Tmu
     session = world.start()
     world.tmux.run("split-window", "-d", "-t", session.pane, "exec sleep 600")
     world.tmux.run("kill-pane", "-t", session.pane)
-    seen = world.sessions.find(session.name)
+    seen = world.find(session.name)
     assert seen is not None
     assert (seen.dead, seen.pid, seen.pane) == (True, 0, session.pane)
 
@@ -327,13 +327,13 @@ def test_a_program_that_ended_unnoticed_by_tmux_makes_the_session_dead(world: Tm
     """A server that missed a SIGCHLD shows a living pane while a detached child holds the terminal."""
     child = subprocess.Popen(["true"])
     eventually(lambda: process_table.is_zombie(child.pid, os.getpid()))
-    living = f"$1|%1|{child.pid}|0|||0|0|0|1|1|1|{os.getpid()}|1|1|%1|t0ken|sh|a/|gone"
+    living = f"$1|%1|{child.pid}|0|||0|0|0|1|1|1|{os.getpid()}|1|0|||1|1|%1|t0ken|sh|a/|gone"
 
     class MissedIt(Tmux):
         def run_raw(self, *args: object, **kwargs: object) -> TmuxResult:
             return TmuxResult(0, living, "")
 
-    seen = Sessions(MissedIt(world.socket, environ=world.environ)).find("gone")
+    seen = Sessions(MissedIt(world.socket, environ=world.environ)).snapshot().get("gone")
     assert seen is not None
     assert seen.dead
     assert child.wait() == 0

@@ -29,11 +29,11 @@ def environment(world: TmuxWorld, folder: Path) -> dict[str, str]:
 
 def test_a_started_session_is_what_the_snapshot_shows(world: TmuxWorld) -> None:
     started = world.start(token=(token := world.token()), generation=7)
-    eventually(lambda: (seen := world.sessions.find(started.name)) and seen.foreground == "sleep")
+    eventually(lambda: (seen := world.find(started.name)) and seen.foreground == "sleep")
     session = replace(started, foreground="sleep")
 
     assert world.sessions.snapshot() == {session.name: session}
-    assert world.sessions.find(session.name) == session
+    assert world.find(session.name) == session
     assert (session.incarnation, session.generation, session.dead) == (token, 7, False)
     assert (session.name, session.agent) == ("gt-rig-crew-max", "rig/crew/gt-rig-crew-max")
     assert (session.attached, session.in_mode, session.exit_status) == (0, False, None)
@@ -224,7 +224,7 @@ def test_a_start_that_a_stopped_server_takes_later_is_still_one_start(world: Tmu
     finally:
         os.kill(other.server, signal.SIGCONT)
 
-    if world.sessions.find("late") is None:
+    if world.find("late") is None:
         world.start(session="late", generation=2)
     assert sorted(world.sessions.snapshot()) == ["late", "other"]
 
@@ -258,7 +258,7 @@ def test_a_command_that_ends_during_the_startup_check_is_a_failed_start(world: T
 def test_a_command_that_ends_after_the_startup_check_was_started(world: TmuxWorld) -> None:
     session = world.start(f"sleep {_STARTUP_CHECK * 2}; exit 4")
 
-    eventually(lambda: (seen := world.sessions.find(session.name)) and seen.dead)
+    eventually(lambda: (seen := world.find(session.name)) and seen.dead)
 
 
 def test_background_processes_of_a_failed_start_end(world: TmuxWorld) -> None:
@@ -286,7 +286,7 @@ def test_a_work_dir_that_only_the_server_cannot_enter_ends_the_start(
 
     assert world.tmux.script([commands.new_session(spec, [])], cwd=tmp_path).lines == ["started"]
 
-    session = eventually(lambda: (seen := world.sessions.find("lost")) and seen.dead and seen)
+    session = eventually(lambda: (seen := world.sessions.with_token(world.tokens[-1])) and seen.dead and seen)
     assert session
     assert session.incarnation == world.tokens[-1]
 

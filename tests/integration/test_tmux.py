@@ -35,7 +35,7 @@ def server_socket(world: TmuxWorld) -> Path:
 
 def test_without_a_server_there_is_no_session(world: TmuxWorld) -> None:
     assert world.sessions.snapshot() == {}
-    assert world.sessions.find("gt-mayor") is None
+    assert world.find("gt-mayor") is None
     with pytest.raises(NoServer):
         world.tmux.run("list-sessions")
 
@@ -44,7 +44,7 @@ def test_a_server_without_sessions_has_no_session(world: TmuxWorld) -> None:
     world.tmux.run(*commands.start_server())
 
     assert world.sessions.snapshot() == {}
-    assert world.sessions.find("gt-mayor") is None
+    assert world.find("gt-mayor") is None
 
 
 def test_a_killed_server_has_no_session(world: TmuxWorld) -> None:
@@ -52,7 +52,7 @@ def test_a_killed_server_has_no_session(world: TmuxWorld) -> None:
     os.kill(session.server, signal.SIGKILL)
 
     eventually(lambda: process_table.read_process(session.server) is None)
-    assert world.sessions.find(session.name) is None
+    assert world.find(session.name) is None
     assert world.sessions.snapshot() == {}
 
 
@@ -62,7 +62,11 @@ def test_a_stopped_server_is_unknown_after_the_deadline_and_leaves_no_client(wor
     os.kill(session.server, signal.SIGSTOP)
     begun = time.monotonic()
     try:
-        for act in (hasty.snapshot, lambda: hasty.find("nobody"), lambda: hasty.end(session, grace=0.1)):
+        for act in (
+            hasty.snapshot,
+            lambda: hasty.find(world.agent("nobody")),
+            lambda: hasty.end(session, grace=0.1),
+        ):
             with pytest.raises(StateUnknown, match=r"did not answer within 0\.3 s"):
                 act()
     finally:
@@ -99,7 +103,7 @@ def test_a_living_server_whose_socket_file_was_deleted_is_unknown(world: TmuxWor
     path.rename(path.with_suffix(".hidden"))
     try:
         with pytest.raises(StateUnknown, match="SIGUSR1") as caught:
-            world.sessions.find(session.name)
+            world.find(session.name)
         assert not isinstance(caught.value, NoServer)
         with pytest.raises(StateUnknown, match="SIGUSR1"):
             world.start(session=session.name)
@@ -121,10 +125,10 @@ def test_a_file_in_place_of_the_socket_does_not_mean_no_server(tmp_path: Path, w
 def test_names_are_exact(world: TmuxWorld) -> None:
     world.start(session="gt-crew-maxine")
 
-    assert world.sessions.find("gt-crew-max") is None
-    assert world.sessions.find("gt-crew-maxin*") is None
-    assert world.sessions.find("") is None
-    found = world.sessions.find("gt-crew-maxine")
+    assert world.find("gt-crew-max") is None
+    assert world.find("gt-crew-maxin*") is None
+    assert world.find("") is None
+    found = world.find("gt-crew-maxine")
     assert found is not None
     assert found.name == "gt-crew-maxine"
 
@@ -133,14 +137,13 @@ def test_a_name_with_special_characters_is_found_when_a_person_made_it(world: Tm
     world.tmux.run(*commands.start_server(), ";", "new-session", "-d", "-s", "my own|#{pid} é", "cat")
 
     (name,) = world.sessions.snapshot()
-    found = world.sessions.find(name)
-    assert found is not None
+    found = world.sessions.snapshot()[name]
     assert (found.name, found.incarnation) == (name, "")
 
 
 def test_programs_cannot_forge_a_line_of_the_snapshot(world: TmuxWorld) -> None:
     session = world.start()
-    world.tmux.run("set-option", "-t", session.id, "--", "@gastown_agent", "a|b\nc|d")
+    world.tmux.run("set-option", "-p", "-t", session.pane, "--", "@gastown_agent", "a|b\nc|d")
     world.tmux.run("new-session", "-d", "-s", "plain", "exec -a 'evil|\n$9|%9' sleep 60")
 
     assert eventually(lambda: world.sessions.snapshot()["plain"].foreground.startswith("evil"))

@@ -78,6 +78,10 @@ class TmuxWorld:
             command=command,
         )
 
+    def find(self, name: str) -> Session | None:
+        """Return the session of the agent that has this session name."""
+        return self.sessions.find(self.agent(name))
+
     def living(self) -> dict[str, str]:
         """Return the incarnation of each session by name."""
         return {name: session.incarnation for name, session in self.sessions.snapshot().items()}

@@ -23,6 +23,10 @@ FIELDS = {
     "session_created": "1766225500",
     "active": "1",
     "pid": "99",
+    "start_time": "1766225400",
+    "shared": "1",
+    "town": "a-town",
+    "home": "$1",
     "generation": "7",
     "started": "1766225500.250000",
     "agent_pane": "%1",
@@ -67,6 +71,9 @@ def test_a_living_session() -> None:
         foreground="claude",
         in_mode=False,
         server=99,
+        server_started=1766225400,
+        town="a-town",
+        home="$1",
     )
 
 
@@ -118,7 +125,11 @@ def test_a_client_of_a_grouped_session_counts_as_attached() -> None:
 
 
 def test_sessions_are_distinguished_by_their_id() -> None:
-    found = group_sessions(parse_panes(row() + "\n" + row(session_id="$2", session_name="gt-mayor-2") + "\n"))
+    other = row(
+        session_id="$2", home="$2", pane_id="%2", agent_pane="%2", incarnation="other",
+        session_name="gt-mayor-2",
+    )  # fmt: skip
+    found = group_sessions(parse_panes(f"{row()}\n{other}\n"))
 
     assert {name: one.id for name, one in found.items()} == {"gt-mayor": "$1", "gt-mayor-2": "$2"}
 

@@ -12,7 +12,9 @@ from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.state import State
 from gastown_mail.plumbing.locks import LockHolder
-from gastown_mail.sessions.session import Session
+from gastown_mail.sessions.panes import Session, Snapshot
+from gastown_mail.sessions.session import Sessions
+from gastown_mail.sessions.tmux import Tmux
 from gastown_mail.status.collect import _WORKER_TIMEOUT, _daemon, _oldest_age, _WorkerInfo
 from gastown_mail.status.health import format_short, with_verdict
 from gastown_mail.status.model import (
@@ -26,13 +28,14 @@ from gastown_mail.status.model import (
 )
 from gastown_mail.town.backoff import StartHistory
 from gastown_mail.town.observed import Observation
+from gastown_mail.town.places import Places
 from gastown_mail.town.records import AgentRecord, Desired
 
 NOW = datetime(2025, 12, 20, 12, 0, 0, tzinfo=UTC)
 HERE, THERE = "here", "there"
 DEACON = Agent(
     address="deacon/", role="deacon", rig="", name="", session="gt-deacon", work_dir=Path("/t"), command="sh",
-    poke="run", keep_running=True, stop_grace=5, env={}, host=HERE,
+    poke="run", keep_running=True, stop_grace=5, env={}, host=HERE, declared_host=HERE,
 )  # fmt: skip
 ALIVE = Session(
     name="gt-deacon", id="$1", pane="%1", pid=1, incarnation="t" * 32, generation=1, agent="deacon/",
@@ -45,6 +48,7 @@ def ago(**span: float) -> datetime:
     return NOW - timedelta(**span)
 
 
+PLACES = Places(Sessions(Tmux("nowhere", environ={})), HERE, "a machine", "a boot")
 NO_RECORD = AgentRecord()
 READY = Observation(AgentState.READY, since=ago(minutes=4), active=ALIVE.activity)
 
@@ -56,9 +60,14 @@ def row(
     **of: Any,
 ) -> AgentStatus:
     """Return the status of a deacon that is ready; without a session it is in the state `none`."""
-    sessions = {session.name: session} if session else {}
+    session = session and replace(session, agent=of.get("address", session.agent))
+    if (host := of.pop("host", HERE)) != HERE:
+        of["declared_host"], session = host, None
+    sessions = Snapshot({session.name: session} if session else {})
     seen = seen if session else Observation(AgentState.NONE, since=ago(hours=3))
-    return agent_status(replace(DEACON, **of), sessions, seen, record, host=HERE, now=NOW)
+    if host != HERE:
+        seen = Observation(AgentState.ELSEWHERE, f"on host {host}")
+    return agent_status(replace(DEACON, **of), sessions, seen, record, PLACES, now=NOW)
 
 
 def well(**parts: Any) -> Report:
@@ -141,7 +150,7 @@ def test_a_problem_degrades_the_town_and_is_named_in_the_first_line(parts: Any, 
         {"agents": [row(session=None, keep_running=False)]},
         {"agents": [row(AgentRecord(desired=Desired.STOPPED), None)]},
         {"agents": [row(host=THERE)]},
-        {"agents": [agent_status(DEACON, None, None, AgentRecord(), host=HERE, now=NOW)]},
+        {"agents": [agent_status(DEACON, None, None, AgentRecord(), PLACES, now=NOW)]},
     ],
 )
 def test_what_is_right_or_unknown_does_not_degrade_the_town(parts: Any) -> None:

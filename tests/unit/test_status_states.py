@@ -16,7 +16,7 @@ from gastown_mail.status.model import AgentStatus, Daemon, Explanation, agent_st
 from gastown_mail.town.backoff import StartHistory
 from gastown_mail.town.observed import Observation
 from gastown_mail.town.records import AgentRecord, Desired
-from tests.unit.test_status import ALIVE, DEACON, HERE, NOW, ago, row, well
+from tests.unit.test_status import ALIVE, DEACON, NOW, PLACES, ago, row, well
 
 ASKS, DRAFT, LIMITED = AgentState.ASKS, AgentState.DRAFT, AgentState.LIMITED
 ENDED, READY, UNKNOWN = AgentState.ENDED, AgentState.READY, AgentState.UNKNOWN
@@ -220,8 +220,8 @@ def test_a_status_line_is_no_activity() -> None:
 
 
 def test_without_an_answer_of_tmux_the_state_is_unknown() -> None:
-    status = agent_status(DEACON, None, None, AgentRecord(), host=HERE, now=NOW)
-    far = agent_status(replace(DEACON, host="far"), None, None, AgentRecord(), host=HERE, now=NOW)
+    status = agent_status(DEACON, None, None, AgentRecord(), PLACES, now=NOW)
+    far = agent_status(replace(DEACON, declared_host="far"), None, None, AgentRecord(), PLACES, now=NOW)
 
     assert (status.state, status.state_line, status.state_since) == (UNKNOWN, None, None)
     assert (far.state, far.observed) == (AgentState.ELSEWHERE, "elsewhere")

@@ -20,7 +20,7 @@ SPEC = commands.SessionSpec(
         work_dir=Path("/tmp"), command="cat", poke=None, keep_running=False, stop_grace=1.0, env={},
         host="here",
     ),
-    incarnation="t0ken", generation=3, started=datetime.fromtimestamp(1766225500.25, UTC),
+    incarnation="t0ken", generation=3, started=datetime.fromtimestamp(1766225500.25, UTC), town="a-town",
     command="exec cat ~; #{pid}", environ={"A": "1", "B": "x\ny"}, base={"PATH": "/p", "TERM": "xterm"},
 )  # fmt: skip
 SAMPLES: dict[str, Callable[[], str | list[str]]] = {
@@ -30,13 +30,17 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
     "source_stdin": commands.source_stdin,
     "start_server": commands.start_server,
     "show_global_environment": commands.show_global_environment,
-    "show_server_pid": commands.show_server_pid,
+    "show_server": commands.show_server,
     "reap_children": commands.reap_children,
     "list_all": lambda: commands.list_all("#{pid}"),
     "list_session": lambda: commands.list_session(commands.target_by_name("gt-crew-max"), "#{pid}"),
     "attach": lambda: commands.attach("$1"),
     "capture": lambda: commands.capture("%1", 50),
     "kill": lambda: commands.kill("$1", "t0ken"),
+    "kill_pane": lambda: commands.kill_pane("%1", "t0ken"),
+    "release": lambda: commands.release("$1", "t0ken"),
+    "is_incarnation": lambda: commands.is_incarnation("t0ken"),
+    "is_agents": lambda: commands.is_agents(SPEC.agent),
     "new_session": lambda: commands.new_session(SPEC, ["A", "SECRET"]),
     "adopt": lambda: commands.adopt("$1", SPEC),
     "typing_condition": lambda: commands.typing_condition("t0ken", shell_seen=False),
@@ -47,6 +51,15 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
     "all_of": lambda: commands.all_of("1", "0"),
     "unchanged": lambda: commands.unchanged(Screen(("> hello",), 2, 0), [0]),
     "look": lambda: commands.look("%1", "mark"),
+}
+OWNERSHIP = {
+    "incarnation": "t0ken",
+    "generation": "3",
+    "agent": "rig/crew/max",
+    "town": "a-town",
+    "started": "1766225500.250000",
+    "pane": "#{pane_id}",
+    "home": "#{session_id}",
 }
 EXACT = re.compile(r"[$%][0-9]+|=[A-Za-z0-9_-]+:")
 
@@ -74,8 +87,8 @@ def test_every_target_is_exact(name: str) -> None:
     ("name", "count"),
     [
         ("kill", 2),
-        ("new_session", 11),
-        ("adopt", 7),
+        ("new_session", 20),
+        ("adopt", 16),
         ("paste", 3),
         ("press", 2),
         ("look", 2),
@@ -132,11 +145,8 @@ def test_a_session_is_created_by_these_commands_in_this_order() -> None:
         ["set-option", "-s", "@gastown_generation_gt-crew-max", "3"],
         ["new-session", "-d", "-s", "gt-crew-max", "-n", "gt-crew-max", "-x", "200", "-y", "50", *variables,
          "/bin/sh", "-c", "read _"],
-        ["set-option", "-t", target, "--", "@gastown_incarnation", "t0ken"],
-        ["set-option", "-t", target, "--", "@gastown_generation", "3"],
-        ["set-option", "-t", target, "--", "@gastown_agent", "rig/crew/max"],
-        ["set-option", "-t", target, "--", "@gastown_started", "1766225500.250000"],
-        ["set-option", "-F", "-t", target, "@gastown_pane", "#{pane_id}"],
+        *(["set-option", *scope, "-F", "-t", target, "--", f"@gastown_{key}", value]
+          for key, value in OWNERSHIP.items() for scope in ([], ["-p"])),
         ["set-option", "-t", target, "destroy-unattached", "off"],
         ["set-option", "-w", "-t", target, "remain-on-exit", "on"],
         ["set-option", "-w", "-t", target, "automatic-rename", "off"],

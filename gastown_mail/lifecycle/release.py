@@ -1,0 +1,66 @@
+"""Moving an agent: its old host ends its session and leaves its place, then the new one starts it."""
+
+from dataclasses import replace
+from typing import Any
+
+from gastown_mail.contracts.address import Agent
+from gastown_mail.contracts.errors import Postponed, ProcessesSurvived, StateUnknown
+from gastown_mail.lifecycle.start import record_spared
+from gastown_mail.mail.events import EventName, record_event
+from gastown_mail.sessions.session import Session
+from gastown_mail.town.lease import Lease, hold_lease
+from gastown_mail.town.records import NOWHERE, AgentRecord, Desired
+from gastown_mail.town.town import Town, ensure_running
+
+
+def release_agent(town: Town, address: str) -> str:
+    """End the agent's session on this host, if it is to move to another; return what happened."""
+    agent = town.roster().resolve(address)
+    with hold_lease(town.redis, town.keys.lease(address), town.host) as lease:
+        if lease is None:
+            return "busy"
+        try:
+            ensure_running(town)
+            return _release(town, lease, agent)
+        except (StateUnknown, Postponed, ProcessesSurvived) as error:
+            return f"not released: {error}"
+
+
+def _release(town: Town, lease: Lease, agent: Agent) -> str:
+    places, record, session = town.places(), town.agents.read(agent.address), town.sessions.find(agent)
+    target = places.moves_to(agent, record, session)
+    if not target or record.desired is Desired.PAUSED or town.requests.in_progress(agent.address):
+        return "stays"
+    if session is not None and session.incarnation and places.is_left_behind(session, record):
+        _end(town, agent, session, f"it lives on host {target} now")
+        return "ended a session that was left behind"
+    if session is None and (unseen := places.unseen(record)):
+        return f"not released: it is believed to live {unseen.where}"
+    runs = session is not None and bool(session.incarnation) and not session.dead
+    if session is not None and session.incarnation:
+        _end(town, agent, session, f"it moves to host {target}")
+    elif record.incarnation:
+        grace, command = agent.stop_grace, agent.command
+        record_spared(
+            town, agent, town.sessions.end_orphans(record.incarnation, grace=grace, command=command)
+        )
+    owed = record.desired is not Desired.STOPPED and (runs or record.successor_owed)
+
+    def write(pipe: Any) -> None:
+        pipe.multi()
+        town.agents.write(agent.address, AgentRecord(successor_owed=owed), NOWHERE, pipe=pipe)
+        detail = f"from host {town.host} to host {target}"
+        record_event(pipe, town.keys, EventName.RELEASED, agent=agent.address, detail=detail)
+
+    lease.transaction(write)
+    if owed:
+        there = replace(agent, host=target)
+        town.queues.enqueue_start(there, f"it has moved here from host {town.host}")
+    return f"released to host {target}"
+
+
+def _end(town: Town, agent: Agent, session: Session, why: str) -> None:
+    # the decision is on record before the act
+    record_event(town.redis, town.keys, EventName.RELEASING, agent=agent.address, detail=why)
+    spared = town.sessions.end(session, grace=agent.stop_grace, command=agent.command)
+    record_spared(town, agent, spared)
