@@ -6,7 +6,10 @@
 |-----------------------------------|--------|--------|-----------------------------------------------------|
 | gastown:{town}:inbox              | list   | yes    | requests as JSON, pushed on the right               |
 | gastown:{town}:taken              | list   |        | elements taken from the inbox, not yet recorded     |
-| gastown:{town}:state              | hash   | yes    | what state.json says                                |
+| gastown:{town}:state              | hash   | yes    | the town's state: running if any host is             |
+| gastown:{town}:state:<host>       | hash   | yes    | the same of one host, as in its own state.json      |
+| gastown:{town}:hosts              | zset   |        | hosts by the time of their last report              |
+| gastown:{town}:host:<host>        | hash   |        | the machine and the folder of a host                |
 | gastown:{town}:identity           | string |        | the id of the town that has this name               |
 | gastown:{town}:dead               | zset   | yes    | ids of dead letters by time                         |
 | gastown:{town}:events             | stream | yes    | one entry for each fact, capped                     |
@@ -51,6 +54,16 @@ class Keys:
     @property
     def state(self) -> str:
         return self._key("state")
+
+    def state_of(self, host: str) -> str:
+        return self._key("state", host)
+
+    @property
+    def hosts(self) -> str:
+        return self._key("hosts")
+
+    def host(self, host: str) -> str:
+        return self._key("host", host)
 
     @property
     def identity(self) -> str:

@@ -1,6 +1,7 @@
 """Which process of a town keeps its state and pid file: the one that holds the town's lock."""
 
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.connections import redis_errors
 from gastown_mail.plumbing.locks import TownLock, remove_pid, write_pid
 from gastown_mail.plumbing.log import log_event
+from gastown_mail.town.hosts import REPORT_EVERY
 from gastown_mail.town.town import Town, recover_after_flush
 
 _TAKEOVER_POLL = 2.0
@@ -34,6 +36,7 @@ class Leadership:
         self._town, self._lock = town, lock
         self._published = ExitStack()
         self._tried_at = time.monotonic()
+        self._reported_at = -math.inf
 
     def __enter__(self) -> "Leadership":
         if self._lock:
@@ -63,6 +66,15 @@ class Leadership:
             log_event(log, "town_not_taken_over", level=logging.WARNING, detail=str(error))
         return self._lock is not None
 
+    def report(self) -> None:
+        """Tell Redis now and then that this host is alive, if this process holds the town."""
+        if self._lock and time.monotonic() - self._reported_at > REPORT_EVERY:
+            self._reported_at = time.monotonic()
+            try:
+                self._town.report_host()
+            except RedisError as error:
+                log_event(log, "host_not_reported", level=logging.WARNING, detail=str(error))
+
     def close_in_child(self) -> None:
         """In a forked child: close the inherited lock, so that only this process holds the town."""
         if self._lock:
@@ -83,6 +95,7 @@ class Leadership:
 def _publish_running(town: Town) -> Iterator[None]:
     with redis_errors(town.redis_url):
         recover_after_flush(town)
+        town.report_host()
         town.state.mark_started(os.getpid(), datetime.now().astimezone())
         record_event(town.redis, town.keys, EventName.DAEMON_STARTED, pid=os.getpid())
     write_pid(town.settings.pid_file)
@@ -94,5 +107,6 @@ def _publish_running(town: Town) -> Iterator[None]:
             with redis_errors(town.redis_url):
                 record_event(town.redis, town.keys, EventName.DAEMON_STOPPED, pid=os.getpid())
                 town.state.mark_stopped()
+                town.hosts.report_end(town.host)
         except RedisUnavailable as error:
             log_event(log, "stop_not_recorded", level=logging.ERROR, detail=str(error))

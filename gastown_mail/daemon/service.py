@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 from redis.exceptions import RedisError
 
 from gastown_mail.contracts.errors import GastownError, TmuxMissing, TownLocked
+from gastown_mail.contracts.identity import load_identity
+from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.daemon.jobs import WORKER_TTL, make_worker
 from gastown_mail.daemon.leadership import Leadership
@@ -21,9 +23,10 @@ from gastown_mail.plumbing.embedded import ensure_server, is_server_running, ser
 from gastown_mail.plumbing.locks import TownLock
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.town import queues
+from gastown_mail.town.hosts import Hosts
 from gastown_mail.town.identity import claim_folder, claim_name
 from gastown_mail.town.roster import Roster
-from gastown_mail.town.town import Town
+from gastown_mail.town.town import Town, host_entry
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +50,8 @@ def open_redis(settings: Settings, warn: Callable[[str], None] = lambda _: None)
             log_event(log, "redis_warning", level=logging.WARNING, detail=warning)
             warn(warning)
         claim_name(redis, settings)
+        identity, keys = load_identity(settings.daemon_dir), Keys(settings.town_name)
+        Hosts(redis, keys).claim(settings.host, host_entry(settings, identity))
     return url
 
 
@@ -166,6 +171,7 @@ def serve(
     def each_tick() -> None:
         if leadership.try_take_over():
             request_sweep(town)
+        leadership.report()
         _revive_redis(settings)
         tick()
 

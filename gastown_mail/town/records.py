@@ -14,15 +14,15 @@ from redis import Redis
 
 from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import Postponed, StateFileError, StateUnknown
-from gastown_mail.contracts.go_formats import ZERO_TIME, format_time
+from gastown_mail.contracts.go_formats import ZERO_TIME
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import AgentState
-from gastown_mail.contracts.state import State, load_state, save_state
 from gastown_mail.contracts.validation import Flag, RedisHash, Timestamp, one_line_error, stored_as
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.connections import read_hash, read_hashes, to_fields, to_strs
 from gastown_mail.plumbing.locks import file_lock
 from gastown_mail.town.backoff import NO_HISTORY, StartHistory
+from gastown_mail.town.hosts import HostStateStore
 
 TOWN = "*"
 """The address of the record that says whether the whole town is paused."""
@@ -188,63 +188,6 @@ class AgentStore:
 
 
 @dataclass(frozen=True)
-class TownStateStore:
-    """The town's state. The hash in Redis is the original, `state.json` under `root` its copy."""
-
-    redis: Redis
-    keys: Keys
-    root: Path
-
-    def read(self) -> State:
-        """The state in Redis; the zero state if there is none."""
-        return State.from_mapping(read_hash(self.redis, self.keys.state))
-
-    def mark_started(self, pid: int, now: datetime) -> None:
-        """Record that a daemon has started, and count heartbeats from 0."""
-        self._write(State(running=True, pid=pid, started_at=now, heartbeat_count=0).to_mapping())
-
-    def state_before_flush(self) -> State | None:
-        """The state in `state.json` if Redis has lost it, None if Redis was not emptied."""
-        # only started_at counts: other fields are written again before everything is restored
-        if self.redis.hexists(self.keys.state, "started_at"):
-            return None
-        state = load_state(self.root)
-        return None if state == State() else state
-
-    def restore(self, state: State) -> None:
-        """Put the state from `state.json` back into Redis."""
-        self.redis.hset(self.keys.state, mapping=to_fields(state.to_mapping()))
-
-    def mark_stopping(self) -> None:
-        """Record that the daemon is about to stop: workers begin nothing new."""
-        self.redis.hset(self.keys.state, "running", "false")
-
-    def mark_stopped(self) -> None:
-        """Record that the daemon has stopped cleanly."""
-        self._write({"running": "false"})
-
-    def count_heartbeat(self, now: datetime) -> State:
-        """Count a completed heartbeat; return the state that is now in Redis and in the file."""
-        with self.redis.pipeline() as pipe:
-            pipe.hincrby(self.keys.state, "heartbeat_count", 1)
-            pipe.hset(self.keys.state, "last_heartbeat", format_time(now))
-            pipe.execute()
-        return self.write_state_file()
-
-    def write_state_file(self) -> State:
-        """Copy the state from Redis to `state.json`, unless Redis was emptied."""
-        with file_lock(self.root / "daemon" / "state.lock", _LOCK_TIMEOUT):
-            state = self.read()
-            if self.state_before_flush() is None:
-                save_state(self.root, state)
-        return state
-
-    def _write(self, values: Mapping[str, str]) -> None:
-        self.redis.hset(self.keys.state, mapping=to_fields(values))
-        self.write_state_file()
-
-
-@dataclass(frozen=True)
 class DesiredStates:
     """What each agent of one town should be. `desired.json` is used to recover if Redis is flushed.
 
@@ -253,6 +196,7 @@ class DesiredStates:
     """
 
     agents: AgentStore
+    town: HostStateStore
     daemon_dir: Path
 
     def set(self, address: str, desired: Desired) -> None:
@@ -291,8 +235,7 @@ class DesiredStates:
             for address, texts in zip(addresses, self.agents.desired_texts(addresses), strict=True):
                 known[address] = " ".join(texts).strip() if texts[0] else ""
             # asked after reading: what was read before Redis was emptied is complete
-            town = TownStateStore(self.agents.redis, self.agents.keys, self.daemon_dir.parent)
-            if town.state_before_flush() is None:
+            if self.town.state_before_flush() is None:
                 self._store({address: text for address, text in known.items() if text})
 
     def restore(self) -> None:

@@ -9,7 +9,7 @@ from redis import Redis
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import GastownError, Postponed, StateFileError, StateUnknown
-from gastown_mail.contracts.identity import load_identity
+from gastown_mail.contracts.identity import Identity, load_identity
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.profile import Profile
 from gastown_mail.contracts.settings import Settings
@@ -22,10 +22,11 @@ from gastown_mail.plumbing.machine import boot_id
 from gastown_mail.programs.library import OTHER
 from gastown_mail.sessions.session import Sessions
 from gastown_mail.sessions.tmux import CALL_DEADLINE, Tmux
+from gastown_mail.town.hosts import HostEntry, Hosts, HostStateStore
 from gastown_mail.town.identity import socket_of
 from gastown_mail.town.places import Places
 from gastown_mail.town.queues import JobQueues
-from gastown_mail.town.records import AgentRecord, AgentStore, DesiredStates, TownStateStore
+from gastown_mail.town.records import AgentRecord, AgentStore, DesiredStates
 from gastown_mail.town.roster import Roster, RosterCache
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,9 @@ class Town:
         self.requests = RequestStore(redis, self.keys)
         self.queues = JobQueues(redis, self.keys)
         self.agents = AgentStore(redis, self.keys)
-        self.desired = DesiredStates(self.agents, settings.daemon_dir)
-        self.state = TownStateStore(redis, self.keys, settings.town_root)
+        self.state = HostStateStore(redis, self.keys, settings.town_root, self.host)
+        self.desired = DesiredStates(self.agents, self.state, settings.daemon_dir)
+        self.hosts = Hosts(redis, self.keys)
         self.identity = load_identity(settings.daemon_dir)
         tmux = Tmux(socket_of(settings, self.identity), deadline=tmux_deadline, environ=os.environ)
         self.sessions = Sessions(tmux, town=self.identity.town, spare=spared_programs(daemon.spare))
@@ -74,6 +76,10 @@ class Town:
     def local_agents(self) -> Mapping[str, Agent]:
         """The agents that live on this host, by address."""
         return {address: agent for address, agent in self.roster().agents.items() if agent.host == self.host}
+
+    def report_host(self) -> None:
+        """Tell Redis that this host is alive."""
+        self.hosts.report(self.host, host_entry(self.settings, self.identity))
 
     def places(self) -> Places:
         """The places of the agents as they are seen from here now."""
@@ -107,10 +113,17 @@ class Town:
             self.queues.enqueue_request(pending[0], agent)
 
 
+def host_entry(settings: Settings, identity: Identity) -> HostEntry:
+    """What this host says of itself."""
+    return HostEntry(
+        machine=identity.machine, boot=boot_id(), folder=identity.folder, root=str(settings.town_root)
+    )
+
+
 def ensure_running(town: Town) -> None:
     """Raise Postponed while nothing may be begun: the town is paused, or its daemon is stopping."""
     recover_after_flush(town)
-    if town.redis.hget(town.keys.state, "running") == b"false":
+    if town.state.is_stopping():
         raise Postponed("the daemon is stopping; this continues after the next start")
     if town.is_paused():
         raise Postponed("the town is paused; this continues after gastown-mail resume --all")

@@ -167,8 +167,9 @@ def test_the_file_and_the_hash_have_the_same_words(town: Town) -> None:
     town.state.count_heartbeat(NOW)
 
     in_file = json.loads(state_file(town.settings.town_root).read_text())
-    in_redis = read_hash(town.redis, town.keys.state)
+    in_redis = read_hash(town.redis, town.keys.state_of(town.host))
 
+    assert read_hash(town.redis, town.keys.state) == in_redis
     assert list(in_file) == ["running", "pid", "started_at", "last_heartbeat", "heartbeat_count"]
     assert in_redis == {
         "running": "true", "pid": "4711", "started_at": in_file["started_at"],
@@ -194,10 +195,10 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from gastown_mail.contracts.keys import Keys
-from gastown_mail.town.records import TownStateStore
+from gastown_mail.town.hosts import HostStateStore
 from gastown_mail.plumbing.connections import connect
-record = TownStateStore(connect(sys.argv[1]), Keys(sys.argv[2]), Path(sys.argv[3]))
-for _ in range(int(sys.argv[4])):
+record = HostStateStore(connect(sys.argv[1]), Keys(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+for _ in range(int(sys.argv[5])):
     record.count_heartbeat(datetime.now(UTC))
     record.write_state_file()
 """
@@ -206,10 +207,8 @@ for _ in range(int(sys.argv[4])):
 def test_the_file_is_always_whole_and_finally_right(town: Town) -> None:
     root = town.settings.town_root
     town.state.mark_started(4711, NOW)
-    beaters = [
-        subprocess.Popen([sys.executable, "-c", BEATER, town.redis_url, town.keys.town, str(root), "40"])
-        for _ in range(3)
-    ]
+    given = [town.redis_url, town.keys.town, str(root), town.host]
+    beaters = [subprocess.Popen([sys.executable, "-c", BEATER, *given, "40"]) for _ in range(3)]
     seen = []
     while any(beater.poll() is None for beater in beaters):
         seen.append(State.decode(state_file(root).read_text()).heartbeat_count)

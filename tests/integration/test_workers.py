@@ -42,7 +42,7 @@ def stuck_heartbeats(town: Town) -> Iterator[None]:
 
 
 def beats(town: Town) -> int:
-    return int(town.redis.hget(town.keys.state, "heartbeat_count") or 0)
+    return int(town.redis.hget(town.keys.state_of(town.host), "heartbeat_count") or 0)
 
 
 def test_a_job_whose_worker_was_killed_runs_when_it_is_queued_again(own_town: Town) -> None:
