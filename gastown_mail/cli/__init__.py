@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 COMMANDS = {
-    "init": "daemon", "up": "daemon", "start": "daemon", "stop": "daemon", "restart": "daemon",
+    "init": "folder", "up": "daemon", "start": "daemon", "stop": "daemon", "restart": "daemon",
     "status": "status", "agents": "status", "explain": "status",
     "requests": "requests", "inbox": "requests", "dead": "requests", "events": "events", "logs": "events",
     "send": "send",
     "poke": "control", "run": "control", "attach": "control", "pause": "control", "resume": "control",
-    "clear": "control", "adopt": "control",
+    "clear": "control", "adopt": "control", "move": "control", "move-town": "folder",
     "programs": "programs", "hooks": "hooks", "doctor": "doctor", "demo": "demo",
 }  # fmt: skip
 """The module of this package that defines each command, in the order of `--help`."""
@@ -41,7 +41,9 @@ class _LazyGroup(click.Group):
     def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(import_module(f"{__name__}.{COMMANDS[cmd_name]}"), cmd_name)
+        command: click.Command = getattr(
+            import_module(f"{__name__}.{COMMANDS[cmd_name]}"), cmd_name.replace("-", "_")
+        )
         return command
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":

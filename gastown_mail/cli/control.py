@@ -11,6 +11,7 @@ from gastown_mail.cli.output import wait_for
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import AddressError, GastownError
 from gastown_mail.daemon.service import request_sweep
+from gastown_mail.lifecycle.release import move_agent
 from gastown_mail.lifecycle.start import StartOutcome, StartResult, adopt_session
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.environment import without_town
@@ -33,7 +34,7 @@ _POKE_MARGIN = 8.0
 def poke(address: str, text: str) -> None:
     """Type AGENT's poke, or TEXT, into its session now."""
     with open_town() as town:
-        agent = town.roster().resolve(address)
+        agent = _placed(town, address)
         until = time.time() + _JOB_TIMEOUT - _POKE_MARGIN
         answer = _await_answer(town.queues.enqueue_poke(agent, text, until), agent)
     _print_answer(agent, answer, ok=answer.startswith(PokeResult.DELIVERED))
@@ -45,11 +46,17 @@ def poke(address: str, text: str) -> None:
 def run(address: str) -> None:
     """Start AGENT's session and keep it running from now on."""
     with open_town() as town:
-        agent = town.roster().resolve(address)
+        agent = _placed(town, address)
         town.desired.set(agent.address, Desired.RUNNING)
         job = town.queues.enqueue_start(agent, "an operator asked for it", by="operator")
         outcome = StartOutcome.parse(_await_answer(job, agent))
     _print_answer(agent, str(outcome), ok=outcome.result in (StartResult.STARTED, StartResult.RUNNING))
+
+
+def _placed(town: Town, address: str) -> Agent:
+    """The agent, with the host that serves it now."""
+    (agent,) = town.placed([town.roster().resolve(address).address]).values()
+    return agent
 
 
 def _await_answer(job: Job, agent: Agent) -> str:
@@ -88,10 +95,9 @@ def attach(address: str) -> None:
 
 
 def _local_agent(town: Town, address: str) -> Agent:
-    agent = town.roster().resolve(address)
-    host = town.places().target_host(agent, town.agents.read(agent.address))
-    if host != town.host:
-        raise AddressError(f"{agent.address} lives on host {host}; run this command there")
+    agent = _placed(town, address)
+    if agent.host != town.host:
+        raise AddressError(f"{agent.address} lives on host {agent.host}; run this command there")
     return agent
 
 
@@ -139,6 +145,22 @@ def clear(address: str) -> None:
         record_event(town.redis, town.keys, EventName.CLEARED, agent=agent.address)
         request_sweep(town)
     click.echo(f"{agent.address} may be started again")
+
+
+@click.command()
+@town_option
+@agent_argument
+@click.argument("host")
+@click.option(
+    "--from-dead",
+    is_flag=True,
+    help="The host that has the agent is dead and ends nothing any more: start it on HOST without it.",
+)
+def move(address: str, host: str, from_dead: bool) -> None:
+    """Move AGENT to HOST: its present host ends its session, then HOST starts it."""
+    with open_town() as town:
+        agent = town.roster().resolve(address)
+        click.echo(f"{agent.address}: {move_agent(town, agent, host, from_dead=from_dead)}")
 
 
 @click.command()

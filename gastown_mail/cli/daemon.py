@@ -1,11 +1,10 @@
-"""`init`, `up`, `start`, `stop`, `restart`: create a town and run its daemon."""
+"""`up`, `start`, `stop`, `restart`: run a town's daemon."""
 
 import os
 import signal
 import subprocess
 import sys
 import tempfile
-from pathlib import Path
 
 import click
 from redis.exceptions import RedisError
@@ -13,9 +12,9 @@ from redis.exceptions import RedisError
 from gastown_mail.cli.events import EventFollower, format_event
 from gastown_mail.cli.options import load, town_option
 from gastown_mail.cli.output import wait_for
-from gastown_mail.contracts.errors import GastownError
+from gastown_mail.contracts.errors import GastownError, SettingsError
 from gastown_mail.contracts.redis_url import redact
-from gastown_mail.contracts.settings import Settings, load_settings
+from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import load_state
 from gastown_mail.daemon import service
 from gastown_mail.daemon.supervisor import KILL_GRACE, STOP_DEADLINE
@@ -30,24 +29,6 @@ _START_WAIT = 20.0
 
 _STOP_WAIT = STOP_DEADLINE + 2 * KILL_GRACE + 10.0
 """Seconds within which a daemon must end after it was asked to stop."""
-
-
-@click.command()
-@click.argument("directory", default=".", type=click.Path(file_okay=False, path_type=Path))
-def init(directory: Path) -> None:
-    """Create a town: a commented town.toml and its folders. Existing files are not changed."""
-    directory.mkdir(parents=True, exist_ok=True)
-    file = directory / "town.toml"
-    if not file.exists():
-        file.write_text(Path(__file__).with_name("town.toml").read_text())
-    settings = load_settings(directory, environ=os.environ)
-    settings.daemon_dir.mkdir(mode=0o755, exist_ok=True)
-    for folder in ("mayor", "deacon"):
-        (directory / folder).mkdir(exist_ok=True)
-    click.echo(
-        f"town {settings.town_name} is in {settings.town_root}; "
-        "next: edit town.toml, then run gastown-mail up"
-    )
 
 
 @click.command()
@@ -126,7 +107,8 @@ def start_in_background(settings: Settings) -> int:
             return process.pid
         errors.seek(0)
         reason = errors.read().decode(errors="replace").strip() or f"see {settings.log_file}"
-    raise GastownError(f"the daemon did not come up: {reason}")
+    kind = SettingsError if process.poll() == SettingsError.exit_code else GastownError
+    raise kind(f"the daemon did not come up: {reason}")
 
 
 def _wait_until_up(process: "subprocess.Popen[bytes]", settings: Settings) -> bool:

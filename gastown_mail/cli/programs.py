@@ -70,7 +70,7 @@ def _screen_of(town: "Town", spelling: str, name: str) -> tuple[str, Screen]:
     """The name of the profile to use, and what the agent's session shows."""
     agent = town.roster().resolve(spelling)
     session = town.sessions.find(agent)
-    if agent.host != town.host or session is None or session.dead:
+    if session is None or not session.incarnation or session.dead:
         raise GastownError(f"{agent.address} has no live session on this host; gastown-mail status shows why")
     screen = town.sessions.screens([session]).get(session.key)
     if screen is None:

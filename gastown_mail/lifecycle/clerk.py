@@ -7,7 +7,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from redis.client import Pipeline
 from redis.exceptions import RedisError
 
+from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import AddressError, GastownError, InvalidRequest, Postponed
 from gastown_mail.contracts.lifecycle import ID_PATTERN, OPERATOR, content_id
 from gastown_mail.contracts.request import decode_element
@@ -84,8 +85,9 @@ class Clerk:
             known = requests.are_known(list(classified))
             new = [each for each, is_known in zip(classified.values(), known, strict=True) if not is_known]
             new = self._verify_senders(new)
+            agents = self.town.placed({incoming.agent for incoming in new if not incoming.rejection})
             pipe.multi()
-            self._write(pipe, new, elements, roster)
+            self._write(pipe, new, elements, agents)
             return new
 
         new: Any = self.town.redis.transaction(unless_replaced, keys.clerk, value_from_callable=True)
@@ -106,13 +108,14 @@ class Clerk:
         ]
 
     def _write(
-        self, pipe: Pipeline, new: Sequence[IncomingRequest], elements: Sequence[bytes], roster: Roster
-    ) -> None:
+        self, pipe: Pipeline, new: Sequence[IncomingRequest], elements: Sequence[bytes],
+        agents: Mapping[str, Agent],
+    ) -> None:  # fmt: skip
         first, now = self.town.requests.next_sequence(len(new)) if new else 0, datetime.now(UTC)
         for sequence, incoming in enumerate(new, start=first):
             self.town.requests.add(pipe, incoming, sequence, now)
             if not incoming.rejection:
-                self.town.queues.enqueue_request(incoming.id, roster.agents[incoming.agent], pipe)
+                self.town.queues.enqueue_request(incoming.id, agents[incoming.agent], pipe)
         for element in elements:
             pipe.lrem(self.town.keys.taken, 1, element)  # type: ignore[arg-type]
 

@@ -3,9 +3,11 @@
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.contracts.go_formats import ZERO_TIME
 from gastown_mail.contracts.lifecycle import AgentState, LifecycleAction, RequestStatus, full_context_id
@@ -178,7 +180,7 @@ def _enqueue_starts(town: Town, decisions: Sequence[Decision]) -> None:
     with town.redis.pipeline() as pipe:
         for start in starts:
             if town.queues.start_job_id(start.agent) not in queued:
-                town.queues.enqueue_start(start.agent, start.why, pipe)
+                town.queues.enqueue_start(replace(start.agent, host=town.host), start.why, pipe)
         pipe.execute()
 
 
@@ -248,26 +250,28 @@ def _requeue_orphans(town: Town) -> int:
         return 0
     records = dict(zip(received, town.requests.records(list(received)), strict=True))
     addresses = {request_id: r["agent"] for request_id, r in records.items() if r.get("agent")}
-    agents, queued = town.local_agents(), set(town.queues.lifecycle(town.host).job_ids)
+    agents, queued = town.placed(set(addresses.values())), set(town.queues.lifecycle(town.host).job_ids)
     orphans = [
         request_id
         for request_id, address in addresses.items()
         if address in agents
+        and agents[address].host == town.host
         and town.queues.request_job_id(request_id) not in queued
         and not is_held(town.redis, town.keys.lease(address), town.host)
     ]
     for request_id in orphans:
         town.queues.enqueue_request(request_id, agents[addresses[request_id]])
         log_event(log, "requeued", request_id=request_id, agent=addresses[request_id])
-    _expire_unserved(town, received, addresses)
+    _expire_unserved(town, received, addresses, agents)
     return len(orphans)
 
 
-def _expire_unserved(town: Town, received: dict[str, float], addresses: dict[str, str]) -> None:
+def _expire_unserved(
+    town: Town, received: dict[str, float], addresses: dict[str, str], agents: Mapping[str, Agent]
+) -> None:
     """Settle old requests for agents that no worker of this host serves; workers find the others."""
     now = datetime.now(UTC)
     oldest = now.timestamp() - town.settings.daemon.max_request_age
-    agents = town.roster().agents
     for request_id, address in addresses.items():
         served_here = address in agents and agents[address].host == town.host
         if not served_here and received[request_id] < oldest:

@@ -4,12 +4,12 @@ from dataclasses import replace
 from typing import Any
 
 from gastown_mail.contracts.address import Agent
-from gastown_mail.contracts.errors import Postponed, ProcessesSurvived, StateUnknown
+from gastown_mail.contracts.errors import GastownError, Postponed, ProcessesSurvived, StateUnknown
 from gastown_mail.lifecycle.start import record_spared
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.lease import Lease, hold_lease
-from gastown_mail.town.records import NOWHERE, AgentRecord, Desired
+from gastown_mail.town.records import NOWHERE, AgentRecord, Desired, Place
 from gastown_mail.town.town import Town, ensure_running
 
 
@@ -64,3 +64,47 @@ def _end(town: Town, agent: Agent, session: Session, why: str) -> None:
     record_event(town.redis, town.keys, EventName.RELEASING, agent=agent.address, detail=why)
     spared = town.sessions.end(session, grace=agent.stop_grace, command=agent.command)
     record_spared(town, agent, spared)
+
+
+def move_agent(town: Town, agent: Agent, host: str, *, from_dead: bool = False) -> str:
+    """Give the agent to another host, because an operator says so; return what happens next.
+
+    `from_dead`: the host that has it is dead; its place is taken for dead too. Raises GastownError when
+    town.toml names another host, or `from_dead` is not true as far as anyone knows.
+    """
+    record = town.agents.read(agent.address)
+    if agent.declared_host not in ("", host):
+        raise GastownError(
+            f'town.toml gives {agent.address} host = "{agent.declared_host}": write "{host}" there, on all '
+            "hosts; then it moves by itself"
+        )
+    places = town.places()
+    lives_on = "" if places.is_empty(record) else record.host
+    changes: list[Place] = [AgentRecord(assigned=host)]
+    if from_dead:
+        if lives_on in ("", host):
+            raise GastownError(f"{agent.address} lives on no other host: move it without --from-dead")
+        if lives_on in town.hosts.live():
+            raise GastownError(f"host {lives_on} is alive: move {agent.address} without --from-dead")
+        owed = record.desired is not Desired.STOPPED
+        changes = [AgentRecord(assigned=host, successor_owed=owed), NOWHERE]
+    with hold_lease(town.redis, town.keys.lease(agent.address), town.host) as lease:
+        if lease is None:
+            raise GastownError(f"another operation on {agent.address} is in progress; try again")
+
+        def write(pipe: Any) -> None:
+            pipe.multi()
+            town.agents.write(agent.address, *changes, pipe=pipe)
+            dead = f"; host {lives_on} is dead, an operator says" if from_dead else ""
+            detail = f"to host {host}{dead}"
+            record_event(pipe, town.keys, EventName.MOVED, agent=agent.address, detail=detail)
+
+        lease.transaction(write)
+    if lives_on not in ("", host) and not from_dead:
+        town.queues.enqueue_release(agent, lives_on)
+        return f"host {lives_on} releases it, then host {host} starts it; gastown-mail status shows when"
+    if from_dead and owed:
+        town.queues.enqueue_start(
+            replace(agent, host=host), f"it has moved here from the dead host {lives_on}"
+        )
+    return f"it belongs to host {host} now"

@@ -176,7 +176,8 @@ class StatusCollector:
     def hosts(self, roster: Roster | None) -> list[Host]:
         """The live workers of each host that has agents, and of this one. Raises RedisError."""
         keys, here = self.town.keys, self.town.host
-        names = sorted({here, *(agent.host for agent in (roster.agents.values() if roster else ()))})
+        declared = {agent.declared_host for agent in (roster.agents.values() if roster else ())}
+        names = sorted({here, *declared, *self.town.hosts.live()} - {""})
         queues = [queue(name) for name in names for queue in (keys.lifecycle_queue, keys.heartbeat_queue)]
         alive = [
             sum(worker.is_alive(self.now, same_machine=self.same_machine) for worker in workers)

@@ -35,7 +35,7 @@ def explain_agent(collector: StatusCollector, agent: Agent) -> Explanation:
         town_paused=report.paused, daemon_runs=report.daemon.running and report.daemon.held,
         last_request=request, unknown=report.unknown | collector.unknown,
     )  # fmt: skip
-    is_here = agent.host == town.host
+    is_here = row.host == town.host
     fault = start_obstacle(town, agent, daemon_environment(collector)) if is_here else None
     return explanation.model_copy(update={"next_steps": tuple(_next_steps(explanation, report, fault))})
 

@@ -12,8 +12,9 @@ from pathlib import Path
 
 from redis import Redis
 
-from gastown_mail.contracts.errors import SettingsError
+from gastown_mail.contracts.errors import SettingsError, StateFileError
 from gastown_mail.contracts.go_formats import format_time
+from gastown_mail.contracts.identity import load_identity
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.state import State, load_state, save_state
 from gastown_mail.contracts.validation import RedisHash
@@ -110,11 +111,25 @@ class Hosts:
                     "folder or a copy of it: give each host a folder of its own, with a copy of town.toml "
                     "and nothing of daemon/"
                 )
+        last = HostEntry.from_mapping(read_hash(self.redis, self.keys.host(host)))
+        if last.machine not in ("", entry.machine) and _is_folder_of(last):
+            return _Conflict(
+                f"the town {self.keys.town} on this Redis is that of {last.root}: give this one another "
+                "town_name, or another host if both are to serve one town"
+            )
         return None
 
     def _now(self) -> float:
         seconds, micros = self.redis.time()
         return float(seconds) + float(micros) / 1e6
+
+
+def _is_folder_of(entry: HostEntry) -> bool:
+    """Whether the folder of this host is on this machine."""
+    try:
+        return load_identity(Path(entry.root) / "daemon").machine == entry.machine
+    except StateFileError:
+        return False
 
 
 @dataclass(frozen=True)

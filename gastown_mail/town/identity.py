@@ -15,6 +15,7 @@ from gastown_mail.contracts.identity import Identity, load_identity, save_identi
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.plumbing.connections import to_str
+from gastown_mail.plumbing.embedded import is_server_running
 from gastown_mail.plumbing.locks import TownLock, file_lock
 from gastown_mail.plumbing.machine import machine_digest
 from gastown_mail.sessions.session import Sessions
@@ -75,6 +76,25 @@ def take_over_folder(settings: Settings, environ: Mapping[str, str] = os.environ
             save_identity(original / "daemon", given_up)
         _bind(settings, found.model_copy(update={"moved_to": ""}), environ)
         return str(original or "")
+
+
+def forget_identity(settings: Settings, environ: Mapping[str, str] = os.environ) -> Path | None:
+    """Set aside what daemon/ says of a town's agents; return where it is now, None if there was nothing.
+
+    Raises SettingsError while a daemon serves this folder, or its agents live.
+    """
+    folder = settings.daemon_dir
+    if not folder.is_dir():
+        return None
+    found = load_identity(folder)
+    if TownLock.holder(settings.lock_file) or is_server_running(settings.redis_dir):
+        raise SettingsError(f"a daemon serves {settings.town_root}; run gastown-mail stop first")
+    if not why_not_here(settings, found, environ) and _is_served(found, environ):
+        raise SettingsError(
+            f"agents of this town live on the tmux server {found.tmux_socket}: end them first"
+        )
+    number = next(n for n in range(1, 1000) if not folder.with_name(f"daemon.original-{n}").exists())
+    return folder.rename(folder.with_name(f"daemon.original-{number}"))
 
 
 def why_not_here(settings: Settings, found: Identity, environ: Mapping[str, str]) -> str:

@@ -49,6 +49,10 @@ class Places:
         settled = "" if self.is_empty(record) else record.host
         return agent.declared_host or record.assigned or settled or self.host
 
+    def serving_host(self, agent: Agent, record: AgentRecord) -> str:
+        """The host whose workers act on the agent: where it lives, or else where it would be started."""
+        return self.target_host(agent, record) if self.is_empty(record) else record.host
+
     def unseen(self, record: AgentRecord) -> Unseen | None:
         """Where an agent without a session here may live; None if its place is empty or known to be dead."""
         if self.is_empty(record):

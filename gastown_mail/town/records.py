@@ -136,6 +136,15 @@ class AgentStore:
                 pipe.hget(self.keys.agent(address), "incarnation")
             return dict(zip(addresses, to_strs(pipe.execute()), strict=True))
 
+    def places(self, addresses: Sequence[str]) -> list[AgentRecord]:
+        """Only what says where these agents live, in one round trip; other fields may be damaged."""
+        names = ("machine", "host", "incarnation", "assigned")
+        with self.redis.pipeline(transaction=False) as pipe:
+            for address in addresses:
+                pipe.hmget(self.keys.agent(address), names)
+            found = pipe.execute()
+        return [AgentRecord.model_validate(dict(zip(names, to_strs(texts), strict=True))) for texts in found]
+
     def desired_texts(self, addresses: Sequence[str]) -> list[tuple[str, str]]:
         """The stored `desired` and `before_pause` of these agents, in one round trip."""
         with self.redis.pipeline(transaction=False) as pipe:

@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from redis import Redis
@@ -85,6 +86,15 @@ class Town:
         """The places of the agents as they are seen from here now."""
         return Places(self.sessions, self.host, self.identity.machine, boot_id())
 
+    def placed(self, addresses: Iterable[str]) -> dict[str, Agent]:
+        """Those of these agents that the town has, each with the host that serves it now."""
+        agents, places = self.roster().agents, self.places()
+        known = [address for address in addresses if address in agents]
+        return {
+            address: replace(agents[address], host=places.serving_host(agents[address], record))
+            for address, record in zip(known, self.agents.places(known), strict=True)
+        }
+
     def profile_of(self, agent: Agent) -> Profile:
         """The profile of the agent's program."""
         profiles = self.roster().profiles
@@ -108,8 +118,7 @@ class Town:
     def enqueue_next(self, address: str) -> None:
         """Enqueue the oldest open request: its job may have found the lease taken and done nothing."""
         pending = self.requests.pending(address)
-        agent = self.roster().agents.get(address)
-        if pending and agent:
+        if pending and (agent := self.placed([address]).get(address)):
             self.queues.enqueue_request(pending[0], agent)
 
 
