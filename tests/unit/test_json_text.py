@@ -101,7 +101,7 @@ def test_a_key_that_stands_twice_means_its_last_value() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{\n"a": 1,\n}', "f, line 3: not valid JSON"),
+        ('{\n"a": 1,\n\n"b"}', "f, line 4: not valid JSON"),
         ("// a comment\n{}", "f, line 1: not valid JSON"),
         ("[]", "f: expected a JSON object"),
         ("[" * 100_000, "f: not valid JSON"),
