@@ -105,11 +105,15 @@ def observe(town: Town) -> tuple[list[AgentSnapshot], list[Decision]]:
         town.sessions, pairs, town.profile_of, places, now,
         limit_wait=town.settings.daemon.poke_backoff_max,
     )  # fmt: skip
-    snapshots = []
-    for agent, record in pairs:
-        session = sessions.of(agent, town.sessions.town)
-        moves_to = places.moves_to(agent, record, session)
-        snapshots.append(AgentSnapshot(agent, record, session, seen[agent.address], moves_to))
+    snapshots = [
+        AgentSnapshot(agent, record, sessions.of(agent, town.sessions.town), seen[agent.address])
+        for agent, record in pairs
+    ]
+    moves = {s.agent.address: places.moves_to(s.agent, s.record, s.session) for s in snapshots}
+    live = town.hosts.live() if any(moves.values()) else []
+    snapshots = [
+        replace(s, moves_to=host) if (host := moves[s.agent.address]) in live else s for s in snapshots
+    ]
     if town.is_paused():
         return snapshots, [Skip(agent, SkipKind.LEFT_ALONE, "the town is paused") for agent in agents]
     return snapshots, plan(snapshots, now, town.settings.daemon)

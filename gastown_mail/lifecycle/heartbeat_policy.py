@@ -109,7 +109,7 @@ def should_run(agent: Agent, record: AgentRecord) -> bool:
 class AgentSnapshot:
     """One agent at the heartbeat, its record, its session (None: it has none here), and what is seen.
 
-    `moves_to`: the host for which this one is to release it.
+    `moves_to`: the living host for which this one is to release it.
     """
 
     agent: Agent

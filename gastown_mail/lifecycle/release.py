@@ -31,6 +31,8 @@ def _release(town: Town, lease: Lease, agent: Agent) -> str:
     target = places.moves_to(agent, record, session)
     if not target or record.desired is Desired.PAUSED or town.requests.in_progress(agent.address):
         return "stays"
+    if target not in town.hosts.live():
+        return f"stays: host {target} is not alive"
     if session is not None and session.incarnation and places.is_left_behind(session, record):
         _end(town, agent, session, f"it lives on host {target} now")
         return "ended a session that was left behind"
@@ -78,13 +80,16 @@ def move_agent(town: Town, agent: Agent, host: str, *, from_dead: bool = False) 
             f'town.toml gives {agent.address} host = "{agent.declared_host}": write "{host}" there, on all '
             "hosts; then it moves by itself"
         )
+    live = town.hosts.live()
+    if host not in live:
+        raise GastownError(f"no daemon serves host {host}; alive: {', '.join(live) or 'none'}")
     places = town.places()
     lives_on = "" if places.is_empty(record) else record.host
     changes: list[Place] = [AgentRecord(assigned=host)]
     if from_dead:
         if lives_on in ("", host):
             raise GastownError(f"{agent.address} lives on no other host: move it without --from-dead")
-        if lives_on in town.hosts.live():
+        if lives_on in live:
             raise GastownError(f"host {lives_on} is alive: move {agent.address} without --from-dead")
         owed = record.desired is not Desired.STOPPED
         changes = [AgentRecord(assigned=host, successor_owed=owed), NOWHERE]

@@ -13,6 +13,7 @@ import psutil
 from rq import Queue
 from rq.serializers import JSONSerializer
 
+from gastown_mail.town.hosts import HostEntry
 from tests.acceptance.recording import Recording, Write, connected
 from tests.support.agents import RECORDER
 from tests.support.daemon import Daemon, a_daemon
@@ -177,7 +178,7 @@ def recorded() -> Seen:
         recording = Recording(connection)
         eventually(lambda: daemon.state().running, deadline=DEADLINE)
         run = Run(daemon, up)
-        for act in (starts, asks, is_refused, is_poked, is_paused, is_repaired, loses_sight, forgets):
+        for act in (starts, asks, is_refused, is_poked, is_paused, is_repaired, moves, loses_sight, forgets):
             act(run)
         stops(run)
         run.seen.writes += recording.writes()
@@ -269,6 +270,16 @@ def is_repaired(run: Run) -> None:
     for function in ("heartbeat", "sweep"):
         with run.lease(f"{function}:h1"):
             run.job(function, queue="heartbeat")
+
+
+def moves(run: Run) -> None:
+    """Move an agent to another host and back."""
+    hosts = run.daemon.town.hosts
+    hosts.report("h2", HostEntry(machine="f" * 32, boot="f" * 8))
+    run.command("move", WITNESS, "h2")
+    run.wait_for("released")
+    hosts.report_end("h2")
+    run.command("move", WITNESS, "h1")
 
 
 def loses_sight(run: Run) -> None:

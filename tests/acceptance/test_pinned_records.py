@@ -23,7 +23,7 @@ pytestmark = [
 
 KEYS = r"""
     inbox | state | dead | events | open | agents | places | clerk | heartbeat:h1 | sweep:h1 | agent:\*
-    | agent:ADDRESS | request:ID | work:ID | handoff:ADDRESS | waiting:ADDRESS | turn:ADDRESS
+    | agent:ADDRESS | state:h1 | hosts | host:h1 | host:h2 | identity | request:ID | work:ID | handoff:ADDRESS | waiting:ADDRESS | turn:ADDRESS
 """
 """Every key behind `gastown:{pins}:` but `taken`, which only the server writes."""
 
@@ -39,7 +39,12 @@ agent owed: true | false
 agent before_pause: running | ()
 agent session: SESSION
 agent incarnation: TOKEN
-agent host: h1
+agent host: h1 | ()
+agent machine: MACHINE | ()
+agent boot: [0-9a-f-]{36} | ()
+agent tmux_server: NUMBER:NUMBER | ()
+agent tmux_socket: /.+ | ()
+agent assigned: h1 | h2
 agent started_at: TIME
 agent restarts: 1
 agent generation: \d{13}
@@ -88,6 +93,12 @@ inbox: \{.+\} | garbage
 agents: ADDRESS | \*
 places: NUMBER
 handoff: next
+hosts: EPOCH h1
+host machine: MACHINE
+host boot: [0-9a-f-]{36}
+host folder: NUMBER:NUMBER
+host root: /.+
+identity: MACHINE
 clerk: LEASE
 turn: LEASE
 heartbeat: LEASE
@@ -126,6 +137,7 @@ start: started SESSION, pid NUMBER | runs already | left alone: stopped | left a
     | ?failed: .+
 poke: delivered | held: paused | held: a bare shell \(sh\) is in front and would run the text
     | failed: it has no session; .+ | failed: it has no poke; give a text
+release: released to host h2 | ?.+
 heartbeat: heartbeat NUMBER | failed: .+ | another heartbeat is running
 sweep: NUMBER requeued | another sweep is running
 """
@@ -174,6 +186,8 @@ GT_ROLE: crew
 @gastown_generation: \d{13}
 @gastown_incarnation: TOKEN
 @gastown_pane: %NUMBER
+@gastown_home: /.+
+@gastown_town: MACHINE
 @gastown_started: \d{10}\.\d{6}
 @gastown_generation_gt-gastown-crew-dies: \d{13}
 @gastown_generation_gt-gastown-crew-found: \d{13}
@@ -184,7 +198,7 @@ GT_ROLE: crew
 """The environment of a session, its tmux options, and those of its server."""
 
 FILES = """
-    daemon.lock daemon.log desired.json desired.lock handoff redis redis/appendonlydir redis/server.lock
+    daemon.lock daemon.log desired.json desired.lock handoff identity.json identity.lock redis redis/appendonlydir redis/server.lock
     redis/server.log state.json state.lock
 """.split()
 FILES_WHILE_IT_RUNS = ["daemon.pid", "redis/redis.sock", "redis/server.pid"]

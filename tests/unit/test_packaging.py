@@ -107,7 +107,7 @@ def test_sending_imports_no_more_than_it_needs(use: str, spared: set[str]) -> No
 def test_the_readme_names_every_command_and_no_other() -> None:
     table = README.partition("## Commands")[2].partition("## ")[0].splitlines()
     rows = [line for line in table if line.startswith("| ") and "`" in line]
-    named = [word for row in rows for word in re.findall(r"`(\w+)`", row)]
+    named = [word for row in rows for word in re.findall(r"`([\w-]+)`", row)]
 
     assert sorted(named) == sorted(COMMANDS)
 

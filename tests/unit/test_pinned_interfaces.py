@@ -16,7 +16,7 @@ from gastown_mail.town.roster import load_roster
 
 COMMANDS = """
 gastown-mail --version --town=DIR
-gastown-mail init [DIRECTORY]
+gastown-mail init [DIRECTORY] --new-identity
 gastown-mail up --town=DIR -q/--quiet
 gastown-mail start --town=DIR
 gastown-mail stop --town=DIR
@@ -41,6 +41,8 @@ gastown-mail pause --town=DIR [AGENT] --all
 gastown-mail resume --town=DIR [AGENT] --all
 gastown-mail clear --town=DIR AGENT
 gastown-mail adopt --town=DIR AGENT
+gastown-mail move --town=DIR AGENT HOST --from-dead
+gastown-mail move-town --town=DIR
 gastown-mail programs --town=DIR --json --agent=A --save=PATH [NAME] [FILE]
 gastown-mail hooks
 gastown-mail hooks ask PROGRAM

@@ -31,6 +31,7 @@ KEYS = """
     gastown:{pins}:open gastown:{pins}:agents gastown:{pins}:places gastown:{pins}:clerk
     gastown:{pins}:agent:A gastown:{pins}:request:A gastown:{pins}:work:A gastown:{pins}:handoff:A
     gastown:{pins}:waiting:A gastown:{pins}:turn:A gastown:{pins}:heartbeat:A gastown:{pins}:sweep:A
+    gastown:{pins}:state:A gastown:{pins}:hosts gastown:{pins}:host:A gastown:{pins}:identity
     gastown-pins-A-lifecycle gastown-pins-A-heartbeat pins_A_B
 """.split()
 """Every key of a town named `pins`, its queues, and the form of a job id; A is an address, id or host."""
@@ -39,6 +40,7 @@ JOBS: dict[str, list[tuple[str, ...]]] = {
     "carry_out": [("an id",)],
     "start": [("an address", "a reason"), ("an address", "a reason", "operator")],
     "poke": [("an address",), ("an address", "a text"), ("an address", "a text", "1766225541.5")],
+    "release": [("an address",)],
     "heartbeat": [()],
     "sweep": [()],
 }
@@ -63,6 +65,9 @@ EVENT_FIELDS = {
     "recovered": "agent",
     "cleared": "agent",
     "adopted": "agent session",
+    "moved": "agent detail",
+    "releasing": "agent detail",
+    "released": "agent detail",
     "desired": "agent detail",
     "poke": "agent outcome detail",
     "state": "agent state detail",
@@ -91,7 +96,7 @@ LOG_EVENTS = """
 
 VARIABLES = """
     GASTOWN_TOWN GASTOWN_TOWN_NAME GASTOWN_REDIS_URL GASTOWN_AGENT GASTOWN_INCARNATION GASTOWN_HANDOFF
-    GASTOWN_MAIL GT_ROLE GASTOWN_FAIL_AT
+    GASTOWN_MAIL GT_ROLE GASTOWN_FAIL_AT GASTOWN_HOST
 """.split()
 """The variables that are read or given to a session, besides the one of each setting."""
 
