@@ -44,7 +44,7 @@ def claim_name(redis: Redis, settings: Settings) -> None:
     key = Keys(settings.town_name).identity
     with file_lock(settings.daemon_dir / "identity.lock", _LOCK_TIMEOUT):
         found = load_identity(settings.daemon_dir)
-        redis.setnx(key, found.town or secrets.token_hex(16))
+        redis.set(key, found.town or secrets.token_hex(16), nx=True)
         town = to_str(redis.get(key))
         if found.town and found.town != town:
             raise SettingsError(

@@ -160,6 +160,8 @@ def recover_after_flush(town: Town) -> None:
                 generation=session.generation,
             )
             town.agents.write(session.agent, record, places.place(session))
+    if town.identity.town:
+        town.redis.set(town.keys.identity, town.identity.town, nx=True)
     town.state.restore(state)
     detail = "Redis was empty; state, desired states and sessions are back"
     record_event(town.redis, town.keys, EventName.RESTORED, detail=detail)

@@ -91,7 +91,7 @@ def by_field(writes: Iterable[Write]) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for key, field, value in writes:
         kind = key.split(":")[2]
-        if kind in ("open", "dead", "waiting"):
+        if kind in ("open", "dead", "waiting", "hosts"):
             found[kind].add(f"{field} {value}")
         elif kind != "events":
             found[f"{kind} {field}".strip()].add(value)

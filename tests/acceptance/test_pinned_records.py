@@ -93,11 +93,11 @@ inbox: \{.+\} | garbage
 agents: ADDRESS | \*
 places: NUMBER
 handoff: next
-hosts: EPOCH h1
+hosts: EPOCH h1 | EPOCH h2
 host machine: MACHINE
-host boot: [0-9a-f-]{36}
-host folder: NUMBER:NUMBER
-host root: /.+
+host boot: [0-9a-f-]{36} | ?f{8}
+host folder: NUMBER:NUMBER | ?()
+host root: /.+ | ?()
 identity: MACHINE
 clerk: LEASE
 turn: LEASE
@@ -148,6 +148,8 @@ JOBS = r"""
     | pins_start_[a-z-]+ in gastown-pins-h1-lifecycle: start \["ADDRESS", ".+", ""\] start ADDRESS
     | pins_start_[a-z-]+ in gastown-pins-h1-lifecycle: start \["ADDRESS", ".+", "operator"\] start ADDRESS
     | pins_poke_ID in gastown-pins-h1-lifecycle: poke \["ADDRESS", "hello", "EPOCH"\] poke ADDRESS
+    | pins_release_h1_[a-z-]+ in gastown-pins-h1-lifecycle: release \["ADDRESS"\] release ADDRESS
+    | pins_start_[a-z-]+ in gastown-pins-h2-lifecycle: start \["ADDRESS", ".+", ""\] start ADDRESS
     | pins_sweep-now_h1 in gastown-pins-h1-heartbeat: sweep \[\] sweep now
     | ?pins_(sweep|heartbeat)_h1 in gastown-pins-h1-heartbeat: (sweep|heartbeat) \[\] (sweep|heartbeat)
     | pins_sweep_h1 in gastown-pins-h1-heartbeat: sweep \[\] sweep
@@ -158,7 +160,7 @@ JOBS = r"""
 """Each job: id, queue, function of `gastown_mail.daemon.jobs`, arguments, description, rq's meta."""
 
 RQ_KEYS = r"""
-    rq:queue:gastown-pins-h1-lifecycle | rq:queue:gastown-pins-h1-heartbeat
+    rq:queue:gastown-pins-h1-lifecycle | rq:queue:gastown-pins-h2-lifecycle | rq:queue:gastown-pins-h1-heartbeat
     | rq:scheduler:gastown-pins:scheduled_jobs | rq:scheduler:gastown-pins:lock
     | rq:worker:pins-lifecycle-[12]-[0-9a-f]{8} | rq:worker:pins-heartbeat-[0-9a-f]{8}
 """
@@ -186,7 +188,7 @@ GT_ROLE: crew
 @gastown_generation: \d{13}
 @gastown_incarnation: TOKEN
 @gastown_pane: %NUMBER
-@gastown_home: /.+
+@gastown_home: \$NUMBER
 @gastown_town: MACHINE
 @gastown_started: \d{10}\.\d{6}
 @gastown_generation_gt-gastown-crew-dies: \d{13}
