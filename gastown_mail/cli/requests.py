@@ -158,7 +158,7 @@ def inbox(as_json: bool, agent: str | None, since: float | None, count: int) -> 
 
 def _describe_element(element: bytes, roster: Roster) -> dict[str, Any]:
     """An element as the clerk will classify it, without token and handoff; `raw` if it is not a request."""
-    incoming = classify(element, roster)
+    incoming = classify(element, roster.resolve)
     request = incoming.request
     return {
         "id": incoming.id,

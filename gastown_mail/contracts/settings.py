@@ -39,7 +39,7 @@ from gastown_mail.contracts.validation import field_errors, quote_value, unknown
 
 __all__ = ["DaemonSettings", "RoleSettings", "Settings", "find_town", "load_settings", "town_name"]
 
-_TOWN_FILE = "town.toml"
+TOWN_FILE = "town.toml"
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 _M = TypeVar("_M", bound=BaseModel)
 _KeyPath = tuple[str, ...]
@@ -119,7 +119,7 @@ def load_settings(
     if not _exists(town_root, Path.is_dir):
         raise SettingsError(f"{town_root} is not a folder; gastown-mail init makes a town")
     root = town_root.resolve()
-    file = read_toml(root / _TOWN_FILE)
+    file = read_toml(root / TOWN_FILE)
     document = _validate(_Document, file.values, lambda path: f"{file.location_of(*path)}: {'.'.join(path)}")
     return Settings(
         town_root=root,
@@ -142,10 +142,10 @@ def find_town(start: Path, environ: Mapping[str, str]) -> Path:
         return (start / named).resolve()
     folder = start.resolve()
     for parent in (folder, *folder.parents):
-        if _exists(parent / _TOWN_FILE, Path.is_file):
+        if _exists(parent / TOWN_FILE, Path.is_file):
             return parent
     raise SettingsError(
-        f"no {_TOWN_FILE} in {folder} or above: "
+        f"no {TOWN_FILE} in {folder} or above: "
         "give --town or GASTOWN_TOWN, or make one with gastown-mail init"
     )
 
@@ -154,7 +154,7 @@ def town_name(town_root: Path, declared: str | None) -> str:
     """The town's name: declared, or the folder's; in lower case, with `-` for all but `[a-z0-9-]`."""
     name = re.sub(r"[^a-z0-9-]", "-", (declared or town_root.name).lower())
     if not name:
-        raise SettingsError(f"{town_root} gives the town no name: set town_name in {_TOWN_FILE}")
+        raise SettingsError(f"{town_root} gives the town no name: set town_name in {TOWN_FILE}")
     return name
 
 

@@ -72,6 +72,8 @@ def _settle_pending(town: Town, lease: Lease, address: str) -> None:
     """Settle the agent's open requests, oldest first, until one of them has been acted on."""
     agent = town.roster().agents.get(address)
     ids = town.requests.pending(address)
+    if agent is None and (others := town.directory().others_with(address)):
+        raise Postponed(f"host {town.host} does not have {address} in its town.toml, host {others[0]} has")
     contexts = _contexts(town, agent, ids) if agent else {}
     for request_id in ids:
         began, acted = time.monotonic(), False

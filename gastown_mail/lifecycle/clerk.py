@@ -5,6 +5,7 @@ Accepting is one transaction: record, job and removal from `taken` happen togeth
 
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,14 +18,14 @@ from redis.exceptions import RedisError
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import AddressError, GastownError, InvalidRequest, Postponed
-from gastown_mail.contracts.lifecycle import ID_PATTERN, OPERATOR, content_id
+from gastown_mail.contracts.lifecycle import ID_PATTERN, OPERATOR, RequestStatus, content_id
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.lifecycle.decision import is_authorized
 from gastown_mail.mail.requests import Inbox, IncomingRequest
 from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.plumbing.log import log_event
+from gastown_mail.town.directory import Directory, NotAgreed
 from gastown_mail.town.lease import Lease
-from gastown_mail.town.roster import Roster
 from gastown_mail.town.town import Town
 
 POLL_TIMEOUT = 1.0
@@ -42,6 +43,7 @@ class Clerk:
         self.town = town
         self.inbox = Inbox(town.redis, town.keys)
         self._lease = Lease(town.redis, town.keys.clerk, town.host)
+        self._placed_at = -math.inf
 
     def serve(self, stop: threading.Event) -> None:
         """Accept elements until `stop` is set; errors are logged and waited out."""
@@ -58,6 +60,7 @@ class Clerk:
         if not self._lease.held and not self._lease.acquire():
             time.sleep(wait)
             return 0
+        self._place_waiting()
         elements = self.inbox.unfinished() or self.inbox.take(wait)
         if elements:
             failpoint("clerk-taken")
@@ -72,29 +75,69 @@ class Clerk:
         self._accept(elements, trusted=trusted, may_write=lambda: True)
 
     def _accept(self, elements: Sequence[bytes], *, trusted: bool, may_write: Callable[[], bool]) -> None:
-        roster, keys, requests = self.town.roster(), self.town.keys, self.town.requests
+        directory, requests = self.town.directory(), self.town.requests
         classified: dict[str, IncomingRequest] = {}
         for element in elements:
-            incoming = replace(classify(element, roster), trusted=trusted)
+            incoming = replace(classify(element, directory.resolve), trusted=trusted)
             classified.setdefault(incoming.id, incoming)
 
         def unless_replaced(pipe: Any) -> Any:
-            # a clerk that was paused for longer than its lease writes nothing: another one has accepted them
-            if not may_write():
-                raise Postponed("another clerk has taken over; this one waits until it ends")
+            self._check(may_write)
             known = requests.are_known(list(classified))
             new = [each for each, is_known in zip(classified.values(), known, strict=True) if not is_known]
             new = self._verify_senders(new)
-            agents = self.town.placed({incoming.agent for incoming in new if not incoming.rejection})
+            agents = self._placed(new, directory)
             pipe.multi()
             self._write(pipe, new, elements, agents)
             return new
 
-        new: Any = self.town.redis.transaction(unless_replaced, keys.clerk, value_from_callable=True)
+        new: Any = self.town.redis.transaction(
+            unless_replaced, self.town.keys.clerk, value_from_callable=True
+        )
         failpoint("clerk-booked")
         for incoming in new:
             agent, reason = incoming.agent or None, incoming.rejection or None
             log_event(log, "booked", request_id=incoming.id, agent=agent, detail=reason)
+
+    def _place_waiting(self) -> None:
+        """Route requests that waited for a host; refuse those whose agent no living host knows."""
+        if time.monotonic() < self._placed_at + POLL_TIMEOUT:
+            return
+        self._placed_at, waiting = time.monotonic(), self.town.requests.unplaced()
+        if not waiting:
+            return
+        directory, received = self.town.directory(), self.town.requests.unsettled()
+        progress = [each for each in self.town.requests.progress_many(list(waiting)) if each]
+        found = [
+            replace(classify(each.element, directory.resolve), trusted=each.trusted) for each in progress
+        ]
+        for incoming in found:
+            reason = incoming.rejection or incoming.unplaced
+            if incoming.rejection or (reason and directory.have_agreed(received[incoming.id])):
+                self.town.requests.settle(incoming.id, "", RequestStatus.REFUSED, reason, datetime.now(UTC))
+        placed = self._verify_senders([incoming for incoming in found if incoming.agent])
+
+        def place(pipe: Any) -> None:
+            self._check(self._lease.check_held)
+            agents = self._placed(placed, directory)
+            pipe.multi()
+            for incoming in placed:
+                self.town.requests.place(pipe, incoming, waiting[incoming.id])
+                self.town.queues.enqueue_request(incoming.id, agents[incoming.agent], pipe)
+
+        if placed:
+            self.town.redis.transaction(place, self.town.keys.clerk)
+
+    @staticmethod
+    def _check(may_write: Callable[[], bool]) -> None:
+        # a clerk that was paused for longer than its lease writes nothing: another one has accepted them
+        if not may_write():
+            raise Postponed("another clerk has taken over; this one waits until it ends")
+
+    def _placed(self, requests: Sequence[IncomingRequest], directory: Directory) -> dict[str, Agent]:
+        """The agents that these requests are for, each with the host that serves it now."""
+        addresses = {incoming.agent for incoming in requests if incoming.agent and not incoming.rejection}
+        return self.town.placed(addresses, {address: directory.resolve(address) for address in addresses})
 
     def _verify_senders(self, requests: Sequence[IncomingRequest]) -> list[IncomingRequest]:
         """Mark the requests for another agent that carry the token of their asker's current session."""
@@ -114,21 +157,26 @@ class Clerk:
         first, now = self.town.requests.next_sequence(len(new)) if new else 0, datetime.now(UTC)
         for sequence, incoming in enumerate(new, start=first):
             self.town.requests.add(pipe, incoming, sequence, now)
-            if not incoming.rejection:
+            if incoming.agent and not incoming.rejection:
                 self.town.queues.enqueue_request(incoming.id, agents[incoming.agent], pipe)
         for element in elements:
             pipe.lrem(self.town.keys.taken, 1, element)  # type: ignore[arg-type]
 
 
-def classify(element: bytes, roster: Roster) -> IncomingRequest:
-    """The agent and the asker of an element, or why it is rejected."""
+def classify(element: bytes, resolve: Callable[[str], Agent]) -> IncomingRequest:
+    """The agent and the asker of an element, or why it is rejected or has to wait.
+
+    `resolve` is that of a roster or of a directory.
+    """
     try:
         request_id, request = decode_element(element)
     except InvalidRequest as error:
         return IncomingRequest(_best_effort_id(element), element, rejection=error.reason)
     try:
-        asker = OPERATOR if request.sender == OPERATOR else roster.resolve(request.sender).address
-        agent = roster.resolve(request.target)
+        asker = OPERATOR if request.sender == OPERATOR else resolve(request.sender).address
+        agent = resolve(request.target)
+    except NotAgreed as error:
+        return IncomingRequest(request_id, element, request, unplaced=str(error))
     except AddressError as error:
         return IncomingRequest(request_id, element, request, rejection=str(error))
     rejection = "" if is_authorized(asker, agent) else f"{asker} may not ask for {agent.address}"

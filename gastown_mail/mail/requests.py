@@ -42,7 +42,8 @@ class IncomingRequest:
     """An element as the clerk classified it: `asker`'s request for `agent`, or rejected with a reason.
 
     `trusted`: it did not come through the inbox, so its asker needs no other proof. `sender_verified`: it
-    asks for another agent, and carries the incarnation of its asker's session.
+    asks for another agent, and carries the incarnation of its asker's session. `unplaced`: why no host can be
+    named yet.
     """
 
     id: str
@@ -51,6 +52,7 @@ class IncomingRequest:
     agent: str = ""
     asker: str = ""
     rejection: str = ""
+    unplaced: str = ""
     trusted: bool = False
     sender_verified: bool = False
 
@@ -102,7 +104,8 @@ class RequestStore:
 
     def add(self, pipe: Pipeline, incoming: IncomingRequest, sequence: int, now: datetime) -> None:
         """Record a new request, as part of the clerk's transaction."""
-        record = incoming.record() | {"received_at": format_time(now), "finished_at": "", "detail": ""}
+        record = incoming.record() | {"received_at": format_time(now), "finished_at": ""}
+        record["detail"] = incoming.unplaced and f"waiting: {incoming.unplaced}"
         record["status"] = RequestStatus.RECEIVED.value
         proofs = Progress(trusted=incoming.trusted, sender_verified=incoming.sender_verified)
         notes = {"element": incoming.element, **proofs.non_default_fields()}
@@ -118,6 +121,20 @@ class RequestStore:
             pipe, self.keys, EventName(record["status"]), agent=incoming.agent, request=incoming.id,
             action=record["action"], detail=incoming.rejection,
         )  # fmt: skip
+
+    def unplaced(self) -> dict[str, int]:
+        """The ids of the requests that wait for a host, and their numbers in the town's order."""
+        pairs: list[Any] = self.redis.zrange(self.keys.pending(""), 0, BATCH_SIZE - 1, withscores=True)
+        return {to_str(member): int(score) for member, score in pairs}
+
+    def place(self, pipe: Pipeline, incoming: IncomingRequest, sequence: int) -> None:
+        """Give a request that waited for a host to its agent, as part of the clerk's transaction."""
+        pipe.zrem(self.keys.pending(""), incoming.id)
+        pipe.zadd(self.keys.pending(incoming.agent), {incoming.id: sequence})
+        pipe.hset(self.keys.request(incoming.id), mapping=to_fields(incoming.record() | {"detail": ""}))
+        proofs = Progress(sender_verified=incoming.sender_verified).non_default_fields()
+        if proofs:
+            pipe.hset(self.keys.progress(incoming.id), mapping=to_fields(proofs))
 
     def record(self, request_id: str) -> dict[str, str]:
         """The public record; empty if it does not exist yet or has expired."""

@@ -4,11 +4,13 @@ Redis keeps the state of each host (`state:<host>`), the original of that host's
 (`state`): running if any host runs, the rest of the one that beat last.
 """
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from redis import Redis
 
@@ -34,12 +36,19 @@ _LOCK_TIMEOUT = 5.0
 
 
 class HostEntry(RedisHash):
-    """What a host says of itself: `machine`, `folder`, `root` of identity.json, and the kernel's `boot`."""
+    """What a host says of itself: `machine`, `folder`, `root` of identity.json, and the kernel's `boot`.
+
+    `roster`: its agents, for `town.directory`. `town_toml`: a digest of that file. `clock_ahead`: by how many
+    seconds its clock is ahead of that of Redis.
+    """
 
     machine: str = ""
     boot: str = ""
     folder: str = ""
     root: str = ""
+    roster: str = ""
+    town_toml: str = ""
+    clock_ahead: float = 0.0
 
     def is_same(self, other: "HostEntry") -> bool:
         """Whether both are one host, whatever its folder is called."""
@@ -60,8 +69,9 @@ class Hosts:
     keys: Keys
 
     def report(self, host: str, entry: HostEntry) -> None:
-        """Say that this host is alive."""
+        """Say that this host is alive; `clock_ahead` is filled in."""
         now = self._now()
+        entry = entry.model_copy(update={"clock_ahead": round(time.time() - now, 3)})
         with self.redis.pipeline() as pipe:
             pipe.hset(self.keys.host(host), mapping=to_fields(entry.to_mapping()))
             pipe.zadd(self.keys.hosts, {host: now})
@@ -83,6 +93,20 @@ class Hosts:
         oldest = self._now() - LIVE_SECONDS
         return to_strs(self.redis.zrange(self.keys.hosts, f"({oldest}", "+inf", byscore=True))
 
+    def live_entries(self) -> dict[str, HostEntry]:
+        """What the hosts that are alive say of themselves."""
+        names = self.live()
+        entries = read_hashes(self.redis, map(self.keys.host, names))
+        return {name: HostEntry.from_mapping(fields) for name, fields in zip(names, entries, strict=True)}
+
+    def oldest_report(self) -> float:
+        """When the living host that was silent for longest has reported (epoch seconds of Redis)."""
+        oldest = self._now() - LIVE_SECONDS
+        found: list[Any] = self.redis.zrange(
+            self.keys.hosts, f"({oldest}", "+inf", byscore=True, offset=0, num=1, withscores=True
+        )
+        return float(found[0][1]) if found else math.inf
+
     def claim(self, host: str, entry: HostEntry) -> None:
         """Wait until a host of this name from before a reboot is silent.
 
@@ -95,9 +119,7 @@ class Hosts:
             raise SettingsError(conflict.reason)
 
     def _conflict(self, host: str, entry: HostEntry) -> "_Conflict | None":
-        names = self.live()
-        for name, fields in zip(names, read_hashes(self.redis, map(self.keys.host, names)), strict=True):
-            other = HostEntry.from_mapping(fields)
+        for name, other in self.live_entries().items():
             if name == host and not other.is_same(entry):
                 where = "this machine" if other.boot == entry.boot else "another machine"
                 return _Conflict(

@@ -202,6 +202,16 @@ def _reject_clashes(agents: Iterable[Agent], declared: Container[str]) -> dict[s
     return rejected
 
 
+def roster_of(agents: Iterable[Agent]) -> Roster:
+    """A roster of these agents alone."""
+    listed = list(agents)
+    return Roster(
+        agents={agent.address: agent for agent in listed},
+        rigs=frozenset(agent.rig for agent in listed if agent.rig),
+        _aliases=_aliases_of(listed),
+    )
+
+
 def _aliases_of(agents: Collection[Agent]) -> dict[str, tuple[str, ...]]:
     """The addresses that each other spelling can mean."""
     crews = {(agent.rig, agent.name) for agent in agents if agent.role == "crew"}

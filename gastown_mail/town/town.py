@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 from redis import Redis
@@ -13,7 +14,7 @@ from gastown_mail.contracts.errors import GastownError, Postponed, StateFileErro
 from gastown_mail.contracts.identity import Identity, load_identity
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.profile import Profile
-from gastown_mail.contracts.settings import Settings
+from gastown_mail.contracts.settings import TOWN_FILE, Settings
 from gastown_mail.contracts.shared_daemons import spared_programs
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.mail.requests import RequestStore
@@ -23,6 +24,7 @@ from gastown_mail.plumbing.machine import boot_id
 from gastown_mail.programs.library import OTHER
 from gastown_mail.sessions.session import Sessions
 from gastown_mail.sessions.tmux import CALL_DEADLINE, Tmux
+from gastown_mail.town.directory import Directory, published
 from gastown_mail.town.hosts import HostEntry, Hosts, HostStateStore
 from gastown_mail.town.identity import socket_of
 from gastown_mail.town.places import Places
@@ -79,16 +81,26 @@ class Town:
         return {address: agent for address, agent in self.roster().agents.items() if agent.host == self.host}
 
     def report_host(self) -> None:
-        """Tell Redis that this host is alive."""
-        self.hosts.report(self.host, host_entry(self.settings, self.identity))
+        """Tell Redis that this host is alive, and which agents it has."""
+        try:
+            digest = sha256((self.settings.town_root / TOWN_FILE).read_bytes()).hexdigest()
+        except OSError:
+            digest = ""
+        changes = {"roster": published(self.roster()), "town_toml": digest}
+        entry = host_entry(self.settings, self.identity)
+        self.hosts.report(self.host, entry.model_copy(update=changes))
+
+    def directory(self) -> Directory:
+        """The agents that the living hosts know now."""
+        return Directory(self.roster(), self.host, self.hosts)
 
     def places(self) -> Places:
         """The places of the agents as they are seen from here now."""
         return Places(self.sessions, self.host, self.identity.machine, boot_id())
 
-    def placed(self, addresses: Iterable[str]) -> dict[str, Agent]:
-        """Those of these agents that the town has, each with the host that serves it now."""
-        agents, places = self.roster().agents, self.places()
+    def placed(self, addresses: Iterable[str], agents: Mapping[str, Agent] | None = None) -> dict[str, Agent]:
+        """Those of these agents that the town has (or `agents`), each with the host that serves it now."""
+        agents, places = self.roster().agents if agents is None else agents, self.places()
         known = [address for address in addresses if address in agents]
         return {
             address: replace(agents[address], host=places.serving_host(agents[address], record))

@@ -23,7 +23,8 @@ pytestmark = [
 
 KEYS = r"""
     inbox | state | dead | events | open | agents | places | clerk | heartbeat:h1 | sweep:h1 | agent:\*
-    | agent:ADDRESS | state:h1 | hosts | host:h1 | host:h2 | identity | request:ID | work:ID | handoff:ADDRESS | waiting:ADDRESS | turn:ADDRESS
+    | agent:ADDRESS | state:h1 | hosts | host:h1 | host:h2 | identity
+    | request:ID | work:ID | handoff:ADDRESS | waiting:ADDRESS | turn:ADDRESS
 """
 """Every key behind `gastown:{pins}:` but `taken`, which only the server writes."""
 
@@ -98,6 +99,9 @@ host machine: MACHINE
 host boot: [0-9a-f-]{36} | ?f{8}
 host folder: NUMBER:NUMBER | ?()
 host root: /.+ | ?()
+host roster: \{.+\} | ?()
+host town_toml: [0-9a-f]{64} | ?()
+host clock_ahead: -?NUMBER\.NUMBER
 identity: MACHINE
 clerk: LEASE
 turn: LEASE
@@ -160,7 +164,8 @@ JOBS = r"""
 """Each job: id, queue, function of `gastown_mail.daemon.jobs`, arguments, description, rq's meta."""
 
 RQ_KEYS = r"""
-    rq:queue:gastown-pins-h1-lifecycle | rq:queue:gastown-pins-h2-lifecycle | rq:queue:gastown-pins-h1-heartbeat
+    rq:queue:gastown-pins-h1-lifecycle | rq:queue:gastown-pins-h2-lifecycle
+    | rq:queue:gastown-pins-h1-heartbeat
     | rq:scheduler:gastown-pins:scheduled_jobs | rq:scheduler:gastown-pins:lock
     | rq:worker:pins-lifecycle-[12]-[0-9a-f]{8} | rq:worker:pins-heartbeat-[0-9a-f]{8}
 """
@@ -200,7 +205,8 @@ GT_ROLE: crew
 """The environment of a session, its tmux options, and those of its server."""
 
 FILES = """
-    daemon.lock daemon.log desired.json desired.lock handoff identity.json identity.lock redis redis/appendonlydir redis/server.lock
+    daemon.lock daemon.log desired.json desired.lock handoff identity.json identity.lock
+    redis redis/appendonlydir redis/server.lock
     redis/server.log state.json state.lock
 """.split()
 FILES_WHILE_IT_RUNS = ["daemon.pid", "redis/redis.sock", "redis/server.pid"]
