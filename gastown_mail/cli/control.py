@@ -1,7 +1,6 @@
 """`poke`, `run`, `attach`, `pause`, `resume`, `clear`, `adopt`: what an operator does to an agent."""
 
 import os
-import time
 
 import click
 from rq.job import Job
@@ -35,7 +34,7 @@ def poke(address: str, text: str) -> None:
     """Type AGENT's poke, or TEXT, into its session now."""
     with open_town() as town:
         agent = _placed(town, address)
-        until = time.time() + _JOB_TIMEOUT - _POKE_MARGIN
+        until = town.now().timestamp() + _JOB_TIMEOUT - _POKE_MARGIN
         answer = _await_answer(town.queues.enqueue_poke(agent, text, until), agent)
     _print_answer(agent, answer, ok=answer.startswith(PokeResult.DELIVERED))
 

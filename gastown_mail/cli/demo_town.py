@@ -150,7 +150,9 @@ class DemoTown:
 
     def poke(self, address: str, text: str) -> None:
         """Have a worker type `text` into the agent's session, like `gastown-mail poke`."""
-        self.town.queues.enqueue_poke(self.agents[address], text, time.time() + _STEP_DEADLINE)
+        self.town.queues.enqueue_poke(
+            self.agents[address], text, self.town.now().timestamp() + _STEP_DEADLINE
+        )
 
     def serves(self) -> bool:
         """True if the daemon is at work."""

@@ -16,7 +16,7 @@ from gastown_mail.contracts.lifecycle import (
     RequestStatus,
     new_request_id,
 )
-from gastown_mail.mail.send import ACCEPTED, Receipt, build_element, send_lifecycle
+from gastown_mail.mail.send import ACCEPTED, Receipt, build_element, send_at, send_lifecycle
 
 _REPORT_EVERY = 1.0
 """Seconds between two checks of the status while waiting."""
@@ -81,15 +81,17 @@ def _send_from_outside(
     from gastown_mail.lifecycle.clerk import Clerk
 
     with open_town() as town:
-        url, name = town.redis_url, town.settings.town_name
+        url, name, now = town.redis_url, town.settings.town_name, town.clock.now_or_local()
         if agent != OPERATOR or not town.settings.daemon.require_incarnation:
-            return send_lifecycle(
-                action, agent=agent, to=to, reason=reason, handoff=handoff, request_id=request_id,
+            return send_at(
+                now, action, agent=agent, to=to, reason=reason, handoff=handoff, request_id=request_id,
                 redis_url=url, town=name,
             )  # fmt: skip
         # This town's inbox takes no requests from the operator: any agent could write one.
         chosen_id = new_request_id() if request_id is None else request_id
-        element = build_element(chosen_id, action, agent, to=to, token="", reason=reason, handoff=handoff)
+        element = build_element(
+            chosen_id, action, agent, to=to, token="", reason=reason, handoff=handoff, now=now
+        )
         Clerk(town).accept([element], trusted=True)
         return Receipt(chosen_id, url, name)
 

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
 from types import TracebackType
 
 from redis.exceptions import RedisError
@@ -96,7 +95,7 @@ def _publish_running(town: Town) -> Iterator[None]:
     with redis_errors(town.redis_url):
         recover_after_flush(town)
         town.report_host()
-        town.state.mark_started(os.getpid(), datetime.now().astimezone())
+        town.state.mark_started(os.getpid(), town.now().astimezone())
         record_event(town.redis, town.keys, EventName.DAEMON_STARTED, pid=os.getpid())
     write_pid(town.settings.pid_file)
     try:

@@ -8,7 +8,7 @@ other users of the same Redis are not touched.
 import logging
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -19,6 +19,7 @@ from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
 from rq_scheduler import Scheduler
 
+from gastown_mail.plumbing.clock import redis_time
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.town.queues import TownJob, TownQueue
 
@@ -72,6 +73,27 @@ class TownScheduler(Scheduler):  # type: ignore[misc]
         self._lock = redis.lock(f"{prefix}:lock", timeout=LOCK_LEASE, blocking=False, thread_local=False)
         super().__init__(connection=redis, interval=_POLL)
 
+    def now(self) -> float:
+        """The time of Redis in epoch seconds: the schedule of all hosts goes by it."""
+        return redis_time(self.connection)
+
+    def get_jobs_to_queue(self, with_times: bool = False) -> Iterable[Any]:
+        """The jobs that are due."""
+        due: Iterable[Any] = self.get_jobs(self.now(), with_times=with_times)
+        return due
+
+    def enqueue_job(self, job: Job) -> None:
+        """Enqueue a job that is due, and schedule it again."""
+        super().enqueue_job(job)
+        self.connection.zadd(self.scheduled_jobs_key, {job.id: self.now() + job.meta["interval"]}, xx=True)
+
+    def correct(self, job: PeriodicJob) -> None:
+        """Make a job due that is scheduled later than an interval from now: a clock was ahead then."""
+        due = self.connection.zscore(self.scheduled_jobs_key, job.job_id)
+        now = self.now()
+        if due is not None and due > now + job.seconds + _POLL:
+            self.connection.zadd(self.scheduled_jobs_key, {job.job_id: now}, xx=True)
+
     def acquire_lock(self) -> bool:
         """Acquire the right to enqueue; the lock of a dead scheduler ends with its lease."""
         return bool(self._lock.acquire())
@@ -103,6 +125,7 @@ def tick(scheduler: TownScheduler, jobs: Sequence[PeriodicJob]) -> None:
         for job in jobs:
             if _registered_interval(scheduler, job) != job.seconds:
                 register(scheduler, job)
+            scheduler.correct(job)
         scheduler.enqueue_jobs()
     finally:
         scheduler.remove_lock()
@@ -111,7 +134,8 @@ def tick(scheduler: TownScheduler, jobs: Sequence[PeriodicJob]) -> None:
 def register(scheduler: TownScheduler, job: PeriodicJob, first: datetime | None = None) -> None:
     """Put a periodic job on the schedule, due at once or at `first`."""
     scheduler.schedule(
-        scheduled_time=first or datetime.now(UTC), func=job.function, interval=job.seconds, id=job.job_id,
+        scheduled_time=first or datetime.fromtimestamp(scheduler.now(), UTC), func=job.function,
+        interval=job.seconds, id=job.job_id,
         queue_name=job.queue, description=job.function.rpartition(".")[2], meta={"lock": job.lock},
         timeout=PERIODIC_TIMEOUT,
     )  # fmt: skip
@@ -120,8 +144,8 @@ def register(scheduler: TownScheduler, job: PeriodicJob, first: datetime | None 
 
 def run_now(town: str, redis: Redis, job_id: str) -> None:
     """Make a scheduled job due now."""
-    due = datetime.now(UTC).timestamp()
-    redis.zadd(TownScheduler(town, redis).scheduled_jobs_key, {job_id: due}, xx=True)
+    scheduler = TownScheduler(town, redis)
+    redis.zadd(scheduler.scheduled_jobs_key, {job_id: scheduler.now()}, xx=True)
 
 
 def next_due(town: str, redis: Redis, job_id: str) -> datetime | None:

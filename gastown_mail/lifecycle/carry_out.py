@@ -7,13 +7,14 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import Postponed, ProcessesSurvived, StartFailed, StateUnknown
+from gastown_mail.contracts.go_formats import parse_time
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, RequestStatus, full_context_id
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.lifecycle.decision import AlreadyDone, Execute, RequestContext, Resolve, decide
@@ -83,7 +84,7 @@ def _settle_pending(town: Town, lease: Lease, address: str) -> None:
             status, detail = RequestStatus.FAILED, "what was asked for is no longer in Redis; ask again"
         else:
             status, detail, acted = _settle_one(town, lease, contexts[request_id])
-        town.requests.settle(request_id, address, status, detail, datetime.now(UTC))
+        town.requests.settle(request_id, address, status, detail, town.now())
         failpoint("settled")
         took = round((time.monotonic() - began) * 1000)
         log_event(
@@ -99,7 +100,7 @@ def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Request
     record, session = town.agents.read(agent.address), town.sessions.find(agent)
     if session is None and (unseen := town.places().unseen(record)):
         raise StateUnknown(f"{agent.address} is believed to live {unseen.where}")
-    now, settings = datetime.now(UTC), town.settings.daemon
+    now, settings = town.now(), town.settings.daemon
     progress, records = town.requests.progress_many(ids), town.requests.records(ids)
     contexts = [
         RequestContext(
@@ -107,6 +108,7 @@ def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Request
             asker=public.get("from", ""), agent=agent, record=record, session=session, now=now,
             max_age=timedelta(seconds=settings.max_request_age),
             require_incarnation=settings.require_incarnation,
+            received=parse_time(public["received_at"]),
         )
         for request_id, made, public in zip(ids, progress, records, strict=True)
         if made is not None
@@ -185,7 +187,7 @@ class _Attempt:
 
     def write_intent(self) -> None:
         """Record what is about to be done, before any session is touched."""
-        town, context, handoff, now = self.town, self.context, self.handoff_text(), datetime.now(UTC)
+        town, context, handoff, now = self.town, self.context, self.handoff_text(), self.town.now()
         address, action, session = context.agent.address, context.request.action.value, context.agent.session
         request, progress = town.keys.request(context.id), town.keys.progress(context.id)
         token = self.target.incarnation if self.target else ""

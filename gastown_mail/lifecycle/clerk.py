@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from redis.client import Pipeline
@@ -25,6 +24,7 @@ from gastown_mail.mail.requests import Inbox, IncomingRequest
 from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.town.directory import Directory, NotAgreed
+from gastown_mail.town.hosts import REPORT_EVERY
 from gastown_mail.town.lease import Lease
 from gastown_mail.town.town import Town
 
@@ -32,6 +32,9 @@ POLL_TIMEOUT = 1.0
 """Seconds that one blocking read waits; a clerk that is asked to stop ends within it."""
 
 _RETRY_PAUSE = 0.5
+
+_CLOCK_NOISE = 0.05
+"""Seconds by which a clock can seem to be wrong because Redis took a moment to answer."""
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +46,8 @@ class Clerk:
         self.town = town
         self.inbox = Inbox(town.redis, town.keys)
         self._lease = Lease(town.redis, town.keys.clerk, town.host)
-        self._placed_at = -math.inf
+        self._placed_at = self._clocks_read_at = -math.inf
+        self._clocks: Mapping[str, float] = {}
 
     def serve(self, stop: threading.Event) -> None:
         """Accept elements until `stop` is set; errors are logged and waited out."""
@@ -85,7 +89,7 @@ class Clerk:
             self._check(may_write)
             known = requests.are_known(list(classified))
             new = [each for each, is_known in zip(classified.values(), known, strict=True) if not is_known]
-            new = self._verify_senders(new)
+            new = self._with_clocks(self._verify_senders(new))
             agents = self._placed(new, directory)
             pipe.multi()
             self._write(pipe, new, elements, agents)
@@ -114,8 +118,8 @@ class Clerk:
         for incoming in found:
             reason = incoming.rejection or incoming.unplaced
             if incoming.rejection or (reason and directory.have_agreed(received[incoming.id])):
-                self.town.requests.settle(incoming.id, "", RequestStatus.REFUSED, reason, datetime.now(UTC))
-        placed = self._verify_senders([incoming for incoming in found if incoming.agent])
+                self.town.requests.settle(incoming.id, "", RequestStatus.REFUSED, reason, self.town.now())
+        placed = self._with_clocks(self._verify_senders([each for each in found if each.agent]))
 
         def place(pipe: Any) -> None:
             self._check(self._lease.check_held)
@@ -150,11 +154,22 @@ class Clerk:
             for r in requests
         ]
 
+    def _with_clocks(self, requests: Sequence[IncomingRequest]) -> list[IncomingRequest]:
+        """Note by how much the clock of each asker's host is ahead, where one is."""
+        if time.monotonic() > self._clocks_read_at + REPORT_EVERY:
+            self._clocks, self._clocks_read_at = self.town.hosts.clocks(), time.monotonic()
+        if not any(abs(ahead) > _CLOCK_NOISE for ahead in self._clocks.values()):
+            return list(requests)
+        askers = sorted({each.asker for each in requests if each.asker and each.asker != OPERATOR})
+        places = zip(askers, self.town.agents.places(askers), strict=True)
+        ahead = {asker: self._clocks.get(place.host, 0.0) for asker, place in places}
+        return [replace(each, sender_ahead=ahead.get(each.asker, 0.0)) for each in requests]
+
     def _write(
         self, pipe: Pipeline, new: Sequence[IncomingRequest], elements: Sequence[bytes],
         agents: Mapping[str, Agent],
     ) -> None:  # fmt: skip
-        first, now = self.town.requests.next_sequence(len(new)) if new else 0, datetime.now(UTC)
+        first, now = self.town.requests.next_sequence(len(new)) if new else 0, self.town.now()
         for sequence, incoming in enumerate(new, start=first):
             self.town.requests.add(pipe, incoming, sequence, now)
             if incoming.agent and not incoming.rejection:

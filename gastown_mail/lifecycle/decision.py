@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.lifecycle import OPERATOR, LifecycleAction, RequestStatus
@@ -10,6 +10,8 @@ from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.mail.requests import Progress
 from gastown_mail.sessions.session import Session
 from gastown_mail.town.records import AgentRecord, Desired
+
+_UNKNOWN = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,21 @@ class RequestContext:
     max_age: timedelta
     pending: Sequence["RequestContext"] = field(default=())
     require_incarnation: bool = False
+    received: datetime = _UNKNOWN
 
     @property
     def effective_time(self) -> datetime:
-        """The latest time at which the request can have been made; reviving it counts as making it."""
-        return self.progress.revived_at or self.request.latest_timestamp
+        """The latest time at which the request can have been made; reviving it counts as making it.
+
+        By the clock of Redis: the sender's may be ahead of it, or behind.
+        """
+        if self.progress.revived_at:
+            return self.progress.revived_at
+        try:
+            written = self.request.latest_timestamp - timedelta(seconds=self.progress.sender_ahead)
+        except OverflowError:
+            written = self.request.latest_timestamp
+        return min(written, self.received)
 
     @property
     def wants_successor(self) -> bool:

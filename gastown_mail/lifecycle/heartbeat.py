@@ -5,7 +5,6 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import StateUnknown
@@ -48,7 +47,7 @@ def run_heartbeat(town: Town) -> State:
 
     Raises StateUnknown when tmux gives no usable answer; such a heartbeat does not count.
     """
-    began = time.time()
+    began = town.now().timestamp()
     recover_after_flush(town)
     snapshots, decisions = observe(town)
     store_observations(town, snapshots)
@@ -58,13 +57,13 @@ def run_heartbeat(town: Town) -> State:
     pokes = [decision for decision in decisions if isinstance(decision, PokeAgent)]
     results = poke_all(town, pokes, until=began + town.settings.daemon.heartbeat_interval)
     _store_decisions(town, snapshots, decisions, results)
-    now = datetime.now(UTC)
+    now = town.now()
     for agent in stable_agents(snapshots, now, town.settings.daemon):
         town.agents.write_start_history(agent.address, NO_HISTORY)
         record_event(town.redis, town.keys, EventName.RECOVERED, agent=agent.address)
     town.save_desired()
     requeued = _requeue_orphans(town)
-    state = town.state.count_heartbeat(datetime.now(UTC))
+    state = town.state.count_heartbeat(town.now())
     delivered = [outcome.result is PokeResult.DELIVERED for outcome in results.values()]
     record_event(
         town.redis, town.keys, EventName.HEARTBEAT, number=state.heartbeat_count,
@@ -100,7 +99,7 @@ def observe(town: Town) -> tuple[list[AgentSnapshot], list[Decision]]:
         for agent, record in zip(everyone, records, strict=True)
         if places.is_here(record) or places.target_host(agent, record) == town.host
     ]
-    agents, now = [agent for agent, _ in pairs], datetime.now(UTC)
+    agents, now = [agent for agent, _ in pairs], town.now()
     sessions, seen = observe_all(
         town.sessions, pairs, town.profile_of, places, now,
         limit_wait=town.settings.daemon.poke_backoff_max,
@@ -158,6 +157,7 @@ def _ask_for_cycles(town: Town, decisions: Sequence[Decision]) -> None:
             element = build_element(
                 full_context_id(token), LifecycleAction.CYCLE, agent.address, to=None, token=token,
                 reason=f"its context is {decision.used} % full", handoff=_handoff(town, decision),
+                now=town.now(),
             )  # fmt: skip
             with town.redis.pipeline() as pipe:
                 pipe.rpush(town.keys.inbox, element)
@@ -189,7 +189,7 @@ def _enqueue_starts(town: Town, decisions: Sequence[Decision]) -> None:
 
 
 def poke_all(town: Town, pokes: Sequence[PokeAgent], *, until: float) -> dict[str, PokeOutcome]:
-    """Type into all these sessions at once, but not after `until` (epoch seconds).
+    """Type into all these sessions at once, but not after `until` (epoch seconds of Redis).
 
     Returns the outcomes by address.
     """
@@ -208,7 +208,7 @@ def poke_all(town: Town, pokes: Sequence[PokeAgent], *, until: float) -> dict[st
         for poke in pokes:
             town.enqueue_next(poke.agent.address)
     results = {poke.agent.address: outcomes.get(poke.session.key, _IN_PROGRESS) for poke in pokes}
-    now = datetime.now(UTC)
+    now = town.now()
     with town.redis.pipeline() as pipe:
         for poke in pokes:
             outcome = results[poke.agent.address]
@@ -228,7 +228,7 @@ def poke_agent(town: Town, address: str, text: str = "", until: float = math.inf
 
     An empty text means its own poke.
     """
-    if time.time() > until:
+    if town.now().timestamp() > until:
         return PokeOutcome(PokeResult.HELD, "whoever asked for it waits no longer")
     agent = town.roster().resolve(address)
     session = town.sessions.find(agent)
@@ -239,10 +239,10 @@ def poke_agent(town: Town, address: str, text: str = "", until: float = math.inf
         return PokeOutcome(PokeResult.FAILED, "it has no poke; give a text")
     if town.agents.read(agent.address).desired is Desired.PAUSED or town.is_paused():
         return PokeOutcome(PokeResult.HELD, "paused")
-    patience = min(until, time.time() + _LEASE_PATIENCE)
+    patience = time.monotonic() + _LEASE_PATIENCE
     while True:
         outcome = poke_all(town, [PokeAgent(agent, session, message, 0)], until=until)[agent.address]
-        if outcome != _IN_PROGRESS or time.time() > patience:
+        if outcome != _IN_PROGRESS or time.monotonic() > patience:
             return outcome
         time.sleep(_LEASE_POLL)
 
@@ -274,7 +274,7 @@ def _expire_unserved(
     town: Town, received: dict[str, float], addresses: dict[str, str], agents: Mapping[str, Agent]
 ) -> None:
     """Settle old requests for agents that no worker of this host serves; workers find the others."""
-    now = datetime.now(UTC)
+    now = town.now()
     oldest = now.timestamp() - town.settings.daemon.max_request_age
     for request_id, address in addresses.items():
         served_here = address in agents and agents[address].host == town.host

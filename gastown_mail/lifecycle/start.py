@@ -7,7 +7,6 @@ import shlex
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +125,7 @@ def _skip_reason(
         return None
     if not should_run(agent, record):
         return "it need not run"
-    now = datetime.now(UTC)
+    now = town.now()
     history = check_crash_loop(record.start_history, now, town.settings.daemon)
     if history != record.start_history:
         town.agents.write_start_history(agent.address, history)
@@ -257,7 +256,7 @@ class SessionStart:
         return session
 
     def _count(self, *, failed: bool) -> None:
-        now, agents, address = datetime.now(UTC), self.town.agents, self.agent.address
+        now, agents, address = self.town.now(), self.town.agents, self.agent.address
         history = record_start(
             agents.read(address).start_history, now, self.town.settings.daemon, failed=failed
         )
@@ -277,7 +276,7 @@ def record_session(town: Town, lease: Lease, agent: Agent, session: Session, req
 
     Raises Postponed when the lease is lost.
     """
-    now, place = datetime.now(UTC), town.places().place(session)
+    now, place = town.now(), town.places().place(session)
     record = AgentRecord(
         session=session.name, incarnation=session.incarnation,
         started_at=session.started_at, changed_at=now, last_activity=now,

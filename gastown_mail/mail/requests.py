@@ -11,7 +11,6 @@ Dead letters are the elements that were refused, expired, failed or could not be
 can be revived.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -28,6 +27,7 @@ from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, Requ
 from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.contracts.validation import EpochSeconds, Flag, RedisHash, Words, stored_as
 from gastown_mail.mail.events import EventName, record_event
+from gastown_mail.plumbing.clock import redis_time
 from gastown_mail.plumbing.connections import read_hash, read_hashes, to_fields, to_str, to_str_dict, to_strs
 
 _SCAN_STEP = 1000
@@ -43,7 +43,7 @@ class IncomingRequest:
 
     `trusted`: it did not come through the inbox, so its asker needs no other proof. `sender_verified`: it
     asks for another agent, and carries the incarnation of its asker's session. `unplaced`: why no host can be
-    named yet.
+    named yet. `sender_ahead`: seconds by which the clock that it was written by is ahead of that of Redis.
     """
 
     id: str
@@ -55,6 +55,13 @@ class IncomingRequest:
     unplaced: str = ""
     trusted: bool = False
     sender_verified: bool = False
+    sender_ahead: float = 0.0
+
+    def proofs(self) -> dict[str, str]:
+        """The part of `Progress` that comes from the clerk."""
+        return Progress(
+            trusted=self.trusted, sender_verified=self.sender_verified, sender_ahead=self.sender_ahead
+        ).non_default_fields()
 
     def record(self) -> dict[str, str]:
         """The part of the public record that comes from the element."""
@@ -82,6 +89,7 @@ class Progress(RedisHash):
     revived_at: EpochSeconds | None = None
     trusted: Flag = False
     sender_verified: Flag = stored_as("proven", False)
+    sender_ahead: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -107,8 +115,7 @@ class RequestStore:
         record = incoming.record() | {"received_at": format_time(now), "finished_at": ""}
         record["detail"] = incoming.unplaced and f"waiting: {incoming.unplaced}"
         record["status"] = RequestStatus.RECEIVED.value
-        proofs = Progress(trusted=incoming.trusted, sender_verified=incoming.sender_verified)
-        notes = {"element": incoming.element, **proofs.non_default_fields()}
+        notes = {"element": incoming.element, **incoming.proofs()}
         pipe.hset(self.keys.progress(incoming.id), mapping=to_fields(notes))
         if incoming.rejection:
             record |= _final_fields(RequestStatus.REFUSED, incoming.rejection, now)
@@ -132,8 +139,7 @@ class RequestStore:
         pipe.zrem(self.keys.pending(""), incoming.id)
         pipe.zadd(self.keys.pending(incoming.agent), {incoming.id: sequence})
         pipe.hset(self.keys.request(incoming.id), mapping=to_fields(incoming.record() | {"detail": ""}))
-        proofs = Progress(sender_verified=incoming.sender_verified).non_default_fields()
-        if proofs:
+        if proofs := incoming.proofs():
             pipe.hset(self.keys.progress(incoming.id), mapping=to_fields(proofs))
 
     def record(self, request_id: str) -> dict[str, str]:
@@ -275,7 +281,7 @@ class DeadLetters:
 
     def ids(self, since: float = 0.0) -> list[str]:
         """The ids of the dead letters from `since` (seconds since the epoch) on, oldest first."""
-        oldest = max(since, time.time() - self.keys.requests_kept)
+        oldest = max(since, redis_time(self.redis) - self.keys.requests_kept)
         ids: list[Any] = self.redis.zrange(self.keys.dead, oldest, "+inf", byscore=True)
         return to_strs(ids)
 
@@ -285,7 +291,7 @@ class DeadLetters:
         def while_dead(pipe: Any) -> None:
             progress, agent = self._find(request_id)
             notes = Progress(
-                revived_at=datetime.now(UTC),
+                revived_at=datetime.fromtimestamp(redis_time(self.redis), UTC),
                 trusted=progress.trusted,
                 sender_verified=progress.sender_verified,
             ).non_default_fields()

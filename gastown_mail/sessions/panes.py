@@ -10,6 +10,7 @@ from typing import Any
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import StateUnknown
+from gastown_mail.plumbing.clock import Clock
 from gastown_mail.sessions.commands import TOKEN
 
 _SIGNALLED = 128
@@ -68,8 +69,11 @@ class Pane:
     agent_pane: str
 
     @classmethod
-    def parse(cls, row: str) -> "Pane":
-        """Read one line of PANE_FORMAT. Raises StateUnknown for any other line."""
+    def parse(cls, row: str, clock: Clock) -> "Pane":
+        """Read one line of PANE_FORMAT; tmux's own times become those of `clock`.
+
+        Raises StateUnknown for any other line.
+        """
         texts = row.split("|", len(_COLUMNS) - 1)
         try:
             value = {name: convert(text) for (_, name, convert), text in zip(_COLUMNS, texts, strict=True)}
@@ -81,7 +85,8 @@ class Pane:
         session = Session(
             exit_status=status if signalled is None else signalled,
             attached=max(value.pop("clients"), value.pop("viewers")),
-            started_at=started or created,
+            started_at=started or clock.translate(created),
+            activity=clock.translate(value.pop("activity")),
             **value,
         )
         return cls(session, active, agent_pane)
@@ -132,9 +137,9 @@ _COLUMNS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
 PANE_FORMAT = "|".join(form for form, _, _ in _COLUMNS)
 
 
-def parse_panes(text: str) -> list[Pane]:
+def parse_panes(text: str, clock: Clock) -> list[Pane]:
     """Read lines of PANE_FORMAT. Raises StateUnknown for any other line."""
-    return [Pane.parse(row) for row in text.split("\n") if row]
+    return [Pane.parse(row, clock) for row in text.split("\n") if row]
 
 
 class Snapshot(dict[str, Session]):

@@ -2,8 +2,8 @@
 
 import enum
 import re
-import time
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.profile import Profile
@@ -48,8 +48,8 @@ def failed(why: str) -> PokeOutcome:
 class Poke:
     """A text for a session, as the session was when the poke was decided, and its program's profile.
 
-    Nothing is typed after `until`, in seconds since the epoch. `limit_over`: the usage limit that the screen
-    still tells of has ended.
+    Nothing is typed after `until`, in epoch seconds of the sessions' clock. `limit_over`: the usage limit
+    that the screen still tells of has ended.
     """
 
     session: Session
@@ -81,7 +81,9 @@ class Poke:
             return failed(f"{label} takes {act[0]!r} at the beginning for a command; begin it otherwise")
         return None
 
-    def obstacle(self, session: Session | None, front: Front | None, hidden: str) -> PokeOutcome | None:
+    def obstacle(
+        self, session: Session | None, front: Front | None, hidden: str, now: datetime
+    ) -> PokeOutcome | None:
         """Return why nothing is typed into the session as it is now, whatever its screen shows."""
         if session is None:
             return failed("the session is gone")
@@ -91,7 +93,7 @@ class Poke:
             return held("its program has ended")
         if session.attached:
             return held("a person is attached")
-        if time.time() > self.until:
+        if now.timestamp() > self.until:
             return held("its moment has passed")
         if reason := front_obstacle(self.profile, front, hidden):
             return held(reason)

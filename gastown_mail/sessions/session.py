@@ -7,11 +7,11 @@ have the token are signalled.
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import ProcessesSurvived, SessionNotManaged, StartFailed, StateUnknown
 from gastown_mail.contracts.shared_daemons import SHARED_DAEMONS
+from gastown_mail.plumbing.clock import Clock
 from gastown_mail.programs.screen import Screen
 from gastown_mail.sessions import commands, process_table, processes
 from gastown_mail.sessions.commands import SessionSpec
@@ -22,6 +22,8 @@ from gastown_mail.sessions.poke import Poke, PokeOutcome
 from gastown_mail.sessions.shared_daemons import SharedDaemons
 from gastown_mail.sessions.tmux import NoServer, TargetNotFound, Tmux, TmuxResult, variable_names
 from gastown_mail.sessions.typing import type_pokes
+
+_LOCAL = Clock()
 
 _STARTUP_CHECK = 0.25
 """Seconds for which a new session's program must stay alive; its end is noticed at once."""
@@ -43,16 +45,16 @@ class Sessions:
 
     def __init__(
         self, tmux: Tmux, *, town: str = "", spare: Sequence[str] = SHARED_DAEMONS,
-        sleep: Callable[[float], None] = time.sleep,
+        clock: Clock = _LOCAL, sleep: Callable[[float], None] = time.sleep,
     ) -> None:  # fmt: skip
-        self.tmux, self.town, self._spare = tmux, town, spare
+        self.tmux, self.town, self._spare, self.clock = tmux, town, spare, clock
         self._sleep = sleep
         self._names: list[str] | None = None
         self._names_at = 0.0
 
     def snapshot(self) -> Snapshot:
         """Return all sessions by key, managed or not, from one call; empty when there is no server."""
-        return _mark_zombies(group_sessions(self.tmux.panes()))
+        return self._look()
 
     def find(self, agent: Agent) -> Session | None:
         """Return the agent's session, as `Snapshot.of` does; None when this server certainly has none."""
@@ -72,9 +74,15 @@ class Sessions:
         StartFailed if the generation was started before, if a session of that name exists (it is not
         touched), if the work dir is missing, or if the command ends at once (nothing is left of it).
         """
-        started = datetime.now(UTC)
         spec = SessionSpec(
-            agent, incarnation, generation, started, self.town, command, environ, base=self.tmux.environ
+            agent,
+            incarnation,
+            generation,
+            self.clock.now(),
+            self.town,
+            command,
+            environ,
+            base=self.tmux.environ,
         )
         session = self._create(spec)
         if session is not None and not session.dead:
@@ -133,7 +141,7 @@ class Sessions:
 
     def poke(self, pokes: Sequence[Poke]) -> dict[str, PokeOutcome]:
         """Type texts into sessions; return the outcomes by the sessions' keys."""
-        return type_pokes(self.tmux, self.snapshot, pokes, sleep=self._sleep)
+        return type_pokes(self.tmux, self.snapshot, pokes, clock=self.clock, sleep=self._sleep)
 
     def screens(self, sessions: Iterable[Session]) -> dict[str, Screen]:
         """Return what these sessions show, by their keys; without those that are gone.
@@ -161,7 +169,7 @@ class Sessions:
             ) from None
         if "started" not in answer.lines:
             raise self._not_started(spec, answer)
-        return _only_session(answer.lines)
+        return self._only_session(answer.lines)
 
     def _run_script(self, script: Sequence[str], spec: SessionSpec) -> TmuxResult:
         """Run a script in the spec's work dir, on a server that is started first if it has just ended."""
@@ -171,13 +179,21 @@ class Sessions:
             self.tmux.run(*commands.start_server())
             return self.tmux.script(script, cwd=spec.agent.work_dir)
 
-    def _look(self, condition: str) -> Snapshot:
-        """Return the sessions of the panes for which this holds."""
+    def _look(self, condition: str = "1") -> Snapshot:
+        """Return the sessions of the panes for which this holds; of all without a condition."""
         try:
             text = self.tmux.run(*commands.list_all(PANE_FORMAT, condition))
         except (NoServer, TargetNotFound):
             return Snapshot()
-        return _mark_zombies(group_sessions(parse_panes(text)))
+        return self._read(text)
+
+    def _read(self, text: str) -> Snapshot:
+        return _mark_zombies(group_sessions(parse_panes(text, self.clock)))
+
+    def _only_session(self, lines: Iterable[str]) -> Session | None:
+        """Return the session in these lines, which may hold markers too. Raises StateUnknown for others."""
+        sessions = self._read("\n".join(row for row in lines if row not in commands.MARKERS))
+        return next(iter(sessions.values()), None)
 
     def _end_processes(
         self, incarnation: str, live: Session | None, grace: float, command: str
@@ -223,7 +239,7 @@ class Sessions:
         markers = [number for number, row in enumerate(answer.lines) if row in commands.MARKERS]
         self._names = variable_names(answer.lines[: markers[-1]]) if markers else None
         self._names_at = began
-        if markers and (left := _only_session(answer.lines[markers[-1] + 1 :])) is not None:
+        if markers and (left := self._only_session(answer.lines[markers[-1] + 1 :])) is not None:
             # a person's session shares its windows
             self._kill_pane(left)
 
@@ -291,12 +307,6 @@ class Sessions:
 def _still_running(spared: str) -> str:
     """Return what to say about the shared daemons that a failed start has left."""
     return f"; it started shared daemons, which still run: {spared}" if spared else ""
-
-
-def _only_session(lines: Iterable[str]) -> Session | None:
-    """Return the session in these lines, which may hold markers too. Raises StateUnknown for other lines."""
-    panes = parse_panes("\n".join(row for row in lines if row not in commands.MARKERS))
-    return next(iter(_mark_zombies(group_sessions(panes)).values()), None)
 
 
 def _mark_zombies(sessions: Snapshot) -> Snapshot:

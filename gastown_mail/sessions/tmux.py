@@ -16,7 +16,6 @@ from pathlib import Path
 from gastown_mail.contracts.errors import StateUnknown, TmuxMissing
 from gastown_mail.plumbing.environment import clean_environment
 from gastown_mail.sessions import commands
-from gastown_mail.sessions.panes import PANE_FORMAT, Pane, parse_panes
 
 CALL_DEADLINE = 5.0
 _REAP_DEADLINE = 1.0
@@ -120,13 +119,6 @@ class Tmux:
         return TmuxResult(
             client.returncode, output.decode(errors="replace"), errors.decode(errors="replace").strip()
         )
-
-    def panes(self) -> list[Pane]:
-        """Return all panes of the server, from one call; none when there is no server."""
-        try:
-            return parse_panes(self.run(*commands.list_all(PANE_FORMAT)))
-        except (NoServer, TargetNotFound):
-            return []
 
     def server_pid(self) -> int:
         """Return the server's pid; 0 when there is no server."""

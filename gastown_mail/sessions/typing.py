@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 
 from gastown_mail.contracts.errors import StateUnknown
+from gastown_mail.plumbing.clock import Clock
 from gastown_mail.programs.reader import Reading, holds_text, read_screen
 from gastown_mail.programs.screen import Screen
 from gastown_mail.sessions import commands
@@ -108,13 +109,14 @@ def type_pokes(
     snapshot: Callable[[], Mapping[str, Session]],
     pokes: Iterable[Poke],
     *,
+    clock: Clock,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, PokeOutcome]:
     """Type each text and Enter; return the outcomes by the sessions' keys.
 
     Raises StateUnknown or TmuxMissing when nothing was typed at all.
     """
-    return _Typist(tmux, snapshot, sleep).run(pokes)
+    return _Typist(tmux, snapshot, clock, sleep).run(pokes)
 
 
 @dataclass
@@ -123,6 +125,7 @@ class _Typist:
 
     tmux: Tmux
     snapshot: Callable[[], Mapping[str, Session]]
+    clock: Clock
     sleep: Callable[[float], None]
     outcomes: dict[str, PokeOutcome] = field(default_factory=dict)
     seen: dict[str, Screen] = field(default_factory=dict)
@@ -168,6 +171,7 @@ class _Typist:
                 session,
                 front.front_of(session.pid) if session and not session.dead else None,
                 front.hidden_reader(session.pid) if session and strict else "",
+                self.clock.now_or_local(),
             )
             if session is None or screen is None:
                 self.outcomes[poke.session.key] = obstacle or failed("the session is gone")
@@ -229,7 +233,8 @@ class _Typist:
             return obstacle
         before = self.seen.get(target.key)
         self.seen[target.key] = target.screen
-        is_quiet = time.time() - target.session.activity.timestamp() > _QUIET or before == target.screen
+        idle = (self.clock.now_or_local() - target.session.activity).total_seconds()
+        is_quiet = idle > _QUIET or before == target.screen
         return is_quiet or not target.poke.profile.quiet
 
     def _may_enter(self, target: _Target) -> bool | PokeOutcome:

@@ -20,6 +20,7 @@ from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import load_state
 from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import periodic_jobs
+from gastown_mail.plumbing.clock import redis_time
 from gastown_mail.plumbing.connections import durability_warnings, redis_errors, to_str
 from gastown_mail.sessions.tmux import NoServer
 from gastown_mail.status.agent_checks import check_agents, check_programs
@@ -162,8 +163,7 @@ def _check_clock(collector: StatusCollector, report: Report) -> _Results:
     if "redis" in report.unknown:
         yield unchecked("Redis does not answer")
         return
-    seconds, micros = collector.town.redis.time()
-    skew = seconds + micros / 1e6 - time.time()
+    skew = redis_time(collector.town.redis) - time.time()
     if abs(skew) > _MAX_CLOCK_SKEW:
         yield finding(
             f"Redis's clock differs from this one by {skew:.1f} s; use the same time server for both"

@@ -80,7 +80,7 @@ class StatusCollector:
     """Asks the parts of one town. `unknown`: which did not answer, and why; `failure`: the first error."""
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self.now = settings, datetime.now(UTC)
+        self.settings = settings
         self.holder = TownLock.holder(settings.lock_file)
         # Pids mean nothing here if the daemon runs in another container.
         self.same_machine = self.holder is not None and self.holder.pid is not None
@@ -89,6 +89,7 @@ class StatusCollector:
         url = redis_url(settings)
         redis = connect(url, deadline=_ANSWER_DEADLINE)
         self.town = Town(settings, url, redis, tmux_deadline=_ANSWER_DEADLINE)
+        self.now = self.town.clock.now_or_local()
 
     def report(self) -> Report:
         """All parts, with the verdict."""
@@ -133,7 +134,7 @@ class StatusCollector:
             zip(agents, records or repeat(AgentRecord()), strict=False),
             town.profile_of,
             town.places(),
-            datetime.now(UTC),
+            self.now,
             limit_wait=self.settings.daemon.poke_backoff_max,
         )
 

@@ -20,6 +20,7 @@ from gastown_mail.contracts.identity import load_identity
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.state import State, load_state, save_state
 from gastown_mail.contracts.validation import RedisHash
+from gastown_mail.plumbing.clock import redis_time
 from gastown_mail.plumbing.connections import read_hash, read_hashes, to_fields, to_str, to_strs
 from gastown_mail.plumbing.locks import file_lock
 
@@ -70,7 +71,7 @@ class Hosts:
 
     def report(self, host: str, entry: HostEntry) -> None:
         """Say that this host is alive; `clock_ahead` is filled in."""
-        now = self._now()
+        now = redis_time(self.redis)
         entry = entry.model_copy(update={"clock_ahead": round(time.time() - now, 3)})
         with self.redis.pipeline() as pipe:
             pipe.hset(self.keys.host(host), mapping=to_fields(entry.to_mapping()))
@@ -81,7 +82,7 @@ class Hosts:
 
     def report_end(self, host: str) -> None:
         """Say that this host's daemon has stopped."""
-        self.redis.zadd(self.keys.hosts, {host: self._now() - LIVE_SECONDS}, xx=True)
+        self.redis.zadd(self.keys.hosts, {host: redis_time(self.redis) - LIVE_SECONDS}, xx=True)
 
     def last_seen(self, host: str) -> datetime | None:
         """When the host reported last; None if it never did."""
@@ -90,8 +91,9 @@ class Hosts:
 
     def live(self) -> list[str]:
         """The hosts that are alive."""
-        oldest = self._now() - LIVE_SECONDS
-        return to_strs(self.redis.zrange(self.keys.hosts, f"({oldest}", "+inf", byscore=True))
+        now = redis_time(self.redis)
+        oldest, newest = f"({now - LIVE_SECONDS}", now + LIVE_SECONDS
+        return to_strs(self.redis.zrange(self.keys.hosts, oldest, newest, byscore=True))
 
     def live_entries(self) -> dict[str, HostEntry]:
         """What the hosts that are alive say of themselves."""
@@ -99,9 +101,19 @@ class Hosts:
         entries = read_hashes(self.redis, map(self.keys.host, names))
         return {name: HostEntry.from_mapping(fields) for name, fields in zip(names, entries, strict=True)}
 
+    def clocks(self) -> dict[str, float]:
+        """By how many seconds the clock of each living host is ahead of that of Redis."""
+        names = self.live()
+        with self.redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.hget(self.keys.host(name), "clock_ahead")
+            found = to_strs(pipe.execute())
+        entries = [HostEntry.from_mapping({"clock_ahead": text or "0"}) for text in found]
+        return {name: entry.clock_ahead for name, entry in zip(names, entries, strict=True)}
+
     def oldest_report(self) -> float:
         """When the living host that was silent for longest has reported (epoch seconds of Redis)."""
-        oldest = self._now() - LIVE_SECONDS
+        oldest = redis_time(self.redis) - LIVE_SECONDS
         found: list[Any] = self.redis.zrange(
             self.keys.hosts, f"({oldest}", "+inf", byscore=True, offset=0, num=1, withscores=True
         )
@@ -140,10 +152,6 @@ class Hosts:
                 "town_name, or another host if both are to serve one town"
             )
         return None
-
-    def _now(self) -> float:
-        seconds, micros = self.redis.time()
-        return float(seconds) + float(micros) / 1e6
 
 
 def _is_folder_of(entry: HostEntry) -> bool:

@@ -2,11 +2,9 @@
 
 import enum
 import json
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +17,7 @@ from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.validation import Flag, RedisHash, Timestamp, one_line_error, stored_as
 from gastown_mail.mail.events import EventName, record_event
+from gastown_mail.plumbing.clock import Clock, redis_time
 from gastown_mail.plumbing.connections import read_hash, read_hashes, to_fields, to_strs
 from gastown_mail.plumbing.locks import file_lock
 from gastown_mail.town.backoff import NO_HISTORY, StartHistory
@@ -187,7 +186,7 @@ class AgentStore:
         taken = place and left and machine not in (left.machine, place.machine)
         if left is not None and (taken or token != left.incarnation):
             raise Postponed(f"{address} was started or moved just now; this start looks again")
-        generation = max(int(before or 0) + 1, time.time_ns() // 10**6)
+        generation = max(int(before or 0) + 1, int(redis_time(pipe) * 1000))
         pipe.multi()
         pipe.hset(key, "generation", generation)
         if place is not None:
@@ -207,6 +206,7 @@ class DesiredStates:
     agents: AgentStore
     town: HostStateStore
     daemon_dir: Path
+    clock: Clock
 
     def set(self, address: str, desired: Desired) -> None:
         """Set the agent's desired state, which also ends a pause."""
@@ -257,7 +257,7 @@ class DesiredStates:
 
     def _write(self, address: str, changes: AgentRecord) -> None:
         with self.agents.redis.pipeline() as pipe:
-            changes = changes.model_copy(update={"changed_at": datetime.now(UTC)})
+            changes = changes.model_copy(update={"changed_at": self.clock.now()})
             self.agents.write(address, changes, pipe=pipe)
             record_event(
                 pipe,

@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from gastown_mail.contracts.settings import TOWN_FILE, Settings
 from gastown_mail.contracts.shared_daemons import spared_programs
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.mail.requests import RequestStore
+from gastown_mail.plumbing.clock import RedisClock
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.plumbing.machine import boot_id
@@ -48,16 +50,19 @@ class Town:
         daemon = settings.daemon
         # a request is known by its id for as long as it may still be carried out
         kept = max(daemon.requests_kept, daemon.max_request_age)
+        self.clock = RedisClock(redis)
         self.keys = Keys(settings.town_name, daemon.events_kept, kept)
         self.requests = RequestStore(redis, self.keys)
         self.queues = JobQueues(redis, self.keys)
         self.agents = AgentStore(redis, self.keys)
         self.state = HostStateStore(redis, self.keys, settings.town_root, self.host)
-        self.desired = DesiredStates(self.agents, self.state, settings.daemon_dir)
+        self.desired = DesiredStates(self.agents, self.state, settings.daemon_dir, self.clock)
         self.hosts = Hosts(redis, self.keys)
         self.identity = load_identity(settings.daemon_dir)
         tmux = Tmux(socket_of(settings, self.identity), deadline=tmux_deadline, environ=os.environ)
-        self.sessions = Sessions(tmux, town=self.identity.town, spare=spared_programs(daemon.spare))
+        self.sessions = Sessions(
+            tmux, town=self.identity.town, spare=spared_programs(daemon.spare), clock=self.clock
+        )
         self._roster = RosterCache(settings, fallback_roster)
         self._handoff_dir = settings.handoff_dir
 
@@ -71,6 +76,10 @@ class Town:
         `fallback_roster` is used while the one on disk cannot be read; `tmux_deadline` is in seconds.
         """
         return cls(settings, redis_url, connect(redis_url, blocking=blocking), fallback_roster, tmux_deadline)
+
+    def now(self) -> datetime:
+        """The time of Redis, by which all processes of the town compare. Raises RedisError."""
+        return self.clock.now()
 
     def roster(self) -> Roster:
         """The agents of the town, at most a second old. Raises SettingsError if it was never readable."""

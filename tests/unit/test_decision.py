@@ -126,6 +126,33 @@ def test_a_coarse_timestamp_means_any_instant_inside_its_last_digit(
     assert verdict == Execute(session) if meant else status(verdict) == "superseded"
 
 
+@pytest.mark.parametrize(
+    ("ahead", "received", "started", "meant"),
+    [
+        # written by a clock 10 min behind: in truth 10 min later than it says
+        (-600.0, 610, 590.0, True),
+        (-600.0, 610, 605.0, False),
+        # by a clock 10 min ahead
+        (600.0, 1, -700.0, True),
+        (600.0, 1, -590.0, False),
+        # ahead by what nobody has noted: it was received before the session started
+        (0.0, -5, -3.0, False),
+        (0.0, -5, -7.0, True),
+    ],
+)
+def test_a_timestamp_is_read_by_the_clock_of_redis(
+    ahead: float, received: float, started: float, meant: bool
+) -> None:
+    at = ASKED_AT + timedelta(seconds=received)
+    found = case(
+        asked(), living("next", started=started), work=Progress(sender_ahead=ahead), now=at + HOUR / 2
+    )
+
+    verdict = decide(replace(found, received=at))
+
+    assert isinstance(verdict, Execute) if meant else status(verdict) == "superseded"
+
+
 def test_a_request_from_a_fast_clock_is_carried_out() -> None:
     session = living()
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gastown_mail.contracts.errors import StateUnknown
+from gastown_mail.plumbing.clock import Clock
 from gastown_mail.sessions.panes import PANE_FORMAT, Session, group_sessions, parse_panes
 
 FIELDS = {
@@ -46,7 +47,7 @@ def row(**changes: str) -> str:
 
 
 def session(*rows: str) -> Session:
-    (found,) = group_sessions(parse_panes("\n".join(rows) + "\n")).values()
+    (found,) = group_sessions(parse_panes("\n".join(rows) + "\n", Clock())).values()
     return found
 
 
@@ -129,13 +130,13 @@ def test_sessions_are_distinguished_by_their_id() -> None:
         session_id="$2", home="$2", pane_id="%2", agent_pane="%2", incarnation="other",
         session_name="gt-mayor-2",
     )  # fmt: skip
-    found = group_sessions(parse_panes(f"{row()}\n{other}\n"))
+    found = group_sessions(parse_panes(f"{row()}\n{other}\n", Clock()))
 
     assert {name: one.id for name, one in found.items()} == {"gt-mayor": "$1", "gt-mayor-2": "$2"}
 
 
 def test_an_empty_listing_has_no_session() -> None:
-    assert group_sessions(parse_panes("")) == {}
+    assert group_sessions(parse_panes("", Clock())) == {}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_an_empty_listing_has_no_session() -> None:
 )
 def test_an_unreadable_line_is_an_unknown_state(text: str) -> None:
     with pytest.raises(StateUnknown, match="unknown way"):
-        parse_panes(text)
+        parse_panes(text, Clock())
 
 
 printable = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="|"))
@@ -151,7 +152,7 @@ printable = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_chara
 
 @given(command=printable, agent=printable, name=st.text(st.characters(exclude_categories=["Cc", "Cs"])))
 def test_texts_arrive_unchanged(command: str, agent: str, name: str) -> None:
-    (pane,) = parse_panes(row(command=command, agent=agent, session_name=name) + "\n")
+    (pane,) = parse_panes(row(command=command, agent=agent, session_name=name) + "\n", Clock())
 
     found = pane.session
     assert (found.foreground, found.agent, found.name) == (command, agent, name)
