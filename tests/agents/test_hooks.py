@@ -24,7 +24,7 @@ from tests.agents.namespace import only_loopback
 from tests.agents.programs import CLAUDE, CODEX, Place, Program
 from tests.agents.programs_b import GEMINI
 from tests.support.parts import accept_inbox
-from tests.support.processes import clean_environ, family, kill
+from tests.support.processes import clean_environ, clear_away, family
 from tests.support.wait import DEADLINE, eventually
 
 pytestmark = [
@@ -125,7 +125,7 @@ class House:
         for process in psutil.process_iter(["cmdline"]):
             if any(str(self.place.home) in word for word in process.info["cmdline"] or ()):
                 for each in family(process):
-                    kill(each)
+                    clear_away(each)
 
 
 @pytest.fixture

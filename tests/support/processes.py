@@ -83,6 +83,12 @@ def kill(process: psutil.Process) -> None:
     eventually(lambda: not lives(process))
 
 
+def clear_away(process: psutil.Process) -> None:
+    """The same for what a scan found, which may have ended meanwhile."""
+    with suppress(psutil.NoSuchProcess):
+        kill(process)
+
+
 @contextmanager
 def stopped(*pids: int) -> Iterator[None]:
     """Stop these processes with SIGSTOP inside the block."""

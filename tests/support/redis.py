@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 
 from gastown_mail.plumbing.embedded import ensure_server, server_pid
-from tests.support.processes import kill, stopped
+from tests.support.processes import clear_away, kill, stopped
 
 
 @dataclass
@@ -44,4 +44,4 @@ def own_server(folder: Path) -> Iterator[OwnServer]:
         for process in psutil.process_iter(["cwd"]):
             # Valkey changes into its data folder.
             if process.info["cwd"] == str(folder):
-                kill(process)
+                clear_away(process)
