@@ -24,6 +24,7 @@ from gastown_mail.plumbing.embedded import (
     stop_server,
 )
 from gastown_mail.plumbing.locks import TownLock
+from tests.support.processes import clear_away
 from tests.support.wait import eventually
 
 STARTER = """
@@ -64,7 +65,7 @@ def ended(folder: Path) -> Iterator[Path]:
         yield folder
     finally:
         for process in servers_of(folder):
-            kill(process)
+            clear_away(process)
 
 
 @pytest.fixture
