@@ -71,7 +71,7 @@ class Leadership:
             self._reported_at = time.monotonic()
             try:
                 self._town.report_host()
-            except RedisError as error:
+            except (RedisError, GastownError) as error:
                 log_event(log, "host_not_reported", level=logging.WARNING, detail=str(error))
 
     def close_in_child(self) -> None:

@@ -85,7 +85,8 @@ class TownScheduler(Scheduler):  # type: ignore[misc]
     def enqueue_job(self, job: Job) -> None:
         """Enqueue a job that is due, and schedule it again."""
         super().enqueue_job(job)
-        self.connection.zadd(self.scheduled_jobs_key, {job.id: self.now() + job.meta["interval"]}, xx=True)
+        if interval := job.meta.get("interval"):
+            self.connection.zadd(self.scheduled_jobs_key, {job.id: self.now() + interval}, xx=True)
 
     def correct(self, job: PeriodicJob) -> None:
         """Make a job due that is scheduled later than an interval from now: a clock was ahead then."""

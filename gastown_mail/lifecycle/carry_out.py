@@ -111,7 +111,7 @@ def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Request
             received=parse_time(public["received_at"]),
         )
         for request_id, made, public in zip(ids, progress, records, strict=True)
-        if made is not None
+        if made is not None and "received_at" in public
     ]  # fmt: skip
     return {context.id: replace(context, pending=contexts) for context in contexts}
 

@@ -135,7 +135,7 @@ def test_a_coarse_timestamp_means_any_instant_inside_its_last_digit(
         # by a clock 10 min ahead
         (600.0, 1, -700.0, True),
         (600.0, 1, -590.0, False),
-        # ahead by what nobody has noted: it was received before the session started
+        # ahead by an unknown time: it was received before the session started
         (0.0, -5, -3.0, False),
         (0.0, -5, -7.0, True),
     ],
