@@ -52,6 +52,7 @@ agent generation: \d{13}
 agent last_activity: TIME
 agent last_poke: TIME
 agent state: ?ready | ?busy | ?asks | ?limited | ?starting | ?draft | ?ended | none | ?unknown
+    | ?elsewhere
 agent state_since: TIME
 agent state_line: () | ?.+
 agent limited_until: ?() | ?TIME
@@ -71,6 +72,7 @@ agent decision: delivered | left alone: its session is not there, and keep_runni
     | ?left alone: (paused|stopped|its session is not managed; adopt it) | ?not poked: active at TIME
     | ?not poked: (busy|starting|asks: .+|draft: .+|ended: .+|unknown: .+|limited until TIME: .+)
     | ?not started: in back-off until TIME after NUMBER starts | ?(held|failed): .+
+    | ?released: it moves to host h2
 request from: ADDRESS | operator | nobody | ()
 request to: ADDRESS | nobody | ()
 request agent: ADDRESS | ()
