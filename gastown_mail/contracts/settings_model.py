@@ -99,7 +99,7 @@ class DaemonSettings(BaseModel):
     min_replicas: Annotated[int, BeforeValidator(_not_boolean)] = Field(
         default=0, ge=0, le=10, description="a whole number from 0 to 10"
     )
-    """How many replicas must have a request before it counts as accepted, and an intent before it is acted on."""
+    """How many replicas must have a request before it is accepted, and an intent before it is acted on."""
     tmux_socket: Annotated[str, StringConstraints(pattern=_SOCKET)] | None = Field(
         default=None, description="a name from A-Z a-z 0-9 . _ - or an absolute path"
     )

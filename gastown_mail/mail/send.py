@@ -145,8 +145,8 @@ def push(url: str, inbox: str, element: bytes, min_replicas: int = 0) -> None:
                 if _push_once(_client(url), inbox, element, min_replicas) >= min_replicas:
                     return
             raise RequestNotAccepted(
-                f"the request is not safe yet: fewer than {min_replicas} replicas of Redis have it; it may be "
-                "carried out all the same, and sending it again with its id is safe"
+                f"the request is not safe yet: fewer than {min_replicas} replicas of Redis have it; it may "
+                "be carried out all the same, and sending it again with its id is safe"
             )
         except (SettingsError, RequestNotAccepted):
             raise
@@ -163,7 +163,7 @@ def _push_once(redis: Redis, inbox: str, element: bytes, min_replicas: int) -> i
         return 0
     with redis.pipeline(transaction=False) as pipe:
         pipe.rpush(inbox, element)
-        pipe.execute_command("WAIT", min_replicas, REPLICA_DEADLINE_MS)
+        pipe.wait(min_replicas, REPLICA_DEADLINE_MS)
         return int(pipe.execute()[1])
 
 

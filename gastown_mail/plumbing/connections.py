@@ -211,5 +211,5 @@ def confirm_replicas(connection: Redis, key: str, least: int) -> int:
     """
     with connection.pipeline(transaction=False) as pipe:
         pipe.incr(key)
-        pipe.execute_command("WAIT", least, REPLICA_DEADLINE_MS)
+        pipe.wait(least, REPLICA_DEADLINE_MS)
         return int(pipe.execute()[1])

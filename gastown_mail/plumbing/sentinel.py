@@ -15,15 +15,14 @@ def primary_of(url: str, **options: Any) -> Redis:
     The Sentinels get `sentinel_username` and `sentinel_password` of the URL, and its TLS settings.
     """
     parts = SentinelUrl.parse(url)
-    given: dict[str, Any] = dict(parse_url(parts.node_url))
+    given: dict[str, Any] = dict(parse_url(parts.node_url))  # type: ignore[no-untyped-call]
     for name in ("host", "port", "connection_class"):
         given.pop(name, None)
-    tls = (
-        {"ssl": True, **{name: given[name] for name in given if name.startswith("ssl_")}} if parts.tls else {}
-    )
+    tls = {name: value for name, value in given.items() if name.startswith("ssl_")}
+    tls |= {"ssl": True} if parts.tls else {}
     options = {**given, **options, **tls}
     timeouts = {name: value for name, value in options.items() if name.startswith("socket_")}
     sentinels = {**timeouts, **tls, **parts.sentinel_credentials}
-    return Sentinel(parts.hosts, sentinel_kwargs=sentinels, **options).master_for(
-        parts.service, redis_class=Redis
-    )
+    sentinel = Sentinel(parts.hosts, sentinel_kwargs=sentinels, **options)  # type: ignore[no-untyped-call]
+    client: Redis = sentinel.master_for(parts.service)  # type: ignore[no-untyped-call]
+    return client
