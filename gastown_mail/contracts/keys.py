@@ -11,6 +11,7 @@
 | gastown:{town}:hosts              | zset   |        | hosts by the time of their last report              |
 | gastown:{town}:host:<host>        | hash   |        | the machine and the folder of a host                |
 | gastown:{town}:identity           | string |        | the id of the town that has this name               |
+| gastown:{town}:revision           | string |        | counter: how far the town's records have come       |
 | gastown:{town}:dead               | zset   | yes    | ids of dead letters by time                         |
 | gastown:{town}:events             | stream | yes    | one entry for each fact, capped                     |
 | gastown:{town}:open               | zset   |        | ids of requests not yet settled, by time of receipt |
@@ -68,6 +69,10 @@ class Keys:
     @property
     def identity(self) -> str:
         return self._key("identity")
+
+    @property
+    def revision(self) -> str:
+        return self._key("revision")
 
     @property
     def dead(self) -> str:

@@ -89,13 +89,17 @@ class DaemonSettings(BaseModel):
     pid_file: Path | None = Field(default=None, description="a path")
     """The daemon's pid file, relative to the town's root; by default `daemon/daemon.pid`."""
     redis_url: _RedisUrl | None = Field(
-        default=None, description="a URL that begins with redis://, rediss:// or unix://"
+        default=None, description="a URL that begins with redis://, rediss://, unix:// or sentinel://"
     )
     """A Redis of your own; by default an embedded server for this town alone."""
     agent_redis_url: _RedisUrl | None = Field(
-        default=None, description="a URL that begins with redis://, rediss:// or unix://"
+        default=None, description="a URL that begins with redis://, rediss://, unix:// or sentinel://"
     )
     """The URL that agents get instead of `redis_url`, with a Redis user that has fewer rights."""
+    min_replicas: Annotated[int, BeforeValidator(_not_boolean)] = Field(
+        default=0, ge=0, le=10, description="a whole number from 0 to 10"
+    )
+    """How many replicas must have a request before it is accepted, and an intent before it is acted on."""
     tmux_socket: Annotated[str, StringConstraints(pattern=_SOCKET)] | None = Field(
         default=None, description="a name from A-Z a-z 0-9 . _ - or an absolute path"
     )

@@ -18,7 +18,7 @@ from gastown_mail.daemon.leadership import Leadership
 from gastown_mail.daemon.schedule import PeriodicJob, run_now, run_scheduler_loop
 from gastown_mail.daemon.supervisor import ProcessSpec, Supervisor
 from gastown_mail.lifecycle.clerk import POLL_TIMEOUT, Clerk
-from gastown_mail.plumbing.connections import connect, durability_warnings, redis_errors
+from gastown_mail.plumbing.connections import connect, durability_warnings, redis_errors, refuse_cluster
 from gastown_mail.plumbing.embedded import ensure_server, is_server_running, server_url, stop_server
 from gastown_mail.plumbing.locks import TownLock
 from gastown_mail.plumbing.log import log_event
@@ -46,6 +46,7 @@ def open_redis(settings: Settings, warn: Callable[[str], None] = lambda _: None)
     url = settings.daemon.redis_url or ensure_server(settings.redis_dir)
     with redis_errors(url), connect(url) as redis:
         redis.ping()
+        refuse_cluster(redis, url)
         for warning in durability_warnings(redis):
             log_event(log, "redis_warning", level=logging.WARNING, detail=warning)
             warn(warning)

@@ -212,6 +212,7 @@ class _Attempt:
             )  # fmt: skip
 
         self.lease.transaction(write, request)
+        town.confirm()
         failpoint("intent-written")
         log_event(log, "carrying", request_id=context.id, agent=address, action=action)
         if context.record.desired is not desired and Desired.STOPPED in (context.record.desired, desired):

@@ -170,6 +170,8 @@ def session_environment(
         "GT_ROLE": agent.role,
         "PATH": search_path(agent, environ),
     }
+    least = town.settings.daemon.min_replicas
+    given |= {"GASTOWN_MIN_REPLICAS": str(least)} if least else {}
     given |= {"GASTOWN_MAIL": command} if command else {}
     given |= {"GASTOWN_HANDOFF": str(handoff)} if handoff else {}
     return {**passed_environment(environ, agent.env_pass, town.redis_url), **agent.env, **given}
@@ -234,6 +236,7 @@ class SessionStart:
             ),
             town.keys.agent(agent.address),
         )  # fmt: skip
+        town.confirm()
         failpoint("successor-announced")
         # after the generation: a process that takes over from here has a newer one, and tmux refuses this one
         self.lease.ensure_held()

@@ -25,7 +25,7 @@ from gastown_mail.contracts.lifecycle import (
     new_request_id,
     parse_action,
 )
-from gastown_mail.plumbing.connections import connect, read_hash, redis_errors
+from gastown_mail.plumbing.connections import REPLICA_DEADLINE_MS, connect, read_hash, redis_errors
 
 SEND_DEADLINE = 6.0
 """Seconds in which a request must be accepted, all attempts together."""
@@ -106,7 +106,7 @@ def send_at(
     element = build_element(
         chosen_id, action, asker, to=to, token=token, reason=reason, handoff=handoff, now=now
     )
-    push(url, Keys(name).inbox, element)
+    push(url, Keys(name).inbox, element, int(environ.get("GASTOWN_MIN_REPLICAS") or 0))
     return Receipt(chosen_id, url, name)
 
 
@@ -133,20 +133,38 @@ def build_element(
     return element
 
 
-def push(url: str, inbox: str, element: bytes) -> None:
-    """RPUSH, repeated if the answer is lost: the id keeps a second copy from being a second request."""
+def push(url: str, inbox: str, element: bytes, min_replicas: int = 0) -> None:
+    """RPUSH, repeated if the answer is lost: the id keeps a second copy from being a second request.
+
+    With `min_replicas`, so many replicas must have it.
+    """
     until = time.monotonic() + SEND_DEADLINE
     while True:
         try:
             with redis_errors(url):
-                _client(url).rpush(inbox, element)
-                return
-        except SettingsError:
+                if _push_once(_client(url), inbox, element, min_replicas) >= min_replicas:
+                    return
+            raise RequestNotAccepted(
+                f"the request is not safe yet: fewer than {min_replicas} replicas of Redis have it; it may "
+                "be carried out all the same, and sending it again with its id is safe"
+            )
+        except (SettingsError, RequestNotAccepted):
             raise
         except GastownError as error:
             if not _is_transient(error) or time.monotonic() + _RETRY_PAUSE > until:
                 raise RequestNotAccepted(f"the request was not accepted: {error}") from error
             time.sleep(_RETRY_PAUSE)
+
+
+def _push_once(redis: Redis, inbox: str, element: bytes, min_replicas: int) -> int:
+    """Push an element; return how many replicas have it, 0 if none is asked for."""
+    if not min_replicas:
+        redis.rpush(inbox, element)
+        return 0
+    with redis.pipeline(transaction=False) as pipe:
+        pipe.rpush(inbox, element)
+        pipe.wait(min_replicas, REPLICA_DEADLINE_MS)
+        return int(pipe.execute()[1])
 
 
 def _is_transient(error: GastownError) -> bool:

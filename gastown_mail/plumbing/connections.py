@@ -14,11 +14,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
-from gastown_mail.contracts.redis_url import REDIS_URL_FORMS, redact, redis_url_error
+from gastown_mail.contracts.redis_url import REDIS_URL_FORMS, is_encrypted, redact, redis_url_error
 
 _COMMAND_DEADLINE = 2.0
 _CONNECT_DEADLINE = 2.0
 _BLOCKING_MARGIN = 1.0
+
+REPLICA_DEADLINE_MS = 1000
+"""How long replicas may take to confirm what was written; shorter than a command may take."""
 
 
 def connect(url: str, *, deadline: float = _COMMAND_DEADLINE, blocking: float = 0.0) -> Redis:
@@ -32,17 +35,23 @@ def connect(url: str, *, deadline: float = _COMMAND_DEADLINE, blocking: float = 
     """
     if error := redis_url_error(url):
         raise SettingsError(f"redis_url {redact(url)!r}: {error}; expected {REDIS_URL_FORMS}")
-    return Redis.from_url(
-        url,
-        socket_timeout=deadline + blocking + _BLOCKING_MARGIN if blocking else deadline,
-        socket_connect_timeout=min(deadline, _CONNECT_DEADLINE),
-        retry=Retry(NoBackoff(), 0),
-        retry_on_timeout=False,
-        health_check_interval=0,
-        # RESP2 and no driver name: a new connection then needs no round trip for its handshake
-        protocol=2,
-        driver_info=None,
-    )
+    options: dict[str, Any] = {
+        "socket_timeout": deadline + blocking + _BLOCKING_MARGIN if blocking else deadline,
+        "socket_connect_timeout": min(deadline, _CONNECT_DEADLINE),
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_timeout": False,
+        "health_check_interval": 0,
+        "protocol": 2,
+    }
+    if not is_encrypted(url):
+        # RESP2 and no driver name: a new connection then needs no round trip for its handshake. With TLS it
+        # needs one, or redis-py takes the unread tickets of TLS 1.3 for an answer that nobody asked for.
+        options["driver_info"] = None
+    if url.startswith("sentinel://"):
+        from gastown_mail.plumbing.sentinel import primary_of
+
+        return primary_of(url, **options)
+    return Redis.from_url(url, **options)
 
 
 @contextmanager
@@ -90,6 +99,19 @@ def durability_warnings(connection: Redis) -> list[str]:
     if limit not in ("", "0", "unknown"):
         warnings.append(f"Memory is limited to {limit} bytes: when it is full, requests are refused.")
     return warnings
+
+
+def refuse_cluster(connection: Redis, url: str) -> None:
+    """Raise SettingsError for a Redis Cluster: rq's keys lie in many of its slots, and jobs would be lost."""
+    try:
+        info: Any = connection.info("cluster")
+    except redis.ResponseError:
+        return
+    if int(info.get("cluster_enabled", 0)):
+        raise SettingsError(
+            f"Redis at {redact(url)} is a Redis Cluster, and rq does not work on one: use a single Redis, or "
+            "one with Sentinel (sentinel://), and set redis_url to it"
+        )
 
 
 class _Failure(NamedTuple):
@@ -180,3 +202,14 @@ def read_hashes(redis: Redis, keys: Iterable[str]) -> list[dict[str, str]]:
         for key in keys:
             pipe.hgetall(key)
         return [to_str_dict(answer) for answer in pipe.execute()]
+
+
+def confirm_replicas(connection: Redis, key: str, least: int) -> int:
+    """Wait until at least `least` replicas have all that was written before; return how many have it.
+
+    Counts one up in `key`: WAIT speaks of what its own connection wrote last.
+    """
+    with connection.pipeline(transaction=False) as pipe:
+        pipe.incr(key)
+        pipe.wait(least, REPLICA_DEADLINE_MS)
+        return int(pipe.execute()[1])

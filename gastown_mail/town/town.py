@@ -20,7 +20,7 @@ from gastown_mail.contracts.shared_daemons import spared_programs
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.mail.requests import RequestStore
 from gastown_mail.plumbing.clock import RedisClock
-from gastown_mail.plumbing.connections import connect
+from gastown_mail.plumbing.connections import confirm_replicas, connect
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.plumbing.machine import boot_id
 from gastown_mail.programs.library import OTHER
@@ -80,6 +80,15 @@ class Town:
     def now(self) -> datetime:
         """The time of Redis, by which all processes of the town compare. Raises RedisError."""
         return self.clock.now()
+
+    def confirm(self) -> None:
+        """Wait until `min_replicas` replicas have what was written. Raises Postponed if they do not."""
+        least = self.settings.daemon.min_replicas
+        if least and (found := confirm_replicas(self.redis, self.keys.revision, least)) < least:
+            raise Postponed(
+                f"{found} of at least {least} replicas of Redis have what was written; this continues when "
+                "they have (min_replicas)"
+            )
 
     def roster(self) -> Roster:
         """The agents of the town, at most a second old. Raises SettingsError if it was never readable."""
@@ -157,6 +166,7 @@ def ensure_running(town: Town) -> None:
         raise Postponed("the daemon is stopping; this continues after the next start")
     if town.is_paused():
         raise Postponed("the town is paused; this continues after gastown-mail resume --all")
+    town.confirm()
 
 
 def recover_after_flush(town: Town) -> None:
