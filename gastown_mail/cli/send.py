@@ -16,7 +16,7 @@ from gastown_mail.contracts.lifecycle import (
     RequestStatus,
     new_request_id,
 )
-from gastown_mail.mail.send import ACCEPTED, Receipt, build_element, send_at, send_lifecycle
+from gastown_mail.mail.send import ACCEPTED, LOST, Receipt, build_element, send_at, send_lifecycle
 
 _REPORT_EVERY = 1.0
 """Seconds between two checks of the status while waiting."""
@@ -103,13 +103,13 @@ def _wait(receipt: Receipt, seconds: float) -> None:
     while True:
         left = until - time.monotonic()
         status = receipt.wait(min(left, _REPORT_EVERY))
-        if status in FINAL_STATUSES or left <= _REPORT_EVERY:
+        if status in (*FINAL_STATUSES, LOST) or left <= _REPORT_EVERY:
             break
         text = f"{status}, {receipt.detail() or _STATUS_HINTS.get(status, '')}"
         if text != last_text:
             click.echo(f"waiting at most {left - _REPORT_EVERY:.0f} s more: {text}", err=True)
         last_text = text
-    if status not in FINAL_STATUSES:
+    if status not in (*FINAL_STATUSES, LOST):
         raise GastownError(
             f"still {status} after {seconds:g} s; gastown-mail requests {receipt.id} shows it later"
         )

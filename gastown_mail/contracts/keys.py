@@ -11,13 +11,14 @@
 | gastown:{town}:hosts              | zset   |        | hosts by the time of their last report              |
 | gastown:{town}:host:<host>        | hash   |        | the machine and the folder of a host                |
 | gastown:{town}:identity           | string |        | the id of the town that has this name               |
-| gastown:{town}:revision           | string |        | counter: how far the town's records have come       |
+| gastown:{town}:revision           | hash   |        | counter: how far the town's records have come       |
 | gastown:{town}:dead               | zset   | yes    | ids of dead letters by time                         |
 | gastown:{town}:events             | stream | yes    | one entry for each fact, capped                     |
 | gastown:{town}:open               | zset   |        | ids of requests not yet settled, by time of receipt |
 | gastown:{town}:agents             | set    |        | canonical addresses that have an agent hash         |
 | gastown:{town}:agent:<address>    | hash   | yes    | an agent's desired state and what was observed      |
 | gastown:{town}:request:<id>       | hash   | yes    | a request and how it ended                          |
+| gastown:{town}:request:.epoch     | hash   |        | which Redis this is, for receipts of lost requests  |
 | gastown:{town}:work:<id>          | hash   |        | its raw element, and the daemon's progress with it  |
 | gastown:{town}:places             | string |        | counter: a request's place in the town's order      |
 | gastown:{town}:waiting:<address>  | zset   |        | ids of requests for an agent, by their place         |
@@ -73,6 +74,11 @@ class Keys:
     @property
     def revision(self) -> str:
         return self._key("revision")
+
+    @property
+    def epoch(self) -> str:
+        """Beside the requests, whose ids never begin with a dot: who may read them may read it."""
+        return self.request(".epoch")
 
     @property
     def dead(self) -> str:

@@ -71,6 +71,7 @@ class Leadership:
             self._reported_at = time.monotonic()
             try:
                 self._town.report_host()
+                recover_after_flush(self._town)
             except (RedisError, GastownError) as error:
                 log_event(log, "host_not_reported", level=logging.WARNING, detail=str(error))
 

@@ -198,12 +198,13 @@ class _Attempt:
         def write(pipe: Any) -> None:
             if to_strs(pipe.hmget(request, ["status"]))[0] in FINAL_STATUSES:
                 raise Postponed(f"another worker has settled request {context.id}")
+            number = town.revision.next_wish(pipe)
             pipe.multi()
             if handoff:
                 pipe.set(town.keys.handoff(address), handoff)
             elif context.wants_successor:
                 pipe.delete(town.keys.handoff(address))
-            town.agents.write(address, changes, pipe=pipe)
+            town.agents.write(address, changes.model_copy(update={"wish": number}), pipe=pipe)
             pipe.hset(progress, mapping=to_fields(notes.given_fields()))
             pipe.hset(request, "status", RequestStatus.CARRYING.value)
             record_event(

@@ -69,6 +69,8 @@ class Clerk:
         if elements:
             failpoint("clerk-taken")
             self._accept(elements, trusted=False, may_write=self._lease.check_held)
+        else:
+            self.inbox.note_empty()
         return len(elements)
 
     def accept(self, elements: Sequence[bytes], *, trusted: bool = False) -> None:

@@ -64,6 +64,7 @@ def run_heartbeat(town: Town) -> State:
     town.save_desired()
     requeued = _requeue_orphans(town)
     state = town.state.count_heartbeat(town.now())
+    town.revision.advance(town.redis)
     delivered = [outcome.result is PokeResult.DELIVERED for outcome in results.values()]
     record_event(
         town.redis, town.keys, EventName.HEARTBEAT, number=state.heartbeat_count,

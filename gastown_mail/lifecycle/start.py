@@ -228,14 +228,18 @@ class SessionStart:
     def _once(self, announced: list[str]) -> Session:
         town, agent, incarnation = self.town, self.agent, new_incarnation()
         announced.append(incarnation)
+
         # only while the lease is held: a process that was paused would drop its successor's announcement
-        generation = self.lease.transaction(
-            lambda pipe: town.agents.bump_generation(
-                pipe, agent.address, lambda p: self.on_new_token(p, announced),
-                town.places().place(), self.left,
-            ),
-            town.keys.agent(agent.address),
-        )  # fmt: skip
+        def also(pipe: Any) -> None:
+            town.revision.advance(pipe)
+            self.on_new_token(pipe, announced)
+
+        def announce(pipe: Any) -> int:
+            town.revision.require_current(pipe)
+            place = town.places().place()
+            return town.agents.bump_generation(pipe, agent.address, also, place, self.left)
+
+        generation = self.lease.transaction(announce, town.keys.agent(agent.address))
         town.confirm()
         failpoint("successor-announced")
         # after the generation: a process that takes over from here has a newer one, and tmux refuses this one

@@ -87,6 +87,11 @@ class EventName(StrEnum):
     DAEMON_STARTED = "daemon_started", "a process has taken charge of the town's state", ("pid",)
     DAEMON_STOPPED = "daemon_stopped", "that process has given it up", ("pid",)
     RESTORED = "restored", "Redis was empty and has been restored from disk", ("detail",)
+    REWOUND = (
+        "rewound",
+        "Redis has less than a host has seen: emptied, or older",
+        ("detail",),
+    )
 
 
 FIELDS: Mapping[str, str] = MappingProxyType(

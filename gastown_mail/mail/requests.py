@@ -11,6 +11,7 @@ Dead letters are the elements that were refused, expired, failed or could not be
 can be revived.
 """
 
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -186,7 +187,7 @@ class RequestStore:
         """The ids of all requests with a record, in no order. Redis scans every key it has."""
         prefix = self.keys.request("")
         keys = {to_str(key) for key in self.redis.scan_iter(match=f"{prefix}*", count=_SCAN_STEP)}
-        return [key.removeprefix(prefix) for key in keys]
+        return [key.removeprefix(prefix) for key in keys if key != self.keys.epoch]
 
     def settle(self, request_id: str, agent: str, status: RequestStatus, detail: str, now: datetime) -> bool:
         """Give a request its one final status; False, and no change, if it has one already."""
@@ -259,6 +260,21 @@ class Inbox:
         """Elements that were taken but not recorded, oldest first, at most BATCH_SIZE."""
         return self._range(self.keys.taken, 0, BATCH_SIZE)
 
+    def note_empty(self) -> None:
+        """Note, after the inbox and `taken` were empty, that all was read that this server ever had.
+
+        A new epoch begins when Redis is another server than before, or has been emptied.
+        """
+        run_id = str(self.redis.info("server").get("run_id", ""))
+        known = read_hash(self.redis, self.keys.epoch)
+        if not known or known.get("run_id") != run_id:
+            changes = {"run_id": run_id, "epoch": secrets.token_hex(8), "read": ""}
+        elif known.get("read"):
+            return
+        else:
+            changes = {"read": "true"}
+        self.redis.hset(self.keys.epoch, mapping=to_fields(changes))
+
     def length(self) -> int:
         """How many elements are in the inbox."""
         return self.redis.llen(self.keys.inbox)
@@ -300,6 +316,7 @@ class DeadLetters:
             pipe.delete(self.keys.request(request_id), self.keys.progress(request_id))
             pipe.hset(self.keys.progress(request_id), mapping=to_fields(notes))
             pipe.rpush(self.keys.inbox, progress.element)
+            pipe.hdel(self.keys.epoch, "read")  # it has no record until it is read
             record_event(pipe, self.keys, EventName.REVIVED, agent=agent, request=request_id)
 
         self.redis.transaction(while_dead, self.keys.dead)

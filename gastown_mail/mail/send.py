@@ -25,7 +25,13 @@ from gastown_mail.contracts.lifecycle import (
     new_request_id,
     parse_action,
 )
-from gastown_mail.plumbing.connections import REPLICA_DEADLINE_MS, connect, read_hash, redis_errors
+from gastown_mail.plumbing.connections import (
+    REPLICA_DEADLINE_MS,
+    connect,
+    read_hashes,
+    redis_errors,
+    to_str_dict,
+)
 
 SEND_DEADLINE = 6.0
 """Seconds in which a request must be accepted, all attempts together."""
@@ -36,17 +42,29 @@ _MIN_POLL, _MAX_POLL = 0.002, 0.1
 ACCEPTED = "accepted"
 """The status of a request that is in the inbox."""
 
+LOST = "lost"
+"""The status of a request that was accepted and that Redis has lost."""
+
+_LOST_RECORD = {
+    "status": LOST,
+    "detail": "Redis was emptied or came back older, and no longer has the request; send it again",
+}
+
 
 @dataclass(frozen=True)
 class Receipt:
-    """Proof that a request was accepted, and the way to its outcome."""
+    """Proof that a request was accepted, and the way to its outcome.
+
+    `epoch`: which Redis has accepted it, in the words of the clerk; another one may have lost it.
+    """
 
     id: str
     redis_url: str
     town: str
+    epoch: str = ""
 
     def status(self) -> str:
-        """`accepted`, `received`, `carrying`, or a final status. Raises GastownError if Redis refuses it."""
+        """`accepted`, `received`, `carrying`, a final status, or `lost`. Raises GastownError if Redis refuses it."""
         return self._record().get("status", ACCEPTED)
 
     def detail(self) -> str:
@@ -54,16 +72,20 @@ class Receipt:
         return self._record().get("detail", "")
 
     def wait(self, timeout: float) -> str:
-        """Wait at most `timeout` seconds for a final status; return the last status read."""
+        """Wait at most `timeout` seconds for a final status or `lost`; return the last status read."""
         until, pause = time.monotonic() + timeout, _MIN_POLL
-        while (status := self.status()) not in FINAL_STATUSES and time.monotonic() < until:
+        while (status := self.status()) not in (*FINAL_STATUSES, LOST) and time.monotonic() < until:
             time.sleep(min(pause, max(0.0, until - time.monotonic())))
             pause = min(pause * 1.5, _MAX_POLL)
         return status
 
     def _record(self) -> Mapping[str, str]:
+        keys = Keys(self.town)
         with redis_errors(self.redis_url):
-            return read_hash(_client(self.redis_url), Keys(self.town).request(self.id))
+            # in this order: all that was accepted before `read` has a record by then
+            server, record = read_hashes(_client(self.redis_url), [keys.epoch, keys.request(self.id)])
+        is_lost = not record and server.get("read") and server.get("epoch", "") != self.epoch
+        return _LOST_RECORD if is_lost else record
 
 
 def send_lifecycle(
@@ -106,8 +128,8 @@ def send_at(
     element = build_element(
         chosen_id, action, asker, to=to, token=token, reason=reason, handoff=handoff, now=now
     )
-    push(url, Keys(name).inbox, element, int(environ.get("GASTOWN_MIN_REPLICAS") or 0))
-    return Receipt(chosen_id, url, name)
+    epoch = push(url, Keys(name), element, int(environ.get("GASTOWN_MIN_REPLICAS") or 0))
+    return Receipt(chosen_id, url, name, epoch)
 
 
 def build_element(
@@ -133,21 +155,16 @@ def build_element(
     return element
 
 
-def push(url: str, inbox: str, element: bytes, min_replicas: int = 0) -> None:
+def push(url: str, keys: Keys, element: bytes, min_replicas: int = 0) -> str:
     """RPUSH, repeated if the answer is lost: the id keeps a second copy from being a second request.
 
-    With `min_replicas`, so many replicas must have it.
+    With `min_replicas`, so many replicas must have it. Returns the epoch of the Redis that has it.
     """
     until = time.monotonic() + SEND_DEADLINE
     while True:
         try:
             with redis_errors(url):
-                if _push_once(_client(url), inbox, element, min_replicas) >= min_replicas:
-                    return
-            raise RequestNotAccepted(
-                f"the request is not safe yet: fewer than {min_replicas} replicas of Redis have it; it may "
-                "be carried out all the same, and sending it again with its id is safe"
-            )
+                return _push_once(_client(url), keys, element, min_replicas)
         except (SettingsError, RequestNotAccepted):
             raise
         except GastownError as error:
@@ -156,15 +173,22 @@ def push(url: str, inbox: str, element: bytes, min_replicas: int = 0) -> None:
             time.sleep(_RETRY_PAUSE)
 
 
-def _push_once(redis: Redis, inbox: str, element: bytes, min_replicas: int) -> int:
-    """Push an element; return how many replicas have it, 0 if none is asked for."""
-    if not min_replicas:
-        redis.rpush(inbox, element)
-        return 0
+def _push_once(redis: Redis, keys: Keys, element: bytes, min_replicas: int) -> str:
     with redis.pipeline(transaction=False) as pipe:
-        pipe.rpush(inbox, element)
-        pipe.wait(min_replicas, REPLICA_DEADLINE_MS)
-        return int(pipe.execute()[1])
+        pipe.rpush(keys.inbox, element)
+        pipe.hgetall(keys.epoch)
+        if min_replicas:
+            pipe.wait(min_replicas, REPLICA_DEADLINE_MS)
+        pushed, server, *replicas = pipe.execute(raise_on_error=False)
+    for answer in (pushed, *replicas):
+        if isinstance(answer, Exception):
+            raise answer
+    if replicas and replicas[0] < min_replicas:
+        raise RequestNotAccepted(
+            f"the request is not safe yet: fewer than {min_replicas} replicas of Redis have it; it may be "
+            "carried out all the same, and sending it again with its id is safe"
+        )
+    return "" if isinstance(server, Exception) else to_str_dict(server).get("epoch", "")
 
 
 def _is_transient(error: GastownError) -> bool:

@@ -207,9 +207,9 @@ def read_hashes(redis: Redis, keys: Iterable[str]) -> list[dict[str, str]]:
 def confirm_replicas(connection: Redis, key: str, least: int) -> int:
     """Wait until at least `least` replicas have all that was written before; return how many have it.
 
-    Counts one up in `key`: WAIT speaks of what its own connection wrote last.
+    Counts one up in the hash `key`: WAIT speaks of what its own connection wrote last.
     """
     with connection.pipeline(transaction=False) as pipe:
-        pipe.incr(key)
+        pipe.hincrby(key, "number", 1)
         pipe.wait(least, REPLICA_DEADLINE_MS)
         return int(pipe.execute()[1])

@@ -201,6 +201,11 @@ class HostStateStore:
         """Put the state from `state.json` back into Redis."""
         self._store(state.to_mapping())
 
+    def restore_file(self) -> None:
+        """The same from the file, which is newer than a Redis that came back older. Raises StateFileError."""
+        if (state := load_state(self.root)) != State():
+            self.restore(state)
+
     def mark_stopping(self) -> None:
         """Record that the daemon is about to stop: workers of this host begin nothing new."""
         self._store({"running": "false"})

@@ -1,27 +1,20 @@
-"""The records of agents and of the town in Redis, and the copies on disk: state.json and desired.json."""
+"""The records of agents and of the town in Redis."""
 
 import enum
-import json
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 from redis import Redis
 
-from gastown_mail.contracts.atomic import write_atomically
-from gastown_mail.contracts.errors import Postponed, StateFileError, StateUnknown
+from gastown_mail.contracts.errors import Postponed, StateUnknown
 from gastown_mail.contracts.go_formats import ZERO_TIME
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.validation import Flag, RedisHash, Timestamp, one_line_error, stored_as
-from gastown_mail.mail.events import EventName, record_event
-from gastown_mail.plumbing.clock import Clock, redis_time
+from gastown_mail.plumbing.clock import redis_time
 from gastown_mail.plumbing.connections import read_hash, read_hashes, to_fields, to_strs
-from gastown_mail.plumbing.locks import file_lock
 from gastown_mail.town.backoff import NO_HISTORY, StartHistory
-from gastown_mail.town.hosts import HostStateStore
 
 TOWN = "*"
 """The address of the record that says whether the whole town is paused."""
@@ -56,8 +49,9 @@ class AgentRecord(Place):
     """What Redis holds of an agent. `desired` is None if it follows the settings; times may be ZERO_TIME.
 
     `successor_owed`: a request has ended its session, and the successor is not up yet. `unanswered`: how many
-    pokes in a row got no answer. `before_pause`: what `desired` was before the pause. `state` and what goes
-    with it is what was last seen; `screen` is a fingerprint. `cycle_asked`: the incarnation for which the
+    pokes in a row got no answer. `before_pause`: what `desired` was before the pause. `wish`: the number of
+    the wish that set `desired`, greater than that of every earlier wish. `state` and what goes with it is
+    what was last seen; `screen` is a fingerprint. `cycle_asked`: the incarnation for which the
     daemon has asked for a cycle. `generation` grows with each start. `assigned`: the host to which an
     operator moved it.
     """
@@ -81,6 +75,7 @@ class AgentRecord(Place):
     restarts: int = 0
     decision: str = ""
     before_pause: str = ""
+    wish: int = 0
     successor_owed: Flag = stored_as("owed", False)
     start_history: StartHistory = NO_HISTORY
 
@@ -144,12 +139,12 @@ class AgentStore:
             found = pipe.execute()
         return [AgentRecord.model_validate(dict(zip(names, to_strs(texts), strict=True))) for texts in found]
 
-    def desired_texts(self, addresses: Sequence[str]) -> list[tuple[str, str]]:
-        """The stored `desired` and `before_pause` of these agents, in one round trip."""
+    def wish_texts(self, addresses: Sequence[str]) -> list[list[str]]:
+        """The stored `desired`, `before_pause`, `wish` and `changed_at` of these agents, as texts."""
         with self.redis.pipeline(transaction=False) as pipe:
             for address in addresses:
-                pipe.hmget(self.keys.agent(address), ["desired", "before_pause"])
-            return [(desired, before) for desired, before in map(to_strs, pipe.execute())]
+                pipe.hmget(self.keys.agent(address), ["desired", "before_pause", "wish", "changed_at"])
+            return [to_strs(texts) for texts in pipe.execute()]
 
     def write(self, address: str, *changes: Place, pipe: Redis | None = None) -> None:
         """Write the fields that `changes` were made with; on a pipeline as part of its transaction."""
@@ -193,109 +188,3 @@ class AgentStore:
             self.write(address, place, pipe=pipe)
         also(pipe)
         return generation
-
-
-@dataclass(frozen=True)
-class DesiredStates:
-    """What each agent of one town should be. `desired.json` is used to recover if Redis is flushed.
-
-    The file holds the desired states by address; after `paused` comes the state before it, as in
-    `paused stopped`.
-    """
-
-    agents: AgentStore
-    town: HostStateStore
-    daemon_dir: Path
-    clock: Clock
-
-    def set(self, address: str, desired: Desired) -> None:
-        """Set the agent's desired state, which also ends a pause."""
-        self._write(address, AgentRecord(desired=desired, successor_owed=False, before_pause=""))
-
-    def pause(self, address: str) -> None:
-        """Leave the agent alone until `resume`; a second pause changes nothing."""
-        before = self.agents.read(address).desired
-        if before is not Desired.PAUSED:
-            self._write(address, AgentRecord(desired=Desired.PAUSED, before_pause=before or ""))
-
-    def resume(self, address: str) -> None:
-        """Restore the desired state from before the pause; without a pause nothing changes."""
-        record = self.agents.read(address)
-        if record.desired is Desired.PAUSED:
-            # a value that a person put there is not restored
-            before = Desired(record.before_pause) if record.before_pause in set(Desired) else None
-            self._write(address, AgentRecord(desired=before, before_pause=""))
-
-    def is_town_paused(self) -> bool:
-        """Whether an operator has paused the whole town."""
-        return self.agents.read(TOWN).desired is Desired.PAUSED
-
-    def save(self, *only: str) -> None:
-        """Copy the desired states from Redis to the file, those of all agents or of `only` these.
-
-        Does nothing if Redis was emptied and the file knows more. Raises StateFileError.
-        """
-        with self._lock():
-            known: dict[str, str] = {}
-            if only:
-                with suppress(StateFileError):  # a broken file is rewritten
-                    known = self._load()
-            addresses = only if known else to_strs(self.agents.redis.smembers(self.agents.keys.agents))
-            for address, texts in zip(addresses, self.agents.desired_texts(addresses), strict=True):
-                known[address] = " ".join(texts).strip() if texts[0] else ""
-            # asked after reading: what was read before Redis was emptied is complete
-            if self.town.state_before_flush() is None:
-                self._store({address: text for address, text in known.items() if text})
-
-    def restore(self) -> None:
-        """Put the states from the file back into an emptied Redis, except where it has new ones."""
-        with self._lock():
-            for address, text in self._load().items():
-                desired, _, before = text.partition(" ")
-                if self.agents.read(address).desired is None and desired in set(Desired):
-                    self.agents.write(address, AgentRecord(desired=Desired(desired), before_pause=before))
-
-    def _write(self, address: str, changes: AgentRecord) -> None:
-        with self.agents.redis.pipeline() as pipe:
-            changes = changes.model_copy(update={"changed_at": self.clock.now()})
-            self.agents.write(address, changes, pipe=pipe)
-            record_event(
-                pipe,
-                self.agents.keys,
-                EventName.DESIRED,
-                agent=address,
-                detail=changes.desired or "as its settings say",
-            )
-            pipe.execute()
-        self.save(address)
-
-    @property
-    def _file(self) -> Path:
-        return self.daemon_dir / "desired.json"
-
-    def _lock(self) -> AbstractContextManager[None]:
-        return file_lock(self.daemon_dir / "desired.lock", _LOCK_TIMEOUT)
-
-    def _load(self) -> dict[str, str]:
-        try:
-            states = json.loads(self._file.read_bytes())
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, RecursionError) as error:
-            raise StateFileError(
-                f"{self._file} cannot be read ({error}); move it away to continue without it"
-            ) from error
-        if not isinstance(states, dict):
-            raise StateFileError(
-                f"{self._file} does not contain a JSON object; move it away to continue without it"
-            )
-        return {str(address): str(desired) for address, desired in states.items()}
-
-    def _store(self, states: Mapping[str, str]) -> None:
-        """Write the file unless it has these states already."""
-        text = json.dumps(dict(sorted(states.items())), indent=2).encode()
-        try:
-            if not self._file.exists() or self._file.read_bytes() != text:
-                write_atomically(self._file, text)
-        except OSError as error:
-            raise StateFileError(f"{self._file} cannot be written: {error}") from error

@@ -26,12 +26,14 @@ from gastown_mail.plumbing.machine import boot_id
 from gastown_mail.programs.library import OTHER
 from gastown_mail.sessions.session import Sessions
 from gastown_mail.sessions.tmux import CALL_DEADLINE, Tmux
+from gastown_mail.town.desired import DesiredStates
 from gastown_mail.town.directory import Directory, published
 from gastown_mail.town.hosts import HostEntry, Hosts, HostStateStore
 from gastown_mail.town.identity import socket_of
 from gastown_mail.town.places import Places
 from gastown_mail.town.queues import JobQueues
-from gastown_mail.town.records import AgentRecord, AgentStore, DesiredStates
+from gastown_mail.town.records import AgentRecord, AgentStore
+from gastown_mail.town.revision import Revision
 from gastown_mail.town.roster import Roster, RosterCache
 
 log = logging.getLogger(__name__)
@@ -56,7 +58,10 @@ class Town:
         self.queues = JobQueues(redis, self.keys)
         self.agents = AgentStore(redis, self.keys)
         self.state = HostStateStore(redis, self.keys, settings.town_root, self.host)
-        self.desired = DesiredStates(self.agents, self.state, settings.daemon_dir, self.clock)
+        self.revision = Revision(redis, self.keys, settings.daemon_dir / "revision.json")
+        self.desired = DesiredStates(
+            self.agents, self.state, settings.daemon_dir, self.clock, self.revision, self.confirm
+        )
         self.hosts = Hosts(redis, self.keys)
         self.identity = load_identity(settings.daemon_dir)
         tmux = Tmux(socket_of(settings, self.identity), deadline=tmux_deadline, environ=os.environ)
@@ -86,8 +91,8 @@ class Town:
         least = self.settings.daemon.min_replicas
         if least and (found := confirm_replicas(self.redis, self.keys.revision, least)) < least:
             raise Postponed(
-                f"{found} of at least {least} replicas of Redis have what was written; this continues when "
-                "they have (min_replicas)"
+                f"what was written is not safe yet: {found} of at least {least} replicas of Redis have it "
+                "(min_replicas); see that they run and are connected"
             )
 
     def roster(self) -> Roster:
@@ -107,6 +112,7 @@ class Town:
         changes = {"roster": published(self.roster()), "town_toml": digest}
         entry = host_entry(self.settings, self.identity)
         self.hosts.report(self.host, entry.model_copy(update=changes))
+        self.revision.remember(len(self.hosts.live()))
 
     def directory(self) -> Directory:
         """The agents that the living hosts know now."""
@@ -170,20 +176,37 @@ def ensure_running(town: Town) -> None:
 
 
 def recover_after_flush(town: Town) -> None:
-    """If Redis was flushed, bring back what the disk and tmux still know; otherwise do nothing.
+    """If Redis was flushed or came back older, bring back what the disk and tmux still know.
 
     Raises StateUnknown when the files cannot be read: an agent that was stopped must not be started then.
     """
     try:
         state = town.state.state_before_flush()
-        if state is None:
+        if state is None and town.revision.is_current():
             return
+        town.revision.set_beyond()
         town.desired.restore()
+        _record_sessions(town)
+        if town.identity.town:
+            town.redis.set(town.keys.identity, town.identity.town, nx=True)
+        if state is None:
+            town.state.restore_file()
+        else:
+            town.state.restore(state)
+            detail = "Redis was empty; state, desired states and sessions are back"
+            record_event(town.redis, town.keys, EventName.RESTORED, detail=detail)
+        town.revision.mark_recovered()
     except StateFileError as error:
         raise StateUnknown(str(error)) from error
+
+
+def _record_sessions(town: Town) -> None:
+    """Record the sessions here that are newer than what Redis has of their agents."""
     places = town.places()
     for session in town.sessions.snapshot().values():
-        if session.incarnation and session.agent and session.town in ("", town.sessions.town):
+        if not (session.incarnation and session.agent and session.town in ("", town.sessions.town)):
+            continue
+        if session.generation > town.agents.read(session.agent).generation:
             record = AgentRecord(
                 session=session.name,
                 incarnation=session.incarnation,
@@ -191,8 +214,3 @@ def recover_after_flush(town: Town) -> None:
                 generation=session.generation,
             )
             town.agents.write(session.agent, record, places.place(session))
-    if town.identity.town:
-        town.redis.set(town.keys.identity, town.identity.town, nx=True)
-    town.state.restore(state)
-    detail = "Redis was empty; state, desired states and sessions are back"
-    record_event(town.redis, town.keys, EventName.RESTORED, detail=detail)

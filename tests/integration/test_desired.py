@@ -34,7 +34,7 @@ def file_of(stage: Stage) -> Path:
 
 def on_disk(stage: Stage) -> dict[str, str]:
     found: dict[str, str] = json.loads(file_of(stage).read_bytes())
-    return found
+    return {address: text.partition(" #")[0] for address, text in found.items()}
 
 
 def empty_redis(stage: Stage) -> None:
