@@ -64,7 +64,7 @@ class Receipt:
     epoch: str = ""
 
     def status(self) -> str:
-        """`accepted`, `received`, `carrying`, a final status, or `lost`. Raises GastownError if Redis refuses it."""
+        """`accepted`, `received`, `carrying`, a final status, or `lost`. Raises GastownError."""
         return self._record().get("status", ACCEPTED)
 
     def detail(self) -> str:

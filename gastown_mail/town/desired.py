@@ -1,7 +1,7 @@
 """What each agent should be: in its record, and in desired.json in case Redis loses it."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +103,7 @@ class DesiredStates:
             known: dict[str, str] = {}
             with suppress(StateFileError):  # a broken file is rewritten
                 known = self._load()
-            addresses = only if known else ()
+            addresses: Sequence[str] = only if known else ()
             addresses = addresses or to_strs(self.agents.redis.smembers(self.agents.keys.agents))
             for address, texts in zip(addresses, self.agents.wish_texts(addresses), strict=True):
                 wish = _Wish.of_record(*texts)

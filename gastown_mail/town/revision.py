@@ -21,7 +21,7 @@ HOLD_SECONDS = 20.0
 first which agents live on it."""
 
 _JUMP = 1_000_000
-"""A counter that came back too low continues so far beyond what a host has seen: others may have seen more."""
+"""A counter that came back too low continues so far beyond what one host has seen."""
 
 _BEHIND = "Redis came back older than this host has seen it; what it has lost is restored first"
 

@@ -23,7 +23,7 @@ pytestmark = [
 
 KEYS = r"""
     inbox | state | dead | events | open | agents | places | clerk | heartbeat:h1 | sweep:h1 | agent:\*
-    | agent:ADDRESS | state:h1 | hosts | host:h1 | host:h2 | identity
+    | agent:ADDRESS | state:h1 | hosts | host:h1 | host:h2 | identity | revision | request:.epoch
     | request:ID | work:ID | handoff:ADDRESS | waiting:ADDRESS | turn:ADDRESS
 """
 """Every key behind `gastown:{pins}:` but `taken`, which only the server writes."""
@@ -38,6 +38,7 @@ agent desired: running | stopped | paused | ()
 agent changed_at: TIME
 agent owed: true | false
 agent before_pause: running | ()
+agent wish: NUMBER
 agent session: SESSION
 agent incarnation: TOKEN
 agent host: h1 | ()
@@ -105,6 +106,11 @@ host roster: \{.+\} | ?()
 host town_toml: [0-9a-f]{64} | ?()
 host clock_ahead: -?NUMBER\.NUMBER
 identity: MACHINE
+revision number: NUMBER
+revision rewound_at: EPOCH
+request run_id: [0-9a-f]{40}
+request epoch: [0-9a-f]{16}
+request read: true | ()
 clerk: LEASE
 turn: LEASE
 heartbeat: LEASE
@@ -208,12 +214,16 @@ GT_ROLE: crew
 
 FILES = """
     daemon.lock daemon.log desired.json desired.lock handoff identity.json identity.lock
+    revision.json
     redis redis/appendonlydir redis/server.lock
     redis/server.log state.json state.lock
 """.split()
 FILES_WHILE_IT_RUNS = ["daemon.pid", "redis/redis.sock", "redis/server.pid"]
 
-DESIRED = {"*": "paused", "gastown/crew/fails": "running", "gastown/crew/max": "paused running"}
+DESIRED = {
+    "*": "paused #N @TIME", "gastown/crew/fails": "running #N @TIME",
+    "gastown/crew/max": "paused running #N @TIME",
+}  # fmt: skip
 """`desired.json` while an agent and the whole town are paused."""
 
 REQUEST = """
@@ -292,7 +302,8 @@ def log(seen: Seen) -> Iterator[str]:
 def files_and_documents(seen: Seen) -> Iterator[str]:
     yield from same_words("files", set(seen.files["stopped"]), set(FILES))
     yield from same_words("files", set(seen.files["running"]), {*FILES, *FILES_WHILE_IT_RUNS})
-    yield from same("desired.json", seen.desired, DESIRED)
+    wishes = {agent: re.sub(r"#\d+ @\S+Z$", "#N @TIME", text) for agent, text in seen.desired.items()}
+    yield from same("desired.json", wishes, DESIRED)
     yield from same("handoff", seen.handoff, "next")
     yield from same_words("documents", set(seen.documents), set(DOCUMENTS))
     for name, document in seen.documents.items():

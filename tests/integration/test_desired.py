@@ -34,7 +34,8 @@ def file_of(stage: Stage) -> Path:
 
 def on_disk(stage: Stage) -> dict[str, str]:
     found: dict[str, str] = json.loads(file_of(stage).read_bytes())
-    return {address: text.partition(" #")[0] for address, text in found.items()}
+    states = {address: text.partition("#")[0].strip() for address, text in found.items()}
+    return {address: state for address, state in states.items() if state}
 
 
 def empty_redis(stage: Stage) -> None:

@@ -1,5 +1,7 @@
 """A Valkey server that belongs to one test."""
 
+import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -29,6 +31,17 @@ class OwnServer:
 
     def start_again(self) -> None:
         assert ensure_server(self.folder) == self.url
+
+    def copy(self) -> Path:
+        """Copy its data, as a backup or a lagging replica would have it."""
+        return Path(shutil.copytree(self.folder / "appendonlydir", self.folder.parent / secrets.token_hex(4)))
+
+    def come_back_as(self, copy: Path) -> None:
+        """Die, and start again with older data."""
+        self.kill()
+        shutil.rmtree(self.folder / "appendonlydir")
+        shutil.copytree(copy, self.folder / "appendonlydir")
+        self.start_again()
 
     def frozen(self) -> AbstractContextManager[None]:
         """Stop the server inside the block."""

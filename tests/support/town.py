@@ -33,6 +33,9 @@ def end_town(settings: Settings, environ: Mapping[str, str] | None = None) -> No
     """End the town's tmux server, its daemon, its agents and its Redis; fail if a process survives."""
     end_tmux_server(settings.tmux_socket, environ)
     end_processes_of(settings.town_root)
+    # a worker may have started an agent, and with it a server, until it ended
+    end_tmux_server(settings.tmux_socket, environ)
+    end_processes_of(settings.town_root)
 
 
 @contextmanager

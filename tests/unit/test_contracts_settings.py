@@ -33,6 +33,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "pid_file": None,
         "redis_url": None,
         "agent_redis_url": None,
+        "min_replicas": 0,
         "tmux_socket": None,
         "host": None,
         "workers": 2,
@@ -144,7 +145,7 @@ def test_empty_variables_and_those_of_agents_are_ignored(tmp_path: Path) -> None
         (
             '[daemon]\n\nredis_url = "http://x"',
             "town.toml, line 3: [daemon] redis_url = \"http://x\": unknown scheme 'http'; expected a URL "
-            "that begins with redis://, rediss:// or unix://",
+            "that begins with redis://, rediss://, unix:// or sentinel://",
         ),
         (
             '[daemon]\nagent_redis_url = "redis://h:99999"',

@@ -92,6 +92,7 @@ DAEMON: dict[str, tuple[object, str, object]] = {
     "pid_file": (None, "/pid", Path("/pid")),
     "redis_url": (None, "redis://h/1", "redis://h/1"),
     "agent_redis_url": (None, "redis://a/1", "redis://a/1"),
+    "min_replicas": (0, "1", 1),
     "tmux_socket": (None, "sock", "sock"),
     "host": (None, "h2", "h2"),
     "workers": (2, "3", 3),

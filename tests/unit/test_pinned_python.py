@@ -39,7 +39,7 @@ FUNCTIONS = {
 }
 
 CLASSES = {
-    "Receipt": "id redis_url town status() detail() wait(timeout)",
+    "Receipt": "id redis_url town epoch status() detail() wait(timeout)",
     "LifecycleAction": "CYCLE RESTART SHUTDOWN",
     "LifecycleRequest": "sender action timestamp id to incarnation reason handoff encode() latest"
     " latest_timestamp target",

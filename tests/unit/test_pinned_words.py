@@ -32,6 +32,7 @@ KEYS = """
     gastown:{pins}:agent:A gastown:{pins}:request:A gastown:{pins}:work:A gastown:{pins}:handoff:A
     gastown:{pins}:waiting:A gastown:{pins}:turn:A gastown:{pins}:heartbeat:A gastown:{pins}:sweep:A
     gastown:{pins}:state:A gastown:{pins}:hosts gastown:{pins}:host:A gastown:{pins}:identity
+    gastown:{pins}:revision gastown:{pins}:request:.epoch
     gastown-pins-A-lifecycle gastown-pins-A-heartbeat pins_A_B
 """.split()
 """Every key of a town named `pins`, its queues, and the form of a job id; A is an address, id or host."""
@@ -76,6 +77,7 @@ EVENT_FIELDS = {
     "daemon_started": "pid",
     "daemon_stopped": "pid",
     "restored": "detail",
+    "rewound": "detail",
 }
 
 FAILPOINTS = """
@@ -96,7 +98,7 @@ LOG_EVENTS = """
 
 VARIABLES = """
     GASTOWN_TOWN GASTOWN_TOWN_NAME GASTOWN_REDIS_URL GASTOWN_AGENT GASTOWN_INCARNATION GASTOWN_HANDOFF
-    GASTOWN_MAIL GT_ROLE GASTOWN_FAIL_AT GASTOWN_HOST
+    GASTOWN_MAIL GT_ROLE GASTOWN_FAIL_AT GASTOWN_HOST GASTOWN_MIN_REPLICAS
 """.split()
 """The variables that are read or given to a session, besides the one of each setting."""
 
