@@ -122,6 +122,15 @@ class _Failure(NamedTuple):
 _CREDENTIALS = _Failure("refuses the credentials", "check user and password in redis_url")
 _LOADING = _Failure("is still loading its data", "try again in a moment")
 _UNREACHED = _Failure("is not reachable", "check that it runs and that redis_url is right, then try again")
+_CERTIFICATE = _Failure(
+    "has a certificate that this machine does not trust",
+    "name its authority in redis_url (?ssl_ca_certs=/path/ca.pem) and the host as the certificate does",
+)
+_NO_TLS = _Failure("does not speak TLS there", "check the port; without TLS the URL begins with redis://")
+_NO_PRIMARY = _Failure(
+    "has no primary, say its Sentinels",
+    "check that they run, and the name of the service in redis_url",
+)
 _SILENT = _Failure("did not answer in time", "check that it is not paused or overloaded, then try again")
 _FORBIDDEN = _Failure("does not permit this user to do that", "give the user that right (ACL SETUSER)")
 _FULL = _Failure("is out of memory", "free memory or raise maxmemory, then try again")
@@ -140,6 +149,7 @@ _BY_CLASS: tuple[tuple[type[redis.RedisError], _Failure], ...] = (
     (redis.exceptions.AuthorizationError, _CREDENTIALS),
     (redis.exceptions.AuthenticationWrongNumberOfArgsError, _CREDENTIALS),
     (redis.BusyLoadingError, _LOADING),
+    (redis.sentinel.MasterNotFoundError, _NO_PRIMARY),
     (redis.ConnectionError, _UNREACHED),
     (redis.TimeoutError, _SILENT),
     (redis.exceptions.NoPermissionError, _FORBIDDEN),
@@ -160,10 +170,13 @@ _BY_CODE = {
     "MASTERDOWN": _BUSY,
 }
 # redis-py puts "Command # 1 (...) of pipeline caused error: " before the code.
+_TLS_ERROR = re.compile(r"CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER")
 _CODE = re.compile(r"(?:^|caused error: )([A-Z]+) ")
 
 
 def _failure_of(error: redis.RedisError) -> _Failure | None:
+    if isinstance(error, redis.ConnectionError) and (trouble := _TLS_ERROR.search(str(error))):
+        return _CERTIFICATE if "CERTIFICATE" in trouble[0] else _NO_TLS
     for kind, failure in _BY_CLASS:
         if isinstance(error, kind):
             return failure

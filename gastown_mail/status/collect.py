@@ -104,6 +104,7 @@ class StatusCollector:
             Report(
                 town=self.settings.town_name, root=str(self.settings.town_root), asked=self.now,
                 paused=self.ask_redis("records", self.town.is_paused),
+                rewound=self.ask_redis("records", self._rewound),
                 asks_after=self.settings.daemon.asks_after,
                 daemon=_daemon(self.holder, state, source, state_age),
                 heartbeat=_heartbeat(state, self.now, due, self.settings.daemon.heartbeat_interval),
@@ -173,6 +174,10 @@ class StatusCollector:
             return state, "redis", 0.0
         root = self.settings.town_root
         return self._ask("state", lambda: load_state(root)), "state.json", _state_file_age(root, self.now)
+
+    def _rewound(self) -> datetime | None:
+        at = self.town.revision.read().rewound_at
+        return datetime.fromtimestamp(at, UTC) if at else None
 
     def hosts(self, roster: Roster | None) -> list[Host]:
         """The live workers of each host that has agents, and of this one. Raises RedisError."""

@@ -14,6 +14,9 @@ from gastown_mail.status.model import AgentStatus, Problem, Report, Source, age
 _LATE_AFTER = 2.0
 """The town is degraded if the last heartbeat is older than this many intervals."""
 
+_REWOUND_SHOWN = 24 * 3600.0
+"""For how many seconds it is said that Redis has lost records."""
+
 _SCHEDULE_GRACE = 10.0
 """Seconds after which a due job that is not on its queue means that no scheduler is working."""
 
@@ -60,7 +63,8 @@ def with_verdict(report: Report) -> Report:
     """The report with its verdict and, if the town is degraded, the reasons."""
     if _is_stopped(report):
         return report.model_copy(update={"verdict": "stopped"})
-    troubles = [problem for _, problem in all_problems(report) if problem != _PAUSED]
+    remarks = [_PAUSED, *_rewound(report)]
+    troubles = [problem for _, problem in all_problems(report) if problem not in remarks]
     return report.model_copy(update={"verdict": "degraded" if troubles else "running", "troubles": troubles})
 
 
@@ -70,6 +74,7 @@ def all_problems(report: Report) -> list[tuple[str, Problem]]:
     for part, why in report.unknown.items():
         check, reason = _UNREACHABLE[part]
         problems.append((check, Problem(reason=reason, remedy=why)))
+    problems += [("redis", problem) for problem in _rewound(report)]
     down = [row.agent for row in report.agents or () if row.is_down]
     if down and not _is_stopped(report):
         must = "must run and do not" if len(down) > 1 else "must run and does not"
@@ -78,6 +83,15 @@ def all_problems(report: Report) -> list[tuple[str, Problem]]:
     if not _is_stopped(report):
         problems += [("agents", problem) for problem in _waiting_for_person(report)]
     return problems
+
+
+def _rewound(report: Report) -> list[Problem]:
+    since = age(report.rewound, report.asked)
+    if since is None or since > _REWOUND_SHOWN:
+        return []
+    reason = f"Redis came back empty or older {format_short(since)} ago"
+    remedy = "wishes and sessions were restored; the receipt of a request that is gone says lost"
+    return [Problem(reason=reason, remedy=remedy)]
 
 
 def blocking_problems(report: Report) -> list[Problem]:

@@ -203,6 +203,8 @@ class Report(_Document):
     """Which parts did not answer, and why; values that only they know are null."""
     paused: bool | None = None
     """An operator has paused the whole town."""
+    rewound: datetime | None = None
+    """When Redis was last found to have lost records: it had been emptied, or came back older."""
     asks_after: _Seconds | None = None
     """An agent that needs a person for so long is a problem."""
     daemon: Daemon
