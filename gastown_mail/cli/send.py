@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from gastown_mail.cli.options import complete_agents, complete_words, given_town, open_town, town_option
-from gastown_mail.contracts.errors import GastownError, SettingsError
+from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
 from gastown_mail.contracts.lifecycle import (
     FINAL_STATUSES,
     OPERATOR,
@@ -102,10 +102,15 @@ def _wait(receipt: Receipt, seconds: float) -> None:
     until, last_text = time.monotonic() + seconds, ""
     while True:
         left = until - time.monotonic()
-        status = receipt.wait(min(left, _REPORT_EVERY))
-        if status in (*FINAL_STATUSES, LOST) or left <= _REPORT_EVERY:
-            break
-        text = f"{status}, {receipt.detail() or _STATUS_HINTS.get(status, '')}"
+        try:
+            status = receipt.wait(min(left, _REPORT_EVERY))
+            if status in (*FINAL_STATUSES, LOST) or left <= _REPORT_EVERY:
+                break
+            text = f"{status}, {receipt.detail() or _STATUS_HINTS.get(status, '')}"
+        except RedisUnavailable as error:
+            if left <= _REPORT_EVERY:
+                raise
+            text = str(error)
         if text != last_text:
             click.echo(f"waiting at most {left - _REPORT_EVERY:.0f} s more: {text}", err=True)
         last_text = text

@@ -8,6 +8,7 @@ The keys: docs/reference/contract.md#settings. Files under the town's root:
 | mayor/rigs.json             | the town's rigs, if it exists; the daemon never writes it               |
 | daemon/state.json           | running, pid, started_at, last_heartbeat, heartbeat_count               |
 | daemon/desired.json         | desired state of each agent; used to recover if Redis is flushed        |
+| daemon/revision.json        | how far this host has seen Redis: tells when it comes back older        |
 | daemon/daemon.pid           | the daemon's pid, while one runs                                        |
 | daemon/daemon.lock          | locked while a daemon runs; never deleted                               |
 | daemon/daemon.log           | the log; rotated files are beside it, numbered                          |

@@ -13,7 +13,7 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from gastown_mail.contracts.errors import GastownError, RequestNotAccepted, SettingsError
+from gastown_mail.contracts.errors import GastownError, RedisUnavailable, RequestNotAccepted, SettingsError
 from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import (
@@ -72,12 +72,22 @@ class Receipt:
         return self._record().get("detail", "")
 
     def wait(self, timeout: float) -> str:
-        """Wait at most `timeout` seconds for a final status or `lost`; return the last status read."""
+        """Wait at most `timeout` seconds for a final status or `lost`; return the last status read.
+
+        Raises GastownError if Redis refuses it, RedisUnavailable if Redis does not answer at the end.
+        """
         until, pause = time.monotonic() + timeout, _MIN_POLL
-        while (status := self.status()) not in (*FINAL_STATUSES, LOST) and time.monotonic() < until:
+        while True:
+            try:
+                status = self.status()
+                if status in (*FINAL_STATUSES, LOST) or time.monotonic() >= until:
+                    return status
+            except RedisUnavailable as error:
+                # it may be restarting, or failing over
+                if not _is_transient(error) or time.monotonic() >= until:
+                    raise
             time.sleep(min(pause, max(0.0, until - time.monotonic())))
             pause = min(pause * 1.5, _MAX_POLL)
-        return status
 
     def _record(self) -> Mapping[str, str]:
         keys = Keys(self.town)

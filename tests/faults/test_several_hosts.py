@@ -58,7 +58,7 @@ def hosts(redis_url: str) -> Iterator[_Hosts]:
 def sessions_on(daemons: Sequence[Daemon], address: str = MAX) -> list[tuple[str, Session]]:
     """The living sessions of an agent on all these hosts, with the host's name."""
     return [
-        (daemon.environ["GASTOWN_HOST"], one)
+        (daemon.environ.get("GASTOWN_HOST", ""), one)
         for daemon in daemons
         for one in daemon.town.sessions.snapshot().values()
         if one.agent == address and not one.dead

@@ -1,4 +1,4 @@
-"""A Redis with failover on loopback: a primary, a replica and three Sentinels, gone after the test."""
+"""A Redis with failover on loopback: a primary, its replicas and three Sentinels, gone after the test."""
 
 import socket
 import subprocess
@@ -70,6 +70,10 @@ class Server:
             self.process.kill()
             self.process.wait(DEADLINE)
 
+    def is_primary(self) -> bool:
+        with self.client as client:
+            return bool(client.info("replication")["role"] == "master")
+
     def linked(self) -> bool:
         """Whether this replica is connected to its primary and has its data."""
         with self.client as client:
@@ -102,8 +106,13 @@ class Failover:
     """The servers, and the URL by which the Sentinels name the primary."""
 
     primary: Server
-    replica: Server
+    replicas: list[Server]
     sentinels: list[Server]
+
+    @property
+    def replica(self) -> Server:
+        """The first replica."""
+        return self.replicas[0]
 
     @property
     def url(self) -> str:
@@ -111,29 +120,32 @@ class Failover:
         return f"sentinel://{hosts}/{SERVICE}"
 
     def in_step(self) -> bool:
-        """Whether the replica is connected and has all that the primary has."""
+        """Whether the replicas are connected and have all that the primary has."""
         with self.primary.client as client:
             found = client.info("replication")
-        replica = found.get("slave0", {})
-        return bool(replica.get("state") == "online" and replica.get("offset") == found["master_repl_offset"])
+        replicas = [found.get(f"slave{number}", {}) for number in range(len(self.replicas))]
+        end = found["master_repl_offset"]
+        return all(one.get("state") == "online" and one.get("offset") == end for one in replicas)
 
     def watched(self) -> bool:
-        """Whether each Sentinel knows the replica and the other Sentinels."""
+        """Whether each Sentinel knows the replicas and the other Sentinels."""
         for one in self.sentinels:
             with one.client as client:
                 known: Mapping[str, object] = client.sentinel_master(SERVICE)
-            if (known["num-slaves"], known["num-other-sentinels"]) != (1, len(self.sentinels) - 1):
+            others = len(self.sentinels) - 1
+            if (known["num-slaves"], known["num-other-sentinels"]) != (len(self.replicas), others):
                 return False
         return True
 
 
 @contextmanager
-def failover(folder: Path) -> Iterator[Failover]:
-    """All of them running, the replica in step and the Sentinels agreed."""
+def failover(folder: Path, replicas: int = 1) -> Iterator[Failover]:
+    """All of them running, the replicas in step and the Sentinels agreed."""
     primary = data_server(folder / "primary")
-    replica = data_server(folder / "replica", replicaof=f"127.0.0.1 {primary.port}")
-    made = Failover(primary, replica, [_sentinel(folder / f"sentinel-{n}", primary.port) for n in range(3)])
-    servers = (primary, replica, *made.sentinels)
+    follow = f"127.0.0.1 {primary.port}"
+    copies = [data_server(folder / f"replica-{number}", replicaof=follow) for number in range(replicas)]
+    made = Failover(primary, copies, [_sentinel(folder / f"sentinel-{n}", primary.port) for n in range(3)])
+    servers = (primary, *copies, *made.sentinels)
     try:
         for server in servers:
             server.start()

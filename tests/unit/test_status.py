@@ -173,6 +173,14 @@ def test_a_paused_town_says_how_to_resume_it() -> None:
     assert verdict(well(paused=True, unknown={"tmux": "why"})).startswith("t: degraded: tmux does not answer")
 
 
+def test_a_redis_that_came_back_older_is_said_for_a_day() -> None:
+    said = format_report(well(rewound=ago(hours=23)))
+
+    assert said[0] == "t: running"
+    assert said[1] == "  ! Redis came back empty or older 23h ago: wishes and sessions were restored;"
+    assert len(format_report(well(rewound=ago(hours=25)))) < len(said)
+
+
 def test_a_state_that_another_process_left_does_not_count() -> None:
     left = State(running=True, pid=6, started_at=ago(hours=5))
 
