@@ -79,8 +79,12 @@ class Directory:
 
     @cached_property
     def _others(self) -> Mapping[str, Roster]:
-        entries = self.hosts.live_entries()
-        return {host: _read(entry, host) for host, entry in entries.items() if host != self.host}
+        # most hosts have the same town.toml, and so the same roster: each is read once
+        read, found = {published(self.own): self.own}, {}
+        for host, entry in self.hosts.live_entries().items():
+            if host != self.host:
+                found[host] = read.get(entry.roster) or read.setdefault(entry.roster, _read(entry, host))
+        return found
 
 
 def _read(entry: HostEntry, host: str) -> Roster:
