@@ -2,6 +2,7 @@
 # make test    the whole test suite
 # make check   lint and test: what a change must pass
 # make agents  the real programs (Claude Code, Codex, …) with a model of our own; AGENTS_TABLE=docs/agents.md writes there
+# make hosts   three hosts as namespaces of this machine: links cut, power lost, clocks wrong; needs root
 # make chaos   requests at random while processes are killed at random; SECONDS=600 SEED=7 REQUESTS=1000
 # make bench   measure the claims about speed on this machine; AGENTS=60 (or 200, 1000) BENCH_ARGS="--only cycle storm"
 # make growth  the same for 10, 100 and 1,000 agents, drawn into docs/performance.svg
@@ -21,7 +22,7 @@ AGENTS ?= 60
 BENCH_ARGS ?=
 BIN = $(VENV)/bin
 
-.PHONY: demo test agents chaos bench growth docs picture lint format check venv tmux clean
+.PHONY: demo test agents hosts chaos bench growth docs picture lint format check venv tmux clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.ready-demo tmux
@@ -32,6 +33,9 @@ test: $(VENV)/.ready-test tmux
 
 agents: $(VENV)/.ready-test tmux
 	@AGENTS_TABLE=$(AGENTS_TABLE) $(BIN)/python -m tests.agents $(AGENTS_ARGS)
+
+hosts: $(VENV)/.ready-test tmux
+	HOSTS=1 $(BIN)/python -m pytest -n 3 tests/hosts
 
 chaos: $(VENV)/.ready-test tmux
 	@$(BIN)/python -m tests.faults.chaos --seconds $(SECONDS) --seed $(SEED) $(if $(REQUESTS),--requests $(REQUESTS))

@@ -84,13 +84,21 @@ def _send_from_outside(
         url, name, now = town.redis_url, town.settings.town_name, town.clock.now_or_local()
         if agent != OPERATOR or not town.settings.daemon.require_incarnation:
             return send_at(
-                now, action, agent=agent, to=to, reason=reason, handoff=handoff, request_id=request_id,
-                redis_url=url, town=name,
+                now, "redis", action, agent=agent, to=to, reason=reason, handoff=handoff,
+                request_id=request_id, redis_url=url, town=name,
             )  # fmt: skip
         # This town's inbox takes no requests from the operator: any agent could write one.
         chosen_id = new_request_id() if request_id is None else request_id
         element = build_element(
-            chosen_id, action, agent, to=to, token="", reason=reason, handoff=handoff, now=now
+            chosen_id,
+            action,
+            agent,
+            to=to,
+            token="",
+            reason=reason,
+            handoff=handoff,
+            now=now,
+            clock="redis",
         )
         Clerk(town).accept([element], trusted=True)
         return Receipt(chosen_id, url, name)

@@ -6,7 +6,7 @@ Its keys: docs/reference/contract.md#lifecycle-request.
 import warnings
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -34,7 +34,7 @@ from gastown_mail.contracts.lifecycle import (
 )
 from gastown_mail.contracts.validation import Timestamp, one_line_error
 
-_OPTIONAL_KEYS = ("id", "to", "incarnation", "reason", "handoff")
+_OPTIONAL_KEYS = ("id", "to", "incarnation", "reason", "handoff", "clock")
 _KEYS = ("from", "action", "timestamp", *_OPTIONAL_KEYS)
 
 
@@ -79,6 +79,8 @@ class LifecycleRequest(BaseModel):
         default=None, description="text"
     )
     """Text for the successor; only with `cycle`."""
+    clock: Literal["redis"] | None = Field(default=None, description="redis")
+    """By which clock `timestamp` was written: that of Redis; default: that of the sender's machine."""
 
     _raw_timestamp: str = PrivateAttr(default="")
 

@@ -165,7 +165,11 @@ class Clerk:
         askers = sorted({each.asker for each in requests if each.asker and each.asker != OPERATOR})
         places = zip(askers, self.town.agents.places(askers), strict=True)
         ahead = {asker: self._clocks.get(place.host, 0.0) for asker, place in places}
-        return [replace(each, sender_ahead=ahead.get(each.asker, 0.0)) for each in requests]
+        by_redis = {each.id for each in requests if each.request and each.request.clock}
+        return [
+            replace(each, sender_ahead=0.0 if each.id in by_redis else ahead.get(each.asker, 0.0))
+            for each in requests
+        ]
 
     def _write(
         self, pipe: Pipeline, new: Sequence[IncomingRequest], elements: Sequence[bytes],

@@ -158,7 +158,7 @@ def _ask_for_cycles(town: Town, decisions: Sequence[Decision]) -> None:
             element = build_element(
                 full_context_id(token), LifecycleAction.CYCLE, agent.address, to=None, token=token,
                 reason=f"its context is {decision.used} % full", handoff=_handoff(town, decision),
-                now=town.now(),
+                now=town.now(), clock="redis",
             )  # fmt: skip
             with town.redis.pipeline() as pipe:
                 pipe.rpush(town.keys.inbox, element)

@@ -119,24 +119,32 @@ def send_lifecycle(
     request; then it is safe to send it again.
     """
     return send_at(
-        datetime.now(UTC), action, agent=agent, to=to, reason=reason, handoff=handoff, redis_url=redis_url,
-        town=town, request_id=request_id, environ=environ,
+        datetime.now(UTC), "", action, agent=agent, to=to, reason=reason, handoff=handoff,
+        redis_url=redis_url, town=town, request_id=request_id, environ=environ,
     )  # fmt: skip
 
 
 def send_at(
-    now: datetime, action: str, *, agent: str | None, to: str | None, reason: str, handoff: str,
+    now: datetime, clock: str, action: str, *, agent: str | None, to: str | None, reason: str, handoff: str,
     redis_url: str | None, town: str | None, request_id: str | None,
     environ: Mapping[str, str] = os.environ,
 ) -> Receipt:  # fmt: skip
-    """The same with the time at which it is asked for."""
+    """The same with the time at which it is asked for; `clock` is `redis` if that is the time of Redis."""
     url = redis_url or _from_env(environ, "GASTOWN_REDIS_URL", "redis_url")
     name = town or _from_env(environ, "GASTOWN_TOWN_NAME", "town")
     asker = agent or _from_env(environ, "GASTOWN_AGENT", "agent")
     token = environ.get("GASTOWN_INCARNATION", "") if asker == environ.get("GASTOWN_AGENT") else ""
     chosen_id = new_request_id() if request_id is None else request_id
     element = build_element(
-        chosen_id, action, asker, to=to, token=token, reason=reason, handoff=handoff, now=now
+        chosen_id,
+        action,
+        asker,
+        to=to,
+        token=token,
+        reason=reason,
+        handoff=handoff,
+        now=now,
+        clock=clock,
     )
     epoch = push(url, Keys(name), element, int(environ.get("GASTOWN_MIN_REPLICAS") or 0))
     return Receipt(chosen_id, url, name, epoch)
@@ -144,7 +152,7 @@ def send_at(
 
 def build_element(
     request_id: str, action: str, asker: str, *, to: str | None, token: str, reason: str, handoff: str,
-    now: datetime,
+    now: datetime, clock: str = "",
 ) -> bytes:  # fmt: skip
     """The JSON for the inbox. Raises SettingsError."""
     try:
@@ -153,6 +161,7 @@ def build_element(
         check_reason(reason)
         check_handoff(handoff, chosen)
         optional = {"id": request_id, "to": to, "incarnation": token, "reason": reason, "handoff": handoff}
+        optional["clock"] = clock
         request = {"from": asker, "action": chosen.value, "timestamp": format_time(now)}
         request.update({key: value for key, value in optional.items() if value})
         element = json.dumps(request, ensure_ascii=False, separators=(",", ":")).encode()

@@ -35,6 +35,8 @@ class Daemon(TownUnderTest):
     def __init__(self, settings: Settings, *, quiet: bool = False, **environ: str) -> None:
         super().__init__(Town.open(settings, redis_url(settings), blocking=5.0))
         self.environ, self.quiet = clean_environ(**environ), quiet
+        self.prefix: list[str] = []
+        """What stands before every command."""
         self.processes: list[Process] = []
         self.latest: Process | None = None
 
@@ -47,7 +49,8 @@ class Daemon(TownUnderTest):
     def python(self, *words: str, environ: Mapping[str, str] | None = None) -> Process:
         """Run Python with these words in the town's folder."""
         output = self.root / f"output-{len(self.processes)}"
-        process = Process([sys.executable, *words], {**self.environ, **(environ or {})}, self.root, output)
+        command = [*self.prefix, sys.executable, *words]
+        process = Process(command, {**self.environ, **(environ or {})}, self.root, output)
         self.processes.append(process)
         return process
 
@@ -80,8 +83,9 @@ class Daemon(TownUnderTest):
     ) -> "subprocess.CompletedProcess[str]":
         """Run `gastown-mail` to its end."""
         return subprocess.run(
-            [sys.executable, "-m", "gastown_mail", *words], env={**self.environ, **(environ or {})},
-            cwd=self.root, capture_output=True, text=True, timeout=2 * DEADLINE, check=False,
+            [*self.prefix, sys.executable, "-m", "gastown_mail", *words],
+            env={**self.environ, **(environ or {})}, cwd=self.root,
+            capture_output=True, text=True, timeout=2 * DEADLINE, check=False,
         )  # fmt: skip
 
     def document(self, *words: str) -> Any:

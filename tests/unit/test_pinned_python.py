@@ -41,7 +41,7 @@ FUNCTIONS = {
 CLASSES = {
     "Receipt": "id redis_url town epoch status() detail() wait(timeout)",
     "LifecycleAction": "CYCLE RESTART SHUTDOWN",
-    "LifecycleRequest": "sender action timestamp id to incarnation reason handoff encode() latest"
+    "LifecycleRequest": "sender action timestamp id to incarnation reason handoff clock encode() latest"
     " latest_timestamp target",
     "State": "running pid started_at last_heartbeat heartbeat_count encode() decode(text)"
     " to_mapping() from_mapping(fields)",

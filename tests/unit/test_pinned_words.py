@@ -165,7 +165,7 @@ def test_a_request_is_these_bytes() -> None:
         '{"from":"gastown/witness","action":"cycle","timestamp":"2025-12-20T10:12:21.123456789Z","id":"one",'
         '"to":"gastown/crew/max","incarnation":"token","reason":"full","handoff":"next"}'
     )
-    keys = ["from", "action", "timestamp", "id", "to", "incarnation", "reason", "handoff"]
+    keys = ["from", "action", "timestamp", "id", "to", "incarnation", "reason", "handoff", "clock"]
     assert list(request.model_dump(by_alias=True)) == keys
 
 

@@ -1,0 +1,213 @@
+"""What happens to one host, or to its link, is that host's alone; no agent ever lives twice."""
+
+import time
+from collections.abc import Sequence
+
+import psutil
+import pytest
+
+from gastown_mail.contracts.state import load_state
+from tests.faults.test_several_hosts import KEEP, pinned
+from tests.hosts.world import FakedClock, Host, World
+from tests.support.agents import DEAF_RECORDER, MAX, MAXINE, RECORDER
+from tests.support.town import identity
+from tests.support.wait import DEADLINE, eventually
+
+pytestmark = pytest.mark.timeout(240)
+
+NAMES = ("alpha", "beta", "gamma")
+CUT_SECONDS = 15.0
+SLOW = KEEP.replace(RECORDER, DEAF_RECORDER).replace("stop_grace = 2", "stop_grace = 4")
+"""Agents whose end takes four seconds, long enough to cut the link meanwhile."""
+
+
+def up(world: World, toml: str = KEEP, names: Sequence[str] = NAMES) -> list[Host]:
+    """Hosts of these names, each with this town.toml, whose daemons run."""
+    hosts = [world.host(name, toml) for name in names]
+    for host in hosts:
+        host.up()
+    return hosts
+
+
+def homes(hosts: Sequence[Host], address: str = MAX) -> list[tuple[str, tuple[str, int, str]]]:
+    """Where the agent lives: the hosts and what tells its sessions from others."""
+    return [
+        (host.name, identity(session))
+        for host in hosts
+        for session in host.town.sessions.snapshot().values()
+        if session.agent == address and not session.dead
+    ]
+
+
+def settled(hosts: Sequence[Host], address: str = MAX) -> tuple[str, tuple[str, int, str]]:
+    """Wait until the agent lives and each host has looked twice; return its only home."""
+    eventually(lambda: homes(hosts, address), deadline=DEADLINE)
+    beat_twice(hosts)
+    (home,) = homes(hosts, address)
+    return home
+
+
+def beat_twice(hosts: Sequence[Host]) -> None:
+    """Wait until each host has looked twice."""
+    counts = {host.name: host.state().heartbeat_count for host in hosts}
+
+    def have_looked() -> bool:
+        return all(host.state().heartbeat_count >= counts[host.name] + 2 for host in hosts)
+
+    eventually(have_looked, deadline=DEADLINE)
+
+
+@pytest.mark.parametrize("way", ["both", "from", "to"])
+def test_the_link_of_a_host_is_cut_in_the_middle_of_a_restart(world: World, way: str) -> None:
+    hosts = up(world, pinned(SLOW, max="alpha", maxine="beta"))
+    alpha, beta, _ = hosts
+    before = {address: settled(hosts, address) for address in (MAX, MAXINE)}
+    starts = len(alpha.starts())
+    request = alpha.ask("restart", "operator", to=MAX)
+    eventually(lambda: alpha.status(request) == "carrying", deadline=DEADLINE)
+
+    with world.cut(alpha, way):
+        until = time.monotonic() + CUT_SECONDS
+        while time.monotonic() < until:
+            assert len(homes(hosts)) <= 1
+            assert homes(hosts, MAXINE) == [before[MAXINE]]
+            time.sleep(0.5)
+
+    assert alpha.outcome(request) == "done"
+    assert settled(hosts)[0] == "alpha"
+    assert settled(hosts)[1] != before[MAX][1]
+    assert len(alpha.starts()) == starts + 1
+    assert settled([beta], MAXINE) == before[MAXINE]
+    assert alpha.outcome(alpha.ask("restart", "operator", to=MAX)) == "done"
+
+
+def test_a_host_loses_power_and_returns(world: World) -> None:
+    hosts = up(world)
+    home, _ = settled(hosts)
+    (lost,) = (host for host in hosts if host.name == home)
+    others = [host for host in hosts if host is not lost]
+    untouched = homes(others, MAXINE)
+
+    lost.lose_power()
+
+    eventually(lambda: home not in others[0].town.hosts.live(), deadline=DEADLINE)
+    beat_twice(others)
+    assert homes(others) == []
+    rows = {row["agent"]: row for row in others[0].document("agents")}
+    assert (rows[MAX]["state"], rows[MAX]["host"]) == ("elsewhere", home)
+    lost.boot()
+    lost.up()
+    assert settled(hosts)[0] == home
+    assert homes(others, MAXINE) == untouched
+
+
+def test_stop_and_death_of_one_host(world: World) -> None:
+    hosts = up(world, pinned(KEEP, max="alpha", maxine="beta"))
+    alpha, beta, gamma = hosts
+    before = {address: settled(hosts, address) for address in (MAX, MAXINE)}
+
+    assert alpha.stop() == 0
+
+    running = [load_state(host.root).running for host in hosts]
+    assert running == [False, True, True]
+    assert homes(hosts) == [before[MAX]], "an agent outlives its daemon"
+    assert beta.outcome(beta.ask("restart", "operator", to=MAXINE)) == "done"
+    moved = settled([beta, gamma], MAXINE)
+    alpha.up()
+    beta.kill_daemon()
+    eventually(lambda: "beta" not in alpha.town.hosts.live(), deadline=DEADLINE)
+    assert alpha.outcome(alpha.ask("restart", "operator", to=MAX)) == "done"
+    assert homes(hosts, MAXINE) == [moved]
+    assert len({load_state(host.root).started_at for host in hosts}) == 3
+
+
+def test_without_a_host_in_town_toml(world: World) -> None:
+    hosts = up(world)
+
+    where = {address: settled(hosts, address)[0] for address in (MAX, MAXINE)}
+
+    for host in hosts:
+        assert host.outcome(host.ask("restart", "operator", to=MAX)) == "done"
+    assert {address: settled(hosts, address)[0] for address in where} == where
+
+
+def test_two_machines_of_one_name(world: World) -> None:
+    (first,) = up(world, names=("alpha",))
+    before = settled([first])
+    second = world.host("alpha", KEEP)
+
+    refused = second.command("start")
+
+    assert refused.returncode == 2
+    assert f"the host name alpha is taken: a daemon on another machine serves {first.root}" in refused.stderr
+    assert "GASTOWN_HOST" in refused.stderr
+    assert settled([first]) == before
+
+
+def test_two_machines_on_one_folder(world: World) -> None:
+    (first,) = up(world, names=("alpha",))
+    before = settled([first])
+    second = world.host("beta", KEEP)
+
+    environ = {"GASTOWN_TOWN": str(first.root)}
+
+    refused = second.command("start", environ=environ)
+    beside = second.script("worker.py", environ=environ)
+
+    assert refused.returncode == 4, refused.stderr
+    assert f"another daemon holds this town (pid {first.state().pid}" in refused.stderr
+    assert eventually(beside.has_ended, deadline=DEADLINE)
+    assert "is served as host alpha, and this would be host beta on the same folder" in beside.words()
+    assert settled([first]) == before
+
+
+def test_a_clock_is_ahead_and_then_set_right(world: World) -> None:
+    clock = FakedClock(world.folder)
+    clock.set_ahead(3600)
+    toml = pinned(KEEP, max="alpha", maxine="beta")
+    alpha, beta = world.host("alpha", toml, **clock.environ), world.host("beta", toml)
+    for host in (alpha, beta):
+        host.up()
+    before = settled([alpha, beta])
+    inside = ("send", "restart", "--agent", MAX, "--wait", "30")
+
+    done = alpha.command(*inside)
+    assert done.returncode == 0, done.stderr
+    clock.set_ahead(0)
+    beat_twice([alpha])
+    done = alpha.command(*inside)
+
+    assert done.returncode == 0, done.stderr
+    ahead = settled([alpha, beta])
+    assert (before[0], ahead[0]) == ("alpha", "alpha")
+    assert len(alpha.starts()) == 3
+    beat_twice([beta])
+
+
+def test_a_dead_host_whose_clock_was_ahead_is_not_taken_for_alive(world: World) -> None:
+    clock = FakedClock(world.folder)
+    clock.set_ahead(3600)
+    alpha, beta = world.host("alpha", KEEP, **clock.environ), world.host("beta", KEEP)
+    alpha.up()
+    home = settled([alpha])
+    beta.up()
+    beat_twice([beta])
+
+    alpha.lose_power()
+
+    eventually(lambda: "alpha" not in beta.town.hosts.live(), deadline=DEADLINE)
+    assert homes([beta]) == []
+    moved = beta.command("move", MAX, "beta", "--from-dead")
+    assert moved.returncode == 0, moved.stderr
+    assert settled([beta])[1] != home[1]
+
+
+def test_nothing_is_left_of_a_host(world: World) -> None:
+    (host,) = up(world, names=("alpha",))
+    settled([host])
+    processes = host.daemon_processes()
+    assert processes
+
+    host.lose_power()
+
+    assert [process for process in processes if psutil.pid_exists(process.pid)] == []
