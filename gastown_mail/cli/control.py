@@ -55,6 +55,12 @@ def run(address: str) -> None:
 def _placed(town: Town, address: str) -> Agent:
     """The agent, with the host that serves it now."""
     (agent,) = town.placed([town.roster().resolve(address).address]).values()
+    if agent.host != town.host and agent.host not in (alive := town.hosts.live()):
+        raise GastownError(
+            f"host {agent.host}, where {agent.address} is believed to live, is not alive (alive: "
+            f"{', '.join(alive) or 'none'}): start its daemon; if that machine is lost for good, "
+            f"gastown-mail move {agent.address} HOST --from-dead starts the agent on another host"
+        )
     return agent
 
 

@@ -26,6 +26,7 @@ from gastown_mail.sessions.tmux import NoServer
 from gastown_mail.status.agent_checks import check_agents, check_programs
 from gastown_mail.status.collect import StatusCollector
 from gastown_mail.status.health import all_problems, missing_workers
+from gastown_mail.status.host_checks import check_hosts
 from gastown_mail.status.model import CheckResult, Report, finding, ok, unchecked
 from gastown_mail.status.systemd import check_stopping
 
@@ -172,14 +173,23 @@ def _check_clock(collector: StatusCollector, report: Report) -> _Results:
         yield ok(f"Redis's clock and this one agree to {abs(skew):.1f} s")
 
 
+@_check("hosts")
+def _check_hosts(collector: StatusCollector, report: Report) -> _Results:
+    """Do the living hosts agree on town.toml and on the time?"""
+    if {"redis", "roster"} & set(report.unknown):
+        yield unchecked("Redis does not answer, or the agents are not known")
+        return
+    yield from check_hosts(collector)
+
+
 @_check("tmux socket")
 def _check_socket(collector: StatusCollector, _: Report) -> _Results:
     """Do the tmux socket and its folder belong to this user alone?"""
-    name, uid = collector.settings.tmux_socket, os.getuid()
-    # An absolute path is the user's choice, and so is access to its folder.
-    is_absolute = name.startswith("/")
-    parent = collector.town.sessions.tmux.environ.get("TMUX_TMPDIR") or "/tmp"
-    path = Path(parent) / f"tmux-{uid}" / name
+    tmux, uid = collector.town.sessions.tmux, os.getuid()
+    # An absolute path in the settings is the user's choice, and so is access to its folder.
+    is_absolute = collector.settings.tmux_socket.startswith("/")
+    parent = tmux.environ.get("TMUX_TMPDIR") or "/tmp"
+    path = Path(parent) / f"tmux-{uid}" / tmux.socket
     for file in (path.parent, path):
         if not file.exists():
             yield ok(f"{file} does not exist yet; the first start creates it")

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -96,6 +97,7 @@ class StatusCollector:
         self.ask_redis("redis", self.ping)
         state, source, state_age = self._state()
         roster, keys = self._ask("roster", self.town.roster), self.town.keys
+        agents = self.agents(roster) if roster else None
         due = self.ask_redis(
             "schedule",
             lambda: next_due(keys.town, self.town.redis, keys.job_id("heartbeat", self.town.host)),
@@ -108,9 +110,9 @@ class StatusCollector:
                 asks_after=self.settings.daemon.asks_after,
                 daemon=_daemon(self.holder, state, source, state_age),
                 heartbeat=_heartbeat(state, self.now, due, self.settings.daemon.heartbeat_interval),
-                hosts=self.ask_redis("workers", lambda: self.hosts(roster)),
+                hosts=self.ask_redis("workers", lambda: self.hosts(roster, agents or ())),
                 mail=self.ask_redis("mail", self.inbox),
-                agents=self.agents(roster) if roster else None,
+                agents=agents,
                 unknown=self.unknown,
             )
         )  # fmt: skip
@@ -179,11 +181,15 @@ class StatusCollector:
         at = self.town.revision.read().rewound_at
         return datetime.fromtimestamp(at, UTC) if at else None
 
-    def hosts(self, roster: Roster | None) -> list[Host]:
+    def hosts(self, roster: Roster | None, rows: Sequence[AgentStatus]) -> list[Host]:
         """The live workers of each host that has agents, and of this one. Raises RedisError."""
         keys, here = self.town.keys, self.town.host
         declared = {agent.declared_host for agent in (roster.agents.values() if roster else ())}
-        names = sorted({here, *declared, *self.town.hosts.live()} - {""})
+        away: dict[str, list[str]] = defaultdict(list)
+        for row in rows:
+            if row.observed == "elsewhere":
+                away[row.host].append(row.agent)
+        names = sorted({here, *declared, *away, *self.town.hosts.live()} - {""})
         queues = [queue(name) for name in names for queue in (keys.lifecycle_queue, keys.heartbeat_queue)]
         alive = [
             sum(worker.is_alive(self.now, same_machine=self.same_machine) for worker in workers)
@@ -193,7 +199,7 @@ class StatusCollector:
         return [
             Host(
                 host=name, here=name == here, lifecycle=lifecycle, expected=expected.get(name),
-                heartbeat=heartbeat,
+                heartbeat=heartbeat, seen=self.town.hosts.last_seen(name), agents=away[name],
             )
             for name, lifecycle, heartbeat in zip(names, alive[::2], alive[1::2], strict=True)
         ]  # fmt: skip

@@ -11,7 +11,7 @@ from gastown_mail.lifecycle.preflight import start_obstacle
 from gastown_mail.mail.events import Event, read_latest
 from gastown_mail.status.collect import StatusCollector
 from gastown_mail.status.daemon_environment import daemon_environment
-from gastown_mail.status.health import blocking_problems, person_step
+from gastown_mail.status.health import blocking_problems, is_gone, person_step
 from gastown_mail.status.model import AgentStatus, DesiredBy, Explanation, LastRequest, Report, age
 from gastown_mail.town.town import Town
 
@@ -95,7 +95,7 @@ def _next_steps(explanation: Explanation, report: Report, fault: str | None) -> 
         yield "gastown-mail doctor says what to do about the parts that do not answer"
     if row.desired == "paused":
         yield f"gastown-mail resume {row.agent} ends its pause"
-    elif row.observed == "elsewhere":
+    elif row.observed == "elsewhere" and not any(is_gone(host, report.asked) for host in hosts):
         yield f"ask on host {row.host}, where it lives: gastown-mail explain {row.agent}"
     elif row.observed == "foreign":
         yield f"gastown-mail adopt {row.agent} adopts the session {row.session}; or end that session yourself"

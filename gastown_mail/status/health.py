@@ -5,11 +5,13 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
 from types import MappingProxyType
 
 from gastown_mail.contracts.go_formats import format_duration
 from gastown_mail.contracts.lifecycle import AgentState
-from gastown_mail.status.model import AgentStatus, Problem, Report, Source, age
+from gastown_mail.status.model import AgentStatus, Host, Problem, Report, Source, age
+from gastown_mail.town.hosts import LIVE_SECONDS
 
 _LATE_AFTER = 2.0
 """The town is degraded if the last heartbeat is older than this many intervals."""
@@ -128,6 +130,9 @@ def missing_workers(report: Report) -> list[Problem]:
     """Which of the workers, the clerk and the scheduler should be working and are not."""
     problems = []
     for host in report.hosts or ():
+        if is_gone(host, report.asked):
+            problems.append(_gone(host, report))
+            continue
         remedy = f"{_LOGS}; {_RESTART}" if host.here else f"check worker.py on {host.host}"
         if host.lifecycle < (host.expected or 1):
             count = f"{host.lifecycle} of {host.expected} lifecycle workers"
@@ -145,6 +150,22 @@ def missing_workers(report: Report) -> list[Problem]:
             overdue = f"the heartbeat is overdue by {format_short(-beat.due_in)}"
             problems.append(Problem(reason=overdue, remedy=f"no scheduler is working; {_LOGS}; {_RESTART}"))
     return problems
+
+
+def is_gone(host: Host, now: datetime) -> bool:
+    """Whether another host that agents are believed to live on shows no sign of life."""
+    silent = age(host.seen, now)
+    works = host.lifecycle or host.heartbeat
+    return bool(host.agents) and not host.here and not works and (silent is None or silent > LIVE_SECONDS)
+
+
+def _gone(host: Host, report: Report) -> Problem:
+    since = f" for {format_short(age(host.seen, report.asked))}" if host.seen else ""
+    move = f"gastown-mail move {host.agents[0]} HOST --from-dead"
+    return Problem(
+        reason=f"host {host.host} has been silent{since}, and {name_some(host.agents)} may live there",
+        remedy=f"start its daemon; if that machine is lost for good, {move} starts the agent on another host",
+    )
 
 
 def _waiting_for_person(report: Report) -> Iterator[Problem]:

@@ -93,6 +93,10 @@ class Host(_Document):
     """How many of these there should be; known for this host only."""
     heartbeat: int
     """Workers that run the heartbeat."""
+    seen: datetime | None = None
+    """When its daemon last said that it is alive; null if it never did."""
+    agents: list[str] = []
+    """The agents that are believed to live there, for hosts other than this one."""
 
 
 class InboxStatus(_Document):

@@ -125,6 +125,7 @@ class Revision:
         if seen == before:
             return
         try:
+            self._file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             write_atomically(self._file, seen.model_dump_json().encode())
         except OSError as error:
             raise StateFileError(f"{self._file} cannot be written: {error}") from error

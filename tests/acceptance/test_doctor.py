@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gastown_mail.contracts.identity import load_identity
 from gastown_mail.contracts.settings import load_settings
 from tests.support.agents import MAX
 from tests.support.daemon import Daemon
@@ -34,8 +35,8 @@ def _seen(daemon: Daemon) -> list[str]:
 
 
 ALL = {
-    "folder", "agents", "programs", "tmux", "redis", "clock", "tmux socket", "tmux server", "daemon",
-    "stopping",
+    "folder", "agents", "programs", "tmux", "redis", "clock", "hosts", "tmux socket", "tmux server",
+    "daemon", "stopping",
 }  # fmt: skip
 
 
@@ -99,6 +100,18 @@ def test_a_tmux_other_than_the_servers_is_named(daemon: Daemon, tmp_path: Path) 
 
     assert code == 6
     assert "the client is tmux 3.9; use the same version for both" in findings["tmux server"]
+
+
+def test_the_socket_is_the_one_in_use_whatever_tmux_tmpdir_says(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.up()
+    daemon.run(MAX)
+    used = daemon.command("doctor").stdout
+
+    elsewhere = daemon.command("doctor", environ={"TMUX_TMPDIR": str(tmp_path)}).stdout
+
+    socket = load_identity(daemon.settings.daemon_dir).tmux_socket
+    assert f"{socket}, user {os.getuid()}" in used
+    assert f"{socket}, user {os.getuid()}" in elsewhere
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a socket to another user")

@@ -240,11 +240,14 @@ DOCUMENTS = {
     " oldest[].epoch oldest[].reason oldest[].refusal oldest[].raw",
     "events": "id epoch event agent request detail",
     "doctor": "town findings[].check findings[].finding checks[].check checks[].verdict checks[].text",
-    "status": re.sub(r"unknown\S+", "unknown", " ".join(line.split()[0] for line in listed(REPORT))),
+    # no agent lives on another host at that moment
+    "status": re.sub(r"unknown\S+", "unknown", " ".join(line.split()[0] for line in listed(REPORT))).replace(
+        "hosts[].agents[]", "hosts[].agents"
+    ),
 }
 CHECKS = {
-    "folder", "agents", "programs", "tmux", "redis", "clock", "tmux socket", "tmux server", "daemon",
-    "stopping",
+    "folder", "agents", "programs", "tmux", "redis", "clock", "hosts", "tmux socket", "tmux server",
+    "daemon", "stopping",
 }  # fmt: skip
 
 

@@ -10,6 +10,9 @@ from gastown_mail.contracts.errors import GastownError, RedisUnavailable, StateU
 from gastown_mail.daemon.jobs import make_worker
 from gastown_mail.status.collect import StatusCollector
 from gastown_mail.status.health import missing_workers
+from gastown_mail.status.host_checks import check_hosts
+from gastown_mail.town.hosts import HostEntry
+from gastown_mail.town.records import AgentRecord
 from gastown_mail.town.town import Town
 from tests.support.agents import MAX, TWO_AGENTS, WITNESS
 from tests.support.redis import OwnServer
@@ -97,3 +100,58 @@ def test_live_workers_are_counted_by_host(tmp_path: Path, server: OwnServer) -> 
     assert (far.host, far.lifecycle, far.expected, far.heartbeat) == ("far", 1, None, 0)
     assert {row.agent: row.observed for row in report.agents or ()} == {WITNESS: "elsewhere", MAX: "none"}
     assert "no heartbeat worker on far" in [trouble.reason for trouble in missing_workers(report)]
+
+
+def checked(collector: StatusCollector) -> list[tuple[str, str]]:
+    return [(result.verdict, result.text) for result in check_hosts(collector)]
+
+
+def test_one_host_agrees_with_itself(collector: StatusCollector) -> None:
+    collector.town.report_host()
+
+    assert checked(collector) == [("ok", f"alive: {collector.town.host}")]
+
+
+def test_what_hosts_disagree_on_is_found(collector: StatusCollector) -> None:
+    town, here = collector.town, collector.town.host
+    town.report_host()
+    for host, digest in (("b", "other"), ("c", "")):
+        town.hosts.report(host, HostEntry(machine=host, town_toml=digest))
+    town.redis.hset(town.keys.host("b"), "clock_ahead", "-42.0")
+    town.redis.hset(town.keys.host("c"), "clock_ahead", "4.0")
+
+    *findings, alive = checked(collector)
+
+    both = " | ".join(sorted([here, "b"]))
+    assert findings == [
+        ("finding", "town.toml cannot be read on c; gastown-mail doctor there says why"),
+        (
+            "finding",
+            f"town.toml differs between hosts ({both}); put the same file on all, for instance by git",
+        ),
+        (
+            "finding",
+            "the clock of host b is 42 s behind that of Redis; use the same time server (NTP) for both",
+        ),
+        (
+            "finding",
+            f"no host in town.toml for {WITNESS}, {MAX}: whichever host looks first starts them, and there "
+            "they stay; with several hosts, say where each lives (host = …)",
+        ),
+    ]
+    assert alive == ("ok", f"alive: {', '.join(sorted([here, 'b', 'c']))}")
+
+
+def test_agents_on_a_silent_host_are_named_with_the_way_on(collector: StatusCollector) -> None:
+    town = collector.town
+    town.hosts.report("far", HostEntry(machine="far"))
+    town.agents.write(MAX, AgentRecord(incarnation="t", machine="far", host="far"))
+    assert not any("silent" in problem.reason for problem in missing_workers(collector.report()))
+
+    town.hosts.report_end("far")
+    town.redis.zincrby(town.keys.hosts, -60, "far")
+
+    (problem,) = [found for found in missing_workers(collector.report()) if "far" in found.reason]
+    assert problem.reason.startswith("host far has been silent for 1m")
+    assert problem.reason.endswith(f"and {MAX} may live there")
+    assert f"gastown-mail move {MAX} HOST --from-dead" in problem.remedy

@@ -72,7 +72,7 @@ REPORT = f"""
     heartbeat.count integer, heartbeat.last time?, heartbeat.age number?, heartbeat.next time?,
     heartbeat.due_in number?, heartbeat.interval number?,
     hosts[].host text, hosts[].here boolean, hosts[].lifecycle integer, hosts[].expected integer?,
-    hosts[].heartbeat integer,
+    hosts[].heartbeat integer, hosts[].seen time?, hosts[].agents[] text,
     mail.clerk boolean, mail.inbox integer, mail.inbox_oldest number?, mail.taken integer,
     mail.taken_oldest number?, mail.open integer, mail.open_oldest number?, mail.dead integer,
     agents[].ROW

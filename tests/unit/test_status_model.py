@@ -30,7 +30,7 @@ VERSION_1: dict[type[BaseModel], str] = {
     Problem: "reason remedy",
     Daemon: "held pid frozen running since state_from state_age",
     Heartbeat: "count last age next due_in interval",
-    Host: "host here lifecycle expected heartbeat",
+    Host: "host here lifecycle expected heartbeat seen agents",
     InboxStatus: "clerk inbox inbox_oldest taken taken_oldest open open_oldest dead",
     AgentStatus: ROW,
     Explanation: "version asked decision decided decided_ago now wish town_paused daemon_runs last_request"
