@@ -83,7 +83,7 @@ def users(keys: Keys, daemon: str, agent: str, dashboard: str) -> str:
         "user health on nopass resetkeys resetchannels -@all +ping\n"
         f"user daemon on {digest(daemon)} ~{town}* ~rq:* &rq:* +@all -@admin -@dangerous +info\n"
         f"user agent on {digest(agent)} resetkeys resetchannels -@all"
-        f" (%W~{keys.inbox} +rpush) (%R~{request} +hgetall)\n"
+        f" (%W~{keys.inbox} +rpush) (%R~{request} %R~{keys.epoch} +hgetall)\n"
         f"user dashboard on {digest(dashboard)} ~rq:* {look}\n"
     )
 

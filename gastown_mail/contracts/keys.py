@@ -18,7 +18,7 @@
 | gastown:{town}:agents             | set    |        | canonical addresses that have an agent hash         |
 | gastown:{town}:agent:<address>    | hash   | yes    | an agent's desired state and what was observed      |
 | gastown:{town}:request:<id>       | hash   | yes    | a request and how it ended                          |
-| gastown:{town}:request:.epoch     | hash   |        | which Redis this is, for receipts of lost requests  |
+| gastown:{town}:epoch              | hash   | yes    | which Redis this is, for receipts of lost requests  |
 | gastown:{town}:work:<id>          | hash   |        | its raw element, and the daemon's progress with it  |
 | gastown:{town}:places             | string |        | counter: a request's place in the town's order      |
 | gastown:{town}:waiting:<address>  | zset   |        | ids of requests for an agent, by their place         |
@@ -77,8 +77,7 @@ class Keys:
 
     @property
     def epoch(self) -> str:
-        """Beside the requests, whose ids never begin with a dot: who may read them may read it."""
-        return self.request(".epoch")
+        return self._key("epoch")
 
     @property
     def dead(self) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 from pydantic import Field
 from redis import Redis
 from redis.client import Pipeline
+from redis.exceptions import ResponseError
 
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.go_formats import format_time
@@ -187,7 +188,7 @@ class RequestStore:
         """The ids of all requests with a record, in no order. Redis scans every key it has."""
         prefix = self.keys.request("")
         keys = {to_str(key) for key in self.redis.scan_iter(match=f"{prefix}*", count=_SCAN_STEP)}
-        return [key.removeprefix(prefix) for key in keys if key != self.keys.epoch]
+        return [key.removeprefix(prefix) for key in keys]
 
     def settle(self, request_id: str, agent: str, status: RequestStatus, detail: str, now: datetime) -> bool:
         """Give a request its one final status; False, and no change, if it has one already."""
@@ -265,7 +266,10 @@ class Inbox:
 
         A new epoch begins when Redis is another server than before, or has been emptied.
         """
-        run_id = str(self.redis.info("server").get("run_id", ""))
+        try:
+            run_id = str(self.redis.info("server").get("run_id", ""))
+        except ResponseError:  # this user has no right to ask
+            run_id = ""
         known = read_hash(self.redis, self.keys.epoch)
         if not known or known.get("run_id") != run_id:
             changes = {"run_id": run_id, "epoch": secrets.token_hex(8), "read": ""}

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
+from typing import Any
 
 from redis import Redis
 from redis.exceptions import AuthenticationError
@@ -28,7 +29,6 @@ from gastown_mail.contracts.lifecycle import (
 from gastown_mail.plumbing.connections import (
     REPLICA_DEADLINE_MS,
     connect,
-    read_hashes,
     redis_errors,
     to_str_dict,
 )
@@ -92,10 +92,16 @@ class Receipt:
     def _record(self) -> Mapping[str, str]:
         keys = Keys(self.town)
         with redis_errors(self.redis_url):
-            # in this order: all that was accepted before `read` has a record by then
-            server, record = read_hashes(_client(self.redis_url), [keys.epoch, keys.request(self.id)])
-        is_lost = not record and server.get("read") and server.get("epoch", "") != self.epoch
-        return _LOST_RECORD if is_lost else record
+            with _client(self.redis_url).pipeline(transaction=False) as pipe:
+                # in this order: all that was accepted before `read` has a record by then
+                pipe.hgetall(keys.epoch)
+                pipe.hgetall(keys.request(self.id))
+                server, record = pipe.execute(raise_on_error=False)
+            if isinstance(record, Exception):
+                raise record
+        known = _readable(server)
+        is_lost = not record and known.get("read") and known.get("epoch", "") != self.epoch
+        return _LOST_RECORD if is_lost else to_str_dict(record)
 
 
 def send_lifecycle(
@@ -207,7 +213,12 @@ def _push_once(redis: Redis, keys: Keys, element: bytes, min_replicas: int) -> s
             f"the request is not safe yet: fewer than {min_replicas} replicas of Redis have it; it may be "
             "carried out all the same, and sending it again with its id is safe"
         )
-    return "" if isinstance(server, Exception) else to_str_dict(server).get("epoch", "")
+    return _readable(server).get("epoch", "")
+
+
+def _readable(answer: Any) -> dict[str, str]:
+    """The hash that Redis has answered with; empty if this user may not read it."""
+    return {} if isinstance(answer, Exception) else to_str_dict(answer)
 
 
 def _is_transient(error: GastownError) -> bool:

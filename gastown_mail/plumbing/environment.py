@@ -7,7 +7,7 @@ import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 COMMAND = "gastown-mail"
 
@@ -66,13 +66,15 @@ def passed_environment(environ: Mapping[str, str], names: Iterable[str], redis_u
     listed = tuple(names)
     exact = frozenset(listed)
     beginnings = tuple(name.removesuffix("*") for name in listed if name.endswith("*"))
-    password = urlsplit(redis_url).password or ""
+    parts = urlsplit(redis_url)
+    options = dict(parse_qsl(parts.query))
+    passwords = [parts.password or "", *(options.get(name, "") for name in ("password", "sentinel_password"))]
     return {
         name: value
         for name, value in environ.items()
         if (name in exact or name.startswith(beginnings))
         and not (name in _ALLOWED or name in _OF_THIS_PROCESS or name.startswith(("LC_", *_NEVER_PASSED)))
-        and not _holds(password, value)
+        and not any(_holds(password, value) for password in passwords)
     }
 
 

@@ -49,6 +49,16 @@ class _Wish(NamedTuple):
         numbered = number.isdecimal() and int(number) > 0
         return cls(desired, before if desired else "", int(number) if numbered else 0, changed_at)
 
+    def unless_newer(self, record: AgentRecord) -> list[AgentRecord]:
+        """The changes that this wish makes to the agent's record; none if that has a newer one."""
+        if self.number <= record.wish and (self.number or record.desired is not None):
+            return []
+        desired = Desired(self.desired) if self.desired else None
+        changes = AgentRecord(desired=desired, before_pause=self.before, wish=self.number)
+        with suppress(ValueError):  # a time that a person put there
+            changes = changes.model_copy(update={"changed_at": parse_time(self.changed_at)})
+        return [changes]
+
     def text(self) -> str:
         """As it stands in the file; "" for an agent of which nothing was ever wished."""
         number = f"#{self.number} @{self.changed_at}" if self.number else ""
@@ -117,20 +127,10 @@ class DesiredStates:
     def restore(self) -> None:
         """Put the wishes of the file back into Redis, except where Redis has newer ones."""
         with self._lock():
-            for address, wish in zip(known := self._load(), map(_Wish.parse, known.values()), strict=True):
-                record = self.agents.read(address)
-                is_newer = wish.number > record.wish or (not wish.number and record.desired is None)
-                if not is_newer or wish.desired not in ("", *Desired):
-                    continue
-                changes = AgentRecord(
-                    desired=Desired(wish.desired) if wish.desired else None,
-                    before_pause=wish.before,
-                    wish=wish.number,
-                )
-                if wish.changed_at:
-                    with suppress(ValueError):
-                        changes = changes.model_copy(update={"changed_at": parse_time(wish.changed_at)})
-                self.agents.write(address, changes)
+            for address, text in self._load().items():
+                wish = _Wish.parse(text)
+                if wish.desired in ("", *Desired):
+                    self.agents.update(address, wish.unless_newer)
 
     def _write(self, address: str, changes: AgentRecord) -> None:
         def write(pipe: Any) -> None:

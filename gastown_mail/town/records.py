@@ -13,7 +13,7 @@ from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.validation import Flag, RedisHash, Timestamp, one_line_error, stored_as
 from gastown_mail.plumbing.clock import redis_time
-from gastown_mail.plumbing.connections import read_hash, read_hashes, to_fields, to_strs
+from gastown_mail.plumbing.connections import read_hash, read_hashes, to_fields, to_str_dict, to_strs
 from gastown_mail.town.backoff import NO_HISTORY, StartHistory
 
 TOWN = "*"
@@ -152,6 +152,18 @@ class AgentStore:
         fields = {name: text for change in changes for name, text in change.given_fields().items()}
         target.hset(self.keys.agent(address), mapping=to_fields(fields))
         target.sadd(self.keys.agents, address)
+
+    def update(self, address: str, change: Callable[[AgentRecord], Sequence[Place]]) -> None:
+        """Write what `change` makes of the record, all at once; it is asked again if the record changes."""
+        key = self.keys.agent(address)
+
+        def act(pipe: Any) -> None:
+            changes = change(self._parse(address, to_str_dict(pipe.hgetall(key))))
+            pipe.multi()
+            if changes:
+                self.write(address, *changes, pipe=pipe)
+
+        self.redis.transaction(act, key)
 
     def write_start_history(self, address: str, history: StartHistory) -> None:
         """Replace the agent's start history."""

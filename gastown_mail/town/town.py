@@ -24,7 +24,7 @@ from gastown_mail.plumbing.connections import confirm_replicas, connect
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.plumbing.machine import boot_id
 from gastown_mail.programs.library import OTHER
-from gastown_mail.sessions.session import Sessions
+from gastown_mail.sessions.session import Session, Sessions
 from gastown_mail.sessions.tmux import CALL_DEADLINE, Tmux
 from gastown_mail.town.desired import DesiredStates
 from gastown_mail.town.directory import Directory, published
@@ -32,7 +32,7 @@ from gastown_mail.town.hosts import HostEntry, Hosts, HostStateStore
 from gastown_mail.town.identity import socket_of
 from gastown_mail.town.places import Places
 from gastown_mail.town.queues import JobQueues
-from gastown_mail.town.records import AgentRecord, AgentStore
+from gastown_mail.town.records import AgentRecord, AgentStore, Place
 from gastown_mail.town.revision import Revision
 from gastown_mail.town.roster import Roster, RosterCache
 
@@ -172,6 +172,7 @@ def ensure_running(town: Town) -> None:
         raise Postponed("the daemon is stopping; this continues after the next start")
     if town.is_paused():
         raise Postponed("the town is paused; this continues after gastown-mail resume --all")
+    town.revision.require_current(town.redis)
     town.confirm()
 
 
@@ -206,11 +207,18 @@ def _record_sessions(town: Town) -> None:
     for session in town.sessions.snapshot().values():
         if not (session.incarnation and session.agent and session.town in ("", town.sessions.town)):
             continue
-        if session.generation > town.agents.read(session.agent).generation:
-            record = AgentRecord(
-                session=session.name,
-                incarnation=session.incarnation,
-                started_at=session.started_at,
-                generation=session.generation,
-            )
-            town.agents.write(session.agent, record, places.place(session))
+        _record_session(town, session, places.place(session))
+
+
+def _record_session(town: Town, session: Session, place: Place) -> None:
+    record = AgentRecord(
+        session=session.name,
+        incarnation=session.incarnation,
+        started_at=session.started_at,
+        generation=session.generation,
+    )
+
+    def if_newer(known: AgentRecord) -> list[Place]:
+        return [record, place] if record.generation > known.generation else []
+
+    town.agents.update(session.agent, if_newer)

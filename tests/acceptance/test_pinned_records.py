@@ -23,7 +23,7 @@ pytestmark = [
 
 KEYS = r"""
     inbox | state | dead | events | open | agents | places | clerk | heartbeat:h1 | sweep:h1 | agent:\*
-    | agent:ADDRESS | state:h1 | hosts | host:h1 | host:h2 | identity | revision | request:.epoch
+    | agent:ADDRESS | state:h1 | hosts | host:h1 | host:h2 | identity | revision | epoch
     | request:ID | work:ID | handoff:ADDRESS | waiting:ADDRESS | turn:ADDRESS
 """
 """Every key behind `gastown:{pins}:` but `taken`, which only the server writes."""
@@ -108,9 +108,9 @@ host clock_ahead: -?NUMBER\.NUMBER
 identity: MACHINE
 revision number: NUMBER
 revision rewound_at: EPOCH
-request run_id: [0-9a-f]{40}
-request epoch: [0-9a-f]{16}
-request read: true | ()
+epoch run_id: [0-9a-f]{40}
+epoch epoch: [0-9a-f]{16}
+epoch read: true | ()
 clerk: LEASE
 turn: LEASE
 heartbeat: LEASE

@@ -120,6 +120,13 @@ def test_only_named_variables_are_passed_and_never_a_secret_of_the_daemon(
     assert passed_environment(DAEMONS, names, URL) == {name: DAEMONS[name] for name in passed}
 
 
+def test_the_password_of_the_sentinels_is_not_passed() -> None:
+    url = "sentinel://u:main@a:1,b:2/town?sentinel_password=s%40fe"
+    environ = {"A": "main", "B": "s@fe", "C": "redis://u:main@a/0", "D": "kept"}
+
+    assert passed_environment(environ, ["*"], url) == {"D": "kept"}
+
+
 def test_without_a_password_nothing_is_taken_for_one() -> None:
     assert passed_environment({"EMPTY": "", "URL": "http://:@x"}, ["*"], "unix:///s") == {
         "EMPTY": "", "URL": "http://:@x",

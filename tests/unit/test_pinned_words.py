@@ -32,7 +32,7 @@ KEYS = """
     gastown:{pins}:agent:A gastown:{pins}:request:A gastown:{pins}:work:A gastown:{pins}:handoff:A
     gastown:{pins}:waiting:A gastown:{pins}:turn:A gastown:{pins}:heartbeat:A gastown:{pins}:sweep:A
     gastown:{pins}:state:A gastown:{pins}:hosts gastown:{pins}:host:A gastown:{pins}:identity
-    gastown:{pins}:revision gastown:{pins}:request:.epoch
+    gastown:{pins}:revision gastown:{pins}:epoch
     gastown-pins-A-lifecycle gastown-pins-A-heartbeat pins_A_B
 """.split()
 """Every key of a town named `pins`, its queues, and the form of a job id; A is an address, id or host."""
