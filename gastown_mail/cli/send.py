@@ -86,6 +86,7 @@ def _send_from_outside(
             return send_at(
                 now, "redis", action, agent=agent, to=to, reason=reason, handoff=handoff,
                 request_id=request_id, redis_url=url, town=name,
+                environ={**os.environ, "GASTOWN_MIN_REPLICAS": str(town.settings.daemon.min_replicas)},
             )  # fmt: skip
         # This town's inbox takes no requests from the operator: any agent could write one.
         chosen_id = new_request_id() if request_id is None else request_id

@@ -128,8 +128,8 @@ _CERTIFICATE = _Failure(
 )
 _NO_TLS = _Failure("does not speak TLS there", "check the port; without TLS the URL begins with redis://")
 _NO_PRIMARY = _Failure(
-    "has no primary, say its Sentinels",
-    "check that they run, and the name of the service in redis_url",
+    "has no primary at the moment",
+    "if that lasts, check that its Sentinels run, and that redis_url names them and their service",
 )
 _SILENT = _Failure("did not answer in time", "check that it is not paused or overloaded, then try again")
 _FORBIDDEN = _Failure("does not permit this user to do that", "give the user that right (ACL SETUSER)")

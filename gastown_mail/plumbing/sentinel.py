@@ -4,9 +4,17 @@ from typing import Any
 
 from redis import Redis
 from redis.connection import parse_url
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from gastown_mail.contracts.redis_url import SentinelUrl
+
+
+class _Sentinels(Sentinel):
+    def discover_master(self, service_name: str) -> Any:
+        try:
+            return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        except MasterNotFoundError:  # its text describes every connection
+            raise MasterNotFoundError(f"no Sentinel names a primary of {service_name!r}") from None
 
 
 def primary_of(url: str, **options: Any) -> Redis:
@@ -23,6 +31,6 @@ def primary_of(url: str, **options: Any) -> Redis:
     options = {**given, **options, **tls}
     timeouts = {name: value for name, value in options.items() if name.startswith("socket_")}
     sentinels = {**timeouts, **tls, **parts.sentinel_credentials}
-    sentinel = Sentinel(parts.hosts, sentinel_kwargs=sentinels, **options)  # type: ignore[no-untyped-call]
+    sentinel = _Sentinels(parts.hosts, sentinel_kwargs=sentinels, **options)  # type: ignore[no-untyped-call]
     client: Redis = sentinel.master_for(parts.service)  # type: ignore[no-untyped-call]
     return client

@@ -106,6 +106,7 @@ class StatusCollector:
             Report(
                 town=self.settings.town_name, root=str(self.settings.town_root), asked=self.now,
                 paused=self.ask_redis("records", self.town.is_paused),
+                replicas_missing=self.ask_redis("redis", self._replicas_missing) or 0,
                 rewound=self.ask_redis("records", self._rewound),
                 asks_after=self.settings.daemon.asks_after,
                 daemon=_daemon(self.holder, state, source, state_age),
@@ -176,6 +177,12 @@ class StatusCollector:
             return state, "redis", 0.0
         root = self.settings.town_root
         return self._ask("state", lambda: load_state(root)), "state.json", _state_file_age(root, self.now)
+
+    def _replicas_missing(self) -> int:
+        least = self.settings.daemon.min_replicas
+        if not least:
+            return 0
+        return max(0, least - int(self.town.redis.info("replication").get("connected_slaves", 0)))
 
     def _rewound(self) -> datetime | None:
         at = self.town.revision.read().rewound_at

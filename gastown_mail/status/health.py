@@ -76,7 +76,7 @@ def all_problems(report: Report) -> list[tuple[str, Problem]]:
     for part, why in report.unknown.items():
         check, reason = _UNREACHABLE[part]
         problems.append((check, Problem(reason=reason, remedy=why)))
-    problems += [("redis", problem) for problem in _rewound(report)]
+    problems += [("redis", problem) for problem in [*_missing_replicas(report), *_rewound(report)]]
     down = [row.agent for row in report.agents or () if row.is_down]
     if down and not _is_stopped(report):
         must = "must run and do not" if len(down) > 1 else "must run and does not"
@@ -85,6 +85,13 @@ def all_problems(report: Report) -> list[tuple[str, Problem]]:
     if not _is_stopped(report):
         problems += [("agents", problem) for problem in _waiting_for_person(report)]
     return problems
+
+
+def _missing_replicas(report: Report) -> Iterator[Problem]:
+    if missing := report.replicas_missing:
+        what = "a replica of Redis is missing" if missing == 1 else f"{missing} replicas of Redis are missing"
+        remedy = "nothing is accepted or begun until as many are connected as min_replicas asks for"
+        yield Problem(reason=what, remedy=remedy)
 
 
 def _rewound(report: Report) -> list[Problem]:

@@ -209,6 +209,8 @@ class Report(_Document):
     """An operator has paused the whole town."""
     rewound: datetime | None = None
     """When Redis was last found to have lost records: it had been emptied, or came back older."""
+    replicas_missing: int = 0
+    """How many replicas of Redis are missing for `min_replicas`; without them nothing is begun."""
     asks_after: _Seconds | None = None
     """An agent that needs a person for so long is a problem."""
     daemon: Daemon

@@ -1,5 +1,7 @@
 """Encrypted connections, replicas that confirm, Redis Cluster: the parts of a Redis with failover."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +13,13 @@ from gastown_mail.contracts.redis_url import redis_url_error
 from gastown_mail.daemon.service import open_redis
 from gastown_mail.mail.send import send_lifecycle
 from gastown_mail.plumbing.connections import connect
+from gastown_mail.status.collect import StatusCollector
+from gastown_mail.status.health import all_problems
 from gastown_mail.town.records import Desired
 from gastown_mail.town.town import Town
 from tests.support.agents import MAX, TWO_AGENTS
 from tests.support.failover import Server, data_server
+from tests.support.processes import clean_environ
 from tests.support.redis import OwnServer
 from tests.support.tls import TlsFront, tls_front
 from tests.support.town import a_town, write_town
@@ -84,6 +89,22 @@ def test_a_request_over_tls(front: TlsFront, server: OwnServer) -> None:
         assert redis.llen("gastown:{t}:inbox") == 1
 
 
+def test_without_a_primary_the_error_is_one_short_sentence() -> None:
+    with pytest.raises(RequestNotAccepted) as refused:
+        send_lifecycle(
+            "restart",
+            agent=MAX,
+            redis_url="sentinel://:pw@127.0.0.1:1,127.0.0.1:2/town",
+            town="t",
+            environ={},
+        )
+
+    said = str(refused.value)
+    assert "has no primary at the moment: if that lasts, check that its Sentinels run" in said
+    assert "<" not in said
+    assert "pw" not in said
+
+
 def test_a_redis_cluster_is_refused_at_the_start(cluster: Server, tmp_path: Path) -> None:
     settings = write_town(tmp_path, f'[daemon]\nredis_url = "redis://127.0.0.1:{cluster.port}"\n')
 
@@ -113,6 +134,32 @@ def test_a_request_counts_as_accepted_when_a_replica_has_it(pair: tuple[Server, 
     send("two")
 
 
+def test_the_command_asks_for_the_replicas_of_the_settings(
+    pair: tuple[Server, Server], tmp_path: Path
+) -> None:
+    primary, replica = pair
+    url = f'redis_url = "redis://127.0.0.1:{primary.port}"'
+    settings = write_town(tmp_path, f"[daemon]\nmin_replicas = 1\n{url}\n{TWO_AGENTS}")
+    replica.cut_off()
+
+    words = ["-m", "gastown_mail", "send", "restart", "--agent", "operator", "--to", MAX]
+    refused = subprocess.run(
+        [sys.executable, *words], cwd=settings.town_root, env=clean_environ(), capture_output=True, text=True,
+        timeout=DEADLINE, check=False,
+    )  # fmt: skip
+
+    assert refused.returncode == 1
+    assert "not safe yet: fewer than 1 replicas" in refused.stderr
+
+
+def said_missing(town: Town) -> bool:
+    daemon = town.settings.daemon.model_copy(update={"redis_url": town.redis_url})
+    report = StatusCollector(town.settings.model_copy(update={"daemon": daemon})).report()
+    return ("redis", "a replica of Redis is missing") in [
+        (check, problem.reason) for check, problem in all_problems(report)
+    ]
+
+
 def test_a_wish_and_an_intent_wait_for_a_replica(pair: tuple[Server, Server], tmp_path: Path) -> None:
     primary, replica = pair
     toml = f"[daemon]\nmin_replicas = 1\n{TWO_AGENTS}"
@@ -121,6 +168,7 @@ def test_a_wish_and_an_intent_wait_for_a_replica(pair: tuple[Server, Server], tm
         with replica.client as redis:
             assert redis.hget(town.keys.agent(MAX), "desired") == b"stopped"
         replica.cut_off()
+        eventually(lambda: said_missing(town), deadline=DEADLINE)
         with pytest.raises(Postponed, match="0 of at least 1 replicas"):
             town.desired.set(MAX, Desired.RUNNING)
         with pytest.raises(Postponed, match="0 of at least 1 replicas"):

@@ -66,7 +66,7 @@ ROW = """
 REPORT = f"""
     version 1, town text?, root text, asked time, verdict running|degraded|stopped,
     troubles[].reason text, troubles[].remedy text, unknown.{PARTS} text, paused boolean?, rewound time?,
-    asks_after number?,
+    replicas_missing integer, asks_after number?,
     daemon.held boolean, daemon.pid integer?, daemon.frozen boolean, daemon.running boolean?,
     daemon.since time?, daemon.state_from redis|state.json?, daemon.state_age number?,
     heartbeat.count integer, heartbeat.last time?, heartbeat.age number?, heartbeat.next time?,
