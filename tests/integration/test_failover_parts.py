@@ -148,7 +148,7 @@ def test_the_command_asks_for_the_replicas_of_the_settings(
         timeout=DEADLINE, check=False,
     )  # fmt: skip
 
-    assert refused.returncode == 1
+    assert refused.returncode == 3
     assert "not safe yet: fewer than 1 replicas" in refused.stderr
 
 
