@@ -1,9 +1,10 @@
 """A Redis with failover on loopback: a primary, its replicas and three Sentinels, gone after the test."""
 
+import random
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,10 +27,12 @@ _DATA_SERVER = {
 
 
 def free_port() -> int:
-    """A port of loopback that nothing uses."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that nothing uses, below those that the kernel gives to connections."""
+    while True:
+        port = random.randrange(12_000, 30_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass
@@ -58,6 +61,7 @@ class Server:
         return Redis(port=self.port, socket_timeout=5.0)
 
     def answers(self) -> bool:
+        assert self.process is None or self.process.poll() is None, (self.folder / "log").read_text()
         try:
             with self.client as client:
                 return bool(client.ping())
