@@ -71,8 +71,12 @@ class Hosts:
 
     def report(self, host: str, entry: HostEntry) -> None:
         """Say that this host is alive; `clock_ahead` is filled in."""
+        before = time.time()
         now = redis_time(self.redis)
-        entry = entry.model_copy(update={"clock_ahead": round(time.time() - now, 3)})
+        after = time.time()
+        # no more than is certain: the answer may have taken long
+        ahead = 0.0 if before <= now <= after else round((before + after) / 2 - now, 3)
+        entry = entry.model_copy(update={"clock_ahead": ahead})
         with self.redis.pipeline() as pipe:
             pipe.hset(self.keys.host(host), mapping=to_fields(entry.to_mapping()))
             pipe.zadd(self.keys.hosts, {host: now})

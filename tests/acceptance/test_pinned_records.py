@@ -89,6 +89,7 @@ work element: \{.+\} | garbage
 work trusted: true
 work proven: true
 work tries: 1
+work sender_ahead: ?-?NUMBER\.NUMBER
 work begun_at: EPOCH
 work victim: TOKEN | ()
 work successors: TOKEN | TOKEN TOKEN TOKEN | ?TOKEN TOKEN
