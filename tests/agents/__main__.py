@@ -11,7 +11,7 @@ from pathlib import Path
 from tests.agents import namespace
 from tests.agents.install import install_missing
 
-_ARGUMENTS = ["-n", "4", "--dist", "loadgroup", "-rs"]
+_ARGUMENTS = ["-n", "3", "--dist", "loadgroup", "-rs"]
 _INSIDE = "inside"
 
 

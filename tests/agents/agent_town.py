@@ -31,6 +31,9 @@ IT = "rig/crew/it"
 HEARTBEAT = "HEARTBEAT: check your work"
 WHY = "a test wants it"
 
+PATIENCE = 120.0
+"""Seconds that a program may take for anything: opencode needs forty to start on a busy machine."""
+
 
 _OF_ITS_OWN = (
     "This is the Qwen Code.",
@@ -70,11 +73,11 @@ class RealAgent:
         (snapshot,), _ = heartbeat.observe(self.town)
         return snapshot.seen
 
-    def wait_for(self, *states: AgentState, deadline: float = 40.0) -> None:
+    def wait_for(self, *states: AgentState, deadline: float = PATIENCE) -> None:
         """Wait until the screen has shown one of these states at two looks."""
         self.wait_until(lambda: self.reading().state in states, " or ".join(states), deadline)
 
-    def wait_until(self, condition: Callable[[], object], what: str, deadline: float = 40.0) -> None:
+    def wait_until(self, condition: Callable[[], object], what: str, deadline: float = PATIENCE) -> None:
         """Wait until this has held at two looks; fail with the screen."""
         try:
             eventually(lambda: condition() and condition(), deadline=deadline, step=0.05)
@@ -85,7 +88,7 @@ class RealAgent:
                 + "\n".join(row for row in screen.rows if row.strip())
             ) from None
 
-    def wait_until_seen(self, condition: Callable[[Observation], bool], deadline: float = 20.0) -> None:
+    def wait_until_seen(self, condition: Callable[[Observation], bool], deadline: float = PATIENCE) -> None:
         """Wait until this holds for what a heartbeat sees."""
         seen = [self.seen()]
 
@@ -116,7 +119,7 @@ class RealAgent:
             last = {(look.rows, look.x, look.y) for look in looks[-int(rest / 0.2) :]}
             return len(looks) > rest / 0.2 and len(last) == 1
 
-        eventually(rests, deadline=20, step=0.2)
+        eventually(rests, deadline=PATIENCE, step=0.2)
         return looks[-1]
 
     def poke(self, text: str = HEARTBEAT) -> str:
@@ -125,7 +128,7 @@ class RealAgent:
 
     def deliver(self, text: str) -> None:
         """Poke it until it takes the text: between two answers a program may look ready for a moment."""
-        until = time.monotonic() + 40
+        until = time.monotonic() + PATIENCE
         self.wait_for(AgentState.READY)
         while (outcome := self.poke(text)).startswith("held: ") and time.monotonic() < until:
             self.wait_for(AgentState.READY)
@@ -136,7 +139,7 @@ class RealAgent:
         before = len(self.received())
         self.deliver(text)
         try:
-            eventually(lambda: self.received()[before:] == [text], deadline=20)
+            eventually(lambda: self.received()[before:] == [text], deadline=PATIENCE)
         except AssertionError:
             raise AssertionError(f"told {text!r}, but it got {self.received()[before:]}") from None
 

@@ -13,7 +13,7 @@ from gastown_mail.town.observed import Observation
 from tests.agents.agent_town import AgentTown
 from tests.agents.cases import Case
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def in_front(agent: AgentTown) -> list[psutil.Process]:

@@ -9,7 +9,7 @@ from gastown_mail.contracts.lifecycle import AgentState
 from tests.agents.agent_town import HEARTBEAT, AgentTown
 from tests.agents.cases import Case, Opened, claude_ticks
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 MANY = 50
 

@@ -29,7 +29,7 @@ from tests.support.wait import DEADLINE, eventually
 
 pytestmark = [
     pytest.mark.skipif(not only_loopback(), reason="real programs run in a namespace of their own only"),
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(600),
 ]
 
 PROGRAMS = {program.name: program for program in (CLAUDE, CODEX, GEMINI)}

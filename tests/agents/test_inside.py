@@ -21,7 +21,7 @@ from tests.support.daemon import REPOSITORY, Daemon, a_running_daemon
 from tests.support.processes import gone
 from tests.support.wait import DEADLINE, eventually
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 class Served(RealAgent):

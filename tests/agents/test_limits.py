@@ -11,7 +11,7 @@ from tests.agents.agent_town import HEARTBEAT, AgentTown
 from tests.agents.cases import Case
 from tests.agents.known import KNOWN
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(600)
 
 WAIT = 10
 """Seconds after which a limit without a time is taken to have ended."""

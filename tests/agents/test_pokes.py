@@ -9,7 +9,7 @@ from tests.agents.agent_town import AgentTown
 from tests.agents.cases import Case, Opened
 from tests.agents.known import KNOWN
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 SPECIAL = (
     """it's "quoted", $(touch ran) `touch ran` $HOME ${x} %s \\n \\ ; | & > ran < ( ) * ? [a] {b} # ~ !"""
