@@ -12,7 +12,7 @@ from gastown_mail.mail.events import Event, read_latest
 from gastown_mail.status.collect import StatusCollector
 from gastown_mail.status.daemon_environment import daemon_environment
 from gastown_mail.status.health import blocking_problems, is_gone, person_step
-from gastown_mail.status.model import AgentStatus, DesiredBy, Explanation, LastRequest, Report, age
+from gastown_mail.status.model import AgentStatus, DesiredBy, Explanation, Host, LastRequest, Report, age
 from gastown_mail.town.town import Town
 
 _EVENTS_READ = 5000
@@ -87,7 +87,7 @@ def _from_record(request_id: str, record: dict[str, str]) -> LastRequest:
 def _next_steps(explanation: Explanation, report: Report, fault: str | None) -> Iterator[str]:
     """What an operator can do, first against what stops the whole town. `fault`: why no start succeeds."""
     row, last = explanation.now, explanation.last_request
-    hosts = [host for host in report.hosts or () if host.host == row.host]
+    hosts = [_only(host, row.agent) for host in report.hosts or () if host.host == row.host]
     problems = blocking_problems(report.model_copy(update={"hosts": hosts}))
     condition = "when that is done, " if problems else ""
     yield from (f"{problem.reason}: {problem.remedy}" for problem in problems)
@@ -97,6 +97,8 @@ def _next_steps(explanation: Explanation, report: Report, fault: str | None) -> 
         yield f"gastown-mail resume {row.agent} ends its pause"
     elif row.observed == "elsewhere" and not any(is_gone(host, report.asked) for host in hosts):
         yield f"ask on host {row.host}, where it lives: gastown-mail explain {row.agent}"
+    elif row.observed == "unknown" and row.state_line:
+        yield f"nothing is started or ended until it is seen: {row.state_line}"
     elif row.observed == "foreign":
         yield f"gastown-mail adopt {row.agent} adopts the session {row.session}; or end that session yourself"
     elif row.observed in ("none", "ended"):
@@ -105,6 +107,11 @@ def _next_steps(explanation: Explanation, report: Report, fault: str | None) -> 
         yield _step_with_session(row, condition)
     if last and last.status in ("refused", "expired", "failed"):
         yield f"gastown-mail dead revive {last.id} repeats its last request"
+
+
+def _only(host: Host, address: str) -> Host:
+    """The host as far as it concerns this agent, so that a remedy names this one and no other."""
+    return host.model_copy(update={"agents": [one for one in host.agents if one == address]})
 
 
 def _step_with_session(row: AgentStatus, condition: str) -> str:

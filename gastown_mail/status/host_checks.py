@@ -10,7 +10,7 @@ from gastown_mail.town.hosts import HostEntry
 from gastown_mail.town.roster import Roster
 
 _MAX_APART = 5.0
-"""Seconds by which the clock of another host may differ from that of Redis."""
+"""Seconds by which the clock of a host may differ from that of Redis, or from that of another host."""
 
 
 def check_hosts(collector: StatusCollector) -> Iterator[CheckResult]:
@@ -19,6 +19,7 @@ def check_hosts(collector: StatusCollector) -> Iterator[CheckResult]:
     entries = town.hosts.live_entries()
     yield from map(finding, _differing_settings(entries))
     yield from map(finding, _wrong_clocks(entries, town.host))
+    yield from map(finding, _clocks_apart(entries))
     if len(entries) > 1:
         yield from map(finding, _agents_without_host(town.roster()))
     yield ok(f"alive: {', '.join(sorted(entries)) or 'no host'}")
@@ -44,6 +45,19 @@ def _wrong_clocks(entries: Mapping[str, HostEntry], here: str) -> Iterator[str]:
                 f"the clock of host {host} is {abs(entry.clock_ahead):.0f} s {way} that of Redis; use the "
                 "same time server (NTP) for both"
             )
+
+
+def _clocks_apart(entries: Mapping[str, HostEntry]) -> Iterator[str]:
+    """The two clocks that differ most, of those that are not wrong by themselves."""
+    fine = [(one.clock_ahead, host) for host, one in entries.items() if abs(one.clock_ahead) <= _MAX_APART]
+    if not fine:
+        return
+    (behind, slow), (ahead, fast) = min(fine), max(fine)
+    if ahead - behind > _MAX_APART:
+        yield (
+            f"the clocks of hosts {slow} and {fast} are {ahead - behind:.0f} s apart; use the same time "
+            "server (NTP) for both"
+        )
 
 
 def _agents_without_host(roster: Roster) -> Iterator[str]:

@@ -320,7 +320,7 @@ def agent_status(
     tmux did not answer. `record` is None if Redis did not.
     """
     session = sessions.of(agent, places.sessions.town) if sessions else None
-    host = places.target_host(agent, record or AgentRecord())
+    host = places.believed_host(agent, record or AgentRecord())
     seen = seen or Observation(AgentState.UNKNOWN if host == places.host else AgentState.ELSEWHERE)
     if record is None:  # since when, and until when, only the record could tell
         seen = replace(seen, since=None, until=None)

@@ -53,6 +53,11 @@ class Places:
         """The host whose workers act on the agent: where it lives, or else where it would be started."""
         return self.target_host(agent, record) if self.is_empty(record) else record.host
 
+    def believed_host(self, agent: Agent, record: AgentRecord) -> str:
+        """The host where the agent lives as far as this one knows, or else the one that it belongs to."""
+        is_away = not self.is_empty(record) and not self.is_here(record)
+        return record.host if is_away else self.target_host(agent, record)
+
     def unseen(self, record: AgentRecord) -> Unseen | None:
         """Where an agent without a session here may live; None if its place is empty or known to be dead."""
         if self.is_empty(record):

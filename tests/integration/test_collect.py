@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from redis.exceptions import ResponseError
 
+from gastown_mail.cli.control import _placed
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, StateUnknown
 from gastown_mail.daemon.jobs import make_worker
 from gastown_mail.status.collect import StatusCollector
+from gastown_mail.status.explain import explain_agent
 from gastown_mail.status.health import missing_workers
 from gastown_mail.status.host_checks import check_hosts
 from gastown_mail.town.hosts import HostEntry
@@ -140,6 +142,87 @@ def test_what_hosts_disagree_on_is_found(collector: StatusCollector) -> None:
         ),
     ]
     assert alive == ("ok", f"alive: {', '.join(sorted([here, 'b', 'c']))}")
+
+
+def test_clocks_that_are_apart_only_from_one_another_are_found(collector: StatusCollector) -> None:
+    town = collector.town
+    for host, ahead in (("b", "3.5"), ("c", "-3.5")):
+        town.hosts.report(host, HostEntry(machine=host))
+        town.redis.hset(town.keys.host(host), "clock_ahead", ahead)
+
+    found = [text for verdict, text in checked(collector) if verdict == "finding" and "clock" in text]
+
+    assert found == ["the clocks of hosts c and b are 7 s apart; use the same time server (NTP) for both"]
+
+
+def test_this_hosts_own_clock_is_left_to_its_own_check(collector: StatusCollector) -> None:
+    town = collector.town
+    town.report_host()
+    town.redis.hset(town.keys.host(town.host), "clock_ahead", "42.0")
+
+    assert checked(collector) == [("ok", f"alive: {town.host}")]
+
+
+def falls_silent(town: Town, host: str) -> None:
+    town.hosts.report(host, HostEntry(machine=host))
+    town.hosts.report_end(host)
+    town.redis.zincrby(town.keys.hosts, -60, host)
+
+
+def next_steps(collector: StatusCollector, address: str) -> str:
+    """What `explain` advises while a daemon runs."""
+    collector.town.state.mark_started(1, collector.now)
+    return "\n".join(explain_agent(collector, collector.town.roster().resolve(address)).next_steps)
+
+
+def test_each_agent_of_a_silent_host_gets_the_way_on_for_itself(collector: StatusCollector) -> None:
+    town = collector.town
+    falls_silent(town, "far")
+    for address in (WITNESS, MAX):
+        town.agents.write(address, AgentRecord(incarnation="t", machine="far", host="far"))
+
+    for address, other in ((WITNESS, MAX), (MAX, WITNESS)):
+        steps = next_steps(collector, address)
+        assert f"gastown-mail move {address} HOST --from-dead" in steps
+        assert f"gastown-mail move {other}" not in steps
+        assert "ask on host" not in steps
+
+
+def test_run_names_the_silent_host_and_the_way_on(collector: StatusCollector) -> None:
+    town = collector.town
+    falls_silent(town, "far")
+    town.agents.write(MAX, AgentRecord(incarnation="t", machine="far", host="far"))
+
+    with pytest.raises(GastownError, match=f"host far, where {MAX} is .*move {MAX} HOST --from-dead"):
+        _placed(town, MAX)
+
+
+def test_an_agent_on_a_living_host_is_asked_for_there(collector: StatusCollector) -> None:
+    town = collector.town
+    town.hosts.report("far", HostEntry(machine="far"))
+    town.agents.write(MAX, AgentRecord(incarnation="t", machine="far", host="far"))
+
+    assert "ask on host far, where it lives" in next_steps(collector, MAX)
+
+
+@pytest.mark.parametrize("declared", ["near", ""])
+def test_an_agent_is_believed_where_it_lives_not_where_it_belongs(
+    tmp_path: Path, server: OwnServer, declared: str
+) -> None:
+    text = f'[daemon]\nredis_url = "{server.url}"\nhost = "here"\n{TWO_HOSTS}'.replace(
+        '"far"', f'"{declared or "here"}"'
+    )
+    with a_town(tmp_path, server.url, text) as town:
+        falls_silent(town, "far")
+        town.agents.write(WITNESS, AgentRecord(incarnation="t", machine="far", host="far"))
+        collector = StatusCollector(town.settings)
+
+        (row,) = [row for row in collector.report().agents or () if row.agent == WITNESS]
+        steps = next_steps(collector, WITNESS)
+
+    assert (row.observed, row.host) == ("elsewhere", "far")
+    assert "host far has been silent" in steps
+    assert "ask on host" not in steps
 
 
 def test_agents_on_a_silent_host_are_named_with_the_way_on(collector: StatusCollector) -> None:

@@ -72,6 +72,8 @@ NONE_THERE = well(hosts=[Host(host=THERE, here=False, lifecycle=0, heartbeat=0)]
         (told({"observed": "ended", "waits": "quarantine"}), well(),
          ["events --agent deacon/", "clear deacon/"]),
         (told({"observed": "foreign"}), well(), ["adopt deacon/"]),
+        (told({"observed": "unknown", "state_line": "on the tmux server at /s; set tmux_socket"}), well(),
+         ["nothing is started or ended until it is seen: on the tmux server at /s; set tmux_socket"]),
         (told({"observed": "elsewhere", "host": THERE}), well(), ["ask on host there"]),
         (told(last_request=LastRequest(id="i1", action="cycle", asked_by="x", status="refused")), well(),
          ["poke deacon/", "dead revive i1"]),
