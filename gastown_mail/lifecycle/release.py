@@ -76,9 +76,10 @@ def move_agent(town: Town, agent: Agent, host: str, *, from_dead: bool = False) 
     """
     record = town.agents.read(agent.address)
     if agent.declared_host not in ("", host):
+        then = "run this again" if from_dead else "it moves by itself"
         raise GastownError(
             f'town.toml gives {agent.address} host = "{agent.declared_host}": write "{host}" there, on all '
-            "hosts; then it moves by itself"
+            f"living hosts; then {then}"
         )
     live = town.hosts.live()
     if host not in live:

@@ -1,5 +1,6 @@
 """Agents that run while many tests look at them, and the table of what was seen."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -19,6 +20,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """Collect the outcomes, in the process that reports them."""
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Outcomes(), "agents-table")
+        if file := os.environ.get("AGENTS_FAILED"):
+            config.pluginmanager.register(Failures(Path(file)), "agents-failed")
+
+
+class Failures:
+    """Writes the ids of the tests that failed into a file, one a line."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a failure once, in the setup or in the test."""
+        known = self._file.read_text().splitlines() if self._file.exists() else []
+        if report.failed and report.nodeid not in known:
+            self._file.write_text("\n".join([*known, report.nodeid]))
 
 
 @pytest.hookimpl(tryfirst=True)

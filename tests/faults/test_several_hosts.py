@@ -166,6 +166,28 @@ def test_an_agent_that_moves_in_town_toml_lives_on_one_host(hosts: _Hosts) -> No
     assert events.index("released") > events.index("releasing")
 
 
+def test_an_agent_that_town_toml_gives_to_a_dead_host_moves_after_an_edit(hosts: _Hosts) -> None:
+    a, b = hosts("ab", pinned(KEEP, max="a"))
+    the_only([a])
+    for process in a.process.family():
+        process.kill()
+    eventually(lambda: "a" not in b.town.hosts.live(), deadline=DEADLINE)
+    move = ("move", MAX, "b", "--from-dead")
+
+    refused = b.command(*move)
+    file = b.root / "town.toml"
+    file.write_text(file.read_text().replace('host = "a"', 'host = "b"'))
+    beats_twice(b)
+    before = sessions_on([b])
+    moved = b.command(*move)
+
+    assert refused.returncode == 1
+    assert 'write "b" there, on all living hosts; then run this again' in refused.stderr
+    assert before == [], "no host takes an agent from a dead one by itself"
+    assert moved.returncode == 0, moved.stderr
+    eventually(lambda: sessions_on([b]), deadline=DEADLINE)
+
+
 def test_an_operator_moves_an_agent(hosts: _Hosts) -> None:
     a, _ = two = hosts("ab")
     home, _ = the_only(two)
