@@ -76,9 +76,13 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
     authority, key = folder / "ca.pem", folder / "ca.key"
     certificate, own_key, request = folder / "cert.pem", folder / "cert.key", folder / "cert.csr"
     names = folder / "names"
-    names.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    # Python 3.13 is strict about what a certificate must say
+    names.write_text(
+        "subjectAltName=DNS:localhost,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\nsubjectKeyIdentifier=hash\n"
+    )
     new = ["req", "-newkey", "rsa:2048", "-nodes", "-subj"]
-    _openssl(*new, "/CN=authority", "-x509", "-days", "2", "-keyout", key, "-out", authority)
+    signs = ("-addext", "keyUsage=critical,keyCertSign,cRLSign")
+    _openssl(*new, "/CN=authority", "-x509", "-days", "2", *signs, "-keyout", key, "-out", authority)
     _openssl(*new, "/CN=localhost", "-keyout", own_key, "-out", request)
     _openssl(
         *("x509", "-req", "-days", "2", "-CAcreateserial", "-extfile", names),
