@@ -31,6 +31,17 @@ _STOP_WAIT = STOP_DEADLINE + 2 * KILL_GRACE + 10.0
 """Seconds within which a daemon must end after it was asked to stop."""
 
 
+_NO_AGENTS = """There is no agent yet. Declare one in town.toml, for example:
+
+    [agents."helper"]
+    command = "claude {prompt}"
+    work_dir = "."
+    keep_running = true
+
+It is started as soon as the file is saved.
+"""
+
+
 @click.command()
 @town_option
 @click.option("-q", "--quiet", is_flag=True, help="Do not print events.")
@@ -40,7 +51,8 @@ def up(quiet: bool) -> None:
         # With this session's variables in its environment, the daemon would end together with the session.
         os.execve(sys.executable, sys.orig_argv, without_session(os.environ))
     settings = load()
-    load_roster(settings)
+    if not load_roster(settings).agents:
+        click.echo(_NO_AGENTS, err=True)
     service.require_tmux()
     with TownLock(settings.lock_file) as lock:
         log.configure(log_file=settings.log_file, size=settings.daemon.log_size)
@@ -87,6 +99,8 @@ def start() -> None:
     """Run the daemon in the background."""
     settings = load()
     pid = start_in_background(settings)
+    if not load_roster(settings).agents:
+        click.echo(_NO_AGENTS, err=True)
     click.echo(f"the daemon of {settings.town_name} is running, pid {pid}; gastown-mail status shows it")
 
 
@@ -99,7 +113,8 @@ def start_in_background(settings: Settings) -> int:
     settings.daemon_dir.mkdir(mode=0o755, exist_ok=True)
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "gastown_mail", "--town", str(settings.town_root), "up", "--quiet"],
+            # -P: nothing is imported from the town's folder
+            [sys.executable, "-P", "-m", "gastown_mail", "--town", str(settings.town_root), "up", "--quiet"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
             start_new_session=True, cwd=settings.town_root, env=environ,
         )  # fmt: skip

@@ -176,7 +176,7 @@ def demo_town(folder: Path, caught: Sequence[int], until: float) -> Iterator[Dem
     with tempfile.TemporaryFile(dir=folder) as errors:
         # a session of its own: the terminal's Ctrl-C reaches only the demo
         daemon = subprocess.Popen(
-            [sys.executable, "-m", "gastown_mail", "up", "--quiet"],
+            [sys.executable, "-P", "-m", "gastown_mail", "up", "--quiet"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
             env={**environ, "GASTOWN_TOWN": str(folder)}, start_new_session=True, cwd=folder,
         )  # fmt: skip

@@ -18,9 +18,13 @@ _RESERVED_FOLDERS = frozenset({"mayor", "deacon", "daemon"})
 
 @dataclass(slots=True)
 class DiscoveredTown:
-    """Rigs and agents as found on disk; `warnings` are sentences on what could not be read."""
+    """Rigs and agents as found on disk; `warnings` are sentences on what could not be read.
+
+    `named` are the rigs that rigs.json names. Links are not followed: they may lead anywhere.
+    """
 
     rigs: set[str] = field(default_factory=set)
+    named: frozenset[str] = frozenset()
     addresses: list[ParsedAddress] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -37,7 +41,7 @@ class DiscoveredTown:
 
     def add_rig(self, folder: Path) -> None:
         """Add the rig in this folder, with its agents."""
-        rig, inside = folder.name, self.folders(folder)
+        rig, inside = folder.name, set() if folder.is_symlink() else self.folders(folder)
         self.rigs.add(rig)
         self.addresses += [ParsedAddress(role, rig) for role in ("witness", "refinery") if role in inside]
         for kind, role in (("crew", "crew"), ("polecats", "polecat")):
@@ -72,6 +76,7 @@ def discover(town_root: Path) -> DiscoveredTown:
     folders = town.folders(town_root)
     town.addresses += [ParsedAddress(role) for role in ("mayor", "deacon") if role in folders]
     declared = town.declared_rigs(town_root / "mayor" / "rigs.json")
+    town.named = frozenset(declared or ())
     for rig in sorted(folders - _RESERVED_FOLDERS if declared is None else declared):
         signs = (town_root / rig / "config.json", town_root / rig / ".beads")
         if declared is not None or any(os.access(sign, os.F_OK) for sign in signs):
@@ -110,6 +115,6 @@ def fingerprint(town_root: Path, now: float) -> tuple[object, ...] | None:
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
-        return entry.is_dir()
-    except OSError:  # a circular link, or one to a folder that this user cannot read
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:  # gone meanwhile, or on a file system that does not say
         return False

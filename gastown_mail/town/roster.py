@@ -75,6 +75,8 @@ class Roster:
 def load_roster(settings: Settings) -> Roster:
     """The agents declared in `town.toml` and those found on disk; a declaration overrides what was found.
 
+    One that was found is kept running only if rigs.json names its rig and its role is set to keep_running.
+
     Raises SettingsError for declarations that contradict each other and for a broken rigs.json.
     """
     town = discover(settings.town_root)
@@ -85,6 +87,9 @@ def load_roster(settings: Settings) -> Roster:
     agents = [_agent(settings, profiles, address, parsed, own) for address, (parsed, own) in declared.items()]
     for address in by_rank:
         own = settings.roles.get(found[address].role, _NO_OVERRIDES)
+        if not (own.keep_running and found[address].rig in town.named):
+            # what was only found is started at somebody's word
+            own = own.model_copy(update={"keep_running": False})
         agents.append(_agent(settings, profiles, address, found[address], own))
     rejected = _reject_clashes(agents, declared)
     return Roster(

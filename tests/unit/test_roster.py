@@ -78,7 +78,7 @@ def test_undeclared_values_have_the_documented_defaults(tmp_path: Path) -> None:
     assert {agent.command for agent in roster.agents.values()} == {DEFAULT_COMMAND}
     assert {agent.stop_grace for agent in roster.agents.values()} == {5}
     assert {agent.host for agent in roster.agents.values()} == {"h"}
-    assert [agent.address for agent in roster.agents.values() if agent.keep_running] == ["deacon/"]
+    assert [agent.address for agent in roster.agents.values() if agent.keep_running] == []
     assert roster.resolve("r/witness").poke == "HEARTBEAT: check your workers"
     assert roster.resolve("r/crew/x").poke is None
 
@@ -185,7 +185,7 @@ def test_odd_things_in_a_rig_are_ignored(tmp_path: Path) -> None:
     (crew / "linked").symlink_to(crew / "ok")
     (tmp_path / "r" / "polecats").touch()
     (tmp_path / "file").touch()
-    assert set(roster_of(tmp_path).agents) == {"r/crew/ok", "r/crew/linked"}
+    assert set(roster_of(tmp_path).agents) == {"r/crew/ok"}
 
 
 def test_a_declaration_wins_over_its_role_and_that_over_the_defaults(tmp_path: Path) -> None:
@@ -350,3 +350,40 @@ def test_a_thousand_agents_are_read(tmp_path: Path) -> None:
     town = load_settings(make(tmp_path, *folders, *(f"rig{r}/.beads" for r in range(10))), environ={})
 
     assert len(load_roster(town).agents) == 1000
+
+
+def test_what_is_only_found_on_disk_is_not_started(tmp_path: Path) -> None:
+    for folder in ("mayor", "deacon", "rig/crew/x", "rig/witness", "named/crew/y"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "rig/config.json").touch()
+    roles = "[roles.crew]\nkeep_running = true\n[roles.deacon]\nkeep_running = true"
+    (tmp_path / "town.toml").write_text(roles)
+
+    found = load_roster(load_settings(tmp_path, environ={})).agents
+
+    assert set(found) == {"mayor/", "deacon/", "rig/crew/x", "rig/witness"}
+    assert [agent for agent in found.values() if agent.keep_running] == []
+    (tmp_path / "mayor/rigs.json").write_text('{"rigs": {"named": {}}}')
+    named = load_roster(load_settings(tmp_path, environ={})).agents
+    assert [agent.address for agent in named.values() if agent.keep_running] == ["named/crew/y"]
+
+
+def test_a_declared_agent_is_kept_running_as_its_role_says(tmp_path: Path) -> None:
+    (tmp_path / "town.toml").write_text('[agents."deacon/"]\n[agents."mayor/"]')
+
+    agents = load_roster(load_settings(tmp_path, environ={})).agents
+
+    assert {address: agent.keep_running for address, agent in agents.items()} == {
+        "deacon/": True,
+        "mayor/": False,
+    }
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "real/crew/x").mkdir(parents=True)
+    (tmp_path / "real/config.json").touch()
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    (tmp_path / "real/polecats").symlink_to("/etc")
+    (tmp_path / "real/crew/etc").symlink_to("/etc")
+
+    assert set(load_roster(load_settings(tmp_path, environ={})).agents) == {"real/crew/x"}
