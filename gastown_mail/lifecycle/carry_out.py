@@ -3,6 +3,7 @@
 Every step checks the current state first and can be repeated: after a crash the next worker resumes.
 """
 
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -170,7 +171,7 @@ class _Attempt:
             # the daemon or a hook asked, in the agent's place
             why = "your last session's context was full"
         if request.reason:
-            why += f" ({request.reason})"
+            why += f", in these words: {_in_quotes(request.reason)}"
         try:
             self.end_session()
             if not context.wants_successor:
@@ -238,7 +239,7 @@ class _Attempt:
         screen = self.town.sessions.capture_screen(self.target, _SCREEN_LINES) if self.target else ""
         return (
             f"# Handoff for {context.agent.address}\n\nAsked for by: {context.asker}\n"
-            f"Reason: {request.reason or 'none given'}\n\n"
+            f"Reason: {_in_quotes(request.reason) if request.reason else 'none given'}\n\n"
             f"The last {_SCREEN_LINES} lines of the screen:\n\n```\n{screen}\n```\n"
         )
 
@@ -290,3 +291,8 @@ class _Attempt:
         for token in filter(None, {progress.target_incarnation, *progress.successors, gone}):
             spared.append(town.sessions.end_orphans(token, grace=grace, command=command))
         record_spared(town, agent, ", ".join(filter(None, spared)), self.context.id)
+
+
+def _in_quotes(text: str) -> str:
+    """Somebody's words as one quoted line, which a reader cannot take for ours."""
+    return json.dumps(" ".join(text.split()), ensure_ascii=False)
