@@ -18,7 +18,7 @@ from gastown_mail.contracts.errors import Postponed, ProcessesSurvived, StartFai
 from gastown_mail.contracts.go_formats import parse_time
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, RequestStatus, full_context_id
 from gastown_mail.contracts.request import decode_element
-from gastown_mail.lifecycle.decision import AlreadyDone, Execute, RequestContext, Resolve, decide
+from gastown_mail.lifecycle.decision import AlreadyDone, Execute, RequestContext, Resolve, decide, overrulers
 from gastown_mail.lifecycle.preflight import start_obstacle
 from gastown_mail.lifecycle.start import SessionStart, record_session, record_spared
 from gastown_mail.mail.events import EventName, record_event
@@ -114,7 +114,8 @@ def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Request
         for request_id, made, public in zip(ids, progress, records, strict=True)
         if made is not None and "received_at" in public
     ]  # fmt: skip
-    return {context.id: replace(context, pending=contexts) for context in contexts}
+    deciding = overrulers(contexts)
+    return {context.id: replace(context, overruled_by=deciding.get(context.id, "")) for context in contexts}
 
 
 def _settle_one(town: Town, lease: Lease, context: RequestContext) -> tuple[RequestStatus, str, bool]:

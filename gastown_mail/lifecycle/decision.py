@@ -1,7 +1,7 @@
 """What to do with a request that is next for its agent: a pure decision on what is known at that moment."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from gastown_mail.contracts.address import Agent
@@ -16,7 +16,7 @@ _UNKNOWN = datetime.max.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class RequestContext:
-    """Everything a decision depends on. `pending`: the agent's open requests, oldest first, with this one."""
+    """Everything a decision depends on. `overruled_by`: the id of a later request that decides instead."""
 
     id: str
     request: LifecycleRequest
@@ -27,7 +27,7 @@ class RequestContext:
     session: Session | None
     now: datetime
     max_age: timedelta
-    pending: Sequence["RequestContext"] = field(default=())
+    overruled_by: str = ""
     require_incarnation: bool = False
     received: datetime = _UNKNOWN
 
@@ -128,14 +128,28 @@ def _wrong_session(context: RequestContext) -> Resolve | None:
 
 
 def _overruled(context: RequestContext) -> Resolve | None:
-    """Of several requests meant for this session the last one decides; a shutdown beats all others."""
-    if not context.wants_successor:
+    """A shutdown is overruled by nothing."""
+    if not context.wants_successor or not context.overruled_by:
         return None
-    ids = [other.id for other in context.pending]
-    later = context.pending[ids.index(context.id) + 1 :] if context.id in ids else []
-    meant = [other for other in later if not _rejected(other)]
-    deciding = [other.id for other in meant if not other.wants_successor] or [other.id for other in meant]
-    return _superseded(f"request {deciding[-1]} decides") if deciding else None
+    return _superseded(f"request {context.overruled_by} decides")
+
+
+def overrulers(waiting: Sequence[RequestContext]) -> Mapping[str, str]:
+    """Which later request decides instead of each of these, oldest first, by id.
+
+    Of several that are meant for this session the last one decides; a shutdown beats all others.
+    """
+    found: dict[str, str] = {}
+    last = last_shutdown = ""
+    for context in reversed(waiting):
+        if deciding := last_shutdown or last:
+            found[context.id] = deciding
+        if (last and last_shutdown) or _rejected(context):
+            continue
+        last = last or context.id
+        if not context.wants_successor:
+            last_shutdown = last_shutdown or context.id
+    return found
 
 
 def is_authorized(asker: str, agent: Agent) -> bool:

@@ -20,6 +20,7 @@ from gastown_mail.lifecycle.decision import (
     Resolve,
     decide,
     is_authorized,
+    overrulers,
 )
 from gastown_mail.mail.requests import Progress
 from gastown_mail.sessions.session import Session
@@ -63,7 +64,8 @@ def case(
         )  # fmt: skip
 
     waiting = [of(f"later-{place}", its) for place, its in enumerate(later)]
-    return replace(of("this", request), pending=[of("this", request), *waiting] if waiting else [])
+    this = of("this", request)
+    return replace(this, overruled_by=overrulers([this, *waiting]).get("this", ""))
 
 
 def status(verdict: Decision) -> str:
