@@ -15,6 +15,7 @@ from gastown_mail.sessions.commands import TOKEN
 
 _SIGNALLED = 128
 _SECONDS = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
+_GENERATION = re.compile(r"[0-9]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,8 @@ class Pane:
         session = Session(
             exit_status=status if signalled is None else signalled,
             attached=max(value.pop("clients"), value.pop("viewers")),
-            started_at=started or clock.translate(created),
+            # no session was started in the future, whatever its option says
+            started_at=min(started, clock.now_or_local()) if started else clock.translate(created),
             activity=clock.translate(value.pop("activity")),
             **value,
         )
@@ -124,7 +126,11 @@ _COLUMNS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("#{==:#{window_panes}/#{session_windows},1/1}", "shared", "0".__eq__),
     (_sanitized("@gastown_town"), "town", str),
     (_sanitized("@gastown_home"), "home", str),
-    (_sanitized("@gastown_generation"), "generation", lambda text: int(text) if text.isdecimal() else 0),
+    (
+        _sanitized("@gastown_generation"),
+        "generation",
+        lambda text: int(text) if _GENERATION.fullmatch(text) else 0,
+    ),
     (_sanitized("@gastown_started"), "started", lambda text: _SECONDS.fullmatch(text) and _moment(text)),
     (_sanitized("@gastown_pane"), "agent_pane", str),
     (_sanitized("@gastown_incarnation"), "incarnation", lambda text: text if TOKEN.fullmatch(text) else ""),
