@@ -131,6 +131,12 @@ _NO_PRIMARY = _Failure(
     "has no primary at the moment",
     "if that lasts, check that its Sentinels run, and that redis_url names them and their service",
 )
+_DATABASE = _Failure("does not have that database", "choose a lower number in redis_url (/0 to /15)")
+_PROTECTED = _Failure(
+    "is in protected mode and takes no connections from other machines",
+    "give it a password (requirepass, or ACL users) and put it into redis_url",
+)
+_CROWDED = _Failure("has as many clients as it allows", "raise its maxclients, or end some of them")
 _SILENT = _Failure("did not answer in time", "check that it is not paused or overloaded, then try again")
 _FORBIDDEN = _Failure("does not permit this user to do that", "give the user that right (ACL SETUSER)")
 _FULL = _Failure("is out of memory", "free memory or raise maxmemory, then try again")
@@ -170,13 +176,21 @@ _BY_CODE = {
     "MASTERDOWN": _BUSY,
 }
 # redis-py puts "Command # 1 (...) of pipeline caused error: " before the code.
-_TLS_ERROR = re.compile(r"CERTIFICATE_VERIFY_FAILED|WRONG_VERSION_NUMBER")
+_BY_WORDS = {
+    "CERTIFICATE_VERIFY_FAILED": _CERTIFICATE,
+    "WRONG_VERSION_NUMBER": _NO_TLS,
+    "DB index is out of range": _DATABASE,
+    "invalid DB index": _DATABASE,
+    "running in protected mode": _PROTECTED,
+    "max number of clients reached": _CROWDED,
+}
 _CODE = re.compile(r"(?:^|caused error: )([A-Z]+) ")
 
 
 def _failure_of(error: redis.RedisError) -> _Failure | None:
-    if isinstance(error, redis.ConnectionError) and (trouble := _TLS_ERROR.search(str(error))):
-        return _CERTIFICATE if "CERTIFICATE" in trouble[0] else _NO_TLS
+    for words, failure in _BY_WORDS.items():
+        if words in str(error):
+            return failure
     for kind, failure in _BY_CLASS:
         if isinstance(error, kind):
             return failure

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from gastown_mail.contracts.errors import Postponed, RequestNotAccepted, SettingsError
+from gastown_mail.contracts.errors import GastownError, Postponed, RequestNotAccepted, SettingsError
 from gastown_mail.contracts.redis_url import redis_url_error
 from gastown_mail.daemon.service import open_redis
 from gastown_mail.mail.send import send_lifecycle
@@ -199,3 +199,29 @@ def test_a_town_without_replicas_waits_for_none(own_town: Town) -> None:
     own_town.confirm()
 
     assert isinstance(own_town.redis, Redis)
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Iterator[Server]:
+    """A server with two databases, for two clients."""
+    server = data_server(tmp_path / "small", databases="2", maxclients="2")
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_a_database_that_is_not_there(small: Server) -> None:
+    with pytest.raises(GastownError, match=r"does not have that database: choose a lower number"):
+        send_lifecycle(
+            "restart", agent=MAX, redis_url=f"redis://127.0.0.1:{small.port}/99", town="t", environ={}
+        )
+
+
+def test_a_redis_with_too_many_clients(small: Server) -> None:
+    with small.client as one, small.client as two:
+        one.ping()
+        two.ping()
+        with pytest.raises(RequestNotAccepted, match="has as many clients as it allows: raise"):
+            send_lifecycle(
+                "restart", agent=MAX, redis_url=f"redis://127.0.0.1:{small.port}", town="t", environ={}
+            )
