@@ -28,7 +28,7 @@ PID_NAME = "server.pid"
 SOCKET_NAME = "redis.sock"
 _LOCK_NAME = "server.lock"
 
-_MAX_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
+MAX_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 """Bytes that fit into `sun_path` before the closing zero."""
 
 _MAX_LOG_SIZE = 1_000_000
@@ -42,9 +42,9 @@ def server_url(folder: Path) -> str:
     """The URL of the embedded server in `folder`. Raises SettingsError if its socket's path is too long."""
     socket = folder.absolute() / SOCKET_NAME
     size = len(os.fsencode(socket))
-    if size > _MAX_SOCKET_PATH:
+    if size > MAX_SOCKET_PATH:
         raise SettingsError(
-            f"the path {socket} has {size} bytes; a unix socket's path may have {_MAX_SOCKET_PATH}: "
+            f"the path {socket} has {size} bytes; a unix socket's path may have {MAX_SOCKET_PATH}: "
             "move the town to a folder with a shorter path, or set redis_url to a Redis of your own"
         )
     return "unix://" + quote(os.fsencode(socket))

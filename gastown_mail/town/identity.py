@@ -15,7 +15,7 @@ from gastown_mail.contracts.identity import Identity, load_identity, save_identi
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.plumbing.connections import to_str
-from gastown_mail.plumbing.embedded import is_server_running
+from gastown_mail.plumbing.embedded import MAX_SOCKET_PATH, is_server_running
 from gastown_mail.plumbing.locks import TownLock, file_lock
 from gastown_mail.plumbing.machine import machine_digest
 from gastown_mail.sessions.session import Sessions
@@ -159,8 +159,16 @@ def socket_of(settings: Settings, found: Identity, environ: Mapping[str, str] = 
 
 
 def _socket(settings: Settings, found: Identity, environ: Mapping[str, str]) -> str:
-    """The socket to use from now on: the recorded one as long as agents may live there."""
+    """The socket to use from now on: the recorded one as long as agents may live there.
+
+    Raises SettingsError if its path is too long.
+    """
     chosen = socket_of(settings, found, environ)
+    if (size := len(os.fsencode(chosen))) > MAX_SOCKET_PATH:
+        raise SettingsError(
+            f"the path of the tmux socket {chosen} has {size} bytes, of {MAX_SOCKET_PATH} that are possible: "
+            "set tmux_socket in town.toml to a shorter path, or choose a shorter TMUX_TMPDIR"
+        )
     if found.tmux_socket in ("", chosen) or not _is_served(found, environ):
         return chosen
     return found.tmux_socket

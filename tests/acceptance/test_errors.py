@@ -269,3 +269,15 @@ def test_an_unreadable_folder_is_named(daemon: Daemon) -> None:
             assert str(folder) in done.stderr + done.stdout, words
     finally:
         folder.chmod(0o755)
+
+
+def test_a_tmux_socket_with_too_long_a_path_is_refused(
+    daemon: Daemon, tmp_path: Path
+) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    deep.mkdir(parents=True)
+
+    refused = daemon.command("start", environ={"TMUX_TMPDIR": str(deep)})
+
+    assert refused.returncode == 2
+    assert "set tmux_socket in town.toml to a shorter path, or choose a shorter TMUX_TMPDIR" in refused.stderr
