@@ -173,8 +173,8 @@ def stop_daemon(settings: Settings) -> bool:
         return False
     if holder.pid is None:
         raise GastownError(
-            f"a daemon holds {settings.lock_file}, but its pid is not visible here (another container or "
-            "user); stop it where it was started"
+            f"a daemon holds {settings.lock_file}, but its pid is not visible here (another machine, "
+            "container or user); stop it where it was started"
         )
     os.kill(holder.pid, signal.SIGTERM)
     awaited = f"the daemon, pid {holder.pid}, to end"

@@ -52,11 +52,10 @@ class TownLock:
             if not _lock_within(fd, _PROBE_TIMEOUT):
                 holder = TownLock.holder(self.path)
                 pid = holder.pid if holder else None
-                known = f"pid {pid}" if pid else "its pid is not known"
+                known = f"pid {pid}" if pid else "its pid is not visible here"
+                end = "end it with `gastown-mail stop`" if pid else "stop it where it was started"
                 raise TownLocked(
-                    f"another daemon holds this town ({known}, lock {self.path}); "
-                    "use that one, or end it with `gastown-mail stop`",
-                    pid,
+                    f"another daemon holds this town ({known}, lock {self.path}); use that one, or {end}", pid
                 )
             os.ftruncate(fd, 0)
             os.pwrite(fd, b"%d\n" % os.getpid(), 0)
@@ -167,9 +166,16 @@ def _verified_pid(text: bytes, fd: int) -> int | None:
         return None
     for file in files:
         with suppress(OSError):
-            if os.path.samestat(Path(file.path).stat(), wanted):
+            if os.path.samestat(Path(file.path).stat(), wanted) and _may_hold(int(pid), file.fd):
                 return int(pid)
     return None
+
+
+def _may_hold(pid: int, fd: int) -> bool:
+    """False for a file that this process has open only to check its lock."""
+    # a holder in another container may have the pid of this process
+    info = Path(f"/proc/self/fdinfo/{fd}")
+    return pid != os.getpid() or not info.exists() or "FLOCK" in info.read_text()
 
 
 def _unlockable(path: Path, error: OSError) -> SettingsError:

@@ -1,15 +1,23 @@
 """What happens to one host, or to its link, is that host's alone; no agent ever lives twice."""
 
+import shutil
+import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import psutil
 import pytest
 
 from gastown_mail.contracts.state import load_state
+from gastown_mail.plumbing.connections import to_str_dict
 from tests.faults.test_several_hosts import KEEP, pinned
 from tests.hosts.world import FakedClock, Host, World
 from tests.support.agents import DEAF_RECORDER, MAX, MAXINE, RECORDER
+from tests.support.daemon import REPOSITORY
+from tests.support.processes import gone
 from tests.support.town import identity
 from tests.support.wait import DEADLINE, eventually
 
@@ -19,14 +27,23 @@ NAMES = ("alpha", "beta", "gamma")
 CUT_SECONDS = 15.0
 SLOW = KEEP.replace(RECORDER, DEAF_RECORDER).replace("stop_grace = 2", "stop_grace = 4")
 """Agents whose end takes four seconds, long enough to cut the link meanwhile."""
+MONA = "gastown/crew/mona"
+WITH_MONA = SLOW + f'[agents."{MONA}"]\n'
 
 
 def up(world: World, toml: str = KEEP, names: Sequence[str] = NAMES) -> list[Host]:
     """Hosts of these names, each with this town.toml, whose daemons run."""
     hosts = [world.host(name, toml) for name in names]
-    for host in hosts:
-        host.up()
+    begin(hosts)
     return hosts
+
+
+def begin(hosts: Sequence[Host]) -> None:
+    """Start the daemons of all hosts at the same time; wait until each serves."""
+    for host in hosts:
+        host.spawn()
+    for host in hosts:
+        eventually(host.serves, deadline=DEADLINE)
 
 
 def homes(hosts: Sequence[Host], address: str = MAX) -> list[tuple[str, tuple[str, int, str]]]:
@@ -57,48 +74,80 @@ def beat_twice(hosts: Sequence[Host]) -> None:
     eventually(have_looked, deadline=DEADLINE)
 
 
+def facts(host: Host, request: str) -> Counter[str]:
+    """How often each event of a request happened."""
+    events: Any = host.redis.xrange(host.town.keys.events)
+    fields = (to_str_dict(each) for _, each in events)
+    return Counter(each["event"] for each in fields if each.get("request") == request)
+
+
+def carrying(host: Host) -> str:
+    """Ask the agent on this host to cycle; return the request once a worker has started on it."""
+    request = host.ask("cycle", "operator", to=MAX)
+    eventually(lambda: host.status(request) == "carrying", deadline=DEADLINE)
+    return request
+
+
+def done_once(host: Host, request: str, others: Sequence[Host]) -> None:
+    """Wait until the request is done, once, by this host and no other."""
+    assert host.outcome(request) == "done", host.detail(request)
+    seen = facts(host, request)
+    assert (seen["started"], seen["done"]) == (1, 1)
+    assert [other.starts() for other in others] == [[] for _ in others]
+
+
 @pytest.mark.parametrize("way", ["both", "from", "to"])
-def test_the_link_of_a_host_is_cut_in_the_middle_of_a_restart(world: World, way: str) -> None:
-    hosts = up(world, pinned(SLOW, max="alpha", maxine="beta"))
-    alpha, beta, _ = hosts
-    before = {address: settled(hosts, address) for address in (MAX, MAXINE)}
-    starts = len(alpha.starts())
-    request = alpha.ask("restart", "operator", to=MAX)
-    eventually(lambda: alpha.status(request) == "carrying", deadline=DEADLINE)
+def test_the_link_of_a_host_is_cut_in_the_middle_of_a_cycle(world: World, way: str) -> None:
+    hosts = up(world, pinned(WITH_MONA, max="alpha", mona="alpha", maxine="beta"))
+    alpha, *others = hosts
+    before = {address: settled(hosts, address) for address in (MAX, MAXINE, MONA)}
+    starts, daemons = len(alpha.starts()), [(host.state().pid, host.state().started_at) for host in hosts]
+    request = carrying(alpha)
 
     with world.cut(alpha, way):
         until = time.monotonic() + CUT_SECONDS
         while time.monotonic() < until:
             assert len(homes(hosts)) <= 1
-            assert homes(hosts, MAXINE) == [before[MAXINE]]
+            assert [homes(hosts, address) for address in (MAXINE, MONA)] == [[before[MAXINE]], [before[MONA]]]
             time.sleep(0.5)
 
-    assert alpha.outcome(request) == "done"
-    assert settled(hosts)[0] == "alpha"
-    assert settled(hosts)[1] != before[MAX][1]
-    assert len(alpha.starts()) == starts + 1
-    assert settled([beta], MAXINE) == before[MAXINE]
-    assert alpha.outcome(alpha.ask("restart", "operator", to=MAX)) == "done"
+    done_once(alpha, request, others)
+    beat_twice(hosts)
+    (now,) = homes(hosts)
+    assert (now[0], now[1] != before[MAX][1], len(alpha.starts())) == ("alpha", True, starts + 1)
+    assert [homes(hosts, address) for address in (MAXINE, MONA)] == [[before[MAXINE]], [before[MONA]]]
+    assert [(host.state().pid, host.state().started_at) for host in hosts] == daemons
+    assert others[0].outcome(others[0].ask("restart", "operator", to=MAX)) == "done"
 
 
-def test_a_host_loses_power_and_returns(world: World) -> None:
-    hosts = up(world)
-    home, _ = settled(hosts)
-    (lost,) = (host for host in hosts if host.name == home)
-    others = [host for host in hosts if host is not lost]
-    untouched = homes(others, MAXINE)
+def test_a_host_loses_power_in_the_middle_of_a_cycle_and_returns(world: World) -> None:
+    toml = pinned(WITH_MONA, maxine="beta")
+    # the first to look gets the agents without a host
+    (lost,) = up(world, toml, ["alpha"])
+    for address in (MAX, MONA):
+        assert settled([lost], address)[0] == "alpha"
+    others = up(world, toml, ["beta", "gamma"])
+    beta, gamma = others
+    hosts, untouched = [lost, *others], [settled(others, MAXINE)]
+    starts = {address: len(lost.starts(address)) for address in (MAX, MONA)}
+    request = carrying(lost)
 
     lost.lose_power()
 
-    eventually(lambda: home not in others[0].town.hosts.live(), deadline=DEADLINE)
+    eventually(lambda: "alpha" not in beta.town.hosts.live(), deadline=DEADLINE)
     beat_twice(others)
-    assert homes(others) == []
-    rows = {row["agent"]: row for row in others[0].document("agents")}
-    assert (rows[MAX]["state"], rows[MAX]["host"]) == ("elsewhere", home)
+    assert homes(others) == homes(others, MONA) == []
+    rows = {row["agent"]: row for row in gamma.document("agents")}
+    assert {(rows[agent]["state"], rows[agent]["host"]) for agent in starts} == {("elsewhere", "alpha")}
     lost.boot()
     lost.up()
-    assert settled(hosts)[0] == home
-    assert homes(others, MAXINE) == untouched
+    assert lost.outcome(request) == "done", lost.detail(request)
+    assert {settled(hosts, address)[0] for address in starts} == {"alpha"}
+    assert {address: len(lost.starts(address)) - count for address, count in starts.items()} == {
+        MAX: 1,
+        MONA: 1,
+    }
+    assert homes(hosts, MAXINE) == untouched
 
 
 def test_stop_and_death_of_one_host(world: World) -> None:
@@ -111,6 +160,7 @@ def test_stop_and_death_of_one_host(world: World) -> None:
     running = [load_state(host.root).running for host in hosts]
     assert running == [False, True, True]
     assert homes(hosts) == [before[MAX]], "an agent outlives its daemon"
+    assert homes(hosts, MAXINE) == [before[MAXINE]]
     assert beta.outcome(beta.ask("restart", "operator", to=MAXINE)) == "done"
     moved = settled([beta, gamma], MAXINE)
     alpha.up()
@@ -142,23 +192,32 @@ def test_two_machines_of_one_name(world: World) -> None:
     assert f"the host name alpha is taken: a daemon on another machine serves {first.root}" in refused.stderr
     assert "GASTOWN_HOST" in refused.stderr
     assert settled([first]) == before
+    # its agents live on, on a machine that this one cannot see
+    assert first.stop() == 0
+    second.up()
+    beat_twice([second])
+    assert homes([first, second]) == [before]
 
 
 def test_two_machines_on_one_folder(world: World) -> None:
     (first,) = up(world, names=("alpha",))
     before = settled([first])
-    second = world.host("beta", KEEP)
-
+    second = world.host("beta", KEEP, first.root)
     environ = {"GASTOWN_TOWN": str(first.root)}
 
     refused = second.command("start", environ=environ)
     beside = second.script("worker.py", environ=environ)
 
     assert refused.returncode == 4, refused.stderr
-    assert f"another daemon holds this town (pid {first.state().pid}" in refused.stderr
+    assert "another daemon holds this town (its pid is not visible here" in refused.stderr
     assert eventually(beside.has_ended, deadline=DEADLINE)
-    assert "is served as host alpha, and this would be host beta on the same folder" in beside.words()
+    assert f"{first.root} belongs to another machine" in beside.words()
     assert settled([first]) == before
+    assert first.stop() == 0
+    refused = second.command("start", environ=environ)
+    assert refused.returncode == 2
+    assert f"{first.root} belongs to another machine" in refused.stderr
+    assert homes([first, second]) == [before]
 
 
 def test_a_clock_is_ahead_and_then_set_right(world: World) -> None:
@@ -211,3 +270,24 @@ def test_nothing_is_left_of_a_host(world: World) -> None:
     host.lose_power()
 
     assert [process for process in processes if psutil.pid_exists(process.pid)] == []
+
+
+_KILLED = """import os, signal
+from tests.hosts.world import a_world
+with a_world() as world:
+    host = world.host("alpha", "[daemon]\\n")
+    print(world.folder, world.switch.init.pid, host.space.init.pid, flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_hosts_end_with_the_process_of_their_test(namespaces: None) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _KILLED],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, timeout=DEADLINE, check=False,
+    )  # fmt: skip
+
+    folder, *pids = done.stdout.split()
+    shutil.rmtree(folder)
+    assert len(pids) == 2
+    eventually(lambda: all(gone(int(pid)) for pid in pids), deadline=DEADLINE)

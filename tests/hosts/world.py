@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -27,13 +27,12 @@ _PORT = 6379
 _NOWHERE = "02:00:00:00:00:99"
 """A hardware address that no one has: what is sent there is lost without a word."""
 
-_INIT = """import signal
+_INIT = """import signal, sys
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 print("ready", flush=True)
-while True:
-    signal.pause()
+sys.stdin.read()
 """
-"""The first process of a host, which takes in orphans and reaps them."""
+"""The first process of a host: it reaps orphans, and ends when the test's process ends, however that ends."""
 
 
 def why_impossible() -> str:
@@ -67,7 +66,7 @@ class Space:
     def __init__(self) -> None:
         self.popen = subprocess.Popen(
             ["unshare", *_NAMESPACES, sys.executable, "-c", _INIT],
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         assert self.popen.stdout is not None
         assert self.popen.stdout.readline() == "ready\n", "the namespaces were not made"
@@ -91,23 +90,32 @@ class Space:
         with suppress(psutil.NoSuchProcess):
             self.init.kill()
         self.popen.wait(DEADLINE)
-        assert self.popen.stdout is not None
-        self.popen.stdout.close()
+        for stream in filter(None, (self.popen.stdin, self.popen.stdout)):
+            stream.close()
 
 
 class Host(Daemon):
-    """One host: a machine of its own with its folder, its tmux server and its daemon."""
+    """One host: a machine of its own with its folder, its tmux server and its daemon.
+
+    It sees only its own disk, and the folders in `shared`.
+    """
 
     def __init__(self, world: "World", settings: Settings, number: int, name: str, **environ: str) -> None:
         self.machine, self.number, self.name = secrets.token_hex(16), number, name
         self._world, self._before = world, State()
-        super().__init__(settings, quiet=True, **environ)
-        self.boot()
+        self.disk, self.shared = settings.town_root.parent, list[Path]()
+        self.space = Space()
+        super().__init__(settings, quiet=True, TMUX_TMPDIR=str(self.disk), **environ)
 
     def boot(self) -> None:
-        """Power on, with a new id of the boot."""
+        """Power on again."""
         self.space = Space()
+        self.set_up()
+
+    def set_up(self) -> None:
+        """Give it a new id of the boot, its name, its disk and its link."""
         self.prefix = self.space.enter(self.root)
+        self._hide_other_disks()
         files = {"/etc/machine-id": self.machine, "/proc/sys/kernel/random/boot_id": secrets.token_hex(16)}
         for number, (path, text) in enumerate(files.items()):
             file = self._world.folder / f"{self.number}-{number}"
@@ -117,6 +125,15 @@ class Host(Daemon):
         self.space.ip("link set lo up")
         self._world.plug_in(self)
         self.look_again()
+
+    def _hide_other_disks(self) -> None:
+        disks, whole = self.disk.parent, self._world.folder / "whole"
+        self.space.do("mount", "--bind", str(disks), str(whole))
+        self.space.do("mount", "-t", "tmpfs", "disks", str(disks))
+        for folder in (self.disk, *self.shared):
+            self.space.do("mkdir", "-p", str(folder))
+            self.space.do("mount", "--bind", str(whole / folder.relative_to(disks)), str(folder))
+        self.space.do("umount", str(whole))
 
     def look_again(self) -> None:
         """Read the town anew: its tmux socket is known once a daemon has started."""
@@ -167,14 +184,15 @@ class Host(Daemon):
 
 
 class World:
-    """A switch, a Redis on it, and hosts that are plugged in."""
+    """A switch, a Redis on it, and hosts that are plugged in; what it makes is cleared away by `ends`."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.hosts: list[Host] = []
+    def __init__(self, folder: Path, ends: ExitStack) -> None:
+        self.folder, self._ends, self._count = folder, ends, 0
+        (folder / "whole").mkdir()
         self.name = f"hosts-{secrets.token_hex(4)}"
         self.url = f"unix://{folder}/redis.sock"
         self.switch = Space()
+        ends.callback(self.switch.end)
         for words in (
             "link add br0 type bridge",
             f"addr add {_NET}.1/24 dev br0",
@@ -182,12 +200,14 @@ class World:
             "link set lo up",
         ):
             self.switch.ip(words)
-        self._server = subprocess.Popen(
+        server = subprocess.Popen(
             [*self.switch.enter(folder), *self._server_words()],
             cwd=folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
+        ends.callback(server.wait, DEADLINE)
+        ends.callback(self.switch.end)
         eventually(self._answers, deadline=DEADLINE)
 
     def _server_words(self) -> list[str]:
@@ -208,13 +228,16 @@ class World:
             return bool(redis.ping())
         return False
 
-    def host(self, name: str, toml: str, **environ: str) -> Host:
-        """A new host that is switched on; its daemon does not run yet."""
+    def host(self, name: str, toml: str, *shared: Path, **environ: str) -> Host:
+        """A new host that is switched on, without its daemon. `shared`: folders of others that it sees."""
         redis = f'redis_url = "redis://{_NET}.1:{_PORT}"'
         text = f'town_name = "{self.name}"\n{toml.replace("[daemon]", f"[daemon]{chr(10)}{redis}")}'
-        number = len(self.hosts) + 2
-        host = Host(self, write_town(self.folder, text), number, name, **environ)
-        self.hosts.append(host)
+        self._count += 1
+        disk = self.folder / "disks" / str(self._count)
+        host = Host(self, write_town(disk, text), self._count + 1, name, **environ)
+        self._ends.callback(host.close)
+        host.shared.extend(shared)
+        host.set_up()
         return host
 
     def plug_in(self, host: Host) -> None:
@@ -239,12 +262,6 @@ class World:
         finally:
             space.ip(back)
 
-    def close(self) -> None:
-        for host in self.hosts:
-            host.close()
-        self.switch.end()
-        self._server.wait(DEADLINE)
-
 
 def _lost(address: str, device: str) -> tuple[str, str]:
     entry = f"{address} dev {device}"
@@ -255,14 +272,9 @@ def _lost(address: str, device: str) -> tuple[str, str]:
 def a_world() -> Iterator[World]:
     """A world without hosts, in a folder with a short path."""
     folder = Path(tempfile.mkdtemp(prefix="gmh-", dir="/tmp"))
-    world = None
-    try:
-        world = World(folder)
-        yield world
-    finally:
-        if world:
-            world.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as ends:
+        ends.callback(shutil.rmtree, folder, ignore_errors=True)
+        yield World(folder, ends)
 
 
 class FakedClock:

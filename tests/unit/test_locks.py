@@ -158,7 +158,17 @@ def test_a_held_lock_may_have_an_unknown_holder(path: Path, text: str) -> None:
     path.write_text(text)
     with flocked(path, fcntl.LOCK_EX):
         assert TownLock.holder(path) == LockHolder(None)
-        with pytest.raises(TownLocked, match="not known") as caught:
+        with pytest.raises(TownLocked, match="not visible here") as caught:
+            TownLock(path).acquire()
+    assert caught.value.pid is None
+
+
+def test_a_process_that_asks_does_not_take_itself_for_the_holder(path: Path) -> None:
+    """In another container the holder may have the pid of the process that asks."""
+    with daemon(path, "alone"):
+        path.write_text(f"{os.getpid()}\n")
+        assert TownLock.holder(path) == LockHolder(None)
+        with pytest.raises(TownLocked, match=r"not visible here.*stop it where it was started") as caught:
             TownLock(path).acquire()
     assert caught.value.pid is None
 
