@@ -144,10 +144,27 @@ def store_observations(town: Town, snapshots: Sequence[AgentSnapshot]) -> None:
 
 
 def _release(town: Town, decisions: Sequence[Decision]) -> None:
-    """Enqueue a job for each agent that is to move to another host; the job checks the agent again."""
-    for decision in decisions:
-        if isinstance(decision, ReleaseAgent):
-            town.queues.enqueue_release(decision.agent, town.host)
+    """Enqueue a job for each agent whose session here is to end for another host; the job checks it again."""
+    moving = [decision.agent for decision in decisions if isinstance(decision, ReleaseAgent)]
+    for agent in (*moving, *_left_behind(town)):
+        town.queues.enqueue_release(agent, town.host)
+
+
+def _left_behind(town: Town) -> list[Agent]:
+    """The agents with a session here that were started on another living host since."""
+    others = set(town.hosts.live()) - {town.host}
+    if not others or town.is_paused():
+        return []
+    # such an agent is not this host's any more: `observe` leaves it out
+    sessions, places = town.sessions.snapshot(), town.places()
+    pairs = [(agent, sessions.of(agent, town.sessions.town)) for agent in town.roster().agents.values()]
+    lives = [(agent, session) for agent, session in pairs if session and session.incarnation]
+    records = town.agents.read_all([agent.address for agent, _ in lives])
+    return [
+        agent
+        for (agent, session), record in zip(lives, records, strict=True)
+        if record.host in others and places.is_left_behind(session, record)
+    ]
 
 
 def _ask_for_cycles(town: Town, decisions: Sequence[Decision]) -> None:

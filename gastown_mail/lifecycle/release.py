@@ -1,5 +1,6 @@
 """Moving an agent: its old host ends its session and leaves its place, then the new one starts it."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +9,7 @@ from gastown_mail.contracts.errors import GastownError, Postponed, ProcessesSurv
 from gastown_mail.lifecycle.start import record_spared
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.sessions.session import Session
+from gastown_mail.town.hosts import HostEntry
 from gastown_mail.town.lease import Lease, hold_lease
 from gastown_mail.town.records import NOWHERE, AgentRecord, Desired, Place
 from gastown_mail.town.town import Town, ensure_running
@@ -81,17 +83,20 @@ def move_agent(town: Town, agent: Agent, host: str, *, from_dead: bool = False) 
             f'town.toml gives {agent.address} host = "{agent.declared_host}": write "{host}" there, on all '
             f"living hosts; then {then}"
         )
-    live = town.hosts.live()
+    live = town.hosts.live_entries()
     if host not in live:
         raise GastownError(f"no daemon serves host {host}; alive: {', '.join(live) or 'none'}")
-    places = town.places()
-    lives_on = "" if places.is_empty(record) else record.host
+    lives_on = "" if town.places().is_empty(record) else record.host
+    is_replaced = lives_on == host and _is_elsewhere(record, live[host])
+    if is_replaced and not from_dead:
+        raise GastownError(
+            f"{agent.address} is believed to live on another machine or folder that was host {host}: if that "
+            "is lost for good, run this again with --from-dead"
+        )
     changes: list[Place] = [AgentRecord(assigned=host)]
     if from_dead:
-        if lives_on in ("", host):
-            raise GastownError(f"{agent.address} lives on no other host: move it without --from-dead")
-        if lives_on in live:
-            raise GastownError(f"host {lives_on} is alive: move {agent.address} without --from-dead")
+        if not is_replaced:
+            _check_dead(agent, lives_on, host, live)
         owed = record.desired is not Desired.STOPPED
         changes = [AgentRecord(assigned=host, successor_owed=owed), NOWHERE]
     with hold_lease(town.redis, town.keys.lease(agent.address), town.host) as lease:
@@ -114,3 +119,15 @@ def move_agent(town: Town, agent: Agent, host: str, *, from_dead: bool = False) 
             replace(agent, host=host), f"it has moved here from the dead host {lives_on}"
         )
     return f"it belongs to host {host} now"
+
+
+def _is_elsewhere(record: AgentRecord, entry: HostEntry) -> bool:
+    """Whether the agent on record lives on another machine than the one that serves its host now."""
+    return bool(record.machine) and entry.machine not in ("", record.machine)
+
+
+def _check_dead(agent: Agent, lives_on: str, host: str, live: Collection[str]) -> None:
+    if lives_on in ("", host):
+        raise GastownError(f"{agent.address} lives on no other host: move it without --from-dead")
+    if lives_on in live:
+        raise GastownError(f"host {lives_on} is alive: move {agent.address} without --from-dead")

@@ -95,6 +95,8 @@ def _next_steps(explanation: Explanation, report: Report, fault: str | None) -> 
         yield "gastown-mail doctor says what to do about the parts that do not answer"
     if row.desired == "paused":
         yield f"gastown-mail resume {row.agent} ends its pause"
+    elif row.observed == "elsewhere" and any(host.here for host in hosts):
+        yield f"if that is lost for good, gastown-mail move {row.agent} {row.host} --from-dead starts it here"
     elif row.observed == "elsewhere" and not any(is_gone(host, report.asked) for host in hosts):
         yield f"ask on host {row.host}, where it lives: gastown-mail explain {row.agent}"
     elif row.observed == "unknown" and row.state_line:

@@ -63,7 +63,8 @@ class Places:
         if self.is_empty(record):
             return None
         if not self.is_here(record):
-            return Unseen(AgentState.ELSEWHERE, f"on host {record.host}")
+            other = "another machine or folder that was " if record.host == self.host else ""
+            return Unseen(AgentState.ELSEWHERE, f"on {other}host {record.host}")
         if record.boot and self.boot and record.boot != self.boot:
             return None
         if where := self._other_server(record):

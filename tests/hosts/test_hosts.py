@@ -192,11 +192,33 @@ def test_two_machines_of_one_name(world: World) -> None:
     assert f"the host name alpha is taken: a daemon on another machine serves {first.root}" in refused.stderr
     assert "GASTOWN_HOST" in refused.stderr
     assert settled([first]) == before
-    # its agents live on, on a machine that this one cannot see
-    assert first.stop() == 0
-    second.up()
-    beat_twice([second])
-    assert homes([first, second]) == [before]
+
+
+def test_a_machine_takes_the_place_of_another_of_its_name(world: World) -> None:
+    (old,) = up(world, names=("alpha",))
+    before = settled([old])
+    assert old.stop() == 0
+    (new,) = up(world, names=("alpha",))
+    both = [old, new]
+    beat_twice([new])
+    # the old machine's agents live on, where the new one cannot see them
+    assert homes(both) == [before]
+
+    explained = " ".join(new.command("explain", MAX).stdout.split())
+    unsure = new.command("move", MAX, "alpha")
+    moved = new.command("move", MAX, "alpha", "--from-dead")
+
+    assert "believed to live on another machine or folder that was host alpha" in explained
+    assert f"gastown-mail move {MAX} alpha --from-dead" in explained
+    assert (unsure.returncode, "that was host alpha" in unsure.stderr) == (1, True), unsure
+    assert moved.returncode == 0, moved.stderr
+    eventually(lambda: len(homes([new])) == 1, deadline=DEADLINE)
+    old.environ["GASTOWN_HOST"] = "beta"
+    old.up()
+    eventually(lambda: homes([old]) == [], deadline=DEADLINE)
+    assert settled(both)[1] != before[1]
+    again = new.command("move", MAX, "alpha", "--from-dead")
+    assert "lives on no other host" in again.stderr
 
 
 def test_two_machines_on_one_folder(world: World) -> None:
@@ -259,6 +281,23 @@ def test_a_dead_host_whose_clock_was_ahead_is_not_taken_for_alive(world: World) 
     moved = beta.command("move", MAX, "beta", "--from-dead")
     assert moved.returncode == 0, moved.stderr
     assert settled([beta])[1] != home[1]
+
+
+def test_a_host_that_was_taken_for_dead_returns(world: World) -> None:
+    (alpha,) = up(world, names=("alpha",))
+    before = settled([alpha])
+    (beta,) = up(world, names=("beta",))
+    alpha.kill_daemon()
+    eventually(lambda: "alpha" not in beta.town.hosts.live(), deadline=DEADLINE)
+    moved = beta.command("move", MAX, "beta", "--from-dead")
+    assert moved.returncode == 0, moved.stderr
+    eventually(lambda: homes([beta]), deadline=DEADLINE)
+    assert homes([alpha]) == [before], "an operator has said that it is dead"
+
+    alpha.up()
+
+    eventually(lambda: homes([alpha]) == [], deadline=DEADLINE)
+    assert settled([alpha, beta])[0] == "beta"
 
 
 def test_nothing_is_left_of_a_host(world: World) -> None:
