@@ -271,9 +271,7 @@ def test_an_unreadable_folder_is_named(daemon: Daemon) -> None:
         folder.chmod(0o755)
 
 
-def test_a_tmux_socket_with_too_long_a_path_is_refused(
-    daemon: Daemon, tmp_path: Path
-) -> None:
+def test_a_tmux_socket_with_too_long_a_path_is_refused(daemon: Daemon, tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 60) / ("e" * 60)
     deep.mkdir(parents=True)
 
