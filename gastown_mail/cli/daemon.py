@@ -21,6 +21,7 @@ from gastown_mail.daemon.supervisor import KILL_GRACE, STOP_DEADLINE
 from gastown_mail.plumbing import log
 from gastown_mail.plumbing.environment import without_session
 from gastown_mail.plumbing.locks import TownLock
+from gastown_mail.plumbing.private_files import prepare_private_files
 from gastown_mail.town.roster import load_roster
 from gastown_mail.town.town import Town
 
@@ -54,6 +55,7 @@ def up(quiet: bool) -> None:
     if not load_roster(settings).agents:
         click.echo(_NO_AGENTS, err=True)
     service.require_tmux()
+    prepare_private_files(settings.daemon_dir)
     with TownLock(settings.lock_file) as lock:
         log.configure(log_file=settings.log_file, size=settings.daemon.log_size)
         _serve(settings, lock, quiet)

@@ -1,4 +1,4 @@
-"""`daemon/identity.json`: which town a folder is, and which machine its agents live on."""
+"""`daemon/private/identity.json`: which town a folder is, and which machine its agents live on."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gastown_mail.contracts import go_formats
 from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import StateFileError
+from gastown_mail.contracts.private import make_private_dir, private_file
 from gastown_mail.contracts.validation import one_line_error
 
 _Text = Annotated[str, Field(max_length=4096, description="a text")]
@@ -36,7 +37,7 @@ class Identity(BaseModel):
 
 def identity_file(daemon_dir: Path) -> Path:
     """The path of the identity."""
-    return daemon_dir / "identity.json"
+    return private_file(daemon_dir, "identity.json")
 
 
 def load_identity(daemon_dir: Path) -> Identity:
@@ -49,6 +50,10 @@ def load_identity(daemon_dir: Path) -> Identity:
         return Identity()
     except ValidationError as error:
         why = one_line_error(error, Identity)
+    except PermissionError:
+        raise StateFileError(
+            f"{path} is not readable for this user: run this as the owner of {daemon_dir}"
+        ) from None
     except (OSError, ValueError) as error:
         why = str(error)
     raise StateFileError(
@@ -61,6 +66,8 @@ def save_identity(daemon_dir: Path, identity: Identity) -> None:
     path = identity_file(daemon_dir)
     try:
         daemon_dir.mkdir(mode=0o755, exist_ok=True)
+        if path.parent != daemon_dir:
+            make_private_dir(path.parent)
         write_atomically(path, (go_formats.dump_indented(identity.model_dump()) + "\n").encode(), 0o600)
     except OSError as error:
         raise StateFileError(f"{path} cannot be written: {error}; give this user write access") from error

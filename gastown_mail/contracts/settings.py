@@ -7,15 +7,16 @@ The keys: docs/reference/contract.md#settings. Files under the town's root:
 | town.toml                   | the settings; the daemon never writes it                                |
 | mayor/rigs.json             | the town's rigs, if it exists; the daemon never writes it               |
 | daemon/state.json           | running, pid, started_at, last_heartbeat, heartbeat_count               |
-| daemon/desired.json         | desired state of each agent; used to recover if Redis is flushed        |
-| daemon/revision.json        | how far this host has seen Redis: tells when it comes back older        |
 | daemon/daemon.pid           | the daemon's pid, while one runs                                        |
-| daemon/daemon.lock          | locked while a daemon runs; never deleted                               |
-| daemon/daemon.log           | the log; rotated files are beside it, numbered                          |
 | daemon/handoff/<session>.md | the handoff for the successor of that session                           |
 | daemon/redis/               | the embedded server's socket, log, lock and append-only file            |
-| daemon/state.lock           | locked while state.json is written                                      |
-| daemon/desired.lock         | locked while desired.json is written                                    |
+| daemon/private/             | mode 0700; the files below                                              |
+| daemon.lock                 | locked while a daemon runs; never deleted                               |
+| daemon.log                  | the log; rotated files are beside it, numbered                          |
+| desired.json, .lock         | desired state of each agent; used to recover if Redis is flushed        |
+| identity.json, .lock        | which town this folder is, and the machine it is bound to               |
+| revision.json               | how far this host has seen Redis: tells when it comes back older        |
+| state.lock                  | locked while state.json is written                                      |
 """
 
 import hashlib
@@ -33,6 +34,7 @@ from gastown_mail.contracts.address import ADDRESS_PATTERN, CUSTOM_ROLE, NAME_PA
 from gastown_mail.contracts.errors import SettingsError, StateFileError
 from gastown_mail.contracts.identity import load_identity
 from gastown_mail.contracts.lifecycle import OPERATOR
+from gastown_mail.contracts.private import private_file
 from gastown_mail.contracts.profile import Profile
 from gastown_mail.contracts.settings_model import DaemonSettings, RoleSettings
 from gastown_mail.contracts.toml_file import TomlFile, read_toml
@@ -68,7 +70,7 @@ class Settings(BaseModel):
 
     @property
     def log_file(self) -> Path:
-        return self.town_root / (self.daemon.log_file or self.daemon_dir / "daemon.log")
+        return self.town_root / (self.daemon.log_file or private_file(self.daemon_dir, "daemon.log"))
 
     @property
     def pid_file(self) -> Path:
@@ -76,7 +78,7 @@ class Settings(BaseModel):
 
     @property
     def lock_file(self) -> Path:
-        return self.daemon_dir / "daemon.lock"
+        return private_file(self.daemon_dir, "daemon.lock")
 
     @property
     def redis_dir(self) -> Path:

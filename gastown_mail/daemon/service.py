@@ -22,6 +22,7 @@ from gastown_mail.plumbing.connections import connect, durability_warnings, redi
 from gastown_mail.plumbing.embedded import ensure_server, is_server_running, server_url, stop_server
 from gastown_mail.plumbing.locks import TownLock
 from gastown_mail.plumbing.log import log_event
+from gastown_mail.plumbing.private_files import prepare_private_files
 from gastown_mail.town import queues
 from gastown_mail.town.hosts import Hosts
 from gastown_mail.town.identity import claim_folder, claim_name
@@ -70,6 +71,7 @@ def require_tmux() -> None:
 
 def lock_town(settings: Settings) -> TownLock:
     """Acquire the town's lock. Raises TownLocked with the pid of the daemon that holds it."""
+    prepare_private_files(settings.daemon_dir)
     lock = TownLock(settings.lock_file)
     lock.acquire()
     return lock

@@ -17,6 +17,7 @@ from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import Postponed, ProcessesSurvived, StartFailed, StateUnknown
 from gastown_mail.contracts.go_formats import parse_time
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, RequestStatus, full_context_id
+from gastown_mail.contracts.private import make_private_dir
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.lifecycle.decision import AlreadyDone, Execute, RequestContext, Resolve, decide, overrulers
 from gastown_mail.lifecycle.preflight import start_obstacle
@@ -255,10 +256,10 @@ class _Attempt:
         file, key = town.handoff_file(agent), town.keys.handoff(agent.address)
         stored = town.redis.get(key)
         try:
+            make_private_dir(file.parent)
             while True:
                 written = stored
                 if isinstance(written, bytes):
-                    file.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
                     write_atomically(file, written, 0o600)
                     failpoint("handoff-written")
                 else:

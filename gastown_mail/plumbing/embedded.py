@@ -20,6 +20,7 @@ from urllib.parse import quote
 import redis
 
 from gastown_mail.contracts.errors import RedisUnavailable, SettingsError
+from gastown_mail.contracts.private import make_private_dir
 from gastown_mail.plumbing.connections import connect, redis_errors
 from gastown_mail.plumbing.locks import try_lock
 
@@ -176,9 +177,7 @@ def _start_if_free(folder: Path, candidates: Sequence[str] | None, until: float,
     """Start the server unless one runs or is being started; `again`: this process has started one before."""
     log = folder / LOG_NAME
     with _folder_errors(folder):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if folder.stat().st_mode & 0o077:
-            folder.chmod(0o700)
+        make_private_dir(folder)
         if log.exists() and log.stat().st_size > _MAX_LOG_SIZE:
             log.replace(log.with_suffix(".log.1"))
     with _lock(folder) as lock:

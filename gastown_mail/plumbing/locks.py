@@ -91,11 +91,18 @@ class TownLock:
 
     @staticmethod
     def holder(path: Path) -> LockHolder | None:
-        """The live holder of the lock at `path`, None if there is none, whatever the file says."""
+        """The live holder of the lock at `path`, None if there is none, whatever the file says.
+
+        Raises SettingsError if this user may not look.
+        """
         try:
             fd = os.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
+        except PermissionError:
+            raise SettingsError(
+                f"{path} is not readable for this user: run this as the owner of the town"
+            ) from None
         try:
             # shared, so that two processes that check do not take each other for a daemon
             if try_lock(fd, fcntl.LOCK_SH):
@@ -137,8 +144,8 @@ def remove_pid(path: Path) -> None:
 
 def _open(path: Path) -> int:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise _unlockable(path, error) from error
 

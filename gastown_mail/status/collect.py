@@ -19,6 +19,7 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
 from gastown_mail.contracts.go_formats import ZERO_TIME, parse_time
+from gastown_mail.contracts.private import private_file
 from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.contracts.state import State, load_state, state_file
 from gastown_mail.daemon.schedule import next_due
@@ -68,7 +69,7 @@ def collect_report(root: Path) -> Report:
     try:
         settings = load_settings(root, environ=os.environ)
     except SettingsError as error:
-        holder = TownLock.holder(root / "daemon" / "daemon.lock")
+        holder = TownLock.holder(private_file(root / "daemon", "daemon.lock"))
         if holder is None:
             raise
         return _report_without_settings(root, holder, str(error))

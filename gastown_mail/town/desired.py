@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import StateFileError
 from gastown_mail.contracts.go_formats import parse_time
+from gastown_mail.contracts.private import private_file
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.clock import Clock
 from gastown_mail.plumbing.connections import to_strs
@@ -153,10 +154,10 @@ class DesiredStates:
 
     @property
     def _file(self) -> Path:
-        return self.daemon_dir / "desired.json"
+        return private_file(self.daemon_dir, "desired.json")
 
     def _lock(self) -> AbstractContextManager[None]:
-        return file_lock(self.daemon_dir / "desired.lock", _LOCK_TIMEOUT)
+        return file_lock(private_file(self.daemon_dir, "desired.lock"), _LOCK_TIMEOUT)
 
     def _load(self) -> dict[str, str]:
         try:

@@ -18,6 +18,7 @@ from gastown_mail.contracts.errors import SettingsError, StateFileError
 from gastown_mail.contracts.go_formats import format_time
 from gastown_mail.contracts.identity import load_identity
 from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.private import private_file
 from gastown_mail.contracts.state import State, load_state, save_state
 from gastown_mail.contracts.validation import RedisHash
 from gastown_mail.plumbing.clock import redis_time
@@ -230,7 +231,7 @@ class HostStateStore:
 
     def write_state_file(self) -> State:
         """Copy the state from Redis to `state.json`, unless Redis was emptied."""
-        with file_lock(self.root / "daemon" / "state.lock", _LOCK_TIMEOUT):
+        with file_lock(private_file(self.root / "daemon", "state.lock"), _LOCK_TIMEOUT):
             state = self.read()
             if self.state_before_flush() is None:
                 save_state(self.root, state)

@@ -6,6 +6,7 @@ A copied folder has the original's agents in its records. Nothing may act on the
 import os
 import secrets
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from redis import Redis
@@ -13,11 +14,13 @@ from redis import Redis
 from gastown_mail.contracts.errors import SettingsError, StateUnknown
 from gastown_mail.contracts.identity import Identity, load_identity, save_identity
 from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.private import private_file
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.plumbing.connections import to_str
 from gastown_mail.plumbing.embedded import MAX_SOCKET_PATH, is_server_running
 from gastown_mail.plumbing.locks import TownLock, file_lock
 from gastown_mail.plumbing.machine import machine_digest
+from gastown_mail.plumbing.private_files import prepare_private_files
 from gastown_mail.sessions.session import Sessions
 from gastown_mail.sessions.tmux import Tmux, default_socket
 
@@ -32,17 +35,22 @@ def claim_folder(settings: Settings, environ: Mapping[str, str] = os.environ) ->
 
     Raises SettingsError for a copy, with the ways on.
     """
-    with file_lock(settings.daemon_dir / "identity.lock", _LOCK_TIMEOUT):
+    prepare_private_files(settings.daemon_dir)
+    with _lock(settings):
         found = load_identity(settings.daemon_dir)
         if reason := why_not_here(settings, found, environ):
             raise SettingsError(reason)
         return _bind(settings, found, environ)
 
 
+def _lock(settings: Settings) -> AbstractContextManager[None]:
+    return file_lock(private_file(settings.daemon_dir, "identity.lock"), _LOCK_TIMEOUT)
+
+
 def claim_name(redis: Redis, settings: Settings) -> None:
     """Make Redis and the folder agree on which town this is. Raises SettingsError if it is another there."""
     key = Keys(settings.town_name).identity
-    with file_lock(settings.daemon_dir / "identity.lock", _LOCK_TIMEOUT):
+    with _lock(settings):
         found = load_identity(settings.daemon_dir)
         redis.set(key, found.town or secrets.token_hex(16), nx=True)
         town = to_str(redis.get(key))
@@ -60,7 +68,7 @@ def take_over_folder(settings: Settings, environ: Mapping[str, str] = os.environ
 
     Raises SettingsError if nothing has to be taken over, or a daemon serves the other folder.
     """
-    with file_lock(settings.daemon_dir / "identity.lock", _LOCK_TIMEOUT):
+    with _lock(settings):
         found = load_identity(settings.daemon_dir)
         if not why_not_here(settings, found, environ):
             raise SettingsError(
@@ -68,7 +76,7 @@ def take_over_folder(settings: Settings, environ: Mapping[str, str] = os.environ
             )
         original = _original(settings, found)
         if original:
-            if TownLock.holder(original / "daemon" / "daemon.lock"):
+            if TownLock.holder(private_file(original / "daemon", "daemon.lock")):
                 raise SettingsError(f"a daemon serves {original}; run gastown-mail stop there first")
             given_up = load_identity(original / "daemon").model_copy(
                 update={"moved_to": str(settings.town_root)}

@@ -14,6 +14,7 @@ from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import GastownError, Postponed, StateFileError, StateUnknown
 from gastown_mail.contracts.identity import Identity, load_identity
 from gastown_mail.contracts.keys import Keys
+from gastown_mail.contracts.private import private_file
 from gastown_mail.contracts.profile import Profile
 from gastown_mail.contracts.settings import TOWN_FILE, Settings
 from gastown_mail.contracts.shared_daemons import spared_programs
@@ -58,7 +59,7 @@ class Town:
         self.queues = JobQueues(redis, self.keys)
         self.agents = AgentStore(redis, self.keys)
         self.state = HostStateStore(redis, self.keys, settings.town_root, self.host)
-        self.revision = Revision(redis, self.keys, settings.daemon_dir / "revision.json")
+        self.revision = Revision(redis, self.keys, private_file(settings.daemon_dir, "revision.json"))
         self.desired = DesiredStates(
             self.agents, self.state, settings.daemon_dir, self.clock, self.revision, self.confirm
         )

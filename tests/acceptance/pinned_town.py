@@ -251,7 +251,7 @@ def is_paused(run: Run) -> None:
     run.command("pause", MAX)
     run.job("poke", MAX, "hello")
     run.command("pause", "--all")
-    run.seen.desired = json.loads((run.daemon.root / "daemon" / "desired.json").read_text())
+    run.seen.desired = json.loads((run.daemon.root / "daemon" / "private" / "desired.json").read_text())
     run.command("resume", MAX)
     own = run.environment(MAX, run.seen.environment["GASTOWN_INCARNATION"])
     ident = run.daemon.ask("restart", incarnation=own["GASTOWN_INCARNATION"])

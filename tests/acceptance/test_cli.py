@@ -93,7 +93,7 @@ def test_a_broken_town_toml_names_its_line_and_nothing_else_happens(daemon: Daem
         assert "town.toml, line 3" in said
         assert "heartbeat_interval" in said
     assert not (daemon.root / "daemon" / "redis").exists()
-    assert not (daemon.root / "daemon" / "daemon.lock").exists()
+    assert not daemon.settings.lock_file.exists()
 
 
 def test_without_tmux_nothing_is_started(daemon: Daemon) -> None:

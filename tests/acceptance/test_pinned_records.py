@@ -214,10 +214,11 @@ GT_ROLE: crew
 """The environment of a session, its tmux options, and those of its server."""
 
 FILES = """
-    daemon.lock daemon.log desired.json desired.lock handoff identity.json identity.lock
-    revision.json
+    daemon.lock daemon.log handoff
+    private private/daemon.lock private/daemon.log private/desired.json private/desired.lock
+    private/identity.json private/identity.lock private/revision.json private/state.lock
     redis redis/appendonlydir redis/server.lock
-    redis/server.log state.json state.lock
+    redis/server.log state.json
 """.split()
 FILES_WHILE_IT_RUNS = ["daemon.pid", "redis/redis.sock", "redis/server.pid"]
 

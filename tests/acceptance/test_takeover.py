@@ -300,7 +300,7 @@ def assert_what_was_desired_is_desired(left: Left) -> None:
     assert rows["api/crew/lea"] == ("stopped", "none")
     assert rows["api/polecats/dag"] == ("stopped", "none")
     assert left.starts("lea") == []
-    kept = json.loads((left.root / "daemon/desired.json").read_text())
+    kept = json.loads((left.root / "daemon/private/desired.json").read_text())
     names = ("api/crew/ivy", "api/crew/lea", "api/polecats/dag")
     wished = [kept[name].partition(" #")[0] for name in names]
     assert wished == ["paused running", "stopped", "stopped"]

@@ -120,7 +120,7 @@ def test_events_are_followed_through_a_restart_of_redis(tmp_path: Path, server: 
 
 def test_the_log_is_followed_across_its_rotation(busy: Town, tmp_path: Path) -> None:
     log = busy.settings.log_file
-    log.parent.mkdir()
+    log.parent.mkdir(parents=True)
     log.write_text("one\n")
     with following(busy, tmp_path, "logs", "-f") as followed:
         eventually(lambda: followed.out() == "one\n", deadline=30)
@@ -169,7 +169,7 @@ def full(busy: Town) -> Town:
     busy.redis.rpush(busy.keys.inbox, b"\xff\x1b[31mred\x1b]0;title\x07" + b"garbage " * 200)
     accept_inbox(busy)
     busy.redis.rpush(busy.keys.inbox, b"\xff\x1b[31mred\x1b]0;title\x07" + b"garbage " * 200)
-    busy.settings.log_file.parent.mkdir()
+    busy.settings.log_file.parent.mkdir(parents=True)
     busy.settings.log_file.write_text(
         json.dumps(
             {"time": "2026-01-01T00:00:00Z", "level": "INFO", "event": "said", "detail": "\x1b[31m" * 99}

@@ -236,7 +236,7 @@ def test_the_inbox_is_shown_as_the_clerk_will_read_it(desk: Desk) -> None:
 
 def test_the_log_is_shown_across_its_rotations(desk: Desk) -> None:
     log: Path = desk.town.settings.log_file
-    log.parent.mkdir(exist_ok=True)
+    log.parent.mkdir(parents=True, exist_ok=True)
     for name, numbers in (
         ("daemon.log.2", range(3)),
         ("daemon.log.1", range(3, 6)),

@@ -29,7 +29,7 @@ def bound(make_town: Callable[..., Town]) -> Stage:
 
 
 def file_of(stage: Stage) -> Path:
-    return stage.town.settings.daemon_dir / "desired.json"
+    return stage.town.settings.daemon_dir / "private" / "desired.json"
 
 
 def on_disk(stage: Stage) -> dict[str, str]:

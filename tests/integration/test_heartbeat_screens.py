@@ -129,7 +129,7 @@ def test_a_cycle_is_asked_for_once_when_the_context_is_full(play: Callable[[str]
     assert "85 % full" in handoff
     assert "a long conversation" in handoff
     prompt = " ".join(process_table.arguments(successor.pid))
-    assert "context was full (its context is 85 % full)" in prompt
+    assert 'context was full, in these words: "its context is 85 % full"' in prompt
 
 
 def test_a_context_that_is_not_full_enough_is_left_alone(play: Callable[[str], Stage]) -> None:

@@ -218,12 +218,12 @@ def test_the_file_is_always_whole_and_finally_right(town: Town) -> None:
     assert len(set(seen)) > 10
     assert load_state(root) == town.state.read()
     assert load_state(root).heartbeat_count == 120
-    assert sorted(path.name for path in (root / "daemon").iterdir()) == ["state.json", "state.lock"]
+    assert sorted(path.name for path in (root / "daemon").iterdir()) == ["private", "state.json"]
 
 
 def test_a_hanging_writer_is_reported(town: Town) -> None:
     town.state.mark_started(4711, NOW)
-    with (town.settings.town_root / "daemon" / "state.lock").open() as lock:
+    with (town.settings.town_root / "daemon" / "private" / "state.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
 
         with pytest.raises(GastownError, match=r"state\.lock has been locked for"):

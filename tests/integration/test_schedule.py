@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import redis
 
+from gastown_mail.contracts.private import make_private_dir, private_dir
 from gastown_mail.daemon import schedule
 from gastown_mail.daemon.schedule import LOCK_LEASE, PeriodicJob, TownScheduler, next_due, tick
 from gastown_mail.plumbing.connections import connect
@@ -300,13 +301,14 @@ def continues(town: Town) -> None:
 
 def test_a_heartbeat_that_fails_is_due_again(fast_town: Town) -> None:
     queue = fast_town.keys.heartbeat_queue(fast_town.host)
-    fast_town.settings.daemon_dir.mkdir(exist_ok=True)
+    private = private_dir(fast_town.settings.daemon_dir)
+    make_private_dir(private)
     failed = queues.open_queue(queue, fast_town.redis).failed_job_registry
     with (
         running(SCHEDULER, fast_town.settings, fast_town.redis_url),
         running(WORKER, fast_town.settings, fast_town.redis_url, queue),
     ):
-        with (fast_town.settings.daemon_dir / "state.lock").open("w") as lock:
+        with (private / "state.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             eventually(failed.get_job_count, deadline=LONG)
 

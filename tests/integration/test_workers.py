@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rq.serializers import JSONSerializer
 
+from gastown_mail.contracts.private import make_private_dir, private_dir
 from gastown_mail.daemon import jobs
 from gastown_mail.plumbing.connections import to_strs
 from gastown_mail.town.queues import HEARTBEAT, SWEEP, TownJob
@@ -35,8 +36,9 @@ def test_a_worker_has_one_queue_and_a_unique_name(town: Town) -> None:
 @contextmanager
 def stuck_heartbeats(town: Town) -> Iterator[None]:
     """Heartbeats get as far as writing state.json and wait there, at most 5 s."""
-    town.settings.daemon_dir.mkdir(exist_ok=True)
-    with (town.settings.daemon_dir / "state.lock").open("w") as lock:
+    private = private_dir(town.settings.daemon_dir)
+    make_private_dir(private)
+    with (private / "state.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 

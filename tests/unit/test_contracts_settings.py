@@ -66,9 +66,9 @@ def test_the_paths_of_a_town(tmp_path: Path) -> None:
     settings = load(tmp_path)
     daemon = tmp_path / "daemon"
     assert settings.town_root == tmp_path
-    assert settings.log_file == daemon / "daemon.log"
+    assert settings.log_file == daemon / "private" / "daemon.log"
     assert settings.pid_file == daemon / "daemon.pid"
-    assert settings.lock_file == daemon / "daemon.lock"
+    assert settings.lock_file == daemon / "private" / "daemon.lock"
     assert settings.redis_dir == daemon / "redis"
     assert settings.handoff_dir == daemon / "handoff"
     digest = hashlib.sha256(str(tmp_path).encode()).hexdigest()[:6]

@@ -16,7 +16,7 @@ from gastown_mail.town.roster import load_roster
 
 COMMANDS = """
 gastown-mail --version --town=DIR
-gastown-mail init [DIRECTORY] --new-identity
+gastown-mail init [DIRECTORY] --gas-town --new-identity
 gastown-mail up --town=DIR -q/--quiet
 gastown-mail start --town=DIR
 gastown-mail stop --town=DIR
@@ -270,6 +270,6 @@ def test_where_a_town_has_its_files_and_its_tmux_server(tmp_path: Path) -> None:
     assert (found.town_name, found.tmux_socket) == ("my-town", f"gastown-my-town-{digest}")
     assert settings(root, 'town_name = "Other"').town_name == "other"
     assert {found.log_file, found.pid_file} == {
-        root / "daemon" / "daemon.log",
+        root / "daemon" / "private" / "daemon.log",
         root / "daemon" / "daemon.pid",
     }
