@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import click
 
-from gastown_mail.contracts.go_formats import ZERO_TIME, format_duration, parse_time
+from gastown_mail.contracts.go_formats import ZERO_TIME, format_elapsed, parse_time
 
 _GAP = "  "
 _MIN_LAST_COLUMN = 30
@@ -86,7 +86,7 @@ def format_age(timestamp: str) -> str:
     time_then = parse_time(timestamp) if timestamp else ZERO_TIME
     if time_then == ZERO_TIME:
         return ""
-    return f"{format_duration(max(0, round(time.time() - time_then.timestamp())))} ago"
+    return f"{format_elapsed(time.time() - time_then.timestamp())} ago"
 
 
 def wait_for(condition: Callable[[], _T | None], what: str, seconds: float) -> _T | None:

@@ -16,7 +16,15 @@ from gastown_mail.contracts.lifecycle import (
     RequestStatus,
     new_request_id,
 )
-from gastown_mail.mail.send import ACCEPTED, LOST, Receipt, build_element, send_at, send_lifecycle
+from gastown_mail.mail.send import (
+    ACCEPTED,
+    LOST,
+    Receipt,
+    build_element,
+    default_sender,
+    send_at,
+    send_lifecycle,
+)
 
 _REPORT_EVERY = 1.0
 """Seconds between two checks of the status while waiting."""
@@ -32,7 +40,10 @@ _STATUS_HINTS = {
 @click.argument("action", shell_complete=complete_words(*LifecycleAction))
 @town_option
 @click.option(
-    "--agent", metavar="A", shell_complete=complete_agents, help="The sender; in a session, its agent."
+    "--agent",
+    metavar="A",
+    shell_complete=complete_agents,
+    help="The sender; default: in a session its agent, elsewhere operator.",
 )
 @click.option(
     "--to", metavar="A", shell_complete=complete_agents, help="The agent to act on; default: the sender."
@@ -82,6 +93,7 @@ def _send_from_outside(
 
     with open_town() as town:
         url, name, now = town.redis_url, town.settings.town_name, town.clock.now_or_local()
+        agent = agent or default_sender(os.environ)
         if agent != OPERATOR or not town.settings.daemon.require_incarnation:
             return send_at(
                 now, "redis", action, agent=agent, to=to, reason=reason, handoff=handoff,

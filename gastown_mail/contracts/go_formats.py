@@ -94,6 +94,12 @@ def format_duration(seconds: float) -> str:
     return "-" * (seconds < 0 and nanos > 0) + ("".join(parts) or "0s")
 
 
+def format_elapsed(seconds: float) -> str:
+    """How long ago something was, for people: `1h30m`, or `340 days` from two days on; 0 for the future."""
+    days = int(seconds // 86_400)
+    return f"{days} days" if days > 1 else format_duration(max(0, round(seconds)))
+
+
 def _fraction_of(text: str) -> str:
     """The fractional digits of a time; raises ValueError unless it is RFC 3339 with a zone."""
     match = _TIME.fullmatch(text)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from gastown_mail.contracts.address import Agent
+from gastown_mail.contracts.go_formats import format_elapsed
 from gastown_mail.contracts.lifecycle import OPERATOR, LifecycleAction, RequestStatus
 from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.mail.requests import Progress
@@ -94,7 +95,7 @@ def _rejected(context: RequestContext) -> Resolve | None:
     agent, progress = context.agent, context.progress
     age = context.now - context.effective_time
     if age > context.max_age:
-        detail = f"asked for {age.total_seconds():.0f} s ago; revive it if still meant"
+        detail = f"asked for {format_elapsed(age.total_seconds())} ago; revive it if still meant"
         return Resolve(RequestStatus.EXPIRED, detail)
     if context.record.desired is Desired.PAUSED:
         return _refused(f"{agent.address} is paused; resume it and revive the request")

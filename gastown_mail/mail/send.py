@@ -20,6 +20,7 @@ from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import (
     FINAL_STATUSES,
     MAX_ELEMENT_BYTES,
+    OPERATOR,
     check_handoff,
     check_id,
     check_reason,
@@ -119,10 +120,10 @@ def send_lifecycle(
     """Ask the daemon to `cycle`, `restart` or `shutdown` a session.
 
     `agent` is the sender, `to` the agent whose session is meant (by default the sender's own), `town` the
-    town's name. Inside a session the defaults come from its environment. `request_id` is a new one by
-    default; a second request with the same id changes nothing. Raises SettingsError if an argument is wrong
-    or missing; then nothing was sent. Raises RequestNotAccepted if Redis did not confirm the
-    request; then it is safe to send it again.
+    town's name. Inside a session the defaults come from its environment; outside, the sender is `operator`.
+    `request_id` is a new one by default; a second request with the same id changes nothing. Raises
+    SettingsError if an argument is wrong or missing; then nothing was sent. Raises RequestNotAccepted if
+    Redis did not confirm the request; then it is safe to send it again.
     """
     return send_at(
         datetime.now(UTC), "", action, agent=agent, to=to, reason=reason, handoff=handoff,
@@ -138,7 +139,11 @@ def send_at(
     """The same with the time at which it is asked for; `clock` is `redis` if that is the time of Redis."""
     url = redis_url or _from_env(environ, "GASTOWN_REDIS_URL", "redis_url")
     name = town or _from_env(environ, "GASTOWN_TOWN_NAME", "town")
-    asker = agent or _from_env(environ, "GASTOWN_AGENT", "agent")
+    asker = agent or default_sender(environ)
+    if asker == OPERATOR and to in (None, "", OPERATOR):
+        raise SettingsError(
+            "the request was not sent: the operator has no session; name the agent that is meant, with `to`"
+        )
     token = environ.get("GASTOWN_INCARNATION", "") if asker == environ.get("GASTOWN_AGENT") else ""
     chosen_id = new_request_id() if request_id is None else request_id
     element = build_element(
@@ -154,6 +159,13 @@ def send_at(
     )
     epoch = push(url, Keys(name), element, int(environ.get("GASTOWN_MIN_REPLICAS") or 0))
     return Receipt(chosen_id, url, name, epoch)
+
+
+def default_sender(environ: Mapping[str, str]) -> str:
+    """The session's agent; `operator` outside a session. Raises SettingsError in a session without its agent."""
+    if environ.get("GASTOWN_INCARNATION"):
+        return _from_env(environ, "GASTOWN_AGENT", "agent")
+    return environ.get("GASTOWN_AGENT") or OPERATOR
 
 
 def build_element(

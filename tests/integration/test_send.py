@@ -75,6 +75,17 @@ def test_outside_a_session_missing_arguments_are_named(town: Town, missing: str)
     assert sent(town) == []
 
 
+def test_outside_a_session_the_operator_asks(town: Town) -> None:
+    environ = {key: inside(town)[key] for key in ("GASTOWN_REDIS_URL", "GASTOWN_TOWN_NAME")}
+
+    send_lifecycle("restart", to="deacon/", environ=environ)
+    with pytest.raises(SettingsError, match="the operator has no session; name the agent"):
+        send_lifecycle("restart", environ=environ)
+
+    (element,) = sent(town)
+    assert (element["from"], element["to"]) == ("operator", "deacon/")
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

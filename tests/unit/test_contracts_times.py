@@ -9,6 +9,7 @@ from gastown_mail.contracts.go_formats import (
     _MAX_DURATION,
     ZERO_TIME,
     format_duration,
+    format_elapsed,
     format_time,
     parse_duration,
     parse_time,
@@ -194,3 +195,18 @@ def test_an_infinite_duration_is_a_value_error(text: str) -> None:
     except ValueError:
         return
     assert 0 <= seconds <= _MAX_DURATION
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-3, "0s"),
+        (0.4, "0s"),
+        (61, "1m1s"),
+        (172_799, "47h59m59s"),
+        (172_800, "2 days"),
+        (29_421_555, "340 days"),
+    ],
+)
+def test_what_was_long_ago_is_told_in_days(seconds: float, text: str) -> None:
+    assert format_elapsed(seconds) == text
