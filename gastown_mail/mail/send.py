@@ -162,7 +162,7 @@ def send_at(
 
 
 def default_sender(environ: Mapping[str, str]) -> str:
-    """The session's agent; `operator` outside a session. Raises SettingsError in a session without its agent."""
+    """The session's agent, or `operator` outside a session. Raises SettingsError if a session has none."""
     if environ.get("GASTOWN_INCARNATION"):
         return _from_env(environ, "GASTOWN_AGENT", "agent")
     return environ.get("GASTOWN_AGENT") or OPERATOR
