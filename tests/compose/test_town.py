@@ -79,10 +79,11 @@ def test_rq_info_needs_no_arguments(stack: Stack, service: str) -> None:
 
 def test_rq_info_from_the_host_as_documented(stack: Stack) -> None:
     text = (REPOSITORY / "docs/how-to/compose.md").read_text()
-    line = next(line for line in text.splitlines() if line.startswith("rq info -u "))
+    start = text.index("RQ_REDIS_URL=")
+    command = text[start : text.index("\n\n", start)]
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     said = subprocess.run(
-        ["bash", "-c", line], cwd=stack.folder, env={**stack.environ, "PATH": path},
+        ["bash", "-c", command], cwd=stack.folder, env={**stack.environ, "PATH": path},
         capture_output=True, text=True, timeout=30, check=True,
     ).stdout  # fmt: skip
     assert "3 workers, 2 queues" in said
