@@ -21,7 +21,6 @@ from gastown_mail.daemon.supervisor import KILL_GRACE, STOP_DEADLINE
 from gastown_mail.plumbing import log
 from gastown_mail.plumbing.environment import without_session
 from gastown_mail.plumbing.locks import TownLock
-from gastown_mail.plumbing.private_files import prepare_private_files
 from gastown_mail.town.roster import load_roster
 from gastown_mail.town.town import Town
 
@@ -55,8 +54,7 @@ def up(quiet: bool) -> None:
     if not load_roster(settings).agents:
         click.echo(_NO_AGENTS, err=True)
     service.require_tmux()
-    prepare_private_files(settings.daemon_dir)
-    with TownLock(settings.lock_file) as lock:
+    with service.town_lock(settings) as lock:
         log.configure(log_file=settings.log_file, size=settings.daemon.log_size)
         _serve(settings, lock, quiet)
 
@@ -112,7 +110,6 @@ def start_in_background(settings: Settings) -> int:
     environ = without_session(os.environ, own=starter.env if starter else ())
     service.require_tmux()
     service.lock_town(settings).release()
-    settings.daemon_dir.mkdir(mode=0o755, exist_ok=True)
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(
             # -P: nothing is imported from the town's folder

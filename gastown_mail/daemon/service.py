@@ -69,10 +69,15 @@ def require_tmux() -> None:
         raise TmuxMissing("tmux is not on the PATH: install it (apt install tmux, brew install tmux)")
 
 
+def town_lock(settings: Settings) -> TownLock:
+    """The town's lock, not acquired yet. Raises SettingsError if its folder cannot be used."""
+    prepare_private_files(settings.daemon_dir)
+    return TownLock(settings.lock_file)
+
+
 def lock_town(settings: Settings) -> TownLock:
     """Acquire the town's lock. Raises TownLocked with the pid of the daemon that holds it."""
-    prepare_private_files(settings.daemon_dir)
-    lock = TownLock(settings.lock_file)
+    lock = town_lock(settings)
     lock.acquire()
     return lock
 

@@ -140,10 +140,6 @@ def send_at(
     url = redis_url or _from_env(environ, "GASTOWN_REDIS_URL", "redis_url")
     name = town or _from_env(environ, "GASTOWN_TOWN_NAME", "town")
     asker = agent or default_sender(environ)
-    if asker == OPERATOR and to in (None, "", OPERATOR):
-        raise SettingsError(
-            "the request was not sent: the operator has no session; name the agent that is meant, with `to`"
-        )
     token = environ.get("GASTOWN_INCARNATION", "") if asker == environ.get("GASTOWN_AGENT") else ""
     chosen_id = new_request_id() if request_id is None else request_id
     element = build_element(
@@ -178,6 +174,8 @@ def build_element(
         check_id(request_id)
         check_reason(reason)
         check_handoff(handoff, chosen)
+        if asker == OPERATOR and to in (None, "", OPERATOR):
+            raise ValueError("the operator has no session; name the agent that is meant, with `to`")
         optional = {"id": request_id, "to": to, "incarnation": token, "reason": reason, "handoff": handoff}
         optional["clock"] = clock
         request = {"from": asker, "action": chosen.value, "timestamp": format_time(now)}

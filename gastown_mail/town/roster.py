@@ -88,7 +88,7 @@ def load_roster(settings: Settings) -> Roster:
     for address in by_rank:
         own = settings.roles.get(found[address].role, _NO_OVERRIDES)
         if not (own.keep_running and found[address].rig in town.named):
-            # what was only found is started at somebody's word
+            # what was only found starts when it is asked to
             own = own.model_copy(update={"keep_running": False})
         agents.append(_agent(settings, profiles, address, found[address], own))
     rejected = _reject_clashes(agents, declared)

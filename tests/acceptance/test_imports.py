@@ -52,7 +52,7 @@ def test_the_daemon_in_the_background(daemon: Daemon) -> None:
     words = ("send", "restart", "--agent", MAX)
     sent = command(daemon, daemon.agent().work_dir, *words, GASTOWN_TOWN=str(daemon.root))
     daemon.done(sent.strip())
-    command(daemon, daemon.root, "stop")
+    assert command(daemon, daemon.root, "stop") == "stopped\n"
 
 
 @pytest.mark.parametrize("script", ["worker.py", "scheduler.py"])

@@ -84,7 +84,7 @@ request received_at: TIME
 request finished_at: TIME | ()
 request status: received | carrying | done | superseded | refused | expired | failed
 request detail: started SESSION, pid NUMBER | ended SESSION | waiting: .+ | () | its session has been replaced
-    | asked for .+ ago; revive it if still meant | ?.+
+    | asked for NUMBER days ago; revive it if still meant | ?.+
 work element: \{.+\} | garbage
 work trusted: true
 work proven: true
