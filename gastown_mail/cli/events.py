@@ -5,9 +5,9 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 
 import click
@@ -49,6 +49,17 @@ def format_event(event: Event) -> str:
     clock = f"{then:%H:%M:%S.%f}"[:-3]
     line = f"{day}{clock}  {name:<12} {agent:<24} {rest}" + (f"  [{request}]" if request else "")
     return strip_controls(line).rstrip()
+
+
+def format_events(events: Iterable[Event]) -> Iterator[str]:
+    """Events (oldest first) as lines for people; the same one again and again is one line."""
+    for _, group in groupby(events, key=lambda event: event.fields):
+        first, *more = group
+        if not more:
+            yield format_event(first)
+        else:
+            since = datetime.fromtimestamp(first.epoch).astimezone()
+            yield f"{format_event(more[-1])}  ({len(more) + 1} times since {since:%H:%M:%S})"
 
 
 def event_document(event: Event) -> dict[str, object]:
@@ -107,20 +118,18 @@ def events(
             fields = event.fields
             return address in (None, fields.get("agent")) and kind in (None, fields.get("event"))
 
-        def show(event: Event) -> None:
-            if as_json:
-                click.echo(json.dumps(event_document(event), ensure_ascii=False))
-            else:
-                click.echo(wrap(format_event(event), 14))
+        def show(events: Sequence[Event]) -> None:
+            documents = (json.dumps(event_document(event), ensure_ascii=False) for event in events)
+            lines = (wrap(line, 14) for line in format_events(events))
+            for line in documents if as_json else lines:
+                click.echo(line)
 
         follower = EventFollower(town)
         past = iter_newest_first(town.redis, town.keys, since=since or 0.0, until=follower.last_id)
         newest = islice(filter(matches, past), _SHOWN if count is None and since is None else count)
-        for event in reversed(list(newest)):
-            show(event)
+        show(list(newest)[::-1])
         while follow:
-            for event in filter(matches, follower.wait()):
-                show(event)
+            show(list(filter(matches, follower.wait())))
 
 
 @click.command()

@@ -224,9 +224,10 @@ def _state(row: AgentStatus) -> str:
 def note(row: AgentStatus) -> str:
     """What else matters about the agent now; `explain` says what the last heartbeat decided."""
     poked = row.since_poke is not None and row.age is not None and row.since_poke <= row.age
-    may_start = row.observed != "alive" and row.desired not in ("stopped", "paused")
     remarks = {
-        f"{row.waits} until {_clock(row.waits_until)}": may_start and row.waits,
+        f"{row.waits} until {_clock(row.waits_until)}": row.waits,
+        "its record in Redis is damaged": row.damage,
+        f"not started: {row.fault_of_its_kind}": row.is_down and row.start_fault,
         "a person is attached": row.attached,
         f"until {_clock(row.limited_until)}": row.limited_until,
         _line(row): True,

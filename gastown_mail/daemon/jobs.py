@@ -14,12 +14,15 @@ from uuid import uuid4
 
 from redis import Redis
 from redis.client import Pipeline
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from rq import Queue, SimpleWorker
 from rq.exceptions import StopRequested
 from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq.timeouts import BaseDeathPenalty
+from rq.utils import now
 from rq.worker import WorkerStatus
 
 from gastown_mail.contracts.errors import GastownError, StateUnknown
@@ -31,7 +34,7 @@ from gastown_mail.lifecycle.start import start_agent
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.town.lease import hold_lease
-from gastown_mail.town.queues import RESULT_KEPT, TownJob, TownQueue, open_queue
+from gastown_mail.town.queues import RESULT_KEPT, TownJob, TownQueue, open_queue, remove_unless
 from gastown_mail.town.town import Town
 
 log = logging.getLogger(__name__)
@@ -203,6 +206,16 @@ class TownWorker(SimpleWorker):
             self.executions.pop(execution.id, None)
             self._free.release()
 
+    def clean_registries(self) -> None:
+        """Clean up after dead workers; an entry that rq cannot read does not end this one."""
+        try:
+            super().clean_registries()  # type: ignore[no-untyped-call]
+        except (RedisConnectionError, RedisTimeoutError):
+            raise
+        except Exception:
+            log.exception("rq's registries were not cleaned")
+            self.last_cleaned_at = now()  # type: ignore[assignment]
+
     def _set_ip_address(self, connection: Redis) -> None:
         # redis-py cannot read CLIENT INFO when the socket's path has a space in it
         self.ip_address = "unknown"
@@ -217,4 +230,5 @@ def make_worker(town: Town, name: str, queue_name: str, redis: Redis) -> TownWor
         default_result_ttl=RESULT_KEPT, log_job_description=False,
     )  # fmt: skip
     worker.town = town
+    remove_unless(redis, "list", *worker.queue_keys())
     return worker

@@ -8,20 +8,29 @@ other users of the same Redis are not touched.
 import logging
 import math
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from redis import Redis
 from redis.exceptions import LockError, RedisError
-from rq.exceptions import DeserializationError, NoSuchJobError
+from rq.exceptions import NoSuchJobError
 from rq.job import Job
+from rq.serializers import JSONSerializer
 from rq_scheduler import Scheduler
 
 from gastown_mail.plumbing.clock import redis_time
+from gastown_mail.plumbing.connections import to_strs
 from gastown_mail.plumbing.log import log_event
-from gastown_mail.town.queues import TownJob, TownQueue
+from gastown_mail.town.queues import (
+    ALLOWED_FUNCTIONS,
+    TownJob,
+    TownQueue,
+    is_wrong_type,
+    open_queue,
+    remove_unless,
+)
 
 _POLL = 1
 """Seconds between two checks of the schedule; rq-scheduler counts in whole seconds."""
@@ -77,16 +86,34 @@ class TownScheduler(Scheduler):  # type: ignore[misc]
         """The time of Redis in epoch seconds: the schedule of all hosts goes by it."""
         return redis_time(self.connection)
 
-    def get_jobs_to_queue(self, with_times: bool = False) -> Iterable[Any]:
-        """The jobs that are due."""
-        due: Iterable[Any] = self.get_jobs(self.now(), with_times=with_times)
-        return due
+    def enqueue_jobs(self) -> None:
+        """Enqueue what is due; an entry that is no job of a town is removed, and the others go on."""
+        due: Any = self.connection.zrange(self.scheduled_jobs_key, "-inf", self.now(), byscore=True)
+        for job_id in to_strs(due):
+            try:
+                job = TownJob.fetch(job_id, connection=self.connection)
+                _check_periodic(job)
+            except NoSuchJobError as error:
+                self.connection.zrem(self.scheduled_jobs_key, job_id)
+                log_event(log, "foreign_job_removed", level=logging.WARNING, job=job_id, detail=str(error))
+            else:
+                self.enqueue_job(job)
+
+    def get_queue_for_job(self, job: Job) -> _CoalescingQueue:
+        """The queue that the job names, never of a class that it names."""
+        return _CoalescingQueue(job.origin, connection=self.connection, serializer=JSONSerializer)
+
+    def remove_foreign_keys(self, jobs: Sequence[PeriodicJob]) -> None:
+        """Delete the keys of the schedule and of its jobs that hold something else."""
+        remove_unless(self.connection, "zset", self.scheduled_jobs_key)
+        for job in jobs:
+            remove_unless(self.connection, "hash", TownJob.key_for(job.job_id))
+            remove_unless(self.connection, "list", open_queue(job.queue, self.connection).key)
 
     def enqueue_job(self, job: Job) -> None:
         """Enqueue a job that is due, and schedule it again."""
-        super().enqueue_job(job)
-        if interval := job.meta.get("interval"):
-            self.connection.zadd(self.scheduled_jobs_key, {job.id: self.now() + interval}, xx=True)
+        self.get_queue_for_job(job).enqueue_job(job)
+        self.connection.zadd(self.scheduled_jobs_key, {job.id: self.now() + job.meta["interval"]}, xx=True)
 
     def correct(self, job: PeriodicJob) -> None:
         """Make a job due that is scheduled later than an interval from now: a clock was ahead then."""
@@ -107,6 +134,14 @@ class TownScheduler(Scheduler):  # type: ignore[misc]
             log.debug("the schedule's lock had expired")
 
 
+def _check_periodic(job: Job) -> None:
+    """Raise NoSuchJobError for a job that `register` has not made."""
+    meta = job.meta if isinstance(job.meta, dict) else {}
+    made_here = isinstance(meta.get("lock"), str) and isinstance(meta.get("interval"), int)
+    if job.func_name not in ALLOWED_FUNCTIONS or not made_here:
+        raise NoSuchJobError(f"{job.func_name} is no periodic job of a town")
+
+
 def run_scheduler_loop(town: str, redis: Redis, jobs: Sequence[PeriodicJob], stop: threading.Event) -> None:
     """Enqueue what is due until `stop` is set; wait while Redis does not answer."""
     scheduler = TownScheduler(town, redis)
@@ -115,6 +150,8 @@ def run_scheduler_loop(town: str, redis: Redis, jobs: Sequence[PeriodicJob], sto
             tick(scheduler, jobs)
         except RedisError as error:
             log_event(log, "schedule_waits", level=logging.WARNING, detail=str(error))
+            if is_wrong_type(error):
+                scheduler.remove_foreign_keys(jobs)
         stop.wait(_POLL)
 
 
@@ -161,7 +198,7 @@ def _registered_interval(scheduler: TownScheduler, job: PeriodicJob) -> int | No
     try:
         found = TownJob.fetch(job.job_id, connection=scheduler.connection)
         known = (found.func_name, found.origin, found.meta.get("lock"))
-    except (NoSuchJobError, DeserializationError, ValueError):
+    except NoSuchJobError:
         # lost, or overwritten in part by rq
         return None
     interval: int | None = found.meta.get("interval")

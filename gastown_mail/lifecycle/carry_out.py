@@ -20,7 +20,7 @@ from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, Re
 from gastown_mail.contracts.private import make_private_dir
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.lifecycle.decision import AlreadyDone, Execute, RequestContext, Resolve, decide, overrulers
-from gastown_mail.lifecycle.preflight import start_obstacle
+from gastown_mail.lifecycle.preflight import generation_obstacle, start_obstacle
 from gastown_mail.lifecycle.start import SessionStart, record_session, record_spared
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.mail.requests import Progress
@@ -59,13 +59,13 @@ def carry_out_request(town: Town, request_id: str) -> str:
         except (StateUnknown, Postponed) as error:
             # nothing is killed or started on an unclear state; the sweep enqueues the request again
             why = str(error)
-            town.requests.set_detail(request_id, f"waiting: {why}")
-            record_event(
-                town.redis, town.keys, EventName.POSTPONED, agent=address, request=request_id, detail=why
-            )
-            log_event(
-                log, "postponed", level=logging.WARNING, request_id=request_id, agent=address, detail=why
-            )
+            if town.requests.set_detail(request_id, f"waiting: {why}"):
+                record_event(
+                    town.redis, town.keys, EventName.POSTPONED, agent=address, request=request_id, detail=why
+                )
+                log_event(
+                    log, "postponed", level=logging.WARNING, request_id=request_id, agent=address, detail=why
+                )
             return WAITING
     town.enqueue_next(address)
     return town.requests.record(request_id).get("status", "unknown")
@@ -155,7 +155,9 @@ class _Attempt:
             return (
                 f"the last start of {context.agent.address} failed: {blocked}; gastown-mail clear ends that"
             )
-        return start_obstacle(self.town, context.agent)
+        return start_obstacle(self.town, context.agent) or generation_obstacle(
+            self.town, context.agent, context.record
+        )
 
     def run(self) -> tuple[RequestStatus, str]:
         """Take all remaining steps; return the final status and its reason."""
@@ -185,6 +187,7 @@ class _Attempt:
                 on_new_token=lambda pipe, tokens: pipe.hset(progress, "successors", " ".join(tokens)),
             ).run()  # fmt: skip
         except (StartFailed, ProcessesSurvived) as error:
+            town.agents.note_start_fault(agent.address, str(error))
             return RequestStatus.FAILED, str(error)
         return RequestStatus.DONE, f"started {session.name}, pid {session.pid}"
 

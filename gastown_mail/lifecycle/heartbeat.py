@@ -47,7 +47,7 @@ def run_heartbeat(town: Town) -> State:
 
     Raises StateUnknown when tmux gives no usable answer; such a heartbeat does not count.
     """
-    began = town.now().timestamp()
+    began, before = town.now().timestamp(), town.state.read().last_heartbeat
     recover_after_flush(town)
     snapshots, decisions = observe(town)
     store_observations(town, snapshots)
@@ -68,7 +68,8 @@ def run_heartbeat(town: Town) -> State:
     delivered = [outcome.result is PokeResult.DELIVERED for outcome in results.values()]
     record_event(
         town.redis, town.keys, EventName.HEARTBEAT, number=state.heartbeat_count,
-        started=sum(isinstance(decision, StartAgent) for decision in decisions),
+        started=sum(snapshot.record.started_at > before for snapshot in snapshots),
+        to_start=sum(isinstance(decision, StartAgent) for decision in decisions),
         poked=sum(delivered), held=len(delivered) - sum(delivered),
         left=sum(isinstance(decision, Skip) for decision in decisions),
         requeued=requeued,
@@ -130,6 +131,8 @@ def store_observations(town: Town, snapshots: Sequence[AgentSnapshot]) -> None:
     with town.redis.pipeline(transaction=False) as pipe:
         for snapshot in snapshots:
             address, seen, before = snapshot.agent.address, snapshot.seen, snapshot.record.state
+            if snapshot.record.damage:
+                continue
             if changes := seen.changes(snapshot.record):
                 town.agents.write(address, changes, pipe=pipe)
             if (

@@ -121,6 +121,8 @@ class AgentSnapshot:
     def decide(self, now: datetime, settings: DaemonSettings) -> Decision:
         """What the heartbeat does with this agent."""
         agent, record, session, seen = self.agent, self.record, self.session, self.seen
+        if record.damage:
+            return Skip(agent, SkipKind.LEFT_ALONE, record.damage)
         if record.desired in (Desired.STOPPED, Desired.PAUSED):
             return Skip(agent, SkipKind.LEFT_ALONE, record.desired.value)
         if self.moves_to:

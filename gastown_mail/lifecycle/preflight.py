@@ -14,6 +14,8 @@ from gastown_mail.plumbing.environment import (
     with_folder_of,
 )
 from gastown_mail.programs.first_contact import root_refusal
+from gastown_mail.sessions.commands import generation_option
+from gastown_mail.town.records import AgentRecord
 from gastown_mail.town.town import Town
 
 _SHELL_WORDS = frozenset(
@@ -42,6 +44,18 @@ def start_obstacle(town: Town, agent: Agent, environ: Mapping[str, str] = os.env
     inside = f", or in a sandbox set {sets} in env for {agent.address}" if sets else ""
     name = profile.label or agent.program
     return f"{name} ends at once when root gives it {option}; run the daemon as another user{inside}"
+
+
+def generation_obstacle(town: Town, agent: Agent, record: AgentRecord) -> str | None:
+    """Why tmux would refuse the agent's next start as an old one; None if it would not."""
+    last, ahead = town.sessions.last_generation(agent), record.generation_after(town.now().timestamp())
+    if last is not None and last < ahead:
+        return None
+    option, socket = generation_option(agent.session), town.settings.tmux_socket
+    return (
+        f"tmux has a last generation of {agent.session} that no start can exceed; "
+        f"tmux {'-S' if '/' in socket else '-L'} {shlex.quote(socket)} set-option -su {option} removes it"
+    )
 
 
 def preflight(agent: Agent, town_root: Path, path: str) -> str | None:

@@ -19,7 +19,7 @@ from gastown_mail.contracts.errors import (
     StateUnknown,
 )
 from gastown_mail.lifecycle.heartbeat_policy import should_run
-from gastown_mail.lifecycle.preflight import search_path, start_obstacle
+from gastown_mail.lifecycle.preflight import generation_obstacle, search_path, start_obstacle
 from gastown_mail.mail.events import EventName, record_event
 from gastown_mail.plumbing.environment import COMMAND, own_command, passed_environment
 from gastown_mail.plumbing.failpoints import failpoint
@@ -78,7 +78,10 @@ def start_agent(town: Town, address: str, why: str, by: str = "") -> StartOutcom
             ensure_running(town)
             outcome = _start_if_wanted(town, lease, agent, why, by)
         except (StartFailed, ProcessesSurvived, StateUnknown, Postponed) as error:
-            record_event(town.redis, town.keys, EventName.NOT_STARTED, agent=address, detail=str(error))
+            # the sweep tries again and again: the same reason is told once
+            if town.agents.note_start_fault(agent.address, str(error)) or by:
+                detail = str(error)
+                record_event(town.redis, town.keys, EventName.NOT_STARTED, agent=address, detail=detail)
             return StartOutcome(StartResult.FAILED, str(error))
     town.enqueue_next(agent.address)
     return outcome
@@ -95,7 +98,7 @@ def _start_if_wanted(town: Town, lease: Lease, agent: Agent, why: str, by: str) 
         return StartOutcome(StartResult.SKIPPED, f"{agent.address} belongs to host {target}")
     if reason := _skip_reason(town, agent, record, session, by):
         return StartOutcome(StartResult.SKIPPED, reason)
-    if fault := start_obstacle(town, agent):
+    if fault := start_obstacle(town, agent) or generation_obstacle(town, agent, record):
         raise StartFailed(fault)
     record_event(town.redis, town.keys, EventName.STARTING, agent=agent.address, detail=why)
     grace, command = agent.stop_grace, agent.command
@@ -287,7 +290,7 @@ def record_session(town: Town, lease: Lease, agent: Agent, session: Session, req
     record = AgentRecord(
         session=session.name, incarnation=session.incarnation,
         started_at=session.started_at, changed_at=now, last_activity=now,
-        unanswered=0, successor_owed=False, start_history=StartHistory(failed=False),
+        unanswered=0, successor_owed=False, start_history=StartHistory(failed=False), start_fault="",
     )  # fmt: skip
 
     def write(pipe: Any) -> None:

@@ -81,7 +81,7 @@ class EventName(StrEnum):
     HEARTBEAT = (
         "heartbeat",
         "a heartbeat has completed",
-        ("number", "started", "poked", "held", "left", "requeued"),
+        ("number", "started", "to_start", "poked", "held", "left", "requeued"),
     )
     HEARTBEAT_FAILED = "heartbeat_failed", "a heartbeat got no answer and does not count", ("detail",)
     DAEMON_STARTED = "daemon_started", "a process has taken charge of the town's state", ("pid",)
@@ -106,7 +106,8 @@ FIELDS: Mapping[str, str] = MappingProxyType(
         "state": "what is seen of the agent now",
         "outcome": "delivered, or `held: …` or `failed: …` with the reason",
         "number": "the number of the heartbeat since the daemon started",
-        "started": "agents to be started",
+        "started": "agents whose session has started since the last heartbeat",
+        "to_start": "agents whose start was asked for; an event of each says how that ended",
         "poked": "agents whose poke was delivered",
         "held": "agents whose poke was not",
         "left": "agents for which nothing had to be done",

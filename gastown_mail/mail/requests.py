@@ -213,17 +213,19 @@ class RequestStore:
 
         return bool(self.redis.transaction(unless_final, key, value_from_callable=True))
 
-    def set_detail(self, request_id: str, detail: str) -> None:
-        """Set the detail of an open request, for people; a settled one does not change."""
+    def set_detail(self, request_id: str, detail: str) -> bool:
+        """Set the detail of an open request, for people; False if it is settled, or the detail not new."""
         key = self.keys.request(request_id)
 
-        def unless_final(pipe: Any) -> None:
-            is_open = to_str(pipe.hget(key, "status")) not in (*FINAL_STATUSES, "")
+        def unless_final(pipe: Any) -> Any:
+            status, before = to_strs(pipe.hmget(key, ["status", "detail"]))
             pipe.multi()
-            if is_open:
-                pipe.hset(key, "detail", detail)
+            if status in (*FINAL_STATUSES, "") or before == detail:
+                return False
+            pipe.hset(key, "detail", detail)
+            return True
 
-        self.redis.transaction(unless_final, key)
+        return bool(self.redis.transaction(unless_final, key, value_from_callable=True))
 
     def _close(self, pipe: Pipeline, request_id: str, agent: str, end: dict[str, str], now: datetime) -> None:
         pipe.hset(self.keys.request(request_id), mapping=to_fields(end))

@@ -197,7 +197,7 @@ def new_session(spec: SessionSpec, server_names: Iterable[str]) -> str:
     server's own environment (`server_names`) that the spec does not set are removed. That affects only what
     starts after the session, so a placeholder holds its pane until then.
     """
-    session, counter = spec.agent.session, f"@gastown_generation_{spec.agent.session}"
+    session, counter = spec.agent.session, generation_option(spec.agent.session)
     target, variables = target_by_name(session), spec.variables
     given = [word for key, value in variables.items() for word in ("-e", f"{key}={value}")]
     create = ("new-session", "-d", "-s", session, "-n", session, "-x", str(_WIDTH), "-y", str(HEIGHT), *given)
@@ -238,11 +238,20 @@ def _set_ownership(target: str, spec: SessionSpec) -> list[str]:
     ]
 
 
+def generation_option(session: str) -> str:
+    """The server's option that has the last generation of this session; it outlives the session."""
+    return f"@gastown_generation_{session}"
+
+
+def show_last_generation(session: str) -> list[str]:
+    return ["show-options", "-sqv", generation_option(session)]
+
+
 def adopt(session_id: str, spec: SessionSpec) -> str:
     """Set the ownership options of a session that has no token; prints `adopted` or `kept`."""
     target = target_by_id(session_id)
     action = _block(
-        line("set-option", "-s", f"@gastown_generation_{spec.agent.session}", str(spec.generation)),
+        line("set-option", "-s", generation_option(spec.agent.session), str(spec.generation)),
         *_set_ownership(target, spec),
         line("set-option", "-w", "-t", target, "remain-on-exit", "on"),
         _print_word("adopted"),

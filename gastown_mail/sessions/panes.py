@@ -15,7 +15,7 @@ from gastown_mail.sessions.commands import TOKEN
 
 _SIGNALLED = 128
 _SECONDS = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
-_GENERATION = re.compile(r"[0-9]{1,15}")
+GENERATION = re.compile(r"[0-9]{1,15}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ _COLUMNS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     (
         _sanitized("@gastown_generation"),
         "generation",
-        lambda text: int(text) if _GENERATION.fullmatch(text) else 0,
+        lambda text: int(text) if GENERATION.fullmatch(text) else 0,
     ),
     (_sanitized("@gastown_started"), "started", lambda text: _SECONDS.fullmatch(text) and _moment(text)),
     (_sanitized("@gastown_pane"), "agent_pane", str),

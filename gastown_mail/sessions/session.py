@@ -17,7 +17,14 @@ from gastown_mail.sessions import commands, process_table, processes
 from gastown_mail.sessions.commands import SessionSpec
 from gastown_mail.sessions.foreground import is_shell
 from gastown_mail.sessions.look import read_screens
-from gastown_mail.sessions.panes import PANE_FORMAT, Session, Snapshot, group_sessions, parse_panes
+from gastown_mail.sessions.panes import (
+    GENERATION,
+    PANE_FORMAT,
+    Session,
+    Snapshot,
+    group_sessions,
+    parse_panes,
+)
 from gastown_mail.sessions.poke import Poke, PokeOutcome
 from gastown_mail.sessions.shared_daemons import SharedDaemons
 from gastown_mail.sessions.tmux import NoServer, TargetNotFound, Tmux, TmuxResult, variable_names
@@ -64,6 +71,14 @@ class Sessions:
         """Return the session of this incarnation, whatever its name; None when there is certainly none."""
         found = self._look(commands.is_incarnation(incarnation)).values()
         return next((one for one in found if one.incarnation == incarnation), None)
+
+    def last_generation(self, agent: Agent) -> int | None:
+        """Return the greatest generation of the agent's session name; None if the server's option is none."""
+        try:
+            text = self.tmux.run(*commands.show_last_generation(agent.session)).strip()
+        except NoServer:
+            return 0
+        return int(text or 0) if GENERATION.fullmatch(text or "0") else None
 
     def start(
         self, agent: Agent, *, incarnation: str, generation: int, environ: Mapping[str, str], command: str

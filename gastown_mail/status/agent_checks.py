@@ -18,7 +18,7 @@ from gastown_mail.programs.first_contact import UnreadableFile, open_questions, 
 from gastown_mail.status.collect import StatusCollector
 from gastown_mail.status.daemon_environment import daemon_environment
 from gastown_mail.status.health import name_some
-from gastown_mail.status.model import CheckResult, finding, ok, unchecked
+from gastown_mail.status.model import CheckResult, Report, finding, general_fault, ok, unchecked
 
 _SHELL_DEADLINE = 10.0
 """Seconds within which a login shell must have read its files and run the command."""
@@ -33,18 +33,20 @@ _SCRIPT = f"""command -v {COMMAND} >/dev/null 2>&1 && echo {_FOUND}
 _Results = Iterator[CheckResult]
 
 
-def check_agents(collector: StatusCollector) -> _Results:
+def check_agents(collector: StatusCollector, report: Report) -> _Results:
     """Whether every agent of this host can be started."""
     town, environ = collector.town, daemon_environment(collector)
     roster, here = town.roster(), town.local_agents()
     yield from map(finding, roster.warnings)
+    told = {row.agent: row.start_fault for row in report.agents or () if row.is_down}
+    obstacles = {agent.address: start_obstacle(town, agent, environ) for agent in here.values()}
     faults = _Grouped()
     for agent in here.values():
-        if fault := start_obstacle(town, agent, environ):
-            faults.add(fault.replace(f"for {agent.address}", "for them"), agent)
+        if (fault := obstacles[agent.address]) and told.get(agent.address) != fault:
+            faults.add(general_fault(fault, agent.address, str(agent.work_dir)), agent)
     for fault, addresses in faults.items():
         yield finding(f"{name_some(addresses)} cannot be started: {fault}")
-    if not faults:
+    if not any(obstacles.values()):
         yield ok(f"agents of this host that can be started: {len(here)}, with work dir and command")
     if elsewhere := len(roster.agents) - len(here):
         yield unchecked(f"agents that live on other hosts: {elsewhere}; run doctor there too")

@@ -98,7 +98,7 @@ def _check_agents(collector: StatusCollector, report: Report) -> _Results:
     """Can every agent of this host be started?"""
     if "roster" in report.unknown:
         return
-    yield from check_agents(collector)
+    yield from check_agents(collector, report)
 
 
 @_check("programs")

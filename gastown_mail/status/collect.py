@@ -14,6 +14,7 @@ from typing import TypeVar
 import psutil
 from redis import Redis
 from redis.exceptions import RedisError
+from rq.suspension import is_suspended
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from gastown_mail.contracts.address import Agent
@@ -40,9 +41,9 @@ from gastown_mail.status.model import (
     Source,
     StateSource,
     age,
-    agent_status,
     known_time,
 )
+from gastown_mail.status.rows import agent_status
 from gastown_mail.town.lease import LeaseOwner
 from gastown_mail.town.observed import Observation, observe_all
 from gastown_mail.town.records import AgentRecord
@@ -107,6 +108,7 @@ class StatusCollector:
             Report(
                 town=self.settings.town_name, root=str(self.settings.town_root), asked=self.now,
                 paused=self.ask_redis("records", self.town.is_paused),
+                suspended=self.ask_redis("redis", lambda: bool(is_suspended(self.town.redis))),
                 replicas_missing=self.ask_redis("redis", self._replicas_missing) or 0,
                 rewound=self.ask_redis("records", self._rewound),
                 asks_after=self.settings.daemon.asks_after,
@@ -271,7 +273,7 @@ def _daemon(
     # A state that another process left says nothing about the one that has the lock now.
     running = state.running and pid in (None, state.pid)
     return Daemon(
-        held=held, pid=pid or (state.pid if held and running else None), frozen=frozen, running=running,
+        held=held, pid=pid, frozen=frozen, running=running,
         since=known_time(state.started_at) if held and running else None,
         state_from=source, state_age=state_age,
     )  # fmt: skip

@@ -135,10 +135,13 @@ def _steps_to_start(row: AgentStatus, fault: str | None, condition: str) -> Iter
     run = f"gastown-mail run {row.agent} starts it"
     if fault:
         yield f"it cannot be started: {fault}"
+    elif row.start_fault:
+        yield f"its last start failed: {row.start_fault}"
     if row.waits:
         yield f"gastown-mail events --agent {row.agent} shows its starts; correct what ends it"
         yield f"gastown-mail clear {row.agent} ends the {row.waits}"
     elif row.is_down and not fault:
-        yield f"{condition}the next sweep starts it; {run} at once"
+        again = "tries again" if row.start_fault else "starts it"
+        yield f"{condition}the next sweep {again}; {run} at once"
     elif not fault:
         yield f"{condition}{run}; keep_running = true in town.toml keeps it running"

@@ -55,6 +55,10 @@ _UNREACHABLE: Mapping[Source, tuple[str, str]] = MappingProxyType(
 _RESTART = "gastown-mail restart restarts the daemon; agents keep running"
 _LOGS = "gastown-mail logs says why"
 _STOPPED = Problem(reason="the daemon does not run", remedy="gastown-mail up or start runs it")
+_SUSPENDED = Problem(
+    reason="rq's workers are suspended (rq suspend)",
+    remedy="nothing is carried out, started or poked; rq resume ends that (RQ_REDIS_URL names this Redis)",
+)
 _PAUSED = Problem(
     reason="the whole town is paused",
     remedy="no agent is started, poked or ended; gastown-mail resume --all ends the pause",
@@ -77,14 +81,33 @@ def all_problems(report: Report) -> list[tuple[str, Problem]]:
         check, reason = _UNREACHABLE[part]
         problems.append((check, Problem(reason=reason, remedy=why)))
     problems += [("redis", problem) for problem in [*_missing_replicas(report), *_rewound(report)]]
-    down = [row.agent for row in report.agents or () if row.is_down]
-    if down and not _is_stopped(report):
-        must = "must run and do not" if len(down) > 1 else "must run and does not"
-        remedy = f"gastown-mail explain {down[0]} says why"
-        problems.append(("agents", Problem(reason=f"{name_some(down)} {must}", remedy=remedy)))
     if not _is_stopped(report):
-        problems += [("agents", problem) for problem in _waiting_for_person(report)]
+        about = (*_damaged(report), *_down(report), *_waiting_for_person(report))
+        problems += [("agents", problem) for problem in about]
     return problems
+
+
+def _damaged(report: Report) -> Iterator[Problem]:
+    for row in report.agents or ():
+        if row.damage:
+            what, _, remedy = row.damage.partition("; ")
+            yield Problem(reason=f"{row.agent} is left alone: {what}", remedy=remedy)
+
+
+def _down(report: Report) -> Iterator[Problem]:
+    """The agents that must run and do not, those with the same fault together."""
+    groups: dict[str, list[AgentStatus]] = {}
+    for row in report.agents or ():
+        if row.is_down:
+            groups.setdefault(row.fault_of_its_kind, []).append(row)
+    for fault, rows in groups.items():
+        must = "must run and do not" if len(rows) > 1 else "must run and does not"
+        text = fault if len(rows) > 1 else (rows[0].start_fault or "").partition("\n")[0]
+        what, _, remedy = text.partition("; ")
+        yield Problem(
+            reason=f"{name_some([row.agent for row in rows])} {must}" + (f": {what}" if what else ""),
+            remedy=remedy or f"gastown-mail explain {rows[0].agent} says why",
+        )
 
 
 def _missing_replicas(report: Report) -> Iterator[Problem]:
@@ -105,10 +128,10 @@ def _rewound(report: Report) -> list[Problem]:
 
 def blocking_problems(report: Report) -> list[Problem]:
     """What keeps the daemon from starting, poking and ending agents, a pause of the town included."""
-    pause = [_PAUSED] if report.paused else []
+    pauses = [*([_SUSPENDED] if report.suspended else []), *([_PAUSED] if report.paused else [])]
     if _is_stopped(report):
-        return [_STOPPED, *pause]
-    return [*_daemon_problems(report), *missing_workers(report), *pause]
+        return [_STOPPED, *pauses]
+    return [*_daemon_problems(report), *missing_workers(report), *pauses]
 
 
 def person_step(row: AgentStatus) -> str:

@@ -4,20 +4,13 @@ Times are RFC 3339 with a zone. Null means never, or not known: then `unknown` s
 version 1; none is renamed or removed.
 """
 
-from dataclasses import replace
 from datetime import datetime
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.go_formats import ZERO_TIME
 from gastown_mail.contracts.lifecycle import AgentState
-from gastown_mail.lifecycle.heartbeat_policy import should_run
-from gastown_mail.sessions.panes import Session, Snapshot
-from gastown_mail.town.observed import Observation
-from gastown_mail.town.places import Places
-from gastown_mail.town.records import AgentRecord
 
 _Seconds = Annotated[float, Field(description="seconds")]
 _Wanted = Literal["running", "stopped", "paused", "unknown"]
@@ -25,11 +18,6 @@ StateSource = Literal["redis", "state.json"]
 Source = Literal["settings", "state", "redis", "tmux", "roster", "records", "schedule", "workers", "mail"]
 Observed = Literal["alive", "ended", "none", "foreign", "elsewhere", "unknown"]
 OBSERVED: tuple[Observed, ...] = get_args(Observed)
-
-_TELLING = frozenset(
-    (AgentState.ASKS, AgentState.LIMITED, AgentState.DRAFT, AgentState.ENDED, AgentState.UNKNOWN)
-)
-"""The states of which a line tells more."""
 
 
 class _Document(BaseModel):
@@ -53,7 +41,7 @@ class Daemon(_Document):
     held: bool
     """A live process holds the town's lock; the kernel was asked just now."""
     pid: int | None = None
-    """The pid of the lock holder if it is visible here; else the one in the state."""
+    """The pid of the lock holder; null if it is not visible here (another container or host)."""
     frozen: bool = False
     """The process is suspended (SIGSTOP)."""
     running: bool | None = None
@@ -162,12 +150,17 @@ class AgentStatus(_Document):
     attached: int | None = None
     """How many clients are attached to the live session."""
     waits: Literal["back-off", "quarantine"] | None = None
-    """Why it is not started now."""
+    """Why it is not started now; null if it runs, or need not run."""
     waits_until: datetime | None = None
     last_poke: datetime | None = None
     since_poke: _Seconds | None = None
     restarts: int | None = None
     """How often a session of it was started."""
+    start_fault: str | None = None
+    """Why its last start failed, and the remedy; null if it came up."""
+    work_dir: str = ""
+    damage: str | None = None
+    """Why its record in Redis cannot be read; it is left alone until then."""
     decision: str | None = None
     """What the last heartbeat decided about it; `explain` says more."""
 
@@ -175,6 +168,11 @@ class AgentStatus(_Document):
     def is_down(self) -> bool:
         """True if it must run and certainly does not."""
         return bool(self.must_run) and self.observed in ("ended", "none", "foreign")
+
+    @property
+    def fault_of_its_kind(self) -> str:
+        """Why its last start failed, in words that are the same for all agents with that fault."""
+        return general_fault(self.start_fault or "", self.agent, self.work_dir)
 
     @property
     def needs_person(self) -> bool:
@@ -207,6 +205,8 @@ class Report(_Document):
     """Which parts did not answer, and why; values that only they know are null."""
     paused: bool | None = None
     """An operator has paused the whole town."""
+    suspended: bool | None = None
+    """`rq suspend` has suspended all workers of this Redis."""
     rewound: datetime | None = None
     """When Redis was last found to have lost records: it had been emptied, or came back older."""
     replicas_missing: int = 0
@@ -280,6 +280,12 @@ class CheckResult(_Document):
     text: str
 
 
+def general_fault(fault: str, address: str, work_dir: str) -> str:
+    """The first line of a start's fault, without what only this agent has."""
+    first = fault.partition("\n")[0]
+    return first.replace(f" {work_dir} ", " ").replace(f" for {address}", "").replace(f" of {address}", "")
+
+
 def ok(text: str) -> CheckResult:
     """A result without a fault."""
     return CheckResult(verdict="ok", text=text)
@@ -303,82 +309,3 @@ def known_time(at: datetime) -> datetime | None:
 def age(at: datetime | None, now: datetime) -> float | None:
     """Seconds since then, never negative, because clocks differ a little; None for no time."""
     return None if at is None else round(max(0.0, (now - at).total_seconds()), 3)
-
-
-def agent_status(
-    agent: Agent,
-    sessions: Snapshot | None,
-    seen: Observation | None,
-    record: AgentRecord | None,
-    places: Places,
-    *,
-    now: datetime,
-) -> AgentStatus:
-    """What is known here about one agent.
-
-    `sessions` are the live tmux sessions, and `seen` is what they show of the agent; both are None if
-    tmux did not answer. `record` is None if Redis did not.
-    """
-    session = sessions.of(agent, places.sessions.town) if sessions else None
-    host = places.believed_host(agent, record or AgentRecord())
-    seen = seen or Observation(AgentState.UNKNOWN if host == places.host else AgentState.ELSEWHERE)
-    if record is None:  # since when, and until when, only the record could tell
-        seen = replace(seen, since=None, until=None)
-    if seen.state is AgentState.ELSEWHERE:
-        observed: Observed = "elsewhere"
-    elif sessions is None or (session is None and seen.state is AgentState.UNKNOWN):
-        observed = "unknown"
-    elif session is None:
-        observed = "none"
-    elif not session.incarnation:
-        observed = "foreign"
-    else:
-        observed = "ended" if session.dead else "alive"
-    return AgentStatus(
-        agent=agent.address, host=host, session=agent.session, observed=observed,
-        program=agent.program, has_poke=bool(agent.poke), **_from_observation(seen, now),
-        **({"desired": "unknown"} if record is None else _from_record(agent, record, now)),
-        **(_from_session(session, seen, now) if session and observed == "alive" else {}),
-        exit_status=session.exit_status if session and observed == "ended" else None,
-    )  # fmt: skip
-
-
-def _from_record(agent: Agent, record: AgentRecord, now: datetime) -> dict[str, Any]:
-    history, last_poke = record.start_history, known_time(record.last_poke)
-    waits = until = None
-    if history.blocked_reason(now):
-        waits = "quarantine" if now < history.quarantined_until else "back-off"
-        until = history.quarantined_until if waits == "quarantine" else history.not_before
-    return {
-        "desired": record.desired.value if record.desired else None,
-        "must_run": should_run(agent, record),
-        "waits": waits,
-        "waits_until": until,
-        "last_poke": last_poke,
-        "since_poke": age(last_poke, now),
-        "restarts": record.restarts,
-        "decision": record.decision or None,
-    }
-
-
-def _from_observation(seen: Observation, now: datetime) -> dict[str, Any]:
-    return {
-        "state": seen.state,
-        "state_since": seen.since,
-        "state_age": age(seen.since, now),
-        "state_line": seen.line or None if seen.state in _TELLING else None,
-        "limited_until": seen.until,
-        "context": seen.context,
-    }
-
-
-def _from_session(session: Session, seen: Observation, now: datetime) -> dict[str, Any]:
-    # tmux gives activity in whole seconds: without max it could be before the start
-    since, active = session.started_at, max(seen.active or session.activity, session.started_at)
-    return {
-        "since": since,
-        "age": age(since, now),
-        "active": active,
-        "idle": age(active, now),
-        "attached": session.attached,
-    }

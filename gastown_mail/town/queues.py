@@ -4,12 +4,15 @@ Nothing written into Redis makes a worker run other code: a job names one of `AL
 and callbacks and webhooks of a job are ignored.
 """
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
 from redis import Redis
 from redis.client import Pipeline
+from redis.exceptions import RedisError
 from rq import Queue, Retry
+from rq.exceptions import NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 
@@ -17,6 +20,8 @@ from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import new_request_id
+from gastown_mail.plumbing.connections import to_str
+from gastown_mail.plumbing.log import log_event
 
 JOBS = "gastown_mail.daemon.jobs"
 CARRY_OUT, START, POKE = f"{JOBS}.carry_out", f"{JOBS}.start", f"{JOBS}.poke"
@@ -32,6 +37,8 @@ _MAX_CRASH_RETRIES = 3
 
 RESULT_KEPT, _FAILURE_KEPT = 3600, 7 * 24 * 3600
 
+log = logging.getLogger(__name__)
+
 
 class TownJob(Job):
     """A job that can only run one of `ALLOWED_FUNCTIONS`."""
@@ -40,6 +47,22 @@ class TownJob(Job):
         self, id: str | None = None, connection: Redis | None = None, serializer: Any = None
     ) -> None:
         super().__init__(id, connection, serializer or JSONSerializer)
+
+    @classmethod
+    def fetch(cls, id: str, connection: Redis | None = None, serializer: Any = None) -> Job:
+        """The job of that id. Raises NoSuchJobError too if it cannot be read: rq goes on without it."""
+        try:
+            job = super().fetch(id, connection, serializer)
+            if not isinstance(job.func_name, str):
+                raise ValueError("it names no function")
+            return job
+        except Exception as error:
+            # rq has an error of its own for each field that may be bad
+            if isinstance(error, NoSuchJobError) or (
+                isinstance(error, RedisError) and not is_wrong_type(error)
+            ):
+                raise
+            raise NoSuchJobError(f"{id} cannot be read: {error}") from None
 
     @property
     def func(self) -> Callable[..., Any]:
@@ -69,6 +92,19 @@ class TownQueue(Queue):
     """A queue of `TownJob`s."""
 
     job_class = TownJob
+
+
+def is_wrong_type(error: RedisError) -> bool:
+    """Whether Redis has refused a command because the key holds something else, which is not ours."""
+    return str(error).startswith("WRONGTYPE")
+
+
+def remove_unless(redis: Redis, kind: str, *keys: str) -> None:
+    """Delete those of these keys that exist and are not of this kind: what rq cannot use would stop it."""
+    for key in keys:
+        if to_str(redis.type(key)) not in (kind, "none"):
+            redis.delete(key)
+            log_event(log, "foreign_key_removed", level=logging.WARNING, detail=f"{key} was no {kind}")
 
 
 def open_queue(name: str, redis: Redis) -> TownQueue:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+from pydantic import Field
 from redis import Redis
 
 from gastown_mail.contracts.errors import Postponed, StateUnknown
@@ -13,7 +14,7 @@ from gastown_mail.contracts.keys import Keys
 from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.contracts.validation import Flag, RedisHash, Timestamp, one_line_error, stored_as
 from gastown_mail.plumbing.clock import redis_time
-from gastown_mail.plumbing.connections import read_hash, read_hashes, to_fields, to_str_dict, to_strs
+from gastown_mail.plumbing.connections import read_hash, read_hashes, to_fields, to_str, to_str_dict, to_strs
 from gastown_mail.town.backoff import NO_HISTORY, StartHistory
 
 TOWN = "*"
@@ -53,7 +54,8 @@ class AgentRecord(Place):
     the wish that set `desired`, greater than that of every earlier wish. `state` and what goes with it is
     what was last seen; `screen` is a fingerprint. `cycle_asked`: the incarnation for which the
     daemon has asked for a cycle. `generation` grows with each start. `assigned`: the host to which an
-    operator moved it.
+    operator moved it. `start_fault`: why its last start failed, "" if it came up. `damage`: why the stored
+    record cannot be read; such an agent is left alone.
     """
 
     desired: Desired | None = None
@@ -78,11 +80,20 @@ class AgentRecord(Place):
     wish: int = 0
     successor_owed: Flag = stored_as("owed", False)
     start_history: StartHistory = NO_HISTORY
+    start_fault: str = ""
+    damage: str = Field(default="", exclude=True)
+
+    def generation_after(self, now: float) -> int:
+        """The next generation, at `now` (epoch seconds).
+
+        It follows the clock in milliseconds: tmux remembers the last one, and an emptied Redis does not.
+        """
+        return max(self.generation + 1, int(now * 1000))
 
     @classmethod
     def from_mapping(cls, fields: Mapping[str, Any]) -> Self:
         """Read the hash `agent:<address>`, which holds the fields of the start history too."""
-        given = {name: text for name, text in fields.items() if text}
+        given = {name: text for name, text in fields.items() if text and name != "damage"}
         try:
             history = StartHistory.from_mapping(given)
         except ValueError:  # better without back-off than without the agent
@@ -110,9 +121,15 @@ class AgentStore:
         return self._parse(address, read_hash(self.redis, self.keys.agent(address)))
 
     def read_all(self, addresses: Sequence[str]) -> list[AgentRecord]:
-        """The records of these agents, in one round trip. Raises StateUnknown if one is damaged."""
+        """The records of these agents, in one round trip; of one that is damaged only how."""
         hashes = read_hashes(self.redis, map(self.keys.agent, addresses))
-        return [self._parse(address, fields) for address, fields in zip(addresses, hashes, strict=True)]
+        return [self._parse_or_damaged(*pair) for pair in zip(addresses, hashes, strict=True)]
+
+    def _parse_or_damaged(self, address: str, fields: Mapping[str, str]) -> AgentRecord:
+        try:
+            return self._parse(address, fields)
+        except StateUnknown as error:
+            return AgentRecord(damage=str(error))
 
     def _parse(self, address: str, fields: Mapping[str, str]) -> AgentRecord:
         try:
@@ -165,6 +182,13 @@ class AgentStore:
 
         self.redis.transaction(act, key)
 
+    def note_start_fault(self, address: str, fault: str) -> bool:
+        """Write why a start has failed; return False if it is what the record says already."""
+        if to_str(self.redis.hget(self.keys.agent(address), "start_fault")) == fault:
+            return False
+        self.write(address, AgentRecord(start_fault=fault))
+        return True
+
     def write_start_history(self, address: str, history: StartHistory) -> None:
         """Replace the agent's start history."""
         self.redis.hset(self.keys.agent(address), mapping=to_fields(history.to_mapping()))
@@ -185,15 +209,14 @@ class AgentStore:
         """The same on a pipeline that watches the agent's key; `also` adds to the transaction.
 
         With `place`, the agent lives there from now on. `left` is the record by which its place was found to
-        be empty or dead; raises Postponed if it has moved since. The number follows the clock in
-        milliseconds, because tmux remembers the last one and an emptied Redis does not.
+        be empty or dead; raises Postponed if it has moved since.
         """
         key = self.keys.agent(address)
         before, machine, token = to_strs(pipe.hmget(key, ["generation", "machine", "incarnation"]))
         taken = place and left and machine not in (left.machine, place.machine)
         if left is not None and (taken or token != left.incarnation):
             raise Postponed(f"{address} was started or moved just now; this start looks again")
-        generation = max(int(before or 0) + 1, int(redis_time(pipe) * 1000))
+        generation = AgentRecord(generation=int(before or 0)).generation_after(redis_time(pipe))
         pipe.multi()
         pipe.hset(key, "generation", generation)
         if place is not None:

@@ -74,7 +74,7 @@ CAT = "cat - {prompt}"
 def results(settings: Settings) -> list[CheckResult]:
     collector = StatusCollector(settings)
     try:
-        return [*check_agents(collector), *check_programs(collector)]
+        return [*check_agents(collector, collector.report()), *check_programs(collector)]
     finally:
         collector.town.redis.close()
 

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import gastown_mail
+from gastown_mail.cli.events import format_event, format_events
 from gastown_mail.contracts.lifecycle import RequestStatus
-from gastown_mail.mail.events import FIELDS, EventName
+from gastown_mail.mail.events import FIELDS, Event, EventName
 
 TREES = [ast.parse(file.read_text()) for file in Path(gastown_mail.__file__).parent.rglob("*.py")]
 STATUSES = {EventName(status) for status in RequestStatus}
@@ -61,3 +62,16 @@ def test_every_field_of_the_catalogue_is_explained() -> None:
     used = {field for event in EventName for field in event.fields}
 
     assert used | {"event"} == set(FIELDS)
+
+
+def test_the_same_event_again_and_again_is_one_line_with_its_count() -> None:
+    times = range(1_766_000_000_000, 1_766_000_005_000, 1000)
+    same = [Event(f"{at}-0", {"event": "postponed", "agent": "deacon/", "detail": "why"}) for at in times]
+    other = Event("1766000009000-0", {"event": "started", "agent": "deacon/"})
+
+    lines = list(format_events([*same, other, same[0]]))
+
+    assert len(lines) == 3
+    assert "(5 times since " in lines[0]
+    assert lines[0].startswith(format_event(same[-1]))
+    assert lines[1:] == [format_event(other), format_event(same[0])]

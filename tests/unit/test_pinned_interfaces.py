@@ -61,12 +61,12 @@ ROW = """
     state_age number?, state_line text?, limited_until time?, context integer?, program text,
     has_poke boolean, exit_status integer?, since time?, age number?, active time?, idle number?,
     attached integer?, waits back-off|quarantine?, waits_until time?, last_poke time?, since_poke number?,
-    restarts integer?, decision text?
+    restarts integer?, start_fault text?, work_dir text, damage text?, decision text?
 """
 REPORT = f"""
     version 1, town text?, root text, asked time, verdict running|degraded|stopped,
-    troubles[].reason text, troubles[].remedy text, unknown.{PARTS} text, paused boolean?, rewound time?,
-    replicas_missing integer, asks_after number?,
+    troubles[].reason text, troubles[].remedy text, unknown.{PARTS} text, paused boolean?,
+    suspended boolean?, rewound time?, replicas_missing integer, asks_after number?,
     daemon.held boolean, daemon.pid integer?, daemon.frozen boolean, daemon.running boolean?,
     daemon.since time?, daemon.state_from redis|state.json?, daemon.state_age number?,
     heartbeat.count integer, heartbeat.last time?, heartbeat.age number?, heartbeat.next time?,

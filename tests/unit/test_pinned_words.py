@@ -72,7 +72,7 @@ EVENT_FIELDS = {
     "desired": "agent detail",
     "poke": "agent outcome detail",
     "state": "agent state detail",
-    "heartbeat": "number started poked held left requeued",
+    "heartbeat": "number started to_start poked held left requeued",
     "heartbeat_failed": "detail",
     "daemon_started": "pid",
     "daemon_stopped": "pid",

@@ -24,8 +24,8 @@ from gastown_mail.status.model import (
     Host,
     InboxStatus,
     Report,
-    agent_status,
 )
+from gastown_mail.status.rows import agent_status
 from gastown_mail.town.backoff import StartHistory
 from gastown_mail.town.observed import Observation
 from gastown_mail.town.places import Places
@@ -165,6 +165,61 @@ def test_many_down_agents_are_counted() -> None:
     )
 
 
+MISSING = "the work dir /t does not exist; create it, or set work_dir for rig/crew/{}"
+
+
+def test_agents_with_the_same_fault_are_told_together_with_the_remedy() -> None:
+    down = [
+        row(AgentRecord(start_fault=MISSING.format(name)), None, address=f"rig/crew/{name}")
+        for name in "abcde"
+    ]
+    other = row(AgentRecord(start_fault="the command 'x' is not on the PATH; install it"), None)
+
+    first, second = well(agents=[*down, other]).troubles
+
+    assert first.reason == (
+        "rig/crew/a, rig/crew/b, rig/crew/c and 2 more must run and do not: the work dir does not exist"
+    )
+    assert first.remedy == "create it, or set work_dir"
+    assert second.reason == "deacon/ must run and does not: the command 'x' is not on the PATH"
+    assert second.remedy == "install it"
+
+
+def test_one_agents_fault_is_told_in_full_and_in_its_note() -> None:
+    fault = MISSING.format("a")
+    down = row(AgentRecord(start_fault=fault), None, address="rig/crew/a")
+
+    (problem,) = well(agents=[down]).troubles
+
+    assert f"{problem.reason}; {problem.remedy}" == f"rig/crew/a must run and does not: {fault}"
+    assert note(down) == "not started: the work dir does not exist; create it, or set work_dir"
+
+
+@pytest.mark.parametrize("desired", [Desired.STOPPED, Desired.PAUSED])
+def test_an_agent_that_is_not_to_run_waits_for_nothing(desired: Desired) -> None:
+    history = StartHistory(failures=2, not_before=ago(seconds=-60), failed=True)
+    record = AgentRecord(desired=desired, start_history=history, start_fault="it ended at once")
+
+    stopped = row(record, None)
+
+    assert (stopped.waits, stopped.waits_until, note(stopped)) == (None, None, "-")
+    assert row(record.model_copy(update={"desired": Desired.RUNNING}), None).waits == "back-off"
+
+
+def test_suspended_workers_are_named() -> None:
+    report = well(suspended=True)
+
+    assert verdict(report) == "t: degraded: rq's workers are suspended (rq suspend)"
+    assert "rq resume" in report.troubles[0].remedy
+
+
+def test_a_damaged_record_is_a_problem_with_its_remedy() -> None:
+    (problem,) = well(agents=[row(AgentRecord(damage="its hash is damaged; remove the field"))]).troubles
+
+    assert problem.reason == "deacon/ is left alone: its hash is damaged"
+    assert problem.remedy == "remove the field"
+
+
 def test_a_paused_town_says_how_to_resume_it() -> None:
     said = format_report(well(paused=True))
 
@@ -189,7 +244,7 @@ def test_a_state_that_another_process_left_does_not_count() -> None:
     )
 
     assert (mine.pid, mine.running, mine.since) == (7, False, None)
-    assert (unseen.pid, unseen.running, unseen.since) == (6, True, ago(hours=5))
+    assert (unseen.pid, unseen.running, unseen.since) == (None, True, ago(hours=5))
     assert (nobody.pid, nobody.running, nobody.since) == (None, True, None)
 
 

@@ -22,10 +22,10 @@ from gastown_mail.status.model import (
 ROW = (
     "agent host session desired must_run observed state state_since state_age state_line limited_until"
     " context program has_poke exit_status since age active idle attached waits waits_until"
-    " last_poke since_poke restarts decision"
+    " last_poke since_poke restarts start_fault work_dir damage decision"
 )
 VERSION_1: dict[type[BaseModel], str] = {
-    Report: "version town root asked verdict troubles unknown paused rewound replicas_missing asks_after"
+    Report: "version town root asked verdict troubles unknown paused suspended rewound replicas_missing asks_after"
     " daemon heartbeat hosts mail agents",
     Problem: "reason remedy",
     Daemon: "held pid frozen running since state_from state_age",

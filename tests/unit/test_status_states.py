@@ -12,7 +12,8 @@ from gastown_mail.contracts.go_formats import format_local
 from gastown_mail.contracts.lifecycle import AgentState
 from gastown_mail.status.explain import _next_steps
 from gastown_mail.status.health import person_step
-from gastown_mail.status.model import AgentStatus, Daemon, Explanation, agent_status
+from gastown_mail.status.model import AgentStatus, Daemon, Explanation
+from gastown_mail.status.rows import agent_status
 from gastown_mail.town.backoff import StartHistory
 from gastown_mail.town.observed import Observation
 from gastown_mail.town.records import AgentRecord, Desired

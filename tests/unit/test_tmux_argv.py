@@ -43,6 +43,8 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
     "is_agents": lambda: commands.is_agents(SPEC.agent),
     "new_session": lambda: commands.new_session(SPEC, ["A", "SECRET"]),
     "adopt": lambda: commands.adopt("$1", SPEC),
+    "generation_option": lambda: commands.generation_option("gt-crew-max"),
+    "show_last_generation": lambda: commands.show_last_generation("gt-crew-max"),
     "typing_condition": lambda: commands.typing_condition("t0ken", shell_seen=False),
     "set_buffer": lambda: commands.set_buffer("b", "text"),
     "delete_buffer": lambda: commands.delete_buffer("b"),
