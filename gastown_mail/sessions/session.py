@@ -40,6 +40,8 @@ _ENV_CACHE_SECONDS = 0.5
 
 _FAILED_START_GRACE = 1.0
 _LAST_LINES = 10
+_TMUX_SAYS = "Pane is dead ("
+LAST_LINES = ". Its last lines:"
 
 __all__ = ["Poke", "Session", "Sessions"]
 
@@ -294,11 +296,11 @@ class Sessions:
             self.tmux.run(*commands.reap_children())
             session = self.with_token(spec.incarnation) or session
         screen = self.capture_screen(session, 2 * commands.HEIGHT).splitlines()
-        last = [row for row in screen if row.strip()][-_LAST_LINES:]
+        last = [row for row in screen if row.strip() and not row.startswith(_TMUX_SAYS)][-_LAST_LINES:]
         spared = self.end(session, grace=_FAILED_START_GRACE, command=spec.command)
         return StartFailed(
             f"the command of {agent.address} ended at once with status {session.exit_status}; "
-            f"run it by hand in {agent.work_dir} to see why{_still_running(spared)}. Its last lines:\n"
+            f"run it by hand in {agent.work_dir} to see why{_still_running(spared)}{LAST_LINES}\n"
             + "\n".join(last)
         )
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from gastown_mail.contracts.go_formats import format_duration
 from gastown_mail.contracts.lifecycle import AgentState
-from gastown_mail.status.model import AgentStatus, Host, Problem, Report, Source, age
+from gastown_mail.status.model import AgentStatus, Host, Problem, Report, Source, age, first_line
 from gastown_mail.town.hosts import LIVE_SECONDS
 
 _LATE_AFTER = 2.0
@@ -102,7 +102,7 @@ def _down(report: Report) -> Iterator[Problem]:
             groups.setdefault(row.fault_of_its_kind, []).append(row)
     for fault, rows in groups.items():
         must = "must run and do not" if len(rows) > 1 else "must run and does not"
-        text = fault if len(rows) > 1 else (rows[0].start_fault or "").partition("\n")[0]
+        text = fault if len(rows) > 1 else first_line(rows[0].start_fault or "")
         what, _, remedy = text.partition("; ")
         yield Problem(
             reason=f"{name_some([row.agent for row in rows])} {must}" + (f": {what}" if what else ""),

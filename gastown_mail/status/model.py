@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gastown_mail.contracts.go_formats import ZERO_TIME
 from gastown_mail.contracts.lifecycle import AgentState
+from gastown_mail.sessions.session import LAST_LINES
 
 _Seconds = Annotated[float, Field(description="seconds")]
 _Wanted = Literal["running", "stopped", "paused", "unknown"]
@@ -282,8 +283,13 @@ class CheckResult(_Document):
 
 def general_fault(fault: str, address: str, work_dir: str) -> str:
     """The first line of a start's fault, without what only this agent has."""
-    first = fault.partition("\n")[0]
-    return first.replace(f" {work_dir} ", " ").replace(f" for {address}", "").replace(f" of {address}", "")
+    text = first_line(fault).replace(f"work dir {work_dir}", "work dir").replace(work_dir, "its work dir")
+    return text.replace(f" for {address}", "").replace(f" of {address}", "")
+
+
+def first_line(fault: str) -> str:
+    """The first line of a start's fault, without what announces its program's last lines."""
+    return fault.partition("\n")[0].removesuffix(LAST_LINES)
 
 
 def ok(text: str) -> CheckResult:

@@ -25,8 +25,8 @@ ROW = (
     " last_poke since_poke restarts start_fault work_dir damage decision"
 )
 VERSION_1: dict[type[BaseModel], str] = {
-    Report: "version town root asked verdict troubles unknown paused suspended rewound replicas_missing asks_after"
-    " daemon heartbeat hosts mail agents",
+    Report: "version town root asked verdict troubles unknown paused suspended rewound replicas_missing"
+    " asks_after daemon heartbeat hosts mail agents",
     Problem: "reason remedy",
     Daemon: "held pid frozen running since state_from state_age",
     Heartbeat: "count last age next due_in interval",
