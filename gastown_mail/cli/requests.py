@@ -25,7 +25,8 @@ from gastown_mail.contracts.go_formats import format_duration, format_time, pars
 from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, RequestStatus
 from gastown_mail.lifecycle.clerk import classify
 from gastown_mail.mail.events import Event, iter_newest_first
-from gastown_mail.mail.requests import DeadLetters, Inbox
+from gastown_mail.mail.inbox import Inbox
+from gastown_mail.mail.requests import DeadLetters
 from gastown_mail.town.roster import Roster
 from gastown_mail.town.town import Town
 

@@ -27,6 +27,7 @@
 | gastown:{town}:heartbeat:<host>   | string |        | lock: one heartbeat of a host at a time             |
 | gastown:{town}:sweep:<host>       | string |        | lock: one sweep of a host at a time                 |
 | gastown:{town}:clerk              | string |        | lock: one reader of the inbox                       |
+| gastown:{town}:accepted           | string |        | when the clerk last accepted elements               |
 """
 
 import re
@@ -108,6 +109,10 @@ class Keys:
     @property
     def clerk(self) -> str:
         return self._key("clerk")
+
+    @property
+    def accepted(self) -> str:
+        return self._key("accepted")
 
     def agent(self, address: str) -> str:
         return self._key("agent", address)

@@ -95,6 +95,7 @@ def _settle_pending(town: Town, lease: Lease, address: str) -> None:
         )  # fmt: skip
         if acted:
             return
+        town.queues.drop_request(request_id, town.host)
 
 
 def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, RequestContext]:

@@ -1,6 +1,6 @@
 """The clerk, the only reader of the inbox: each element becomes a request with its rq job, or a dead letter.
 
-Accepting is one transaction: record, job and removal from `taken` happen together or not at all.
+Accepting is one transaction: records, jobs and removal from `taken` happen together or not at all.
 """
 
 import json
@@ -12,15 +12,23 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from redis import Redis
 from redis.client import Pipeline
 from redis.exceptions import RedisError
 
 from gastown_mail.contracts.address import Agent
 from gastown_mail.contracts.errors import AddressError, GastownError, InvalidRequest, Postponed
-from gastown_mail.contracts.lifecycle import ID_PATTERN, OPERATOR, RequestStatus, content_id
+from gastown_mail.contracts.lifecycle import (
+    ID_PATTERN,
+    MAX_ELEMENT_BYTES,
+    OPERATOR,
+    RequestStatus,
+    content_id,
+)
 from gastown_mail.contracts.request import decode_element
 from gastown_mail.lifecycle.decision import is_authorized
-from gastown_mail.mail.requests import Inbox, IncomingRequest
+from gastown_mail.mail.inbox import CutElement, Inbox
+from gastown_mail.mail.requests import MAX_OPEN, IncomingRequest
 from gastown_mail.plumbing.failpoints import failpoint
 from gastown_mail.plumbing.log import log_event
 from gastown_mail.town.directory import Directory, NotAgreed
@@ -61,49 +69,92 @@ class Clerk:
 
     def serve_once(self, wait: float) -> int:
         """Accept what is in the inbox, waiting up to `wait` seconds for it; return the number of elements."""
-        if not self._lease.held and not self._lease.acquire():
-            time.sleep(wait)
-            return 0
+        if not self._lease.held:
+            if not self._lease.acquire():
+                time.sleep(wait)
+                return 0
+            self._note_accepted(self.town.redis)
         self._place_waiting()
-        elements = self.inbox.unfinished() or self.inbox.take(wait)
-        if elements:
-            failpoint("clerk-taken")
-            self._accept(elements, trusted=False, may_write=self._lease.check_held)
-        else:
+        if not self.inbox.take(wait):
             self.inbox.note_empty()
-        return len(elements)
+            return 0
+        failpoint("clerk-taken")
+        return self._accept(None, trusted=False)
 
     def accept(self, elements: Sequence[bytes], *, trusted: bool = False) -> None:
         """Accept elements that did not come through the inbox; a known one changes nothing.
 
         `trusted`: see `IncomingRequest`.
         """
-        self._accept(elements, trusted=trusted, may_write=lambda: True)
+        self._accept(elements, trusted=trusted)
 
-    def _accept(self, elements: Sequence[bytes], *, trusted: bool, may_write: Callable[[], bool]) -> None:
-        directory, requests = self.town.directory(), self.town.requests
-        classified: dict[str, IncomingRequest] = {}
-        for element in elements:
-            incoming = replace(classify(element, directory.resolve), trusted=trusted)
-            classified.setdefault(incoming.id, incoming)
+    def _accept(self, given: Sequence[bytes] | None, *, trusted: bool) -> int:
+        """Record these elements, or the oldest in `taken`, in one transaction; return their number."""
+        directory = self.town.directory()
 
         def unless_replaced(pipe: Any) -> Any:
-            self._check(may_write)
-            known = requests.are_known(list(classified))
-            new = [each for each, is_known in zip(classified.values(), known, strict=True) if not is_known]
-            new = self._with_clocks(self._verify_senders(new))
+            if given is None:
+                self._check_lease()
+            # read in the transaction that removes them by their position
+            elements = self.inbox.unfinished(pipe) if given is None else given
+            new = self._unknown(elements, directory.resolve, trusted=trusted)
             agents = self._placed(new, directory)
             pipe.multi()
-            self._write(pipe, new, elements, agents)
-            return new
+            self._write(pipe, new, agents)
+            if given is None:
+                pipe.ltrim(self.town.keys.taken, len(elements), -1)
+                self._note_accepted(pipe)
+            return new, agents, len(elements)
 
-        new: Any = self.town.redis.transaction(
-            unless_replaced, self.town.keys.clerk, value_from_callable=True
+        keys = self.town.keys
+        accepted: Any = self.town.redis.transaction(
+            unless_replaced, keys.clerk, keys.taken, value_from_callable=True
         )
+        new, agents, count = accepted
         failpoint("clerk-booked")
         for incoming in new:
-            agent, reason = incoming.agent or None, incoming.rejection or None
-            log_event(log, "booked", request_id=incoming.id, agent=agent, detail=reason)
+            to, reason = incoming.agent or None, incoming.rejection or None
+            log_event(log, "booked", request_id=incoming.id, agent=to, detail=reason)
+        for address, agent in agents.items():
+            self._bound_open(address, agent.host)
+        return int(count)
+
+    def _note_accepted(self, redis: Redis) -> None:
+        redis.set(self.town.keys.accepted, self.town.now().timestamp())
+
+    def _unknown(
+        self, elements: Sequence[bytes], resolve: Callable[[str], Agent], *, trusted: bool
+    ) -> list[IncomingRequest]:
+        """What these elements ask for, without those that have a record already."""
+        classified: dict[str, IncomingRequest] = {}
+        for element in elements:
+            incoming = replace(classify(element, resolve), trusted=trusted)
+            classified.setdefault(incoming.id, incoming)
+        known = self.town.requests.are_known(list(classified))
+        new = [each for each, is_known in zip(classified.values(), known, strict=True) if not is_known]
+        return self._with_clocks(self._verify_senders(new))
+
+    def _bound_open(self, address: str, host: str) -> None:
+        """Supersede the oldest open requests of an agent that has more than MAX_OPEN.
+
+        A shutdown is superseded only by a later shutdown, and none that a worker has begun.
+        """
+        requests = self.town.requests
+        ids = requests.pending(address)
+        if len(ids) <= MAX_OPEN:
+            return
+        records, late = requests.records(ids), ids[-1]
+        shutdowns = {i for i, record in zip(ids, records, strict=True) if record.get("action") == "shutdown"}
+        last_shutdown = max(shutdowns, key=ids.index, default="")
+        for request_id in ids[:-MAX_OPEN]:
+            later = last_shutdown if request_id in shutdowns else late
+            if later != request_id:
+                detail = f"more than {MAX_OPEN} requests are open; request {later} came later"
+                requests.settle(
+                    request_id, address, RequestStatus.SUPERSEDED, detail, self.town.now(),
+                    unless=(RequestStatus.CARRYING,),
+                )  # fmt: skip
+                self.town.queues.drop_request(request_id, host)
 
     def _place_waiting(self) -> None:
         """Route requests that waited for a host; refuse those whose agent no living host knows."""
@@ -124,7 +175,7 @@ class Clerk:
         placed = self._with_clocks(self._verify_senders([each for each in found if each.agent]))
 
         def place(pipe: Any) -> None:
-            self._check(self._lease.check_held)
+            self._check_lease()
             agents = self._placed(placed, directory)
             pipe.multi()
             for incoming in placed:
@@ -134,10 +185,9 @@ class Clerk:
         if placed:
             self.town.redis.transaction(place, self.town.keys.clerk)
 
-    @staticmethod
-    def _check(may_write: Callable[[], bool]) -> None:
+    def _check_lease(self) -> None:
         # a clerk that was paused for longer than its lease writes nothing: another one has accepted them
-        if not may_write():
+        if not self._lease.check_held():
             raise Postponed("another clerk has taken over; this one waits until it ends")
 
     def _placed(self, requests: Sequence[IncomingRequest], directory: Directory) -> dict[str, Agent]:
@@ -171,17 +221,12 @@ class Clerk:
             for each in requests
         ]
 
-    def _write(
-        self, pipe: Pipeline, new: Sequence[IncomingRequest], elements: Sequence[bytes],
-        agents: Mapping[str, Agent],
-    ) -> None:  # fmt: skip
+    def _write(self, pipe: Pipeline, new: Sequence[IncomingRequest], agents: Mapping[str, Agent]) -> None:
         first, now = self.town.requests.next_sequence(len(new)) if new else 0, self.town.now()
         for sequence, incoming in enumerate(new, start=first):
             self.town.requests.add(pipe, incoming, sequence, now)
             if incoming.agent and not incoming.rejection:
                 self.town.queues.enqueue_request(incoming.id, agents[incoming.agent], pipe)
-        for element in elements:
-            pipe.lrem(self.town.keys.taken, 1, element)  # type: ignore[arg-type]
 
 
 def classify(element: bytes, resolve: Callable[[str], Agent]) -> IncomingRequest:
@@ -189,6 +234,10 @@ def classify(element: bytes, resolve: Callable[[str], Agent]) -> IncomingRequest
 
     `resolve` is that of a roster or of a directory.
     """
+    if isinstance(element, CutElement):
+        what = f"it has {element.length} bytes; the limit is {MAX_ELEMENT_BYTES}"
+        rejection = f"{what}: the first {len(element)} are kept, its SHA-1 is {element.digest}"
+        return IncomingRequest(f"sha1-{element.digest}", element, rejection=rejection)
     try:
         request_id, request = decode_element(element)
     except InvalidRequest as error:

@@ -11,8 +11,7 @@ Dead letters are the elements that were refused, expired, failed or could not be
 can be revived.
 """
 
-import secrets
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -20,7 +19,6 @@ from typing import Any
 from pydantic import Field
 from redis import Redis
 from redis.client import Pipeline
-from redis.exceptions import ResponseError
 
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.go_formats import format_time
@@ -29,14 +27,15 @@ from gastown_mail.contracts.lifecycle import DEAD_STATUSES, FINAL_STATUSES, Requ
 from gastown_mail.contracts.request import LifecycleRequest
 from gastown_mail.contracts.validation import EpochSeconds, Flag, RedisHash, Words, stored_as
 from gastown_mail.mail.events import EventName, record_event
+from gastown_mail.mail.inbox import BATCH_SIZE, CutElement
 from gastown_mail.plumbing.clock import redis_time
 from gastown_mail.plumbing.connections import read_hash, read_hashes, to_fields, to_str, to_str_dict, to_strs
 
 _SCAN_STEP = 1000
 """How many keys Redis scans at a time."""
 
-BATCH_SIZE = 200
-"""How many elements are taken at a time: enough for speed, few enough to use little memory."""
+MAX_OPEN = 1000
+"""How many open requests one agent may have; older ones are superseded when more come."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,9 @@ class IncomingRequest:
     def proofs(self) -> dict[str, str]:
         """The part of `Progress` that comes from the clerk."""
         return Progress(
-            trusted=self.trusted, sender_verified=self.sender_verified, sender_ahead=self.sender_ahead
-        ).non_default_fields()
+            trusted=self.trusted, sender_verified=self.sender_verified, sender_ahead=self.sender_ahead,
+            cut=isinstance(self.element, CutElement),
+        ).non_default_fields()  # fmt: skip
 
     def record(self) -> dict[str, str]:
         """The part of the public record that comes from the element."""
@@ -81,7 +81,10 @@ class IncomingRequest:
 
 
 class Progress(RedisHash):
-    """How far the daemon has come with a request: the hash `work:<id>`. Times are None until there is one."""
+    """How far the daemon has come with a request: the hash `work:<id>`. Times are None until there is one.
+
+    `cut`: only the head of the element was kept, because it was too long.
+    """
 
     element: bytes = Field(default=b"", exclude=True)
     attempts: int = stored_as("tries", 0)
@@ -92,6 +95,7 @@ class Progress(RedisHash):
     trusted: Flag = False
     sender_verified: Flag = stored_as("proven", False)
     sender_ahead: float = 0.0
+    cut: Flag = False
 
 
 @dataclass(frozen=True)
@@ -190,14 +194,17 @@ class RequestStore:
         keys = {to_str(key) for key in self.redis.scan_iter(match=f"{prefix}*", count=_SCAN_STEP)}
         return [key.removeprefix(prefix) for key in keys]
 
-    def settle(self, request_id: str, agent: str, status: RequestStatus, detail: str, now: datetime) -> bool:
-        """Give a request its one final status; False, and no change, if it has one already."""
+    def settle(
+        self, request_id: str, agent: str, status: RequestStatus, detail: str, now: datetime,
+        *, unless: Container[str] = FINAL_STATUSES,
+    ) -> bool:  # fmt: skip
+        """Give a request its one final status; False, and no change, if its status is one of `unless`."""
         key = self.keys.request(request_id)
 
         def unless_final(pipe: Any) -> Any:
             before, action = to_strs(pipe.hmget(key, ["status", "action"]))
             pipe.multi()
-            if not before or before in FINAL_STATUSES:
+            if not before or before in FINAL_STATUSES or before in unless:
                 return False
             self._close(pipe, request_id, agent, _final_fields(status, detail, now), now)
             record_event(
@@ -243,58 +250,6 @@ def _final_fields(status: RequestStatus, detail: str, now: datetime) -> dict[str
 
 
 @dataclass(frozen=True)
-class Inbox:
-    """The inbox of one town. `redis` must allow blocking reads as long as `take` waits."""
-
-    redis: Redis
-    keys: Keys
-
-    def take(self, wait: float) -> list[bytes]:
-        """Move the oldest elements to `taken`, at most BATCH_SIZE; wait `wait` seconds for the first."""
-        first: Any = self.redis.blmove(self.keys.inbox, self.keys.taken, wait, "LEFT", "RIGHT")  # type: ignore[arg-type]
-        if first is None:
-            return []
-        with self.redis.pipeline(transaction=False) as pipe:
-            for _ in range(min(self.length(), BATCH_SIZE - 1)):
-                pipe.lmove(self.keys.inbox, self.keys.taken, "LEFT", "RIGHT")
-            return [first, *(element for element in pipe.execute() if element is not None)]
-
-    def unfinished(self) -> list[bytes]:
-        """Elements that were taken but not recorded, oldest first, at most BATCH_SIZE."""
-        return self._range(self.keys.taken, 0, BATCH_SIZE)
-
-    def note_empty(self) -> None:
-        """Note, after the inbox and `taken` were empty, that all was read that this server ever had.
-
-        A new epoch begins when Redis is another server than before, or has been emptied.
-        """
-        try:
-            run_id = str(self.redis.info("server").get("run_id", ""))
-        except ResponseError:  # this user has no right to ask
-            run_id = ""
-        known = read_hash(self.redis, self.keys.epoch)
-        if not known or known.get("run_id") != run_id:
-            changes = {"run_id": run_id, "epoch": secrets.token_hex(8), "read": ""}
-        elif known.get("read"):
-            return
-        else:
-            changes = {"read": "true"}
-        self.redis.hset(self.keys.epoch, mapping=to_fields(changes))
-
-    def length(self) -> int:
-        """How many elements are in the inbox."""
-        return self.redis.llen(self.keys.inbox)
-
-    def peek(self, most: int, start: int = 0) -> list[bytes]:
-        """At most `most` elements of the inbox from number `start` on, oldest first; they stay there."""
-        return self._range(self.keys.inbox, start, most)
-
-    def _range(self, key: str, start: int, most: int) -> list[bytes]:
-        elements: Any = self.redis.lrange(key, start, start + most - 1)
-        return list(elements)
-
-
-@dataclass(frozen=True)
 class DeadLetters:
     """The dead letters of one town."""
 
@@ -312,6 +267,8 @@ class DeadLetters:
 
         def while_dead(pipe: Any) -> None:
             progress, agent = self._find(request_id)
+            if progress.cut:
+                raise GastownError(f"{request_id} was too long and is kept in part; send a shorter request")
             notes = Progress(
                 revived_at=datetime.fromtimestamp(redis_time(self.redis), UTC),
                 trusted=progress.trusted,

@@ -32,6 +32,15 @@ _LOCK_NAME = "server.lock"
 MAX_SOCKET_PATH = 103 if sys.platform == "darwin" else 107
 """Bytes that fit into `sun_path` before the closing zero."""
 
+_LIMITS = {
+    "proto-max-bulk-len": "16mb",
+    "client-query-buffer-limit": "768mb",
+    "client-output-buffer-limit": "normal 512mb 256mb 60",
+    "maxmemory": "2gb",
+}
+"""What one client and all data may use: a request has 128 KiB at most, a town a few MB. One that is full
+refuses with an error, and does not take the memory of the agents."""
+
 _MAX_LOG_SIZE = 1_000_000
 _START_DEADLINE = 10.0
 _PING_DEADLINE = 1.0
@@ -216,6 +225,7 @@ def _launch(folder: Path, lock: int, candidates: Sequence[str] | None, until: fl
         "appendfsync": "always",
         "save": "",
         "maxmemory-policy": "noeviction",
+        **_LIMITS,
     }
     arguments = [word for name, value in options.items() for word in (f"--{name}", value)]
     errors = []

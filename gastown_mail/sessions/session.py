@@ -300,8 +300,8 @@ class Sessions:
         spared = self.end(session, grace=_FAILED_START_GRACE, command=spec.command)
         return StartFailed(
             f"the command of {agent.address} ended at once with status {session.exit_status}; "
-            f"run it by hand in {agent.work_dir} to see why{_still_running(spared)}{LAST_LINES}\n"
-            + "\n".join(last)
+            f"run it by hand in {agent.work_dir} to see why{_still_running(spared)}"
+            + (LAST_LINES + "\n" + "\n".join(last) if last else "")
         )
 
     def _not_started(self, spec: SessionSpec, answer: TmuxResult) -> StartFailed:

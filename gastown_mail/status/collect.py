@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,9 @@ from gastown_mail.contracts.settings import Settings, load_settings
 from gastown_mail.contracts.state import State, load_state, state_file
 from gastown_mail.daemon.schedule import next_due
 from gastown_mail.daemon.service import redis_url
+from gastown_mail.mail.inbox import read_elements
 from gastown_mail.mail.requests import DeadLetters
+from gastown_mail.plumbing.clock import redis_time
 from gastown_mail.plumbing.connections import connect, redis_errors, to_str, to_strs
 from gastown_mail.plumbing.embedded import is_server_running
 from gastown_mail.plumbing.locks import LockHolder, TownLock
@@ -58,6 +61,12 @@ _WORKER_TIMEOUT = timedelta(seconds=45)
 
 _PEEK_LIMIT = 10
 """How many elements are read for the age of the oldest: one that is not a request has no timestamp."""
+
+_STALLED_AFTER = 10.0
+"""Seconds without anything accepted after which a second look tells whether the clerk makes headway."""
+
+_SECOND_LOOK = 1.0
+"""Seconds until then: longer than the clerk takes for one batch."""
 
 _T = TypeVar("_T")
 
@@ -216,15 +225,15 @@ class StatusCollector:
 
     def inbox(self) -> InboxStatus:
         """What is waiting, and where. Raises RedisError."""
-        keys, now = self.town.keys, self.now
-        with self.town.redis.pipeline(transaction=False) as pipe:
-            for elements in (keys.inbox, keys.taken):
-                pipe.llen(elements)
-                pipe.lrange(elements, 0, _PEEK_LIMIT - 1)
+        keys, now, redis = self.town.keys, self.now, self.town.redis
+        with redis.pipeline(transaction=False) as pipe:
+            pipe.llen(keys.inbox)
+            pipe.llen(keys.taken)
             pipe.zcard(keys.unsettled)
             pipe.zrange(keys.unsettled, 0, 0, withscores=True)
             pipe.get(keys.clerk)
-            inbox, waiting, taken, in_hand, unsettled, oldest, clerk = pipe.execute()
+            inbox, taken, unsettled, oldest, clerk = pipe.execute()
+        waiting, in_hand = (read_elements(redis, key, _PEEK_LIMIT) for key in (keys.inbox, keys.taken))
         received = datetime.fromtimestamp(oldest[0][1], UTC) if oldest else None
         owner = LeaseOwner.parse(to_str(clerk))
         alive = owner is not None and not owner.is_dead(self.town.host)
@@ -236,7 +245,25 @@ class StatusCollector:
             taken=taken, taken_oldest=_oldest_age(in_hand, now),
             open=unsettled, open_oldest=age(received, now),
             dead=len(DeadLetters(self.town.redis, keys).ids()),
+            stalled=self._stalled() if alive else None,
         )  # fmt: skip
+
+    def _stalled(self) -> float | None:
+        """How long ago the clerk last accepted something, if it does not even while this looks twice."""
+        first = self._headway()
+        if first is None or first[0] < _STALLED_AFTER:
+            return None
+        time.sleep(_SECOND_LOOK)
+        second = self._headway()
+        return second[0] if second and second[1] == first[1] else None
+
+    def _headway(self) -> tuple[float, str] | None:
+        """Seconds since the clerk accepted something or began, and when that was; None if nothing waits."""
+        keys, redis = self.town.keys, self.town.redis
+        if not redis.exists(keys.inbox, keys.taken):
+            return None
+        at = to_str(redis.get(keys.accepted))
+        return (redis_time(redis) - float(at), at) if at else None
 
 
 def _report_without_settings(root: Path, holder: LockHolder, why: str) -> Report:

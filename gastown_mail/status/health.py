@@ -172,6 +172,9 @@ def missing_workers(report: Report) -> list[Problem]:
             problems.append(Problem(reason=f"no heartbeat worker on {host.host}", remedy=remedy))
     if report.mail and not report.mail.clerk:
         problems.append(Problem(reason="no clerk reads the inbox", remedy=f"{_LOGS}; {_RESTART}"))
+    if report.mail and report.mail.stalled is not None:
+        reason = f"elements wait, and the clerk has accepted nothing for {format_short(report.mail.stalled)}"
+        problems.append(Problem(reason=reason, remedy=f"{_LOGS}; {_RESTART}"))
     beat = report.heartbeat
     if beat and not {"redis", "schedule", "settings"} & set(report.unknown):
         if beat.due_in is None:

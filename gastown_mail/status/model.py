@@ -106,6 +106,8 @@ class InboxStatus(_Document):
     """How long ago the oldest was received."""
     dead: int
     """How many dead letters there are."""
+    stalled: _Seconds | None = None
+    """How long ago the clerk last accepted something, if elements wait and it makes no headway; else null."""
 
 
 class AgentStatus(_Document):

@@ -134,6 +134,12 @@ class JobQueues:
             about=f"request {request_id} for {agent.address}", grace=agent.stop_grace, pipe=pipe,
         )  # fmt: skip
 
+    def drop_request(self, request_id: str, host: str) -> None:
+        """Take the job of a settled request off its queue, unless a worker has it: others wait behind it."""
+        job_id = self.request_job_id(request_id)
+        if self._redis.lrem(self.lifecycle(host).key, 1, job_id):
+            self._redis.delete(TownJob.key_for(job_id))
+
     def enqueue_start(self, agent: Agent, why: str, pipe: Pipeline | None = None, *, by: str = "") -> Job:
         """Have the agent started unless it runs (`by`: see `lifecycle.start.start_agent`)."""
         return enqueue_job(

@@ -1,5 +1,6 @@
 """The clerk: every element becomes one request with its job, or a dead letter, and none stops it."""
 
+import hashlib
 import json
 import random
 from datetime import UTC, datetime, timedelta
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from gastown_mail.contracts.errors import GastownError
 from gastown_mail.contracts.go_formats import format_time, parse_time
 from gastown_mail.contracts.lifecycle import MAX_ELEMENT_BYTES, RequestStatus, content_id
-from gastown_mail.mail.requests import DeadLetters
+from gastown_mail.mail.inbox import HEAD_BYTES
+from gastown_mail.mail.requests import MAX_OPEN, DeadLetters
 from gastown_mail.plumbing.connections import connect
 from gastown_mail.town.queues import CARRY_OUT, TownJob
 from gastown_mail.town.town import Town
@@ -178,7 +180,7 @@ def test_an_invalid_element_becomes_a_dead_letter_with_reason_and_bytes(town: To
     assert reason in record["detail"]
     assert "\n" not in record["detail"]
     assert record["finished_at"] == record["received_at"]
-    assert raw(town, ident) == poison
+    assert raw(town, ident) == (poison[:HEAD_BYTES] if len(poison) > MAX_ELEMENT_BYTES else poison)
     assert jobs(town) == list(town.requests.unsettled()) == town.requests.pending(WITNESS) == []
     assert nothing_is_left(town)
 
@@ -331,3 +333,48 @@ def test_every_pushed_element_is_accounted_for_and_the_clerk_continues(
     given_ids = {ident for ident in alive | gone if not ident.startswith("sha-")}
     for one in set(elements):
         assert one in kept or any(f'"{ident}"'.encode() in one for ident in given_ids)
+
+
+def test_elements_of_many_megabytes_delay_the_others_and_keep_their_head(own_town: Town) -> None:
+    town, huge = own_town, [b'{"from": "%d' % number + b" " * 10_000_000 for number in range(55)]
+    town.redis.rpush(town.keys.inbox, *huge, element(id="after-them"))
+
+    accept_inbox(town)
+
+    assert town.requests.record("after-them")["status"] == "received"
+    letters = DeadLetters(town.redis, town.keys)
+    found = town.requests.progress_many(letters.ids())
+    assert {progress.element for progress in found if progress} == {one[:HEAD_BYTES] for one in huge}
+    record = town.requests.record("sha1-" + hashlib.sha1(huge[0], usedforsecurity=False).hexdigest())
+    assert f"it has {len(huge[0])} bytes" in record["detail"]
+    with pytest.raises(GastownError, match="kept in part"):
+        letters.revive(letters.ids()[0])
+    assert nothing_is_left(town)
+
+
+def statuses(town: Town, ids: list[str]) -> list[str]:
+    return [record["status"] for record in town.requests.records(ids)]
+
+
+def test_an_agent_has_a_bounded_number_of_open_requests(town: Town) -> None:
+    ids = [f"r{number}" for number in range(MAX_OPEN + 30)]
+    push(town, *(element(MAX, "restart", id=ident) for ident in ids))
+
+    accept_inbox(town)
+
+    assert statuses(town, ids) == ["superseded"] * 30 + ["received"] * MAX_OPEN
+    assert town.requests.pending(MAX) == ids[30:]
+    assert f"request {ids[-1]} came later" in town.requests.record("r0")["detail"]
+
+
+def test_the_bound_supersedes_no_last_shutdown_and_nothing_that_was_begun(town: Town) -> None:
+    push(town, *(element(MAX, action, id=f"{action}-1") for action in ("restart", "shutdown", "cycle")))
+    push(town, element(MAX, "shutdown", id="shutdown-2"))
+    accept_inbox(town)
+    town.redis.hset(town.keys.request("restart-1"), "status", "carrying")
+
+    push(town, *(element(MAX, "restart", id=f"r{number}") for number in range(MAX_OPEN)))
+    accept_inbox(town)
+
+    ids = ["restart-1", "shutdown-1", "cycle-1", "shutdown-2"]
+    assert statuses(town, ids) == ["carrying", "superseded", "superseded", "received"]

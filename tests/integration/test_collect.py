@@ -9,11 +9,13 @@ from redis.exceptions import ResponseError
 from gastown_mail.cli.control import _placed
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable, StateUnknown
 from gastown_mail.daemon.jobs import make_worker
+from gastown_mail.plumbing.clock import redis_time
 from gastown_mail.status.collect import StatusCollector
 from gastown_mail.status.explain import explain_agent
 from gastown_mail.status.health import missing_workers
 from gastown_mail.status.host_checks import check_hosts
 from gastown_mail.town.hosts import HostEntry
+from gastown_mail.town.lease import Lease
 from gastown_mail.town.records import AgentRecord
 from gastown_mail.town.town import Town
 from tests.support.agents import MAX, TWO_AGENTS, WITNESS
@@ -63,10 +65,12 @@ def test_keys_of_another_type_and_records_of_another_shape_are_unknown_parts(
 
     report = collector.report()
 
-    assert sorted(report.unknown) == ["mail", "records"]
+    assert sorted(report.unknown) == ["mail"]
     assert report.mail is None
     assert {row.observed for row in report.agents or ()} == {"none"}
-    assert {row.desired for row in report.agents or ()} == {"unknown"}
+    damaged = {row.agent: row.damage for row in report.agents or () if row.desired == "unknown"}
+    assert list(damaged) == [MAX]
+    assert "last_poke" in str(damaged[MAX])
     assert report.hosts
 
 
@@ -238,3 +242,23 @@ def test_agents_on_a_silent_host_are_named_with_the_way_on(collector: StatusColl
     assert problem.reason.startswith("host far has been silent for 1m")
     assert problem.reason.endswith(f"and {MAX} may live there")
     assert f"gastown-mail move {MAX} HOST --from-dead" in problem.remedy
+
+
+def test_a_clerk_that_makes_no_headway_is_seen_and_one_that_does_is_not(own_town: Town) -> None:
+    keys, redis, collector = own_town.keys, own_town.redis, StatusCollector(own_town.settings)
+    collector.town = own_town
+    own_town.redis.rpush(keys.inbox, b"{}")
+    assert Lease(redis, keys.clerk, own_town.host).acquire()
+    now = redis_time(redis)
+
+    redis.set(keys.accepted, now - 60)
+    waits = collector.inbox().stalled
+    redis.set(keys.accepted, now)
+    works = collector.inbox().stalled
+    redis.set(keys.accepted, now - 60)
+    redis.delete(keys.inbox)
+    has_nothing_to_do = collector.inbox().stalled
+
+    assert waits is not None
+    assert waits > 59
+    assert (works, has_nothing_to_do) == (None, None)

@@ -75,6 +75,7 @@ REPORT = f"""
     hosts[].heartbeat integer, hosts[].seen time?, hosts[].agents[] text,
     mail.clerk boolean, mail.inbox integer, mail.inbox_oldest number?, mail.taken integer,
     mail.taken_oldest number?, mail.open integer, mail.open_oldest number?, mail.dead integer,
+    mail.stalled number?,
     agents[].ROW
 """
 EXPLANATION = f"""

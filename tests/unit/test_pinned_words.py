@@ -29,6 +29,7 @@ PACKAGE = Path(gastown_mail.__file__).parent
 KEYS = """
     gastown:{pins}:inbox gastown:{pins}:taken gastown:{pins}:state gastown:{pins}:dead gastown:{pins}:events
     gastown:{pins}:open gastown:{pins}:agents gastown:{pins}:places gastown:{pins}:clerk
+    gastown:{pins}:accepted
     gastown:{pins}:agent:A gastown:{pins}:request:A gastown:{pins}:work:A gastown:{pins}:handoff:A
     gastown:{pins}:waiting:A gastown:{pins}:turn:A gastown:{pins}:heartbeat:A gastown:{pins}:sweep:A
     gastown:{pins}:state:A gastown:{pins}:hosts gastown:{pins}:host:A gastown:{pins}:identity

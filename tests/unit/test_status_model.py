@@ -31,7 +31,7 @@ VERSION_1: dict[type[BaseModel], str] = {
     Daemon: "held pid frozen running since state_from state_age",
     Heartbeat: "count last age next due_in interval",
     Host: "host here lifecycle expected heartbeat seen agents",
-    InboxStatus: "clerk inbox inbox_oldest taken taken_oldest open open_oldest dead",
+    InboxStatus: "clerk inbox inbox_oldest taken taken_oldest open open_oldest dead stalled",
     AgentStatus: ROW,
     Explanation: "version asked decision decided decided_ago now wish town_paused daemon_runs last_request"
     " next_steps unknown",
