@@ -56,8 +56,9 @@ def find_root() -> Path:
 def load() -> "Settings":
     """The town's settings; raises SettingsError."""
     from gastown_mail.contracts.settings import load_settings
+    from gastown_mail.plumbing.locks import as_served
 
-    return load_settings(find_root(), environ=os.environ)
+    return as_served(load_settings(find_root(), environ=os.environ))
 
 
 @contextmanager

@@ -125,7 +125,10 @@ def _host_error(parts: SplitResult) -> str | None:
         return f"it has no host {_HINT}" if parts.path.strip("/") else "it has no host"
     if parts.port == 0:
         return "the port must be 1 to 65535"
-    return None if re.fullmatch(r"/?\d*", parts.path) else "the database after the host must be a number"
+    is_cut = "@" in f"{parts.path}?{parts.query}#{parts.fragment}"
+    if re.fullmatch(r"/?\d*", parts.path) and not is_cut:
+        return None
+    return "the database after the host must be a number" + (f" {_HINT}" if is_cut else "")
 
 
 def _sentinel_error(url: str) -> str | None:

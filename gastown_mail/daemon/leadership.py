@@ -52,7 +52,7 @@ class Leadership:
         if self._lock or time.monotonic() - self._tried_at < _TAKEOVER_POLL:
             return False
         self._tried_at = time.monotonic()
-        lock = TownLock(self._town.settings.lock_file)
+        lock = TownLock(self._town.settings.lock_file, self._town.host)
         try:
             lock.acquire()
         except TownLocked:
@@ -95,6 +95,7 @@ class Leadership:
 def _publish_running(town: Town) -> Iterator[None]:
     with redis_errors(town.redis_url):
         recover_after_flush(town)
+        town.take_places()
         town.report_host()
         town.state.mark_started(os.getpid(), town.now().astimezone())
         record_event(town.redis, town.keys, EventName.DAEMON_STARTED, pid=os.getpid())

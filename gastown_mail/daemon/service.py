@@ -72,7 +72,7 @@ def require_tmux() -> None:
 def town_lock(settings: Settings) -> TownLock:
     """The town's lock, not acquired yet. Raises SettingsError if its folder cannot be used."""
     prepare_private_files(settings.daemon_dir)
-    return TownLock(settings.lock_file)
+    return TownLock(settings.lock_file, settings.host)
 
 
 def lock_town(settings: Settings) -> TownLock:

@@ -6,7 +6,7 @@ Every step checks the current state first and can be repeated: after a crash the
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -19,7 +19,15 @@ from gastown_mail.contracts.go_formats import parse_time
 from gastown_mail.contracts.lifecycle import FINAL_STATUSES, LifecycleAction, RequestStatus, full_context_id
 from gastown_mail.contracts.private import make_private_dir
 from gastown_mail.contracts.request import decode_element
-from gastown_mail.lifecycle.decision import AlreadyDone, Execute, RequestContext, Resolve, decide, overrulers
+from gastown_mail.lifecycle.decision import (
+    AlreadyDone,
+    Decision,
+    Execute,
+    RequestContext,
+    Resolve,
+    decide,
+    overrulers,
+)
 from gastown_mail.lifecycle.preflight import generation_obstacle, start_obstacle
 from gastown_mail.lifecycle.start import SessionStart, record_session, record_spared
 from gastown_mail.mail.events import EventName, record_event
@@ -36,6 +44,9 @@ MAX_ATTEMPTS = 5
 """How often a request may be begun: each attempt beyond the first follows the death of a worker."""
 
 WAITING = "waiting"
+
+_SETTLED_AT_ONCE = 200
+"""How many requests one transaction settles."""
 
 _SCREEN_LINES = 50
 """How much of the screen goes into the handoff of an agent that wrote none."""
@@ -73,29 +84,45 @@ def carry_out_request(town: Town, request_id: str) -> str:
 
 def _settle_pending(town: Town, lease: Lease, address: str) -> None:
     """Settle the agent's open requests, oldest first, until one of them has been acted on."""
-    agent = town.roster().agents.get(address)
+    began, agent = time.monotonic(), town.roster().agents.get(address)
     ids = town.requests.pending(address)
     if agent is None and (others := town.directory().others_with(address)):
         raise Postponed(f"host {town.host} does not have {address} in its town.toml, host {others[0]} has")
     contexts = _contexts(town, agent, ids) if agent else {}
+    resolved: dict[str, tuple[RequestStatus, str]] = {}
     for request_id in ids:
-        began, acted = time.monotonic(), False
         if agent is None:
-            status, detail = RequestStatus.REFUSED, f"{address} is no longer an agent of this town"
+            decision: Decision = Resolve(
+                RequestStatus.REFUSED, f"{address} is no longer an agent of this town"
+            )
         elif request_id not in contexts:
-            status, detail = RequestStatus.FAILED, "what was asked for is no longer in Redis; ask again"
+            decision = Resolve(RequestStatus.FAILED, "what was asked for is no longer in Redis; ask again")
         else:
-            status, detail, acted = _settle_one(town, lease, contexts[request_id])
-        town.requests.settle(request_id, address, status, detail, town.now())
-        failpoint("settled")
-        took = round((time.monotonic() - began) * 1000)
-        log_event(
-            log, "settled", request_id=request_id, agent=address, outcome=status.value, detail=detail,
-            took_ms=took,
-        )  # fmt: skip
-        if acted:
+            decision = _decide_here(town, lease, contexts[request_id])
+        if not isinstance(decision, Resolve):
+            _settle(town, address, resolved, began)
+            began = time.monotonic()
+            outcome = _act(town, lease, contexts[request_id], decision)
+            _settle(town, address, {request_id: outcome}, began)
             return
-        town.queues.drop_request(request_id, town.host)
+        resolved[request_id] = decision.status, decision.detail
+    _settle(town, address, resolved, began)
+
+
+def _settle(town: Town, address: str, ends: Mapping[str, tuple[RequestStatus, str]], began: float) -> None:
+    ids = list(ends)
+    for first in range(0, len(ids), _SETTLED_AT_ONCE):
+        batch = ids[first : first + _SETTLED_AT_ONCE]
+        settled = town.requests.settle_all(address, {i: ends[i] for i in batch}, town.now())
+        failpoint("settled")
+        town.queues.drop_requests(settled, town.host)
+        took = round((time.monotonic() - began) * 1000)
+        for request_id in settled:
+            status, detail = ends[request_id]
+            log_event(
+                log, "settled", request_id=request_id, agent=address, outcome=status.value, detail=detail,
+                took_ms=took,
+            )  # fmt: skip
 
 
 def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, RequestContext]:
@@ -120,20 +147,27 @@ def _contexts(town: Town, agent: Agent, ids: Sequence[str]) -> dict[str, Request
     return {context.id: replace(context, overruled_by=deciding.get(context.id, "")) for context in contexts}
 
 
-def _settle_one(town: Town, lease: Lease, context: RequestContext) -> tuple[RequestStatus, str, bool]:
-    """The final status of one request, its reason, and whether a session was touched."""
-    match decide(context):
-        case Resolve(status, detail):
-            return status, detail, False
+def _decide_here(town: Town, lease: Lease, context: RequestContext) -> Decision:
+    """What to do with one request; it is refused if no successor can be started."""
+    decision = decide(context)
+    if isinstance(decision, Execute) and (
+        fault := _Attempt(town, lease, context, decision.target).obstacle()
+    ):
+        return Resolve(RequestStatus.REFUSED, fault)
+    return decision
+
+
+def _act(
+    town: Town, lease: Lease, context: RequestContext, decision: Execute | AlreadyDone
+) -> tuple[RequestStatus, str]:
+    """Carry out one request; return its final status and the reason."""
+    match decision:
         case AlreadyDone(successor):
             if context.record.incarnation != successor.incarnation:
                 record_session(town, lease, context.agent, successor, context.id)
-            return RequestStatus.DONE, f"started {successor.name}", True
+            return RequestStatus.DONE, f"started {successor.name}"
         case Execute(target):
-            attempt = _Attempt(town, lease, context, target)
-            if fault := attempt.obstacle():
-                return RequestStatus.REFUSED, fault, False
-            return *attempt.run(), True
+            return _Attempt(town, lease, context, target).run()
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from gastown_mail.contracts.lifecycle import (
     ID_PATTERN,
     MAX_ELEMENT_BYTES,
     OPERATOR,
+    LifecycleAction,
     RequestStatus,
     content_id,
 )
@@ -143,18 +144,17 @@ class Clerk:
         ids = requests.pending(address)
         if len(ids) <= MAX_OPEN:
             return
-        records, late = requests.records(ids), ids[-1]
-        shutdowns = {i for i, record in zip(ids, records, strict=True) if record.get("action") == "shutdown"}
-        last_shutdown = max(shutdowns, key=ids.index, default="")
-        for request_id in ids[:-MAX_OPEN]:
-            later = last_shutdown if request_id in shutdowns else late
-            if later != request_id:
-                detail = f"more than {MAX_OPEN} requests are open; request {later} came later"
-                requests.settle(
-                    request_id, address, RequestStatus.SUPERSEDED, detail, self.town.now(),
-                    unless=(RequestStatus.CARRYING,),
-                )  # fmt: skip
-                self.town.queues.drop_request(request_id, host)
+        records = zip(ids, requests.records(ids), strict=True)
+        shutdowns = [i for i, record in records if record.get("action") == LifecycleAction.SHUTDOWN]
+        last_shutdown = shutdowns[-1] if shutdowns else ""
+        later = {i: last_shutdown if i in shutdowns else ids[-1] for i in ids[:-MAX_OPEN]}
+        ends = {
+            i: (RequestStatus.SUPERSEDED, f"more than {MAX_OPEN} requests are open; request {by} came later")
+            for i, by in later.items()
+            if by != i
+        }
+        requests.settle_all(address, ends, self.town.now(), unless=(RequestStatus.CARRYING,))
+        self.town.queues.drop_requests(list(ends), host)
 
     def _place_waiting(self) -> None:
         """Route requests that waited for a host; refuse those whose agent no living host knows."""

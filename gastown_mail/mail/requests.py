@@ -11,7 +11,7 @@ Dead letters are the elements that were refused, expired, failed or could not be
 can be revived.
 """
 
-from collections.abc import Container, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -194,31 +194,41 @@ class RequestStore:
         keys = {to_str(key) for key in self.redis.scan_iter(match=f"{prefix}*", count=_SCAN_STEP)}
         return [key.removeprefix(prefix) for key in keys]
 
-    def settle(
-        self, request_id: str, agent: str, status: RequestStatus, detail: str, now: datetime,
-        *, unless: Container[str] = FINAL_STATUSES,
-    ) -> bool:  # fmt: skip
-        """Give a request its one final status; False, and no change, if its status is one of `unless`."""
-        key = self.keys.request(request_id)
+    def settle(self, request_id: str, agent: str, status: RequestStatus, detail: str, now: datetime) -> bool:
+        """Give a request its one final status; False, and no change, if it has one already."""
+        return bool(self.settle_all(agent, {request_id: (status, detail)}, now))
 
-        def unless_final(pipe: Any) -> Any:
-            before, action = to_strs(pipe.hmget(key, ["status", "action"]))
+    def settle_all(
+        self, agent: str, ends: Mapping[str, tuple[RequestStatus, str]], now: datetime,
+        *, unless: Iterable[str] = (),
+    ) -> list[str]:  # fmt: skip
+        """Settle some requests of one agent at once, each by its id with its status and detail.
+
+        Returns the ids of those that were settled: not those with a final status, or one of `unless`.
+        """
+        keys = [self.keys.request(request_id) for request_id in ends]
+
+        def act(pipe: Any) -> Any:
+            before = dict(zip(ends, self.records(list(ends)), strict=True))
+            open_ids = [
+                request_id
+                for request_id, record in before.items()
+                if (status := record.get("status", ""))
+                and status not in FINAL_STATUSES
+                and status not in unless
+            ]
             pipe.multi()
-            if not before or before in FINAL_STATUSES or before in unless:
-                return False
-            self._close(pipe, request_id, agent, _final_fields(status, detail, now), now)
-            record_event(
-                pipe,
-                self.keys,
-                EventName(status),
-                agent=agent,
-                request=request_id,
-                action=action,
-                detail=detail,
-            )
-            return True
+            for request_id in open_ids:
+                status, detail = ends[request_id]
+                self._close(pipe, request_id, agent, _final_fields(status, detail, now), now)
+                record_event(
+                    pipe, self.keys, EventName(status), agent=agent, request=request_id,
+                    action=before[request_id].get("action", ""), detail=detail,
+                )  # fmt: skip
+            return open_ids
 
-        return bool(self.redis.transaction(unless_final, key, value_from_callable=True))
+        settled: Any = self.redis.transaction(act, *keys, value_from_callable=True)
+        return list(settled)
 
     def set_detail(self, request_id: str, detail: str) -> bool:
         """Set the detail of an open request, for people; False if it is settled, or the detail not new."""

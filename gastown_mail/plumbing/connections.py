@@ -64,6 +64,8 @@ def redis_errors(url: str) -> Iterator[None]:
         yield
     except redis.RedisError as error:
         failure = _failure_of(error)
+        if failure is _SILENT and is_encrypted(url):
+            failure = _SILENT_TLS
         if failure:
             raise RedisUnavailable(
                 f"Redis at {redact(url)} {failure.what}: {failure.remedy} ({error})"
@@ -84,7 +86,8 @@ def durability_warnings(connection: Redis) -> list[str]:
             "appendonly is yes and maxmemory-policy is noeviction."
         ]
     warnings = []
-    policy, limit = info.get("maxmemory_policy", "unknown"), info.get("maxmemory", "unknown")
+    policy = info.get("maxmemory_policy", "unknown")
+    limit, used = (int(info.get(name) or 0) for name in ("maxmemory", "used_memory"))
     if info.get("aof_enabled") != "1":
         warnings.append(
             "The append-only file is off: accepted requests are lost when Redis dies; set appendonly yes."
@@ -96,8 +99,11 @@ def durability_warnings(connection: Redis) -> list[str]:
             f"The eviction policy is {policy}: when memory is short, inboxes vanish silently; "
             "set maxmemory-policy noeviction."
         )
-    if limit not in ("", "0", "unknown"):
-        warnings.append(f"Memory is limited to {limit} bytes: when it is full, requests are refused.")
+    if limit and used > limit * _NEARLY_FULL:
+        warnings.append(
+            f"{used} of {limit} bytes of memory are used: when it is full, requests are refused; "
+            "raise maxmemory, or free some."
+        )
     return warnings
 
 
@@ -108,10 +114,10 @@ def refuse_cluster(connection: Redis, url: str) -> None:
     except redis.ResponseError:
         return
     if int(info.get("cluster_enabled", 0)):
-        raise SettingsError(
-            f"Redis at {redact(url)} is a Redis Cluster, and rq does not work on one: use a single Redis, or "
-            "one with Sentinel (sentinel://), and set redis_url to it"
-        )
+        raise SettingsError(f"Redis at {redact(url)} {_CLUSTER.what}: {_CLUSTER.remedy}")
+
+
+_NEARLY_FULL = 0.8
 
 
 class _Failure(NamedTuple):
@@ -119,7 +125,10 @@ class _Failure(NamedTuple):
     remedy: str
 
 
-_CREDENTIALS = _Failure("refuses the credentials", "check user and password in redis_url")
+_CREDENTIALS = _Failure(
+    "refuses the credentials",
+    "check user and password in redis_url, where a password has @ : / # ? and % percent-encoded (@ is %40)",
+)
 _LOADING = _Failure("is still loading its data", "try again in a moment")
 _UNREACHED = _Failure("is not reachable", "check that it runs and that redis_url is right, then try again")
 _CERTIFICATE = _Failure(
@@ -138,6 +147,14 @@ _PROTECTED = _Failure(
 )
 _CROWDED = _Failure("has as many clients as it allows", "raise its maxclients, or end some of them")
 _SILENT = _Failure("did not answer in time", "check that it is not paused or overloaded, then try again")
+_SILENT_TLS = _Failure(
+    "did not answer in time",
+    "check that this port speaks TLS (if not, the URL begins with redis://), then try again",
+)
+_CLUSTER = _Failure(
+    "is a Redis Cluster, and rq does not work on one",
+    "set redis_url to a single Redis, or to one with Sentinel (sentinel://)",
+)
 _FORBIDDEN = _Failure("does not permit this user to do that", "give the user that right (ACL SETUSER)")
 _FULL = _Failure("is out of memory", "free memory or raise maxmemory, then try again")
 _REPLICA = _Failure("is a read-only replica", "set redis_url to the primary")
@@ -161,7 +178,8 @@ _BY_CLASS: tuple[tuple[type[redis.RedisError], _Failure], ...] = (
     (redis.exceptions.NoPermissionError, _FORBIDDEN),
     (redis.OutOfMemoryError, _FULL),
     (redis.ReadOnlyError, _REPLICA),
-    (redis.exceptions.ClusterDownError, _BUSY),
+    (redis.exceptions.ClusterDownError, _CLUSTER),
+    (redis.exceptions.MovedError, _CLUSTER),
 )
 _BY_CODE = {
     "MISCONF": _DISK,

@@ -11,11 +11,13 @@ from types import TracebackType
 
 from gastown_mail.contracts.atomic import write_atomically
 from gastown_mail.contracts.errors import GastownError, SettingsError, TownLocked
+from gastown_mail.contracts.settings import Settings
 
 _PROBE_TIMEOUT = 0.25
 """Seconds a start waits for the lock: `holder()` takes it for some microseconds to check."""
 
 _RETRY_PAUSE = 0.01
+_MAX_CONTENT = 512
 
 
 def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool:
@@ -38,11 +40,11 @@ class TownLock:
     """The lock that allows a town only one daemon.
 
     The kernel releases it when its holder dies, however it dies. The file stays; the pid in it is only a
-    hint.
+    hint. `host`: the name under which the daemon serves.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, host: str = "") -> None:
+        self.path, self._host = path, host
         self._fd: int | None = None
 
     def acquire(self) -> None:
@@ -58,7 +60,8 @@ class TownLock:
                     f"another daemon holds this town ({known}, lock {self.path}); use that one, or {end}", pid
                 )
             os.ftruncate(fd, 0)
-            os.pwrite(fd, b"%d\n" % os.getpid(), 0)
+            host = f"{self._host}\n" if self._host else ""
+            os.pwrite(fd, f"{os.getpid()}\n{host}".encode(), 0)
         except OSError as error:
             os.close(fd)
             raise _unlockable(self.path, error) from error
@@ -107,9 +110,27 @@ class TownLock:
             # shared, so that two processes that check do not take each other for a daemon
             if try_lock(fd, fcntl.LOCK_SH):
                 return None
-            return LockHolder(_verified_pid(os.pread(fd, 32, 0), fd))
+            return LockHolder(_verified_pid(_content(fd)[0], fd))
         finally:
             os.close(fd)
+
+
+def as_served(settings: Settings) -> Settings:
+    """The settings with the host name of the daemon that runs, which the machine's may no longer be."""
+    try:
+        fd = os.open(settings.lock_file, os.O_RDONLY)
+    except OSError:
+        return settings
+    try:
+        host = "" if settings.daemon.host or try_lock(fd, fcntl.LOCK_SH) else _content(fd)[1].decode()
+    finally:
+        os.close(fd)
+    return settings.model_copy(update={"machine": host}) if host else settings
+
+
+def _content(fd: int) -> list[bytes]:
+    """The pid and the host name in an open lock file, as far as they are there."""
+    return [*os.pread(fd, _MAX_CONTENT, 0).splitlines(), b"", b""][:2]
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from gastown_mail.mail.requests import DeadLetters
 from gastown_mail.plumbing.clock import redis_time
 from gastown_mail.plumbing.connections import connect, redis_errors, to_str, to_strs
 from gastown_mail.plumbing.embedded import is_server_running
-from gastown_mail.plumbing.locks import LockHolder, TownLock
+from gastown_mail.plumbing.locks import LockHolder, TownLock, as_served
 from gastown_mail.sessions.panes import Snapshot
 from gastown_mail.status.health import unreachable, with_verdict
 from gastown_mail.status.model import (
@@ -77,7 +77,7 @@ def collect_report(root: Path) -> Report:
     Raises SettingsError if its settings are broken and no daemon runs.
     """
     try:
-        settings = load_settings(root, environ=os.environ)
+        settings = as_served(load_settings(root, environ=os.environ))
     except SettingsError as error:
         holder = TownLock.holder(private_file(root / "daemon", "daemon.lock"))
         if holder is None:

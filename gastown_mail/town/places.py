@@ -40,6 +40,13 @@ class Places:
             return bool(record.incarnation) and record.host == self.host
         return record.machine == self.machine
 
+    def renamed(self, record: AgentRecord) -> list[Place]:
+        """What to write into a record of this machine, if that had another name when it was written."""
+        if record.machine != self.machine or record.host == self.host:
+            return []
+        assigned = self.host if record.assigned == record.host else record.assigned
+        return [Place(host=self.host), AgentRecord(assigned=assigned)]
+
     def is_empty(self, record: AgentRecord) -> bool:
         """Whether the agent lives nowhere."""
         return not record.machine and not (record.incarnation and record.host)

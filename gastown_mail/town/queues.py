@@ -5,7 +5,7 @@ and callbacks and webhooks of a job are ignored.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis import Redis
@@ -134,11 +134,15 @@ class JobQueues:
             about=f"request {request_id} for {agent.address}", grace=agent.stop_grace, pipe=pipe,
         )  # fmt: skip
 
-    def drop_request(self, request_id: str, host: str) -> None:
-        """Take the job of a settled request off its queue, unless a worker has it: others wait behind it."""
-        job_id = self.request_job_id(request_id)
-        if self._redis.lrem(self.lifecycle(host).key, 1, job_id):
-            self._redis.delete(TownJob.key_for(job_id))
+    def drop_requests(self, request_ids: Sequence[str], host: str) -> None:
+        """Take the jobs of settled requests off their queue, unless a worker has them: others wait behind."""
+        jobs, queue = [self.request_job_id(request_id) for request_id in request_ids], self.lifecycle(host)
+        with self._redis.pipeline(transaction=False) as pipe:
+            for job_id in jobs:
+                pipe.lrem(queue.key, 1, job_id)
+            removed = pipe.execute()
+        if keys := [TownJob.key_for(job_id) for job_id, was in zip(jobs, removed, strict=True) if was]:
+            self._redis.delete(*keys)
 
     def enqueue_start(self, agent: Agent, why: str, pipe: Pipeline | None = None, *, by: str = "") -> Job:
         """Have the agent started unless it runs (`by`: see `lifecycle.start.start_agent`)."""

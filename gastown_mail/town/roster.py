@@ -270,6 +270,7 @@ class RosterCache:
         self._fingerprint: tuple[object, ...] | None = None
         self._checked_at = self._read_at = -math.inf
         self._lock = threading.Lock()
+        self._fixed = {"daemon": settings.daemon, "machine": settings.machine}
 
     def current(self) -> Roster:
         """The roster, at most a second old.
@@ -288,7 +289,7 @@ class RosterCache:
                 return self._roster
             try:
                 settings = load_settings(self._settings.town_root, environ=os.environ)
-                roster = load_roster(settings.model_copy(update={"daemon": self._settings.daemon}))
+                roster = load_roster(settings.model_copy(update=self._fixed))
             except GastownError as error:
                 if self._roster is None:
                     raise

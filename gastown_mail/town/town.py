@@ -115,6 +115,15 @@ class Town:
         self.hosts.report(self.host, entry.model_copy(update=changes))
         self.revision.remember(len(self.hosts.live()))
 
+    def take_places(self) -> None:
+        """Record this host's name for the agents that live on this machine, which had another name before."""
+        places, addresses = self.places(), list(self.roster().agents)
+        if not places.machine:
+            return
+        for address, known in zip(addresses, self.agents.read_all(addresses), strict=True):
+            if known.machine == places.machine and known.host != self.host:
+                self.agents.update(address, places.renamed)
+
     def directory(self) -> Directory:
         """The agents that the living hosts know now."""
         return Directory(self.roster(), self.host, self.hosts)

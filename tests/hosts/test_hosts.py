@@ -221,6 +221,31 @@ def test_a_machine_takes_the_place_of_another_of_its_name(world: World) -> None:
     assert "lives on no other host" in again.stderr
 
 
+def test_the_name_of_a_machine_changes(world: World) -> None:
+    (host,) = up(world, names=("alpha",))
+    before = settled([host])
+
+    host.space.do("hostname", "renamed")
+    town_toml = host.root / "town.toml"
+    town_toml.write_text(town_toml.read_text() + "# read again\n")
+    beat_twice([host])
+
+    assert homes([host]) == [before]
+    assert (host.command("status").returncode, host.record().host) == (0, "alpha")
+    assert (
+        f"started {host.agent().session}"
+        in host.command("send", "restart", "--to", MAX, "--wait", "30").stderr
+    )
+    moved = homes([host])
+    assert host.command("restart").returncode == 0
+    assert (host.command("status").returncode, host.record().host) == (0, "renamed")
+    assert homes([host]) == moved
+    assert (
+        f"started {host.agent().session}"
+        in host.command("send", "restart", "--to", MAX, "--wait", "30").stderr
+    )
+
+
 def test_two_machines_on_one_folder(world: World) -> None:
     (first,) = up(world, names=("alpha",))
     before = settled([first])
