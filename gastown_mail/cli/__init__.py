@@ -2,7 +2,9 @@
 
 import os
 import sys
+from difflib import get_close_matches
 from importlib import import_module
+from keyword import iskeyword
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
 COMMANDS = {
-    "init": "folder", "up": "daemon", "start": "daemon", "stop": "daemon", "restart": "daemon",
+    "init": "folder", "import": "existing",
+    "up": "daemon", "start": "daemon", "stop": "daemon", "restart": "daemon",
     "status": "status", "agents": "status", "explain": "status",
     "requests": "requests", "inbox": "requests", "dead": "requests", "events": "events", "logs": "events",
     "send": "send",
@@ -32,6 +35,15 @@ To complete commands and agents in your shell (in zsh: zsh_source):
 """
 
 
+_BEGIN = """gastown-mail keeps AI coding agents running in tmux. Where to begin:
+
+  gastown-mail demo             see it at work with sample agents, in a temporary folder
+  gastown-mail init mytown      make a town: a folder with a town.toml, in which you declare your agents
+  gastown-mail import mytown    make a town of the tmux sessions that you already have
+  gastown-mail status           the town of this folder: does its daemon run, and how are its agents
+  gastown-mail --help           all commands"""
+
+
 class _LazyGroup(click.Group):
     """A group that imports a command when it is used."""
 
@@ -41,10 +53,17 @@ class _LazyGroup(click.Group):
     def get_command(self, _: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = getattr(
-            import_module(f"{__name__}.{COMMANDS[cmd_name]}"), cmd_name.replace("-", "_")
-        )
+        name = cmd_name.replace("-", "_") + ("_" if iskeyword(cmd_name) else "")
+        command: click.Command = getattr(import_module(f"{__name__}.{COMMANDS[cmd_name]}"), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        # click's own names no similar command
+        if args[0] not in COMMANDS and (near := get_close_matches(args[0], COMMANDS, n=1)):
+            ctx.fail(f"No such command {args[0]!r}. Did you mean {near[0]}?")
+        return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> "list[CompletionItem]":
         # click's own would import every command to see which of them are hidden
@@ -54,11 +73,17 @@ class _LazyGroup(click.Group):
         return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
 
 
-@click.group(cls=_LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_LazyGroup, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)  # fmt: skip
 @click.version_option(package_name="gastown-mail")
 @town_option
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Keep AI coding agents such as Claude Code and Codex running in tmux: renew, wake and stop them."""
+    if not context.invoked_subcommand:
+        click.echo(_BEGIN)
 
 
 def main() -> None:

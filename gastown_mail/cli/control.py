@@ -54,7 +54,7 @@ def run(address: str) -> None:
 
 def _placed(town: Town, address: str) -> Agent:
     """The agent, with the host that serves it now."""
-    (agent,) = town.placed([town.roster().resolve(address).address]).values()
+    (agent,) = town.placed([town.roster().pick(address).address]).values()
     if agent.host != town.host and agent.host not in (alive := town.hosts.live()):
         raise GastownError(
             f"host {agent.host}, where {agent.address} is believed to live, is not alive (alive: "
@@ -130,7 +130,7 @@ def _set_paused(address: str, whole: bool, *, paused: bool) -> str:
     if whole == bool(address):
         raise click.UsageError("name one AGENT, or use --all for the whole town")
     with open_town() as town:
-        target = TOWN if whole else town.roster().resolve(address).address
+        target = TOWN if whole else town.roster().pick(address).address
         if paused:
             town.desired.pause(target)
         else:
@@ -145,7 +145,7 @@ def _set_paused(address: str, whole: bool, *, paused: bool) -> str:
 def clear(address: str) -> None:
     """End the back-off and quarantine of AGENT, so that it can be started again."""
     with open_town() as town:
-        agent = town.roster().resolve(address)
+        agent = town.roster().pick(address)
         town.agents.write_start_history(agent.address, NO_HISTORY)
         record_event(town.redis, town.keys, EventName.CLEARED, agent=agent.address)
         request_sweep(town)
@@ -164,7 +164,7 @@ def clear(address: str) -> None:
 def move(address: str, host: str, from_dead: bool) -> None:
     """Move AGENT to HOST: its present host ends its session, then HOST starts it."""
     with open_town() as town:
-        agent = town.roster().resolve(address)
+        agent = town.roster().pick(address)
         click.echo(f"{agent.address}: {move_agent(town, agent, host, from_dead=from_dead)}")
 
 

@@ -140,7 +140,7 @@ def count_option(default: int | None, text: str) -> Callable[[_F], _F]:
 
 def address_of(town: "Town", spelling: str | None) -> str | None:
     """The canonical address of the agent that a filter names, None without one. Raises AddressError."""
-    return town.roster().resolve(spelling).address if spelling else None
+    return town.roster().pick(spelling).address if spelling else None
 
 
 def agent_of(record: Mapping[str, str]) -> str:

@@ -68,7 +68,7 @@ def _named(profiles: dict[str, Profile], name: str) -> Profile:
 
 def _screen_of(town: "Town", spelling: str, name: str) -> tuple[str, Screen]:
     """The name of the profile to use, and what the agent's session shows."""
-    agent = town.roster().resolve(spelling)
+    agent = town.roster().pick(spelling)
     session = town.sessions.find(agent)
     if session is None or not session.incarnation or session.dead:
         raise GastownError(f"{agent.address} has no live session on this host; gastown-mail status shows why")

@@ -3,12 +3,14 @@
 import os
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gastown_mail.cli.options import complete_agents, complete_words, given_town, open_town, town_option
-from gastown_mail.contracts.errors import GastownError, RedisUnavailable, SettingsError
+from gastown_mail.contracts.errors import AddressError, GastownError, RedisUnavailable, SettingsError
 from gastown_mail.contracts.lifecycle import (
     FINAL_STATUSES,
     OPERATOR,
@@ -25,6 +27,9 @@ from gastown_mail.mail.send import (
     send_at,
     send_lifecycle,
 )
+
+if TYPE_CHECKING:
+    from gastown_mail.town.town import Town
 
 _REPORT_EVERY = 1.0
 """Seconds between two checks of the status while waiting."""
@@ -94,6 +99,7 @@ def _send_from_outside(
     with open_town() as town:
         url, name, now = town.redis_url, town.settings.town_name, town.clock.now_or_local()
         agent = agent or default_sender(os.environ)
+        to = to and _in_full(town, to)
         if agent != OPERATOR or not town.settings.daemon.require_incarnation:
             return send_at(
                 now, "redis", action, agent=agent, to=to, reason=reason, handoff=handoff,
@@ -115,6 +121,13 @@ def _send_from_outside(
         )
         Clerk(town).accept([element], trusted=True)
         return Receipt(chosen_id, url, name)
+
+
+def _in_full(town: "Town", spelling: str) -> str:
+    """The address of the agent that the last part of its address names; any other text unchanged."""
+    with suppress(AddressError):
+        return town.roster().pick(spelling).address
+    return spelling
 
 
 def _wait(receipt: Receipt, seconds: float) -> None:

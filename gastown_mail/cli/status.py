@@ -77,7 +77,7 @@ def agents(as_json: bool, agent: str | None, state: str | None) -> None:
     """List the agents with their desired and observed states."""
     collector = StatusCollector(load())
     roster = collector.town.roster()
-    only = roster.resolve(agent).address if agent else None
+    only = roster.pick(agent).address if agent else None
     rows = [
         row for row in collector.agents(roster)
         if only in (None, row.agent) and state in (None, row.observed, row.state)
@@ -99,7 +99,7 @@ def agents(as_json: bool, agent: str | None, state: str | None) -> None:
 def explain(as_json: bool, agent: str) -> None:
     """Explain why AGENT was or was not started or poked at the last heartbeat, and what you can do."""
     collector = StatusCollector(load())
-    explanation = explain_agent(collector, collector.town.roster().resolve(agent))
+    explanation = explain_agent(collector, collector.town.roster().pick(agent))
     words = "\n".join(format_explanation(explanation))
     click.echo(explanation.model_dump_json(indent=2) if as_json else words)
     if collector.failure:

@@ -71,6 +71,24 @@ class Roster:
             raise AddressError(reason)
         return self.agents[addresses[0]]
 
+    def pick(self, spelling: str) -> Agent:
+        """The agent that a person means; the last part of its address is enough if no other has it.
+
+        Raises AddressError. What other programs write is resolved, not picked: another agent of that name
+        may come at any time.
+        """
+        try:
+            return self.resolve(spelling)
+        except AddressError as error:
+            same = [address for address in self.agents if address.strip("/").rpartition("/")[2] == spelling]
+            if len(same) > 1:
+                raise AddressError(
+                    f"{quote_value(spelling)} can mean {' or '.join(same)}: write one of these"
+                ) from None
+            if not same:
+                raise AddressError(f"{error}; gastown-mail agents lists the agents") from None
+            return self.agents[same[0]]
+
 
 def load_roster(settings: Settings) -> Roster:
     """The agents declared in `town.toml` and those found on disk; a declaration overrides what was found.

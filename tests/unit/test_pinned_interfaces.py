@@ -17,6 +17,7 @@ from gastown_mail.town.roster import load_roster
 COMMANDS = """
 gastown-mail --version --town=DIR
 gastown-mail init [DIRECTORY] --gas-town --new-identity
+gastown-mail import [DIRECTORY] --town=DIR --socket=S --adopt
 gastown-mail up --town=DIR -q/--quiet
 gastown-mail start --town=DIR
 gastown-mail stop --town=DIR
