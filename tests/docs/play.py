@@ -152,14 +152,14 @@ def _stands_in(file: Path, block: Block) -> None:
 
 
 @contextmanager
-def a_shell() -> Iterator[Shell]:
+def a_shell(name: str = "w") -> Iterator[Shell]:
     """A shell in an empty folder with a short path; every town made in it ends with it."""
     with ExitStack() as cleanup:
         folder = Path(tempfile.mkdtemp(prefix="gmd-"))
         cleanup.callback(shutil.rmtree, folder, ignore_errors=True)
         cleanup.callback(_end_servers)
         cleanup.callback(_end_towns, folder)
-        yield Shell(folder / "w", folder / "home")
+        yield Shell(folder / name, folder / "home")
 
 
 def _end_towns(folder: Path) -> None:

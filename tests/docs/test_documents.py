@@ -25,7 +25,17 @@ def name_of(document: Path) -> str:
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("document", PLAYED, ids=name_of)
 def test_every_block_does_what_the_document_says(document: Path) -> None:
-    with a_shell() as shell:
+    _play(document)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", ["README.md", "docs/how-to/other-languages.md"])
+def test_the_examples_work_in_a_folder_whose_path_a_url_encodes(name: str) -> None:
+    _play(ROOT / name, "w ö")
+
+
+def _play(document: Path, folder: str = "w") -> None:
+    with a_shell(folder) as shell:
         play = Play(shell)
         for block in blocks(document.read_text()):
             try:
