@@ -73,8 +73,8 @@ $(VENV)/.ready-bench: EXTRAS = [bench]
 $(VENV)/.ready-build: EXTRAS = [build]
 
 $(VENV)/.ready-%: pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "installing gastown-mail$(EXTRAS) into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".$(EXTRAS)"
+	@echo "installing gastown-mail$(EXTRAS) into $(VENV); the first time this takes a minute"
+	@$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e ".$(EXTRAS)"
 	@touch $@
 
 $(VENV)/bin/python:

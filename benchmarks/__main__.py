@@ -1,6 +1,6 @@
 """Run the benchmarks: `python -m benchmarks [--agents 60] [--only NAME ...] [--json FILE] [--quick]`.
 
-Prints one table, then one JSON document on one line, or puts that into FILE.
+Prints one table, and puts the whole run into FILE as one JSON document.
 """
 
 import argparse
@@ -17,11 +17,8 @@ def main() -> int:
     given = _arguments()
     figures, document = run(given.agents, given.only or MEASURES, quick=given.quick)
     print(title(document), table(figures), sep="\n", flush=True)
-    text = json.dumps(document, ensure_ascii=False)
     if given.json:
-        given.json.write_text(text + "\n")
-    else:
-        print(text)
+        given.json.write_text(json.dumps(document, ensure_ascii=False) + "\n")
     return 1 if document["failures"] else 0
 
 

@@ -33,6 +33,11 @@ MEASURES: Mapping[str, Measure] = {
 TROUBLE = (GastownError, RedisError, AssertionError, OSError, SubprocessError)
 """Errors that end one measure but not the run."""
 
+_BUSY_LOAD = 0.5
+"""The load of each core before the run above which other work is measured too."""
+
+_BUSY = "\nthis machine is too busy to judge by: other work took much of its time before the run"
+
 LEAST = heartbeat.FEW
 """The fewest agents with which all measures make sense."""
 
@@ -52,7 +57,7 @@ def run(agents: int, names: Collection[str], *, quick: bool) -> tuple[list[Figur
     document = {
         "agents": agents, "quick": quick, "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "took_s": round(time.monotonic() - began, 1), "machine": where,
-        "load_before": before, "load_after": load(),
+        "load_before": before, "load_after": load(), "busy": before > _BUSY_LOAD * int(where["cores"]),
         "figures": [figure.document() for figure in figures], "failures": failures,
     }  # fmt: skip
     return figures, document
@@ -66,6 +71,7 @@ def title(document: Mapping[str, Any]) -> str:
         f" · Python {where['python']} · {where['tmux']} · commit {where['commit']}\n"
         f"{document['at']} · took {document['took_s']} s"
         f" · load {document['load_before']} before, {document['load_after']} after{quick}"
+        f"{_BUSY if document['busy'] else ''}"
     )
 
 

@@ -1,6 +1,7 @@
 """Fixtures with real parts that many tests share."""
 
 import os
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,6 +15,12 @@ from gastown_mail.town.town import Town
 from tests.support.agents import TWO_AGENTS
 from tests.support.redis import OwnServer, own_server
 from tests.support.town import a_town
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With TEST_SHUFFLED=NUMBER, run the tests in an order that this number gives."""
+    if seed := os.environ.get("TEST_SHUFFLED"):
+        random.Random(seed).shuffle(items)
 
 
 def pytest_configure() -> None:

@@ -74,6 +74,7 @@ def _serve(settings: Settings, lock: TownLock, quiet: bool) -> None:
         stopping = f"stopping: waiting at most {_STOP_WAIT:.0f} s for running jobs"
         show_events = (lambda: None) if quiet else _EventPrinter(settings, url)
         service.serve(settings, url, children, lock, show_events, stopping=lambda: announce(stopping))
+        service.end_empty_tmux(settings)
     finally:
         service.stop_embedded(settings)
     announce("stopped; the agents' sessions keep running")

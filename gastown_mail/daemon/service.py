@@ -63,6 +63,16 @@ def stop_embedded(settings: Settings) -> None:
         stop_server(settings.redis_dir)
 
 
+def end_empty_tmux(settings: Settings) -> None:
+    """End the town's own tmux server if no program lives on it; one that town.toml names is left alone."""
+    if settings.daemon.tmux_socket:
+        return
+    try:
+        Town.open(settings, redis_url(settings)).sessions.end_empty_server()
+    except GastownError as error:
+        log_event(log, "tmux_not_ended", level=logging.WARNING, detail=str(error))
+
+
 def require_tmux() -> None:
     """Raise TmuxMissing when there is no tmux to start sessions with."""
     if shutil.which("tmux") is None:

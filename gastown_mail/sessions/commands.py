@@ -107,6 +107,11 @@ def start_server() -> list[str]:
     return ["start-server", ";", "set-option", "-s", "exit-empty", "off"]
 
 
+def end_empty_server() -> list[str]:
+    """End a server on which no program lives, in one step of the server."""
+    return ["if-shell", "-F", "#{==:#{S:#{W:#{P:#{?pane_dead,,x}}}},}", "kill-server"]
+
+
 def show_global_environment() -> list[str]:
     return ["show-environment", "-g"]
 

@@ -6,6 +6,7 @@ have the token are signalled.
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from gastown_mail.contracts.address import Agent
@@ -64,6 +65,11 @@ class Sessions:
     def snapshot(self) -> Snapshot:
         """Return all sessions by key, managed or not, from one call; empty when there is no server."""
         return self._look()
+
+    def end_empty_server(self) -> None:
+        """End the tmux server if no program lives on it, an agent's or a person's."""
+        with suppress(NoServer):
+            self.tmux.run(*commands.end_empty_server())
 
     def find(self, agent: Agent) -> Session | None:
         """Return the agent's session, as `Snapshot.of` does; None when this server certainly has none."""

@@ -38,14 +38,16 @@ def run(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     )  # fmt: skip
 
 
-def test_it_prints_one_table_and_one_document(folder: Path) -> None:
-    done = run(folder, "--only", "cycle", "heartbeat", "send-warm")
+def test_it_prints_one_table_and_writes_one_document(folder: Path) -> None:
+    file = folder / "run.json"
+    done = run(folder, "--only", "cycle", "heartbeat", "send-warm", "--json", str(file))
 
     assert done.returncode == 0, done.stderr
-    *lines, last = done.stdout.splitlines()
-    document = json.loads(last)
+    lines, document = done.stdout.splitlines(), json.loads(file.read_text())
+    file.unlink()
     assert {
-        "agents", "quick", "at", "took_s", "machine", "load_before", "load_after", "figures", "failures",
+        "agents", "quick", "at", "took_s", "machine", "load_before", "load_after", "busy", "figures",
+        "failures",
     } == document.keys()  # fmt: skip
     assert {"cores", "cpu", "memory_gb", "system", "python", "tmux", "commit"} == document["machine"].keys()
     assert document["failures"] == {}

@@ -201,3 +201,12 @@ def test_outside_a_town_the_command_says_how_to_make_one(daemon: Daemon) -> None
     assert "gastown-mail init" in one_sentence(done.stderr)
     assert daemon.command("init").returncode == 0
     assert daemon.command("status").returncode == 3
+
+
+def test_without_a_command_it_says_where_to_begin_and_a_similar_one_is_named(daemon: Daemon) -> None:
+    bare, wrong = daemon.command(), daemon.command("strat")
+
+    assert bare.returncode == 0
+    assert "gastown-mail init mytown" in bare.stdout
+    assert wrong.returncode == 2
+    assert "Did you mean start?" in wrong.stderr

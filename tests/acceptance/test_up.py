@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.agents import DEAF_RECORDER, MAX, MAXINE, RECORDER, TOWN
 from tests.support.daemon import Daemon, a_daemon
-from tests.support.processes import Process, gone
+from tests.support.processes import Process, gone, lives
 from tests.support.town import identity
 from tests.support.wait import DEADLINE, eventually
 
@@ -125,6 +125,22 @@ def test_sigterm_ends_the_daemon_and_the_next_one_finds_the_sessions(daemon: Dae
     assert identity(daemon.living(MAX)) == identity(session)
     [row] = [row for row in daemon.document("agents") if row["agent"] == MAX]
     assert (row["observed"], row["desired"], row["restarts"]) == ("alive", "running", 1)
+
+
+def test_a_stop_ends_the_tmux_server_unless_a_program_lives_on_it(daemon: Daemon) -> None:
+    daemon.up()
+    server = psutil.Process(daemon.run(MAX).server)
+    assert daemon.stop() == 0
+    kept = lives(server)
+    daemon.up()
+    done = daemon.command("send", "shutdown", "--to", MAX, "--wait", "30")
+
+    assert daemon.stop() == 0
+
+    assert (kept, done.returncode) == (True, 0), done.stderr
+    eventually(lambda: not lives(server), deadline=DEADLINE)
+    daemon.up()
+    daemon.run(MAX)
 
 
 def test_sigterm_during_a_long_job_ends_in_time_and_the_job_is_resumed() -> None:

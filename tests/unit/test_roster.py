@@ -387,3 +387,19 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     (tmp_path / "real/crew/etc").symlink_to("/etc")
 
     assert set(load_roster(load_settings(tmp_path, environ={})).agents) == {"real/crew/x"}
+
+
+def test_a_person_may_give_the_last_part_of_an_address(tmp_path: Path) -> None:
+    names = ("api/crew/max", "api/crew/ann", "web/crew/ann", "mayor/")
+    toml = "\n".join(f'[agents."{name}"]' for name in names)
+    roster = roster_of(tmp_path, toml=toml)
+
+    assert [roster.pick(text).address for text in ("max", "api/max", "mayor")] == [
+        "api/crew/max", "api/crew/max", "mayor/",
+    ]  # fmt: skip
+    with pytest.raises(AddressError, match="can mean api/crew/ann or web/crew/ann: write one of these"):
+        roster.pick("ann")
+    with pytest.raises(AddressError, match="gastown-mail agents lists the agents"):
+        roster.pick("ma")
+    with pytest.raises(AddressError, match="is not an address"):
+        roster.resolve("max")

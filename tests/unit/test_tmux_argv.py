@@ -29,6 +29,7 @@ SAMPLES: dict[str, Callable[[], str | list[str]]] = {
     "target_by_id": lambda: commands.target_by_id("$1"),
     "source_stdin": commands.source_stdin,
     "start_server": commands.start_server,
+    "end_empty_server": commands.end_empty_server,
     "show_global_environment": commands.show_global_environment,
     "show_server": commands.show_server,
     "reap_children": commands.reap_children,
