@@ -2,7 +2,7 @@
 
 import os
 import random
-import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,7 +14,10 @@ from gastown_mail.plumbing.embedded import ensure_server, stop_server
 from gastown_mail.town.town import Town
 from tests.support.agents import TWO_AGENTS
 from tests.support.redis import OwnServer, own_server
+from tests.support.run_folder import end_run, make_run_folder
 from tests.support.town import a_town
+
+RUN_FOLDER = pytest.StashKey[Path]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -23,14 +26,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         random.Random(seed).shuffle(items)
 
 
-def pytest_configure() -> None:
-    """Give this process its own folder for tmux sockets, so none is left in /tmp."""
-    os.environ["TMUX_TMPDIR"] = tempfile.mkdtemp(prefix="gm-tmux-")
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the run its folder, and this process its own folder for tmux sockets in it."""
+    if not hasattr(config, "workerinput"):
+        config.stash[RUN_FOLDER] = folder = make_run_folder()
+        config.option.basetemp = config.option.basetemp or str(folder / "p")
+    os.environ["TMUX_TMPDIR"] = tempfile.mkdtemp(prefix="tmux-")
 
 
-def pytest_unconfigure() -> None:
-    """Remove that folder; each test has ended its own servers."""
-    shutil.rmtree(os.environ["TMUX_TMPDIR"], ignore_errors=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End what is left of the run; each test has ended its own processes."""
+    if folder := config.stash.get(RUN_FOLDER, None):
+        for left in end_run(folder):
+            sys.stderr.write(f"ended at the end of the run: {left}\n")
 
 
 @pytest.fixture(scope="session")

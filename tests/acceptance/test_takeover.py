@@ -150,7 +150,7 @@ class Left:
 
 @pytest.fixture
 def left() -> Iterator[Left]:
-    folder = Path(tempfile.mkdtemp(prefix="gmt-", dir="/tmp")).resolve()
+    folder = Path(tempfile.mkdtemp(prefix="gmt-")).resolve()
     with ExitStack() as cleanup:
         cleanup.callback(shutil.rmtree, folder)
         shutil.copytree(DATA, folder / "town")

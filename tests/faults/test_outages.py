@@ -224,7 +224,7 @@ def moved(folder: Path, away: Path) -> Iterator[None]:
 @pytest.fixture
 def short_folder() -> Iterator[Path]:
     """A folder whose path leaves room for a socket's name."""
-    with tempfile.TemporaryDirectory(prefix="gf-", dir="/tmp") as folder:
+    with tempfile.TemporaryDirectory(prefix="gf-") as folder:
         yield Path(folder)
 
 

@@ -172,7 +172,7 @@ class Daemon(TownUnderTest):
 @contextmanager
 def a_daemon(toml: str = TOWN, *, quiet: bool = False, **environ: str) -> Iterator[Daemon]:
     """A town whose daemon is not started, in a folder with a path short enough for sockets."""
-    folder = Path(tempfile.mkdtemp(prefix="gmt-", dir="/tmp")).resolve()
+    folder = Path(tempfile.mkdtemp(prefix="gmt-")).resolve()
     try:
         daemon = Daemon(write_town(folder, toml), quiet=quiet, **environ)
         try:
