@@ -1,5 +1,6 @@
 # make demo    a small town at work, in a few seconds; nothing is left behind
 # make test    the whole test suite
+# make test-fast  the unit tests, for the inner loop: half a minute
 # make check   lint and test: what a change must pass
 # make agents  the real programs (Claude Code, Codex, …) with a model of our own; AGENTS_TABLE=docs/agents.md writes there
 # make hosts   three hosts as namespaces of this machine: links cut, power lost, clocks wrong; needs root
@@ -22,7 +23,7 @@ AGENTS ?= 60
 BENCH_ARGS ?=
 BIN = $(VENV)/bin
 
-.PHONY: demo test agents hosts chaos bench growth docs picture lint format check venv tmux clean
+.PHONY: demo test test-fast agents hosts chaos bench growth docs picture lint format check venv tmux clean
 .NOTPARALLEL:
 
 demo: $(VENV)/.ready-demo tmux
@@ -30,6 +31,9 @@ demo: $(VENV)/.ready-demo tmux
 
 test: $(VENV)/.ready-test tmux
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+test-fast: $(VENV)/.ready-test
+	$(BIN)/python -m pytest $(PYTEST_ARGS) tests/unit
 
 agents: $(VENV)/.ready-test tmux
 	@AGENTS_TABLE=$(AGENTS_TABLE) $(BIN)/python -m tests.agents $(AGENTS_ARGS)

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gastown_mail.cli import COMMANDS
+from tests.support.machine import skip_without
 from tests.support.processes import clean_environ
 from tests.support.town import write_town
 
@@ -75,8 +75,7 @@ class Shell:
 
 @pytest.fixture(params=["bash", "zsh"])
 def shell(request: pytest.FixtureRequest, tmp_path: Path) -> Shell:
-    if shutil.which(request.param) is None:
-        pytest.skip(f"{request.param} is not installed")
+    skip_without(request.param)
     return Shell(request.param, write_town(tmp_path).town_root)
 
 

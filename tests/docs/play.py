@@ -38,6 +38,8 @@ class Play:
         self.last: Block | None = None
         self.said: str | None = ""
         """The output of the last block; None when it ended with its session, or nothing here can run it."""
+        self.lacks: list[str] = []
+        """The programs that are not installed: their blocks were not run."""
 
     def block(self, block: Block) -> None:
         """Run one block; its output must be what the document shows."""
@@ -69,7 +71,7 @@ class Play:
 
     def _zsh(self, block: Block) -> None:
         ready = replace(block, text=f"autoload -U compinit && compinit -u -D\n{block.text}")
-        self._script(ready, "block.zsh", shutil.which("zsh"), "-f")
+        self._script(ready, "block.zsh", "zsh", "-f")
 
     def _text(self, block: Block) -> None:
         last = self.last
@@ -86,25 +88,25 @@ class Play:
         self._script(block, "block.py", sys.executable)
 
     def _js(self, block: Block) -> None:
-        self._script(block, "block.mjs", shutil.which("node"))
+        self._script(block, "block.mjs", "node")
 
     def _go(self, block: Block) -> None:
-        if go := shutil.which("go"):
-            self._script(block, "block.go", go, "run")
-        else:
-            # Without a compiler only the shape of its JSON can be checked.
-            keys = dict.fromkeys(re.findall(r'json:"(\w+)', block.text), "x")
-            sample = {**keys, "action": "cycle", "timestamp": "2025-12-20T10:12:21.123456789Z"}
-            decode_element(json.dumps(sample).encode())
+        # also without a compiler: the shape of its JSON
+        keys = dict.fromkeys(re.findall(r'json:"(\w+)', block.text), "x")
+        sample = {**keys, "action": "cycle", "timestamp": "2025-12-20T10:12:21.123456789Z"}
+        decode_element(json.dumps(sample).encode())
+        self._script(block, "block.go", "go", "run")
 
-    def _script(self, block: Block, name: str, program: str | None, *words: str) -> None:
+    def _script(self, block: Block, name: str, program: str, *words: str) -> None:
         self.last, self.said = block, None
-        script = self.shell.state / name
+        script, found = self.shell.state / name, shutil.which(program)
         script.write_text(block.text)
-        if program and block.mark == "inside":
-            self.said = self.shell.inside(self._session(block), program, *words, str(script))
-        elif program:
-            self.said = self.shell.program(program, *words, str(script))
+        if not found:
+            self.lacks.append(program)
+        elif block.mark == "inside":
+            self.said = self.shell.inside(self._session(block), found, *words, str(script))
+        else:
+            self.said = self.shell.program(found, *words, str(script))
 
     def _toml(self, block: Block) -> None:
         load_text(block.text)

@@ -7,6 +7,7 @@ import pytest
 
 from tests.docs.blocks import DOCUMENTS, LANGUAGES, MARKS, ROOT, blocks
 from tests.docs.play import Play, a_shell
+from tests.support.machine import skip_without
 from tools.reference import FOLDER, PAGES
 
 MADE = {FOLDER / name for name in PAGES}
@@ -42,6 +43,7 @@ def _play(document: Path, folder: str = "w") -> None:
                 play.block(block)
             except AssertionError as error:
                 raise AssertionError(f"{name_of(document)}, line {block.line}: {error}") from None
+    skip_without(*play.lacks)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
