@@ -32,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         config.stash[RUN_FOLDER] = folder = make_run_folder()
         config.option.basetemp = config.option.basetemp or str(folder / "p")
+    # what tmux starts in a person's window; a user may have no login shell
+    os.environ.setdefault("SHELL", "/bin/sh")
     os.environ["TMUX_TMPDIR"] = tempfile.mkdtemp(prefix="tmux-")
 
 

@@ -100,14 +100,15 @@ def start() -> None:
     """Run the daemon in the background."""
     settings = load()
     pid = start_in_background(settings)
-    if not load_roster(settings).agents:
-        click.echo(_NO_AGENTS, err=True)
     click.echo(f"the daemon of {settings.town_name} is running, pid {pid}; gastown-mail status shows it")
 
 
 def start_in_background(settings: Settings) -> int:
     """Start `up` detached, wait until it serves and return its pid. Raises GastownError if it does not."""
-    starter = load_roster(settings).agents.get(os.environ.get("GASTOWN_AGENT", ""))
+    agents = load_roster(settings).agents
+    if not agents:
+        click.echo(_NO_AGENTS, err=True)
+    starter = agents.get(os.environ.get("GASTOWN_AGENT", ""))
     environ = without_session(os.environ, own=starter.env if starter else ())
     service.require_tmux()
     service.lock_town(settings).release()

@@ -11,12 +11,12 @@ The keys: docs/reference/contract.md#settings. Files under the town's root:
 | daemon/handoff/<session>.md | the handoff for the successor of that session                           |
 | daemon/redis/               | the embedded server's socket, log, lock and append-only file            |
 | daemon/private/             | mode 0700; the files below                                              |
-| daemon.lock                 | locked while a daemon runs; never deleted                               |
-| daemon.log                  | the log; rotated files are beside it, numbered                          |
-| desired.json, .lock         | desired state of each agent; used to recover if Redis is flushed        |
-| identity.json, .lock        | which town this folder is, and the machine it is bound to               |
-| revision.json               | how far this host has seen Redis: tells when it comes back older        |
-| state.lock                  | locked while state.json is written                                      |
+| daemon/private/daemon.lock  | locked while a daemon runs; never deleted                               |
+| daemon/private/daemon.log   | the log; rotated files are beside it, numbered                          |
+| …/desired.json, .lock       | desired state of each agent; used to recover if Redis is flushed        |
+| …/identity.json, .lock      | which town this folder is, and the machine it is bound to               |
+| …/revision.json             | how far this host has seen Redis: tells when it comes back older        |
+| …/state.lock                | locked while state.json is written                                      |
 """
 
 import hashlib

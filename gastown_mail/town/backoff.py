@@ -39,7 +39,7 @@ class StartHistory(RedisHash):
         if now < self.quarantined_until:
             return f"in quarantine until {format_local(self.quarantined_until)} after a crash loop"
         if now < self.not_before:
-            starts = "a start" if self.failures == 1 else f"{self.failures} starts"
+            starts = "1 start" if self.failures == 1 else f"{self.failures} starts"
             return f"in back-off until {format_local(self.not_before)} after {starts}"
         return None
 

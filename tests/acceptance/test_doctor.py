@@ -140,7 +140,7 @@ def test_agents_with_the_same_fault_are_named_together(daemon: Daemon) -> None:
 
     assert findings["agents"] == (
         "gastown/crew/a, gastown/crew/b, gastown/crew/c and 2 more cannot be started: "
-        "the command 'no-such-program' is not on the PATH; install it, or set command for them"
+        "the command 'no-such-program' is not on the PATH; install it, or set command"
     )
     assert "?   agents       agents that live on other hosts: 1; run doctor there too" in _seen(daemon)
 

@@ -22,8 +22,8 @@ pytestmark = [
 ]
 
 KEYS = r"""
-    inbox | state | dead | events | open | agents | places | clerk | heartbeat:h1 | sweep:h1 | agent:\*
-    | agent:ADDRESS | state:h1 | hosts | host:h1 | host:h2 | identity | revision | epoch
+    inbox | state | dead | events | open | agents | places | clerk | accepted | heartbeat:h1
+    | sweep:h1 | agent:\* | agent:ADDRESS | state:h1 | hosts | host:h1 | host:h2 | identity | revision | epoch
     | request:ID | work:ID | handoff:ADDRESS | waiting:ADDRESS | turn:ADDRESS
 """
 """Every key behind `gastown:{pins}:` but `taken`, which only the server writes."""
@@ -66,13 +66,14 @@ agent quarantined_until: 0\.000 | MILLIS
 agent trial: false | ?true
 agent failed: false | true
 agent judged_at: 0\.000 | MILLIS
+agent start_fault: () | ?(.|\s)+
 agent decision: delivered | left alone: its session is not there, and keep_running is false
     | left alone: the town is paused | not poked: it has no poke | not poked: due at TIME
     | not started: in quarantine until TIME after a crash loop
     | ?its session (is not there|has ended) and (it must keep running|a request ended it)
     | ?left alone: (paused|stopped|its session is not managed; adopt it) | ?not poked: active at TIME
     | ?not poked: (busy|starting|asks: .+|draft: .+|ended: .+|unknown: .+|limited until TIME: .+)
-    | ?not started: in back-off until TIME after NUMBER starts | ?(held|failed): .+
+    | ?not started: in back-off until TIME after NUMBER starts? | ?(held|failed): .+
     | ?released: it moves to host h2
 request from: ADDRESS | operator | nobody | ()
 request to: ADDRESS | nobody | ()
@@ -113,6 +114,7 @@ epoch run_id: [0-9a-f]{40}
 epoch epoch: [0-9a-f]{16}
 epoch read: true | ()
 clerk: LEASE
+accepted: EPOCH
 turn: LEASE
 heartbeat: LEASE
 sweep: LEASE
@@ -130,6 +132,7 @@ session: SESSION
 pid: NUMBER
 number: NUMBER
 started: NUMBER
+to_start: NUMBER
 poked: NUMBER
 held: NUMBER
 left: NUMBER
@@ -137,7 +140,7 @@ requeued: NUMBER
 outcome: delivered | held: a bare shell \(sh\) is in front and would run the text | ?(held|failed): .+
 state: ?ready | ?busy | ?asks | ?limited | ?starting | ?draft | ?ended | ?none | ?unknown
 detail: started SESSION, pid NUMBER | ended SESSION | paused | running | as its settings say
-    | in quarantine until TIME after a crash loop | in back-off until TIME after NUMBER starts | ?.+
+    | in quarantine until TIME after a crash loop | in back-off until TIME after NUMBER starts? | ?.+
 """
 
 RESULTS = r"""
@@ -146,7 +149,7 @@ start: started SESSION, pid NUMBER | runs already | left alone: stopped | left a
     | left alone: in quarantine until TIME after a crash loop | failed: the command 'no-such-program' .+
     | left alone: the session SESSION is not managed; adopt it
     | busy: another operation on this agent is in progress; try again
-    | ?left alone: in back-off until TIME after NUMBER starts | ?left alone: request ID is being carried out
+    | ?left alone: in back-off until TIME after NUMBER starts? | ?left alone: request ID is being carried out
     | ?failed: .+
 poke: delivered | held: paused | held: a bare shell \(sh\) is in front and would run the text
     | failed: it has no session; .+ | failed: it has no poke; give a text
