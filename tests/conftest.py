@@ -2,6 +2,8 @@
 
 import os
 import random
+import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -32,8 +34,12 @@ def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         config.stash[RUN_FOLDER] = folder = make_run_folder()
         config.option.basetemp = config.option.basetemp or str(folder / "p")
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            # under nohup and in the background; the tests' own processes must not inherit that
+            signal.signal(number, lambda *_: None)
     # what tmux starts in a person's window; a user may have no login shell
-    os.environ.setdefault("SHELL", "/bin/sh")
+    os.environ.setdefault("SHELL", shutil.which("bash") or "/bin/sh")
     os.environ["TMUX_TMPDIR"] = tempfile.mkdtemp(prefix="tmux-")
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from redis import Redis
 from redis.exceptions import LockError, RedisError
-from rq.exceptions import NoSuchJobError
+from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.job import Job
 from rq.serializers import JSONSerializer
 from rq_scheduler import Scheduler
@@ -138,8 +138,12 @@ def _check_periodic(job: Job) -> None:
     """Raise NoSuchJobError for a job that `register` has not made."""
     meta = job.meta if isinstance(job.meta, dict) else {}
     made_here = isinstance(meta.get("lock"), str) and isinstance(meta.get("interval"), int)
-    if job.func_name not in ALLOWED_FUNCTIONS or not made_here:
-        raise NoSuchJobError(f"{job.func_name} is no periodic job of a town")
+    try:
+        name = job.func_name
+    except DeserializationError:
+        name = None
+    if name not in ALLOWED_FUNCTIONS or not made_here:
+        raise NoSuchJobError(f"{name} is no periodic job of a town")
 
 
 def run_scheduler_loop(town: str, redis: Redis, jobs: Sequence[PeriodicJob], stop: threading.Event) -> None:
@@ -198,7 +202,7 @@ def _registered_interval(scheduler: TownScheduler, job: PeriodicJob) -> int | No
     try:
         found = TownJob.fetch(job.job_id, connection=scheduler.connection)
         known = (found.func_name, found.origin, found.meta.get("lock"))
-    except NoSuchJobError:
+    except (NoSuchJobError, DeserializationError):
         # lost, or overwritten in part by rq
         return None
     interval: int | None = found.meta.get("interval")
