@@ -146,6 +146,10 @@ _PROTECTED = _Failure(
     "give it a password (requirepass, or ACL users) and put it into redis_url",
 )
 _CROWDED = _Failure("has as many clients as it allows", "raise its maxclients, or end some of them")
+_ENDS_AT_ONCE = _Failure(
+    "ends connections before their first command",
+    "raise its maxclients if it has as many clients as it allows; protected mode and proxies do that too",
+)
 _SILENT = _Failure("did not answer in time", "check that it is not paused or overloaded, then try again")
 _SILENT_TLS = _Failure(
     "did not answer in time",
@@ -201,6 +205,8 @@ _BY_WORDS = {
     "invalid DB index": _DATABASE,
     "running in protected mode": _PROTECTED,
     "max number of clients reached": _CROWDED,
+    # redis-py's words for an answer that came before the question
+    "Connection not ready": _ENDS_AT_ONCE,
 }
 _CODE = re.compile(r"(?:^|caused error: )([A-Z]+) ")
 

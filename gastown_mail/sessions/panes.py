@@ -13,7 +13,7 @@ from gastown_mail.contracts.errors import StateUnknown
 from gastown_mail.plumbing.clock import Clock
 from gastown_mail.sessions.commands import TOKEN
 
-_SIGNALLED = 128
+SIGNALLED = 128
 _SECONDS = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
 GENERATION = re.compile(r"[0-9]{1,15}")
 
@@ -114,7 +114,7 @@ _COLUMNS: tuple[tuple[str, str, Callable[[str], Any]], ...] = (
     ("#{pane_pid}", "pid", int),
     ("#{pane_dead}", "dead", "1".__eq__),
     ("#{pane_dead_status}", "status", lambda text: int(text) if text else None),
-    ("#{pane_dead_signal}", "signal", lambda text: _SIGNALLED + _signal_number(text) if text else None),
+    ("#{pane_dead_signal}", "signal", lambda text: SIGNALLED + _signal_number(text) if text else None),
     ("#{session_attached}", "clients", int),
     ("#{window_active_clients}", "viewers", int),
     ("#{pane_in_mode}", "in_mode", lambda text: text not in ("", "0")),

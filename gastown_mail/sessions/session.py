@@ -21,6 +21,7 @@ from gastown_mail.sessions.look import read_screens
 from gastown_mail.sessions.panes import (
     GENERATION,
     PANE_FORMAT,
+    SIGNALLED,
     Session,
     Snapshot,
     group_sessions,
@@ -305,7 +306,7 @@ class Sessions:
         last = [row for row in screen if row.strip() and not row.startswith(_TMUX_SAYS)][-_LAST_LINES:]
         spared = self.end(session, grace=_FAILED_START_GRACE, command=spec.command)
         return StartFailed(
-            f"the command of {agent.address} ended at once with status {session.exit_status}; "
+            f"the command of {agent.address} ended at once with status {_exit_words(session.exit_status)}; "
             f"run it by hand in {agent.work_dir} to see why{_still_running(spared)}"
             + (LAST_LINES + "\n" + "\n".join(last) if last else "")
         )
@@ -325,6 +326,12 @@ class Sessions:
             f"tmux did not start session {name}: {answer.errors or 'it gives no reason'}; "
             "see gastown-mail status, then start it again"
         )
+
+
+def _exit_words(status: int | None) -> str:
+    """Return an exit status with the signal that it stands for."""
+    by_signal = (status or 0) - SIGNALLED
+    return f"{status} (signal {by_signal})" if by_signal > 0 else str(status)
 
 
 def _still_running(spared: str) -> str:
