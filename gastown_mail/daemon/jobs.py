@@ -230,5 +230,8 @@ def make_worker(town: Town, name: str, queue_name: str, redis: Redis) -> TownWor
         default_result_ttl=RESULT_KEPT, log_job_description=False,
     )  # fmt: skip
     worker.town = town
-    remove_unless(redis, "list", *worker.queue_keys())
+    for queue in worker.queues:
+        remove_unless(redis, "list", queue.key, queue.intermediate_queue.key)
+        registries = (queue.started_job_registry, queue.finished_job_registry, queue.failed_job_registry)
+        remove_unless(redis, "zset", *(registry.key for registry in registries))
     return worker

@@ -193,7 +193,10 @@ def run_now(town: str, redis: Redis, job_id: str) -> None:
 def next_due(town: str, redis: Redis, job_id: str) -> datetime | None:
     """When a periodic job is due next; None when it is not on the schedule."""
     score = redis.zscore(TownScheduler(town, redis).scheduled_jobs_key, job_id)
-    return None if score is None else datetime.fromtimestamp(float(score), UTC)
+    try:
+        return None if score is None else datetime.fromtimestamp(float(score), UTC)
+    except (OverflowError, OSError, ValueError):  # the scheduler sets it right at its next look
+        return None
 
 
 def _registered_interval(scheduler: TownScheduler, job: PeriodicJob) -> int | None:

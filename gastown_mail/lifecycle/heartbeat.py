@@ -276,14 +276,19 @@ def _requeue_orphans(town: Town) -> int:
     records = dict(zip(received, town.requests.records(list(received)), strict=True))
     addresses = {request_id: r["agent"] for request_id, r in records.items() if r.get("agent")}
     agents, queued = town.placed(set(addresses.values())), set(town.queues.lifecycle(town.host).job_ids)
-    orphans = [
-        request_id
+    unqueued = {
+        request_id: address
         for request_id, address in addresses.items()
         if address in agents
         and agents[address].host == town.host
         and town.queues.request_job_id(request_id) not in queued
-        and not is_held(town.redis, town.keys.lease(address), town.host)
-    ]
+    }
+    free = {
+        address
+        for address in set(unqueued.values())
+        if not is_held(town.redis, town.keys.lease(address), town.host)
+    }
+    orphans = [request_id for request_id, address in unqueued.items() if address in free]
     for request_id in orphans:
         town.queues.enqueue_request(request_id, agents[addresses[request_id]])
         log_event(log, "requeued", request_id=request_id, agent=addresses[request_id])

@@ -180,8 +180,11 @@ class RequestStore:
     def in_progress(self, agent: str) -> str | None:
         """The agent's request that a worker has begun but not settled, None if there is none."""
         ids = self.pending(agent)
-        pairs = zip(ids, self.progress_many(ids), strict=True)
-        return next((request_id for request_id, progress in pairs if progress and progress.started_at), None)
+        with self.redis.pipeline(transaction=False) as pipe:
+            for request_id in ids:
+                pipe.hexists(self.keys.progress(request_id), "begun_at")
+            begun = pipe.execute()
+        return next((request_id for request_id, is_begun in zip(ids, begun, strict=True) if is_begun), None)
 
     def unsettled(self) -> dict[str, float]:
         """The ids of all requests without a final status, and when they were received (epoch seconds)."""
@@ -271,6 +274,11 @@ class DeadLetters:
         oldest = max(since, redis_time(self.redis) - self.keys.requests_kept)
         ids: list[Any] = self.redis.zrange(self.keys.dead, oldest, "+inf", byscore=True)
         return to_strs(ids)
+
+    def count(self) -> int:
+        """How many there are."""
+        oldest = redis_time(self.redis) - self.keys.requests_kept
+        return self.redis.zcount(self.keys.dead, oldest, "+inf")
 
     def revive(self, request_id: str) -> None:
         """Put a dead letter back into the inbox as a new request. Raises GastownError if there is none."""

@@ -244,7 +244,7 @@ class StatusCollector:
             inbox=inbox, inbox_oldest=_oldest_age(waiting, now),
             taken=taken, taken_oldest=_oldest_age(in_hand, now),
             open=unsettled, open_oldest=age(received, now),
-            dead=len(DeadLetters(self.town.redis, keys).ids()),
+            dead=DeadLetters(redis, keys).count(),
             stalled=self._stalled() if alive else None,
         )  # fmt: skip
 

@@ -62,7 +62,8 @@ def _from_record(
     agent: Agent, record: AgentRecord | None, now: datetime, *, is_alive: bool
 ) -> dict[str, Any]:
     if record is None or record.damage:
-        return {"desired": "unknown", "damage": record.damage if record else None}
+        damage = record.damage if record else None
+        return {"desired": "unknown", "damage": damage, "decision": damage and f"left alone: {damage}"}
     history, last_poke = record.start_history, known_time(record.last_poke)
     waits = until = None
     if history.blocked_reason(now) and should_run(agent, record) and not is_alive:
