@@ -153,8 +153,8 @@ class Clerk:
             for i, by in later.items()
             if by != i
         }
-        requests.settle_all(address, ends, self.town.now(), unless=(RequestStatus.CARRYING,))
-        self.town.queues.drop_requests(list(ends), host)
+        settled = requests.settle_all(address, ends, self.town.now(), unless=(RequestStatus.CARRYING,))
+        self.town.queues.drop_requests(settled, host)
 
     def _place_waiting(self) -> None:
         """Route requests that waited for a host; refuse those whose agent no living host knows."""

@@ -175,7 +175,7 @@ def build_element(
         check_reason(reason)
         check_handoff(handoff, chosen)
         if asker == OPERATOR and to in (None, "", OPERATOR):
-            raise ValueError("the operator has no session; name the agent that is meant, with `to`")
+            raise ValueError("the operator has no session; name the agent that is meant (to, or --to)")
         optional = {"id": request_id, "to": to, "incarnation": token, "reason": reason, "handoff": handoff}
         optional["clock"] = clock
         request = {"from": asker, "action": chosen.value, "timestamp": format_time(now)}

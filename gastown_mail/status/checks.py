@@ -15,6 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from gastown_mail.contracts.errors import GastownError, RedisUnavailable
 from gastown_mail.contracts.go_formats import format_duration
+from gastown_mail.contracts.private import private_dir
 from gastown_mail.contracts.redis_url import redact
 from gastown_mail.contracts.settings import Settings
 from gastown_mail.contracts.state import load_state
@@ -83,6 +84,9 @@ def _check_folder(collector: StatusCollector, report: Report) -> _Results:
     folder = settings.daemon_dir if settings.daemon_dir.is_dir() else settings.town_root
     if not os.access(folder, os.W_OK | os.X_OK):
         yield finding(f"{folder} is not writable; give user {os.getuid()} write access")
+    private = private_dir(settings.daemon_dir)
+    if private.is_dir() and private.stat().st_mode & 0o077:
+        yield finding(f"{private} is open to others; put the town on a file system that keeps modes")
     free = shutil.disk_usage(folder).free
     if free < _MIN_FREE_DISK:
         least = _MIN_FREE_DISK // 2**20

@@ -104,6 +104,8 @@ def test_the_server_is_durable_private_and_has_no_port(folder: Path) -> None:
             "appendfsync": "always",
             "save": "",
             "maxmemory-policy": "noeviction",
+            "maxmemory": str(2 * 1024**3),
+            "proto-max-bulk-len": str(16 * 1024**2),
             "port": "0",
         }
         assert {key: to_str_dict(connection.config_get(key))[key] for key in wanted} == wanted
