@@ -15,9 +15,11 @@ from gastown_mail.sessions.processes import with_incarnation
 from gastown_mail.town.records import Desired
 from gastown_mail.town.town import Town
 from tests.integration.tmux_world import python
-from tests.support.agents import MAX, RECORDED, RECORDER, WITNESS
+from tests.support.agents import MAX, MAXINE, RECORDED, RECORDER, WITNESS
+from tests.support.parts import accept_inbox
 from tests.support.processes import gone
 from tests.support.stage import Stage
+from tests.support.town import element
 from tests.support.wait import eventually
 
 NOTES = "tests are green\nnext: merge #12 & 'tidy up' — ¿sí? 🙂\n"
@@ -199,3 +201,21 @@ def test_a_failed_cycle_leaves_its_notes_for_the_start_that_works(make_town: Cal
 
     assert due.agent.address == MAX
     assert Path(stage.environ()["GASTOWN_HANDOFF"]).read_text() == NOTES
+
+
+def test_many_requests_of_one_agent_leave_nothing_in_the_way_of_another(stage: Stage) -> None:
+    stage.run(MAX)
+    town, ids = stage.town, [f"r{number}" for number in range(300)]
+    for ident in ids:
+        town.redis.rpush(town.keys.inbox, element(MAX, "restart", id=ident))
+    town.redis.rpush(town.keys.inbox, element("gastown/witness", "restart", id="another", to=MAXINE))
+    accept_inbox(town)
+
+    assert stage.again(ids[0]) == "superseded"
+
+    statuses = [record["status"] for record in town.requests.records(ids)]
+    assert statuses == ["superseded"] * 299 + ["done"]
+    first = town.queues.request_job_id(ids[0])
+    last = town.queues.request_job_id(ids[-1])
+    left = set(town.queues.lifecycle(town.host).get_job_ids()) - {first, last}
+    assert left == {town.queues.request_job_id("another")}
