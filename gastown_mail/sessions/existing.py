@@ -1,7 +1,6 @@
 """Sessions that run already, started by a person: where they are, and which program each shows."""
 
 import os
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +33,14 @@ class ExistingSession:
 
 
 def running_sockets(environ: Mapping[str, str]) -> list[str]:
-    """The sockets in this user's tmux folder, by name."""
+    """The sockets in this user's tmux folder, by name, and that of the server this runs inside of."""
     folder = Path(default_socket("default", environ)).parent
-    try:
-        return sorted(str(path) for path in folder.iterdir() if stat.S_ISSOCK(path.stat().st_mode))
-    except OSError:
-        return []
+    own = environ.get("TMUX", "").partition(",")[0]
+    paths = [
+        *(folder.iterdir() if os.access(folder, os.R_OK | os.X_OK) else ()),
+        *([Path(own)] if own else ()),
+    ]
+    return sorted({str(path.resolve()) for path in paths if path.is_socket()})
 
 
 def existing_sessions(socket: str, environ: Mapping[str, str] = os.environ) -> list[ExistingSession]:

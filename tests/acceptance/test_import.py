@@ -109,6 +109,19 @@ def test_one_of_several_servers_is_chosen_by_name(person: Person) -> None:
     assert f"tmux-{os.getuid()}/other" in chosen.stdout
 
 
+def test_the_server_that_it_runs_inside_of_is_looked_at_too(person: Person) -> None:
+    person.tmux("kill-server")
+    elsewhere = f"{person.home}/elsewhere"
+    argv = ["tmux", "-S", elsewhere, "-f", "/dev/null"]
+    subprocess.run([*argv, "new-session", "-d", "-s", "ann", LOOP], env=person.environ, check=True)
+    person.environ["TMUX"] = f"{elsewhere},1,0"
+
+    said = person.gastown_mail("import")
+    subprocess.run([*argv, "kill-server"], env=person.environ, check=True)
+
+    assert f'tmux_socket = "{elsewhere}"' in said.stdout, said.stderr
+
+
 def test_without_sessions_it_says_what_to_do_instead(person: Person) -> None:
     person.tmux("kill-server")
 
