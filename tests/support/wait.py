@@ -14,7 +14,7 @@ DEADLINE = 60.0
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], *, deadline: float = 10.0, step: float = 0.02) -> T:
+def eventually(condition: Callable[[], T], *, deadline: float = 30.0, step: float = 0.02) -> T:
     """Return the condition's first true value; fail with its last value after `deadline` seconds."""
     until = time.monotonic() + deadline * PATIENCE
     while not (value := condition()):
