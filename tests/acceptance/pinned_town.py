@@ -137,7 +137,7 @@ class Run:
             ["tmux", "-L", f"gastown-pins-{digest}", *words],
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=60,
             check=True,
         ).stdout
 

@@ -180,7 +180,7 @@ def test_a_persons_session_is_left_alone_until_it_is_adopted(daemon: Daemon) -> 
     agent = daemon.town.roster().agents[MAXINE]
     subprocess.run(
         ["tmux", "-L", daemon.settings.tmux_socket, "new-session", "-d", "-s", agent.session, "cat"],
-        env=daemon.environ, check=True, timeout=10,
+        env=daemon.environ, check=True, timeout=60,
     )  # fmt: skip
     persons = daemon.living(MAXINE)
     for words in (restart(daemon, MAXINE), ("poke", MAXINE, "hello"), ("run", MAXINE)):

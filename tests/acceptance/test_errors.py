@@ -197,7 +197,7 @@ def piped(daemon: Daemon, *words: str, stdout: int) -> Iterator["subprocess.Pope
         yield process
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def test_a_closed_pipe_ends_the_command_silently(daemon: Daemon) -> None:

@@ -175,4 +175,4 @@ def _end_towns(folder: Path) -> None:
 def _end_servers() -> None:
     """End the tmux servers that a document has left without a town."""
     for socket in Path(os.environ["TMUX_TMPDIR"]).glob("tmux-*/*"):
-        subprocess.run(["tmux", "-S", socket, "kill-server"], capture_output=True, timeout=10, check=False)
+        subprocess.run(["tmux", "-S", socket, "kill-server"], capture_output=True, timeout=60, check=False)

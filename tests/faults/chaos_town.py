@@ -98,7 +98,7 @@ def bystanders(daemon: Daemon) -> Iterator[list[Bystander]]:
         yield found
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
         end_tmux_server(users_socket, clean_environ())
 
 
@@ -107,7 +107,7 @@ def _session(socket: str, name: str, what: str) -> Bystander:
     made = subprocess.run(
         ["tmux", "-L", socket, "-f", "/dev/null", "new-session", "-d", "-P", "-F", "#{pane_pid}",
          "-s", name, "sleep 100000"],
-        capture_output=True, text=True, timeout=10, check=True, env=environ, cwd=os.sep,
+        capture_output=True, text=True, timeout=60, check=True, env=environ, cwd=os.sep,
     )  # fmt: skip
     return _of(f"{what}: {name}", int(made.stdout))
 

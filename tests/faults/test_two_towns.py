@@ -32,7 +32,7 @@ class UsersTmux:
     def _tmux(self, *words: str) -> str:
         return subprocess.run(
             ["tmux", "-L", self.socket, "-f", "/dev/null", *words],
-            capture_output=True, text=True, timeout=10, check=True, env=self.environ, cwd="/",
+            capture_output=True, text=True, timeout=60, check=True, env=self.environ, cwd="/",
         ).stdout  # fmt: skip
 
 

@@ -46,7 +46,7 @@ def person() -> Iterator[Person]:
         subprocess.run(
             ["tmux", "-L", stage.town.settings.tmux_socket, "new-session", "-d", "-s", agent.session,
              "-c", str(agent.work_dir), "sh", "-c", OWN_WORK],
-            env=dict(clean_environ()), check=True, timeout=10,
+            env=dict(clean_environ()), check=True, timeout=60,
         )  # fmt: skip
         stage.wrote("by-hand")
         session = stage.living()

@@ -135,7 +135,7 @@ def test_processes_of_the_predecessor_end_before_the_successor_starts(
 
         assert finish(stage, ident) == "done"
 
-        assert process.wait(10) != 0
+        assert process.wait(60) != 0
     assert processes.with_incarnation(first.incarnation) == set()
 
 

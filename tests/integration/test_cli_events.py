@@ -69,7 +69,7 @@ def following(town: Town, folder: Path, *words: str) -> Iterator[Followed]:
         yield Followed(process, out, err)
     finally:
         process.kill()
-        process.wait(10)
+        process.wait(60)
 
 
 def events(town: Town, *words: str) -> list[dict[str, str]]:
@@ -114,7 +114,7 @@ def test_events_are_followed_through_a_restart_of_redis(tmp_path: Path, server: 
                 "cleared",
             ]
             followed.process.send_signal(signal.SIGINT)
-            assert followed.process.wait(10) == 130
+            assert followed.process.wait(60) == 130
             assert "Traceback" not in followed.err()
 
 
@@ -135,7 +135,7 @@ def test_the_log_is_followed_across_its_rotation(busy: Town, tmp_path: Path) -> 
         eventually(lambda: followed.out() == "one\ntwo\nthree\nfour\n")
 
         followed.process.send_signal(signal.SIGINT)
-        assert followed.process.wait(10) == 130
+        assert followed.process.wait(60) == 130
         assert followed.err().strip() == ""
 
 

@@ -198,7 +198,7 @@ def test_the_server_outlives_its_starter(folder: Path, number: signal.Signals) -
         assert process.stdout.readline().strip() == server_url(folder)
         before = server_pid(folder)
         os.killpg(process.pid, number)
-        process.wait(timeout=10)
+        process.wait(timeout=60)
         assert before == server_pid(folder) is not None
         assert os.getsid(the_server(folder).pid) != process.pid
     finally:

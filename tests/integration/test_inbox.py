@@ -39,7 +39,7 @@ def test_an_element_that_comes_during_the_wait_is_taken(town: Town, inbox: Inbox
 
     fill(town, 1)
 
-    waiting.join(10)
+    waiting.join(60)
     assert (taken, inbox.unfinished()) == ([True], [b"0"])
 
 

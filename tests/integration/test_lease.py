@@ -51,7 +51,7 @@ def a_holder(url: str, key: str) -> Iterator[psutil.Process]:
         yield psutil.Process(process.pid)
     finally:
         process.kill()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def test_only_one_owner_holds_a_lease(redis: Redis, key: str) -> None:

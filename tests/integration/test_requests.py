@@ -84,7 +84,7 @@ def test_only_one_of_many_settles_a_request(town: Town, ask: Callable[..., str])
     def race(status: RequestStatus) -> None:
         with connect(town.redis_url) as redis:
             mine = Town(town.settings, town.redis_url, redis)
-            start.wait(10)
+            start.wait(60)
             if settle(mine, "one", status, status.value):
                 won.append(status.value)
 
@@ -202,7 +202,7 @@ def test_two_simultaneous_revivals_revive_once(
     def race() -> None:
         with connect(town.redis_url) as redis:
             mine = DeadLetters(redis, town.keys)
-            start.wait(10)
+            start.wait(60)
             try:
                 mine.revive("one")
             except GastownError as error:

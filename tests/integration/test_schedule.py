@@ -267,7 +267,7 @@ def test_a_scheduler_ends_on_request(town: Town, job: PeriodicJob) -> None:
 
         stop.set()
 
-        keeper.join(10)
+        keeper.join(60)
         assert not keeper.is_alive()
 
 

@@ -39,7 +39,7 @@ def running(part: str, settings: Settings, url: str, *more: str) -> Iterator[psu
         for member in family(process):
             with suppress(psutil.NoSuchProcess):
                 member.kill()
-        popen.wait(10)
+        popen.wait(60)
 
 
 @contextmanager

@@ -68,5 +68,5 @@ def test_a_reader_only_ever_sees_whole_files(tmp_path: Path) -> None:
         seen = {path.read_bytes() for _ in range(500)}
     finally:
         stop.set()
-        writer.join(timeout=10)
+        writer.join(timeout=60)
     assert seen <= contents
