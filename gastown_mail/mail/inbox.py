@@ -4,7 +4,6 @@ What the server does with a list, it does in a script: an element that is too lo
 """
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,16 +122,11 @@ class Inbox:
 def read_elements(redis: Redis, key: str, most: int, start: int = 0) -> list[bytes]:
     """At most `most` elements of a list from number `start` on, and no more than BATCH_BYTES.
 
-    One that is longer than the limit of an element is a `CutElement`. On a pipeline the answer is not ready.
+    One that is longer than the limit of an element is a `CutElement`.
     """
     arguments = (start, most, BATCH_BYTES, MAX_ELEMENT_BYTES, HEAD_BYTES)
     found: Any = redis.eval(_READ, 1, key, *arguments)
-    return elements_of(found)
-
-
-def elements_of(answer: Sequence[Any]) -> list[bytes]:
-    """The elements in an answer of the script."""
     return [
         CutElement(one[0], int(one[1]), to_str(one[2])) if isinstance(one, list) else bytes(one)
-        for one in answer
+        for one in found
     ]

@@ -122,7 +122,11 @@ def as_served(settings: Settings) -> Settings:
     except OSError:
         return settings
     try:
-        host = "" if settings.daemon.host or try_lock(fd, fcntl.LOCK_SH) else _content(fd)[1].decode()
+        host = (
+            ""
+            if settings.daemon.host or try_lock(fd, fcntl.LOCK_SH)
+            else _content(fd)[1].decode(errors="replace")
+        )
     finally:
         os.close(fd)
     return settings.model_copy(update={"machine": host}) if host else settings
