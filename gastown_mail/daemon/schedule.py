@@ -36,6 +36,7 @@ _POLL = 1
 """Seconds between two checks of the schedule; rq-scheduler counts in whole seconds."""
 
 LOCK_LEASE = 5.0
+_NEVER_EXPIRES = -1
 
 PERIODIC_TIMEOUT = 120
 """rq gives up a heartbeat or sweep of a dead worker after this many seconds plus a minute."""
@@ -124,7 +125,11 @@ class TownScheduler(Scheduler):  # type: ignore[misc]
 
     def acquire_lock(self) -> bool:
         """Acquire the right to enqueue; the lock of a dead scheduler ends with its lease."""
-        return bool(self._lock.acquire())
+        if self._lock.acquire():
+            return True
+        if self.connection.ttl(self._lock.name) == _NEVER_EXPIRES:  # no scheduler's
+            self.connection.delete(self._lock.name)
+        return False
 
     def remove_lock(self) -> None:
         """Release the lock if this scheduler still holds it."""

@@ -176,10 +176,12 @@ def test_a_bad_entry_of_the_schedule_does_not_stop_the_heartbeat(
     assert queued_by_schedule(town, beat) == [beat.job_id]
 
 
-@pytest.mark.parametrize("what", ["the schedule", "the job", "the queue"])
+@pytest.mark.parametrize("what", ["the schedule", "the job", "the queue", "the lock"])
 def test_a_key_of_another_kind_does_not_stop_the_heartbeat(town: Town, beat: PeriodicJob, what: str) -> None:
+    scheduled = TownScheduler(town.keys.town, town.redis).scheduled_jobs_key
     names = {
-        "the schedule": TownScheduler(town.keys.town, town.redis).scheduled_jobs_key,
+        "the lock": scheduled.replace(":scheduled_jobs", ":lock"),
+        "the schedule": scheduled,
         "the job": f"rq:job:{beat.job_id}",
         "the queue": f"rq:queue:{beat.queue}",
     }
