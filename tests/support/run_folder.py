@@ -27,6 +27,7 @@ def make_run_folder() -> Path:
     """Make the folder of this run, the place of all temporary files from now on, and start its guard."""
     parent = tempfile.gettempdir()
     folder = Path(tempfile.mkdtemp(prefix="gm-", dir=parent if len(parent) <= _SHORT else "/tmp")).resolve()
+    folder.chmod(0o711)  # some tests make a folder in it for another user
     os.environ["TMPDIR"], tempfile.tempdir = str(folder), None
     subprocess.run(
         [sys.executable, __file__, str(folder), str(os.getpid())], cwd="/", start_new_session=True,
