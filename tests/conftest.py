@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gastown_mail.plumbing.embedded import ensure_server, stop_server
 from gastown_mail.town.town import Town
@@ -20,6 +21,10 @@ from tests.support.run_folder import end_run, make_run_folder
 from tests.support.town import a_town
 
 RUN_FOLDER = pytest.StashKey[Path]()
+
+# a busy machine is no fault of the code under test
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -169,7 +169,7 @@ def test_the_whole_tree_of_a_session_ends_and_nothing_else(
 
 
 def test_a_command_that_ends_at_once_fails_with_its_last_output(make_town: Callable[..., Town]) -> None:
-    once = "sh -c 'echo $$ >> starts; [ -e broken ] && echo out of tokens && exit 3; sleep 600'"
+    once = "sh -c 'echo $$ >> starts; [ -e broken ] && echo out of tokens && sleep 0.1 && exit 3; sleep 600'"
     stage = Stage(make_town(RECORDED.replace(RECORDER, once)))
     first = stage.run()
     (stage.agent().work_dir / "broken").touch()

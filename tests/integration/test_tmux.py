@@ -150,7 +150,11 @@ def test_programs_cannot_forge_a_line_of_the_snapshot(world: TmuxWorld) -> None:
     assert world.sessions.snapshot()[session.name].agent == "a_b_c_d"
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(texts)
 @example(NASTY)
 @example("-")
