@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from redis import Redis
@@ -74,7 +75,7 @@ class Clerk:
             if not self._lease.acquire():
                 time.sleep(wait)
                 return 0
-            self._note_accepted(self.town.redis)
+            self._note_accepted(self.town.redis, self.town.now())
         self._place_waiting()
         if not self.inbox.take(wait):
             self.inbox.note_empty()
@@ -100,11 +101,12 @@ class Clerk:
             elements = self.inbox.unfinished(pipe) if given is None else given
             new = self._unknown(elements, directory.resolve, trusted=trusted)
             agents = self._placed(new, directory)
+            now = self.town.now()
             pipe.multi()
-            self._write(pipe, new, agents)
+            self._write(pipe, new, agents, now)
             if given is None:
                 pipe.ltrim(self.town.keys.taken, len(elements), -1)
-                self._note_accepted(pipe)
+                self._note_accepted(pipe, now)
             return new, agents, len(elements)
 
         keys = self.town.keys
@@ -120,8 +122,8 @@ class Clerk:
             self._bound_open(address, agent.host)
         return int(count)
 
-    def _note_accepted(self, redis: Redis) -> None:
-        redis.set(self.town.keys.accepted, self.town.now().timestamp())
+    def _note_accepted(self, redis: Redis, now: datetime) -> None:
+        redis.set(self.town.keys.accepted, now.timestamp())
 
     def _unknown(
         self, elements: Sequence[bytes], resolve: Callable[[str], Agent], *, trusted: bool
@@ -221,8 +223,10 @@ class Clerk:
             for each in requests
         ]
 
-    def _write(self, pipe: Pipeline, new: Sequence[IncomingRequest], agents: Mapping[str, Agent]) -> None:
-        first, now = self.town.requests.next_sequence(len(new)) if new else 0, self.town.now()
+    def _write(
+        self, pipe: Pipeline, new: Sequence[IncomingRequest], agents: Mapping[str, Agent], now: datetime
+    ) -> None:
+        first = self.town.requests.next_sequence(len(new)) if new else 0
         for sequence, incoming in enumerate(new, start=first):
             self.town.requests.add(pipe, incoming, sequence, now)
             if incoming.agent and not incoming.rejection:

@@ -285,7 +285,9 @@ class CheckResult(_Document):
 
 def general_fault(fault: str, address: str, work_dir: str) -> str:
     """The first line of a start's fault, without what only this agent has."""
-    text = first_line(fault).replace(f"work dir {work_dir}", "work dir").replace(work_dir, "its work dir")
+    text = first_line(fault)
+    if work_dir:
+        text = text.replace(f"work dir {work_dir}", "work dir").replace(work_dir, "its work dir")
     return text.replace(f" for {address}", "").replace(f" of {address}", "")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 
 from gastown_mail.sessions import process_table, processes
+from tests.support.run_folder import names
 from tests.support.wait import DEADLINE, eventually
 
 
@@ -126,14 +127,10 @@ def end_processes_of(folder: Path) -> None:
 def _processes_of(folder: Path) -> set[process_table.Process]:
     """Find the processes that have the folder in their environment, their command line or as their cwd."""
     mine = (pid for pid in process_table.pids() if process_table.owned_by(pid, os.geteuid()))
-    return set(filter(None, (process_table.read_process(pid) for pid in mine if _names(pid, str(folder)))))
+    return set(filter(None, (process_table.read_process(pid) for pid in mine if _names(pid, folder))))
 
 
-def _names(pid: int, folder: str) -> bool:
+def _names(pid: int, folder: Path) -> bool:
     with suppress(psutil.Error):
-        return (
-            folder.encode() in process_table.environment(pid)
-            or folder in " ".join(process_table.arguments(pid))
-            or folder in psutil.Process(pid).cwd()
-        )
+        return names(psutil.Process(pid), folder)
     return False

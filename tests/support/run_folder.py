@@ -55,15 +55,16 @@ def processes_of(folder: Path) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):
             is_guard = __file__ in process.cmdline()
-            if process.pid != os.getpid() and not is_guard and _names(process, str(folder)):
+            if process.pid != os.getpid() and not is_guard and names(process, folder):
                 yield process
 
 
-def _names(process: psutil.Process, folder: str) -> bool:
+def names(process: psutil.Process, folder: Path) -> bool:
+    """Whether a live process names the folder: in words, environment, or as its place. Raises psutil.Error."""
     if process.status() == psutil.STATUS_ZOMBIE:
         return False
     words = [*process.cmdline(), process.cwd(), *process.environ().values()]
-    return any(folder in word for word in words)
+    return any(str(folder) in word for word in words)
 
 
 def _guard(folder: Path, pid: int) -> None:
