@@ -60,7 +60,7 @@ def processes_of(folder: Path) -> Iterator[psutil.Process]:
 
 
 def names(process: psutil.Process, folder: Path) -> bool:
-    """Whether a live process names the folder: in words, environment, or as its place. Raises psutil.Error."""
+    """Whether a live process names the folder: in words, environment or place. Raises psutil.Error."""
     if process.status() == psutil.STATUS_ZOMBIE:
         return False
     words = [*process.cmdline(), process.cwd(), *process.environ().values()]
